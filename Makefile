@@ -1,0 +1,46 @@
+# make demo: install, then draw avocado chairs.  make test: install, then test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DALLE = $(BIN)/dalle
+
+.PHONY: setup demo test test-slow check bench starter clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(DALLE) sample "avocado chair" --rerank 512 --top 8 --out out/demo --sheet out/demo/sheet.png --overwrite
+	@echo "open out/demo/sheet.png"
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+# Trains the shipped weights again, some hours on two cores; every run can be stopped and goes on.
+starter: setup
+	$(DALLE) train-tokenizer --recipe starter --out dalle_cli/starter/tokenizer.json --overwrite
+	$(DALLE) train-dvae --recipe starter
+	$(DALLE) export checkpoints/dvae-starter --out dalle_cli/starter/dvae.safetensors --overwrite
+	$(DALLE) train-clip --recipe starter
+	$(DALLE) export checkpoints/clip-starter --out dalle_cli/starter/clip.safetensors --overwrite
+	$(DALLE) train-prior --recipe dalle1-starter
+	$(DALLE) export checkpoints/prior-dalle1-starter --out dalle_cli/starter/dalle.safetensors --overwrite
+
+clean:
+	rm -rf out .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

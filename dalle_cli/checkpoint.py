@@ -1,0 +1,251 @@
+"""Checkpoints: one safetensors file that carries its recipe and tokenizer, and the composition of tasks from recipes.
+
+The metadata of a file, all of it text: `format` (dalle), `version`, `recipe` (JSON), `tokenizer` (JSON, where there is
+one), `step`, `samples`, `crc32` of the tensors, `seal`, the checksum of the rest. `load(path)` needs nothing else.
+Nothing in a file is ever executed.
+"""
+
+import inspect
+import json
+import struct
+import typing
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .files import write_atomically
+from .models import models
+from .recipe import Recipe
+from .registry import RecipeError
+from .tasks import tasks
+from .text import from_state, tokenizers
+
+VERSION = 1
+# Old formats: the function at index v turns a recipe of version v into one of version v + 1. None so far.
+MIGRATIONS: dict[int, Callable[[Recipe], Recipe]] = {}
+FILE = "model.safetensors"  # of a run's folder
+HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
+
+
+class CheckpointError(ValueError):
+    """A file is not a whole, readable checkpoint of the kind that was asked for."""
+
+
+def compose(
+    recipe: Recipe, tokenizer: Any = None, companions: Mapping[str, str | nn.Module] | None = None
+) -> nn.Module:
+    """The task of a training recipe: a fresh model, its frozen companions and its objective.
+
+    tokenizer: one that is already built, instead of the recipe's. companions: checkpoints, or their models, to take in
+    place of those that the recipe's `frozen` names.
+    """
+    if tokenizer is None and recipe.get("tokenizer"):
+        tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
+    given: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
+    frozen = {**(recipe.get("frozen") or {}), **(companions or {})}
+    part, _ = tasks.bind(recipe.get("task"), "task", {*given, *frozen, "model"})
+    _check_frozen(frozen, part, recipe)
+    kinds = typing.get_type_hints(part.__init__)
+    for name, source in frozen.items():
+        companion: Any = source if isinstance(source, nn.Module) else load(str(source)).model
+        if not isinstance(companion, kinds[name]):
+            what, wanted = type(companion).__name__, kinds[name].__name__
+            raise RecipeError(f"frozen.{name}: a {what}, where task '{recipe['task']['type']}' needs a {wanted}")
+        given[name] = companion.requires_grad_(False).eval()
+    model = models.build(recipe.get("model"), "model")
+    return tasks.build(recipe["task"], "task", model=model, **given)
+
+
+def check(recipe: Recipe) -> Recipe:
+    """A training recipe with the sections of parts registered here validated and typed; nothing is built."""
+    frozen = recipe.get("frozen") or {}
+    if not isinstance(frozen, Mapping):
+        raise RecipeError("frozen: expected a mapping of names to checkpoints")
+    typed, given = dict(recipe), {"model", *frozen}
+    if recipe.get("tokenizer"):
+        given.add("tokenizer")
+        typed["tokenizer"] = tokenizers.typed(recipe["tokenizer"], "tokenizer")
+    typed["model"] = models.typed(recipe.get("model"), "model")
+    typed["task"] = tasks.typed(recipe.get("task"), "task", given)
+    _check_frozen(frozen, tasks.get(typed["task"]["type"]), recipe)
+    return typed
+
+
+def _check_frozen(names: Iterable[str], part: Callable, recipe: Recipe) -> None:
+    for name in names:
+        if name not in _arguments(part):
+            raise RecipeError(f"frozen.{name}: task '{recipe['task']['type']}' takes no '{name}'")
+
+
+def accepts(path: str, name: str) -> set[str] | None:
+    """Names of the arguments that the part `name` takes at a place of a recipe; None for places without parts."""
+    from .data import sources
+    from .data.loader import Loading
+
+    section = path.split(".")[0]
+    registry = {"model": models, "task": tasks, "tokenizer": tokenizers, "data": sources}.get(section)
+    if registry is None:
+        return None
+    extra = _arguments(Loading) if path == "data" else set()
+    return _arguments(registry.get(name, f"{path}.type")) | extra
+
+
+def _arguments(part: Callable) -> set[str]:
+    return set(inspect.signature(part).parameters)
+
+
+def save(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    recipe: Recipe,
+    tokenizer: Any = None,
+    step: int = 0,
+    samples: int = 0,
+    dtype: torch.dtype | None = None,
+    **more: str,
+) -> None:
+    """Write a checkpoint: to a temporary name in the same folder, flushed to disk, renamed.
+
+    dtype: store floating-point tensors in this type.
+    """
+    kept = {}
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu")
+        if dtype and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        kept[key] = tensor.contiguous()
+    metadata = {"format": "dalle", "version": str(VERSION), "recipe": json.dumps(recipe)}
+    metadata |= {"step": str(step), "samples": str(samples), "crc32": str(_checksum(kept)), **more}
+    if tokenizer is not None:
+        metadata["tokenizer"] = json.dumps(tokenizer.state(), ensure_ascii=False)
+    metadata["seal"] = _seal(metadata)
+    try:
+        write_atomically(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from None
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint, its JSON parsed: recipe, tokenizer, step, samples, version.
+
+    Only the header is read. Raises CheckpointError for anything that is not a checkpoint of a format known here.
+    """
+    raw = read_header(path).get("__metadata__") or {}
+    if not isinstance(raw, dict) or raw.get("format") != "dalle":
+        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of dalle; see `dalle import`")
+    try:
+        version = int(raw["version"])
+        recipe = json.loads(raw["recipe"])
+        tokenizer = json.loads(raw["tokenizer"]) if "tokenizer" in raw else None
+        step, samples, crc32 = int(raw["step"]), int(raw["samples"]), int(raw["crc32"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise CheckpointError(f"{path}: the header is damaged") from None
+    if version > VERSION:
+        raise CheckpointError(f"{path}: written by a newer dalle (format {version}, here {VERSION}); update dalle")
+    if version < 1 or not isinstance(recipe, dict) or raw.get("seal", _seal(raw)) != _seal(raw):
+        raise CheckpointError(f"{path}: the header is damaged")
+    for old in range(version, VERSION):
+        recipe = MIGRATIONS[old](recipe)
+    known = {"format", "version", "recipe", "tokenizer", "step", "samples", "crc32", "seal"}
+    more = {key: value for key, value in raw.items() if key not in known}
+    return more | {"recipe": recipe, "tokenizer": tokenizer, "step": step, "samples": samples, "crc32": crc32}
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file, with the file's length checked against it."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+                raise CheckpointError(f"{path}: not a safetensors file, or cut short")
+            header = json.loads(file.read(length))
+        ends = [spec["data_offsets"][1] for key, spec in header.items() if key != "__metadata__"]
+        complete = 8 + length + max(ends, default=0) == size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: not a safetensors file") from None
+    if not complete:
+        raise CheckpointError(f"{path}: cut short or padded: its size is not what its header says")
+    return header
+
+
+def read_tensors(path: Path, verify: bool = True) -> dict[str, Tensor]:
+    """All tensors of a checkpoint. Raises CheckpointError when they are not those that were written."""
+    expected = metadata(path)["crc32"]
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    if verify and _checksum(tensors) != expected:
+        raise CheckpointError(f"{path}: damaged: its tensors are not those that were written (checksum differs)")
+    return tensors
+
+
+def _seal(metadata: Mapping[str, Any]) -> str:
+    """Checksum of the metadata, the seal aside."""
+    rest = {key: value for key, value in metadata.items() if key != "seal"}
+    return str(zlib.crc32(json.dumps(rest, sort_keys=True).encode()))
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    value = 0
+    for key in sorted(tensors):
+        value = zlib.crc32(key.encode(), value)
+        flat = tensors[key].detach().contiguous().reshape(-1)
+        value = zlib.crc32(flat.view(torch.uint8).numpy().data if flat.numel() else b"", value)
+    return value
+
+
+def load(name: str, kind: str | None = None, companions: Mapping[str, str] | None = None) -> nn.Module:
+    """The task of a checkpoint, in evaluation mode, float32.
+
+    name: see `resolve`. kind: the model type that is expected. companions: see `compose`.
+    """
+    path = resolve(name)
+    found = metadata(path)
+    recipe = found["recipe"]
+    type_ = recipe["model"].get("type") if isinstance(recipe.get("model"), dict) else None
+    if kind and type_ != kind:
+        raise CheckpointError(f"{path}: holds a '{type_}', where a '{kind}' is needed")
+    tensors = read_tensors(path)
+    try:
+        tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
+        task: Any = compose(recipe, tokenizer, companions)
+        result = task.model.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+    except CheckpointError:  # a companion's
+        raise
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: does not fit its recipe: {str(error).splitlines()[0]}") from None
+    wrong = [f"no {key}" for key in result.missing_keys] + [f"unknown {key}" for key in result.unexpected_keys]
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit its recipe: {', '.join(wrong[:4])}")
+    return task.eval()
+
+
+def resolve(name: str) -> Path:
+    """The file of a checkpoint: a file; a folder that holds model.safetensors; a run under checkpoints/; a starter.
+
+    Starters, the small models shipped with the package, are called `starter/dvae`, `starter/clip` and so on.
+    """
+    given = Path(name)
+    places = [given, given / FILE, Path("checkpoints") / name / FILE]
+    if name.startswith("starter/"):
+        shipped = Path(str(resources.files("dalle_cli")))
+        places.append(shipped / f"{name}.safetensors")
+    for place in places:
+        if place.is_file():
+            return place
+    raise CheckpointError(f"no checkpoint '{name}': neither a file, a run folder, nor a run under checkpoints/")

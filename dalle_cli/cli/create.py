@@ -1,0 +1,113 @@
+"""Commands that make pictures: sample, reconstruct."""
+
+from typing import Annotated
+
+import typer
+
+from .main import app
+
+INPUT, MODEL, SAMPLING, OUTPUT, COMPUTE = "Input", "Model", "Sampling", "Output", "Compute"
+
+Out = Annotated[str, typer.Option(help="Folder for the pictures.", rich_help_panel=OUTPUT)]
+Sheet = Annotated[str | None, typer.Option(help="Also write a contact sheet.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on a terminal too.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=OUTPUT)]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Draw only what is not there yet.", rich_help_panel=OUTPUT)
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures worked on together.", rich_help_panel=COMPUTE)]
+Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", rich_help_panel=COMPUTE)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel=OUTPUT)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=OUTPUT)
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**64 - 1, help="Seed of all pictures. Default: 0.", rich_help_panel=SAMPLING)
+]
+
+
+@app.command(
+    epilog='Examples: dalle sample "an avocado chair" --rerank 512 --top 8 --sheet chairs.png   '
+    "|   dalle sample - < prompts.txt | dalle rerank --top 8 -"
+)
+def sample(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to draw; - reads standard input.")
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="File of prompts or JSON lines.", rich_help_panel=INPUT)] = None,
+    image: Annotated[
+        str | None, typer.Option(help="A picture to continue (with --keep-rows).", rich_help_panel=INPUT)
+    ] = None,
+    keep_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of codes of --image to keep.", rich_help_panel=INPUT)
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="A picture that dalle drew: draw it again.", rich_help_panel=INPUT)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="System recipe, or a transformer's checkpoint. Default: dalle1.", rich_help_panel=MODEL),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt.", rich_help_panel=SAMPLING)
+    ] = 1,
+    rerank: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Draw so many, keep CLIP's best.", rich_help_panel=SAMPLING),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many --rerank keeps.", rich_help_panel=SAMPLING)] = 1,
+    seed: Seed = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest.", rich_help_panel=SAMPLING)] = None,
+    top_k: Annotated[int | None, typer.Option(help="Choose among so many codes.", rich_help_panel=SAMPLING)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Choose among codes of this probability.", rich_help_panel=SAMPLING)
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SAMPLING)
+    ] = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw pictures of prompts; with --rerank, keep the best of many."""
+    from ..generate.sample import Job
+    from ..generate.sample import sample as draw
+
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale}
+    raise typer.Exit(
+        draw(
+            Job(
+                words or (), prompts, recipe, count, rerank, top, seed, out, sheet, like, image, keep_rows, options,
+                overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet,
+            )
+        )
+    )  # fmt: skip
+
+
+@app.command(epilog="Example: dalle reconstruct photos/*.jpg --out out --sheet pairs.png")
+def reconstruct(
+    pictures: Annotated[
+        list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads standard input.")
+    ],
+    model: Annotated[str, typer.Option(help="A dVAE's checkpoint.", rich_help_panel=MODEL)] = "starter/dvae",
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Pixels; default: those it was trained on.", rich_help_panel=MODEL)
+    ] = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    precision: Precision = "auto",
+) -> None:
+    """Code pictures with a dVAE and decode them: original above reconstruction, PSNR, codes used."""
+    from ..generate.reconstruct import reconstruct as redraw
+
+    raise typer.Exit(redraw(pictures, model, size, out, sheet, overwrite, skip_existing, as_json, quiet, precision))

@@ -1,0 +1,195 @@
+"""`dalle evaluate ...`: figures that anyone can get again."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
+from .main import app
+
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a dVAE, a CLIP, a whole system, or the judge itself.")
+app.add_typer(evaluate, name="evaluate")
+
+Glyphs = Annotated[str, typer.Option(help="shapes, everyday or emoji.")]
+Count = Annotated[int, typer.Option("-n", "--count", min=1, max=1_000_000, help="How many.")]
+
+
+@evaluate.command()
+def dvae(
+    model: Annotated[str, typer.Option(help="A dVAE's checkpoint.")] = "starter/dvae",
+    count: Count = 1000,
+    glyphs: Glyphs = "everyday",
+    as_json: AsJson = False,
+) -> None:
+    """Reconstruct unseen scenes: PSNR, and the share of codes in use."""
+    from ..evaluate import codec
+    from . import results
+
+    found = codec.evaluate(model, count, glyphs)
+    text = [
+        f"{found.pictures} unseen scenes at {found.size} px",
+        f"PSNR {found.psnr:.2f} dB, averaged over pictures ({found.of_all:.2f} dB of the mean error)",
+        f"{found.used:.1%} of the codes in use",
+    ]
+    results.report({"model": model, **asdict(found)}, text, as_json)
+
+
+@evaluate.command()
+def retrieval(
+    model: Annotated[str, typer.Option(help="A CLIP checkpoint.")] = "starter/clip",
+    count: Count = 1000,
+    among: Annotated[int, typer.Option(min=2, help="Captions to choose from.")] = 100,
+    glyphs: Glyphs = "everyday",
+    as_json: AsJson = False,
+) -> None:
+    """Find the caption of unseen scenes among others, and the scene of captions."""
+    from ..evaluate import retrieval
+    from . import results
+
+    found = retrieval.evaluate(model, count, glyphs, among)
+    text = [
+        f"{found.pictures} unseen scenes with distinct captions, in groups of {found.among}",
+        f"the right caption comes first: {found.caption_first:.1%}",
+        f"the right picture comes first: {found.picture_first:.1%}",
+    ]
+    results.report({"model": model, **asdict(found)}, text, as_json)
+
+
+@evaluate.command()
+def judge(
+    count: Count = 1000,
+    glyphs: Glyphs = "everyday",
+    size: Annotated[int, typer.Option(min=32, max=512, help="Pixels of the scenes.")] = 64,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge the judge: real scenes by their own captions, and by each other's."""
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import suite, unseen
+    from ..evaluate.judge import Judge
+
+    found = list(unseen.scenes(count, size, glyphs))
+    items = [suite.Item(suite.category_of(scene), scene, text) for scene, text, _ in found]
+    pictures = [picture for _, _, picture in found]
+    court = Judge(glyph_set(glyphs))
+    _print("own captions", suite.score(court, items, _watched(pictures, "own captions", quiet)), as_json)
+    others = suite.shuffled(items)
+    _print("shuffled captions", suite.score(court, others, _watched(pictures, "shuffled", quiet)), as_json)
+
+
+@evaluate.command(epilog="Example: dalle evaluate scenes --recipe dalle1 --best-of 1,32 --out out/scenes")
+def scenes(
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PICTURES]...", help="Folders of pictures with captions, or - for lines; or draw them."
+        ),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="The system that draws.")] = "dalle1",
+    count: Count = 200,
+    best_of: Annotated[str, typer.Option(help="Candidates of each caption, of which CLIP chooses one.")] = "1,32",
+    glyphs: Glyphs = "everyday",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing; the captions stay.")] = 0,
+    out: Annotated[str, typer.Option(help="Folder for the pictures and their sheets.")] = "out/scenes",
+    temperature: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
+    scale: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw held-out captions and let a program judge what is there; or judge given pictures."""
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import suite
+    from ..evaluate.judge import Judge
+    from ..generate.sample import Job, sample
+
+    known = glyph_set(glyphs)
+    court = Judge(known)
+    if pictures:
+        for name in pictures:
+            found = list(_lines(known) if name == "-" else suite.from_folder(name, known))
+            _print(
+                name,
+                suite.score(court, [item for item, _ in found], _watched([p for _, p in found], name, quiet)),
+                as_json,
+            )
+        return
+    items = suite.suite(known, count)
+    options = {"temperature": temperature, "top_p": top_p, "scale": scale}
+    for many in (int(part) for part in best_of.split(",")):
+        drawn = _Collected()
+        folder = f"{out}/best-of-{many}"
+        job = Job(
+            words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
+            out=folder, sheet=f"{folder}.png", options=options, overwrite=overwrite, batch_size=batch_size,
+            precision=precision, quiet=quiet,
+        )  # fmt: skip
+        sample(job, drawn)
+        read = _watched((_open(result["path"]) for result in drawn.reported), "judging", quiet, len(items))
+        _print(f"best of {many}", suite.score(court, items, read), as_json)
+
+
+@evaluate.command()
+def captions(count: Count = 200, glyphs: Glyphs = "everyday") -> None:
+    """Print the suite's captions as JSON lines, for any other system to draw."""
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import suite
+    from . import results
+
+    for item in suite.suite(glyph_set(glyphs), count):
+        results.report({"prompt": item.caption, "category": item.category}, [], True)
+
+
+class _Collected:
+    """Takes the results of a command in place of standard output."""
+
+    def __init__(self):
+        self.reported: list[dict[str, Any]] = []
+
+    def report(self, result: dict[str, Any]) -> None:
+        self.reported.append(result)
+
+    def finish(self) -> int:
+        return 0
+
+
+def _lines(known: Any) -> Any:
+    from ..data.scenes.grammar import parse
+    from ..evaluate import suite
+    from ..generate.prompts import gather
+
+    for request in gather(["-"], plain="path", pictures=("path",)):
+        scene = parse(request.prompt or "", known)
+        yield suite.Item(suite.category_of(scene), scene, request.prompt or ""), _open(request.fields["path"])
+
+
+def _open(path: str) -> Any:
+    from .. import images
+
+    picture = images.decode(path)
+    return images.center_crop(picture, min(picture.size))
+
+
+def _watched(pictures: Any, label: str, quiet: bool, total: int | None = None) -> Any:
+    from ..trackers import Progress
+
+    progress = Progress(label, total or len(pictures), quiet=quiet)
+    for picture in pictures:
+        yield picture
+        progress.advance()
+    progress.close()
+
+
+def _print(title: str, report: Any, as_json: bool) -> None:
+    from . import results
+
+    figures = {name: share.true / max(share.count, 1) for name, share in report.figures().items()}
+    wholes = {name: share.true / max(share.count, 1) for name, share in report.wholes().items()}
+    lines = ["", title, *str(report).splitlines()]
+    results.report(
+        {"title": title, "figures": figures, "wholes": wholes, "pictures": len(report.items)}, lines, as_json
+    )

@@ -1,0 +1,68 @@
+"""The app, its commands, and how errors end: one line on standard error and an exit code."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..exits import BAD_INPUT, FAILED, INTERRUPTED, USAGE, Failure
+from ..registry import RecipeError
+from .results import printable
+
+app = typer.Typer(
+    name="dalle",
+    help="Train, sample and judge the OpenAI text-to-image lineage: DALL-E 1, CLIP, GLIDE, unCLIP.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dalle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["DALLE_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; errors of the user's become one line and their exit code."""
+    from . import check, convert, create, data, evaluate, inspect, judge, manage, tokenizer, train  # noqa: F401
+
+    try:
+        app()
+    except Failure as error:
+        _end(error, error.code)
+    except RecipeError as error:
+        _end(error, USAGE)
+    except ValueError as error:  # what a user can get wrong: data, pictures, checkpoints, vocabularies
+        _end(error, BAD_INPUT)
+    except (OSError, RuntimeError, MemoryError) as error:
+        _end(error, FAILED)
+    except KeyboardInterrupt:
+        _end(Failure("interrupted"), INTERRUPTED)
+    except Exception as error:
+        _end(error, FAILED, f"internal error, {type(error).__name__} (dalle --debug ... shows where): ")
+
+
+def _end(error: BaseException, code: int, prefix: str = "") -> None:
+    if os.environ.get("DALLE_DEBUG"):
+        raise error
+    words = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        words = f"{error.filename}: {error.strerror}"
+    line = printable(" ".join(words.split())) or type(error).__name__
+    print(f"dalle: {prefix}{line}", file=sys.stderr)
+    sys.exit(code)

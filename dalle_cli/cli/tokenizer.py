@@ -1,0 +1,53 @@
+"""`dalle train-tokenizer`: a vocabulary learned from the captions of any data."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .create import AsJson, Overwrite, Quiet
+from .main import app
+from .manage import accepts, say
+from .results import Watch, columns, report
+from .train import Overrides
+
+MEASURED = 1000  # captions
+
+
+@app.command(
+    "train-tokenizer",
+    epilog="Examples: dalle train-tokenizer --recipe starter --out vocab.json   |   "
+    "dalle train-tokenizer --recipe dalle1 data.path=/data/pairs learn.size=8192 --out vocab.json",
+)
+def train_tokenizer(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    overrides: Overrides = None,
+    recipe: Annotated[str, typer.Option(help="Name or file of a recipe.")] = "starter",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a vocabulary from captions: byte pairs, the most frequent first."""
+    from .. import recipe as recipes
+    from ..training import vocabulary
+
+    found = recipes.load(recipe, "tokenizer", overrides or [], accepts, say)
+    watch = Watch(quiet)
+    learned = vocabulary.learn(found, out, overwrite, say, watch)
+    watch.close()
+    result = {"path": str(out), "type": learned.kind, "entries": learned.vocab_size, "merges": len(learned.merges)}
+    result |= _measure(learned, found["data"])
+    report(result, columns(result.items()), as_json)
+
+
+def _measure(tokenizer: Any, data: dict) -> dict[str, float]:
+    """Tokens a caption takes on average, spelled in bytes and in the learned vocabulary."""
+    from ..data.section import open_source
+    from ..training.vocabulary import captions
+
+    bare = type(tokenizer)(merges=[])
+    texts = list(islice(captions(open_source(data)[0], MEASURED), MEASURED))
+    bytes_, tokens = (sum(len(one.encode(text)) for text in texts) for one in (bare, tokenizer))
+    count = max(len(texts), 1)
+    return {"bytes_per_caption": round(bytes_ / count, 2), "tokens_per_caption": round(tokens / count, 2)}

@@ -1,0 +1,43 @@
+"""`dalle train-*`: one function and a line for each family."""
+
+from typing import Annotated
+
+import typer
+
+from .main import app
+
+FAMILIES = {  # family: its default recipe, and what the command says of itself
+    "dvae": ("starter", "Train a discrete VAE: pictures to a grid of codes and back."),
+    "clip": ("starter", "Train CLIP: pictures and texts in one space."),
+    "prior": ("dalle1-starter", "Train a prior: DALL-E 1's transformer over text and image codes."),
+}
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe.")]
+
+
+def _command(family: str, default: str, summary: str) -> None:
+    def train(
+        overrides: Overrides = None,
+        recipe: Annotated[str, typer.Option(help="Name or file of a recipe.")] = default,
+        run: Annotated[str | None, typer.Option(help="Folder under checkpoints/. Default: FAMILY-RECIPE.")] = None,
+        resume: Annotated[str, typer.Option(help="auto, no, or changed: go on though the recipe differs.")] = "auto",
+        processes: Annotated[int, typer.Option(min=1, help="Processes to train with.")] = 1,
+        max_time: Annotated[str | None, typer.Option(help="Stop in good order after a time such as 3h50m.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")] = False,
+        quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    ) -> None:
+        from ..training import start
+
+        raise typer.Exit(
+            start.train(
+                family, recipe, overrides or [], run, resume=resume, processes=processes, max_time=max_time,
+                dry_run=dry_run, quiet=quiet,
+            )
+        )  # fmt: skip
+
+    train.__doc__ = summary
+    app.command(f"train-{family}")(train)
+
+
+for _family, (_default, _summary) in FAMILIES.items():
+    _command(_family, _default, _summary)

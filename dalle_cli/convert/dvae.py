@@ -1,0 +1,30 @@
+"""DALL-E 1's discrete VAE (github.com/openai/DALL-E): the two published modules, prefixed `encoder.` and `decoder.`."""
+
+import re
+
+from .keys import Row, Source, State
+
+
+def _recognises(state: State) -> bool:
+    return any(f"{half}.blocks.group_1.block_1.res_path.conv_1.w" in state for half in ("encoder", "decoder"))
+
+
+def _model(state: State) -> dict:
+    places = [match for key in state if (match := re.match(r"encoder\.blocks\.group_(\d+)\.block_(\d+)\.", key))]
+    return {
+        "type": "dvae",
+        "vocab": len(state["encoder.blocks.output.conv.w"]),
+        "hidden": len(state["encoder.blocks.input.w"]),
+        "init": len(state["decoder.blocks.input.w"]),
+        "groups": len({match.group(1) for match in places}),
+        "blocks": len({match.group(2) for match in places}),
+    }
+
+
+SOURCE = Source(
+    name="openai-dvae",
+    type="dvae",
+    recognises=_recognises,
+    model=_model,
+    table=lambda model: [Row(r"(.+)", r"\1")],
+)

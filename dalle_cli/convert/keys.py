@@ -1,0 +1,105 @@
+"""Key tables: how the weights of one published layout become ours, and ours become theirs.
+
+A table is a list of rows, the first whose pattern matches one of our keys names the published key that it comes from.
+Applied forwards it imports, backwards it exports; both fail on anything that is left over.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+
+
+class ConvertError(ValueError):
+    """Weights that cannot be what their keys say; the message names the keys in one line."""
+
+
+class Row(NamedTuple):
+    """Our keys (a regular expression for the whole key), the published key (its replacement), and what becomes of the
+    tensor on the way in and on the way out.
+    """
+
+    ours: str
+    published: str
+    read: Callable[[Tensor], Tensor] | None = None
+    write: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One published layout of one type of model.
+
+    recognises: whether a state has this layout's keys, no other layout's; model: the recipe's model node as keys and
+    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights.
+    """
+
+    name: str
+    type: str
+    recognises: Callable[[State], bool]
+    model: Callable[[State], dict]
+    table: Callable[[dict], list[Row]]
+    dropped: frozenset[str] = frozenset()
+
+
+def read(state: State, table: list[Row], ours: State, dropped: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Our state from a published one, floating-point numbers in float32.
+
+    ours: our keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are
+    missing, of another shape or kind of number, or left over.
+    """
+    out, missing, misshapen, mistyped, used = {}, [], [], [], set(dropped)
+    for key, expected in ours.items():
+        row, name = _find(table, key)
+        if name not in state:
+            missing.append(name)
+            continue
+        used.add(name)
+        tensor = row.read(state[name]) if row.read else state[name]
+        if tensor.shape != expected.shape:
+            misshapen.append(f"{name} {_shape(tensor)} instead of {_shape(expected)}")
+        elif tensor.is_floating_point() != expected.is_floating_point():
+            mistyped.append(f"{name} {_type(tensor)} instead of {_type(expected)}")
+        out[key] = tensor.float() if tensor.is_floating_point() else tensor
+    unknown = [key for key in state if key not in used]
+    _refuse({"missing": missing, "of another shape": misshapen, "of another type": mistyped, "unknown": unknown})
+    return out
+
+
+def write(state: State, table: list[Row]) -> dict[str, Tensor]:
+    """The published state of ours; `read` undoes it. Raises ConvertError for a key that the layout has no place for."""
+    out = {}
+    for key, tensor in state.items():
+        row, name = _find(table, key)
+        assert name not in out, f"two keys become '{name}'"
+        out[name] = row.write(tensor) if row.write else tensor
+    return out
+
+
+def _find(table: list[Row], key: str) -> tuple[Row, str]:
+    for row in table:
+        match = re.fullmatch(row.ours, key)
+        if match:
+            return row, match.expand(row.published)
+    raise ConvertError(f"'{key}' has no place in this layout")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _refuse(faults: dict[str, list[str]]) -> None:
+    told = []
+    for fault, keys in faults.items():
+        if keys:
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            told.append(f"{len(keys)} {fault}: {', '.join(keys[:5])}{more}")
+    if told:
+        raise ConvertError("keys do not fit; " + "; ".join(told))

@@ -1,0 +1,85 @@
+"""A folder of pictures, with captions in text files of the same name or in one metadata file."""
+
+import os
+
+from ..images import EXTENSIONS, BadPicture, decode
+from . import sources
+from .source import BadSample, DataError, caption_text, given, seen_from
+from .table import Table
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
+
+
+@sources.register("folder")
+class Folder:
+    """Pictures in nested folders; the key is the relative path.
+
+    Captions are the lines of `a/b.txt` for `a/b.jpg`. With a `metadata.jsonl` or `metadata.csv` at the top, pictures
+    and captions are what its columns `image` (file_name) and `caption` (text) say, as in Hugging Face's image folders.
+    Names that start with a dot are left out.
+    """
+
+    def __init__(
+        self,
+        path: str = "",
+        image: str | None = None,
+        caption: str | None = None,
+        max_pixels: int = 50_000_000,
+        at_least: int | None = None,
+    ):
+        self.path = given(path)
+        self.max_pixels, self.at_least = max_pixels, at_least
+        if not os.path.isdir(self.path):
+            hint = "; for files, data.type=shards or table" if os.path.isfile(self.path) else ""
+            raise DataError(f"data.path: no folder '{path}'{seen_from(self.path)}{hint}")
+        found = [name for name in METADATA if os.path.isfile(os.path.join(self.path, name))]
+        self._table = None
+        if found:
+            metadata = os.path.join(self.path, found[0])
+            self._table = Table(metadata, image or "file_name", caption or "text", max_pixels, at_least)
+            self.blocks, self.window = self._table.blocks, self._table.window
+            return
+        self._keys = sorted(_pictures(self.path))
+        self.blocks, self.window = [len(self._keys)], None
+        if not self._keys:
+            tars = any(name.endswith(".tar") for name in os.listdir(self.path))
+            hint = "; for its .tar files, data.type=shards" if tars else ""
+            raise DataError(f"data.path: no pictures (.jpg, .png, .webp, ...) in '{path}'{seen_from(self.path)}{hint}")
+
+    def read(self, block: int, index: int, picture: bool = True) -> dict:
+        if self._table:
+            return self._table.read(block, index, picture)
+        key = self._keys[index]
+        file = os.path.join(self.path, key)
+        try:
+            with open(f"{os.path.splitext(file)[0]}.txt", "rb") as stream:
+                lines = caption_text(stream.read()).splitlines()
+        except FileNotFoundError:
+            lines = []
+        except OSError as error:
+            raise BadSample(f"caption cannot be read: {error.strerror}", key) from None
+        try:
+            image = decode(file, self.max_pixels, self.at_least) if picture else None
+        except BadPicture as error:
+            raise BadSample(str(error), key) from None
+        return {"image": image, "text": [line for line in map(str.strip, lines) if line], "key": key}
+
+
+def _pictures(top: str) -> list[str]:
+    """Relative paths of the pictures below `top`, links to folders followed, each folder once."""
+    found: list[str] = []
+    visited: set[str] = set()
+    for folder, inner, names in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            inner.clear()
+            continue
+        visited.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        below = os.path.relpath(folder, top)
+        found += [
+            os.path.normpath(os.path.join(below, name)).replace(os.sep, "/")
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+        ]
+    return found

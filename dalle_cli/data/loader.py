@@ -1,0 +1,235 @@
+"""Batches: the same ones at any number of processes and workers.
+
+Position p of the endless sequence of training samples fixes the sample, its crop and all else that is drawn at random,
+so that resuming is the number of samples seen.
+"""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..images import to_bytes
+from .mixture import Mixture, assign, shares
+from .order import Order, combine
+from .section import Loading, open_source
+from .section import check as check  # beside `build`, for those who use this module
+from .source import BadSample, DataError, Source
+from .transforms import CROPS, mirror
+from .workers import deliver
+
+if TYPE_CHECKING:
+    import torch
+
+Collate = Callable[[list[dict]], dict]
+
+ATTEMPTS = 100  # bad samples in a row before giving up
+STRIDE = 1009  # from a bad sample to its stand-in: within the window of shards that are open, outside most batches
+
+
+def build(node: Any, path: str = "data") -> "Data":
+    """The data that a `data` section describes. Raises RecipeError, or DataError for what is found on disk."""
+    return Data(*open_source(node, path))
+
+
+def stack(samples: list[dict]) -> dict:
+    """Default collate: image (B, 3, S, S) or codes (B, h, w) int64, text and key lists, seed (B,) int64."""
+    import torch
+
+    if "codes" in samples[0]:
+        picture = {"codes": torch.from_numpy(np.stack([sample["codes"] for sample in samples]).astype(np.int64))}
+    else:
+        picture = {"image": torch.stack([sample["image"] for sample in samples])}
+    return {
+        **picture,
+        "text": [sample["text"] for sample in samples],
+        "key": [sample["key"] for sample in samples],
+        "seed": torch.tensor([sample["seed"] for sample in samples]),
+    }
+
+
+class Data:
+    """Training and validation batches of a source. samples: training samples in an epoch; held_out: those kept out.
+
+    problems: lines about what was found wrong while listing the files.
+
+    A batch is what `collate` makes, in the worker, of samples: `image` uint8 (3, S, S), `text`, `key`, and `seed`, 63
+    bits that are this sample's alone. It comes with its tensors on `device` and with `image` as float32 in [-1, 1]
+    (pictures travel as bytes, a quarter of the size), and has `bad`, the (key, reason) of samples that could not be
+    used and were replaced by others.
+    """
+
+    def __init__(self, source: Any, loading: Loading):
+        self.loading = loading
+        self.sources: list[Source] = [source]
+        self.shares, length = [1], None
+        if isinstance(source, Mixture):
+            self.sources, self.shares, length = source.sources, source.shares, source.samples
+        self.problems = [line for one in self.sources for line in getattr(one, "problems", [])]
+        sizes = [sum(one.blocks) for one in self.sources]
+        self.held_out = loading.validation
+        if self.held_out is None:  # no source loses more than a twentieth
+            self.held_out = min(
+                256, *(size * sum(self.shares) // (20 * share) for size, share in zip(sizes, self.shares))
+            )
+        self._held_out = shares(self.shares, self.held_out)
+        for size, count in zip(sizes, self._held_out):
+            if count >= size:
+                raise DataError(f"data.validation: {self.held_out} samples leave none of {size} to train on; lower it")
+        self.samples = length or sum(sizes) - self.held_out
+
+    def train(
+        self,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+        seed: int = 0,
+        collate: Collate = stack,
+        accumulate: int = 1,
+        device: "torch.device | str" = "cpu",
+    ) -> Iterator[dict]:
+        """Training batches of process `rank` of `world`, for ever, from sample `start` of the sequence on.
+
+        batch_size: samples of one step, over all processes and all its `accumulate` parts; each batch that comes is
+        one part of one process. Raises ValueError when it does not divide.
+        """
+        parts = world * accumulate
+        if batch_size < 1 or batch_size % parts:
+            raise ValueError(
+                f"train.batch_size: {batch_size} does not divide among {world} processes x {accumulate} parts of a step"
+            )
+        reader = _Reader(self, seed, True, start, batch_size // parts, rank, world, collate)
+        return deliver(reader, itertools.count(), self.loading.workers, device)
+
+    def validation(
+        self,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        collate: Collate = stack,
+        device: "torch.device | str" = "cpu",
+    ) -> Iterator[dict]:
+        """The held-out samples in order, cropped at the middle; as many batches, of one size, for every process.
+
+        batch_size: at most so many samples over all processes. Fewer than one for each batch and process are left over.
+        """
+        if not self.held_out:
+            return iter(())
+        batches = -(-self.held_out // max(batch_size, world))
+        part = max(1, self.held_out // batches // world)
+        reader = _Reader(self, 0, False, 0, part, rank, world, collate)
+        return deliver(reader, range(batches), min(self.loading.workers, batches), device)
+
+
+class BadSamples:
+    """Counts bad samples, and stops the run when their share of those seen exceeds `max_bad`."""
+
+    def __init__(self, max_bad: float):
+        self.max_bad = max_bad
+        self.seen = 0
+        self.reasons: Counter[str] = Counter()
+        self.first: list[tuple[str, str]] = []
+
+    def count(self, good: int, bad: list[tuple[str, str]]) -> None:
+        """Add a batch of `good` samples that replaced the `bad` ones. Raises DataError, after 100 samples at least."""
+        self.seen += good + len(bad)
+        self.reasons.update(reason.partition(":")[0] for _, reason in bad)
+        self.first += bad[: 20 - len(self.first)]
+        share = self.reasons.total() / max(self.seen, 1)
+        if self.seen >= 100 and share > self.max_bad:
+            summary = _summary(self.first, self.reasons)
+            raise DataError(f"{share:.1%} of {self.seen} samples are bad, above data.max_bad={self.max_bad}: {summary}")
+
+
+class _Reader:
+    """Batches by number; what a worker process holds. Item i is part i of the sequence of one process."""
+
+    def __init__(
+        self, data: Data, seed: int, training: bool, start: int, part: int, rank: int, world: int, collate: Collate
+    ):
+        self.data, self.seed, self.training, self.collate = data, seed, training, collate
+        self.start, self.part, self.rank, self.world = start, part, rank, world
+        windows = [getattr(source, "window", None) for source in data.sources]
+        self.orders = [
+            Order(source.blocks, int(combine(seed, number)[0]), held_out, window)
+            for number, (source, held_out, window) in enumerate(zip(data.sources, data._held_out, windows))
+        ]
+        self.crop = CROPS[data.loading.crop if training else "center"]
+
+    def __getitem__(self, number: int) -> dict | DataError:
+        first = self.start + (number * self.world + self.rank) * self.part
+        positions = np.arange(first, first + self.part)
+        if self.training:
+            which, own = assign(positions, self.data.shares, self.seed)
+        else:  # one source after the other; a small set is gone through again
+            ends = np.cumsum(self.data._held_out)
+            positions %= ends[-1]
+            which = np.searchsorted(ends, positions, side="right")
+            own = positions - (ends - self.data._held_out)[which]
+        seeds = combine(self.seed, positions) >> np.uint64(1)
+        samples: list[dict] = []
+        bad: list[tuple[str, str]] = []
+        try:
+            # Located together, which is quick; one by one only where a sample is bad.
+            blocks, indices = np.empty_like(own), np.empty_like(own)
+            for source in np.unique(which):
+                chosen = which == source
+                blocks[chosen], indices[chosen] = self._locate(source, own[chosen])
+            for place in zip(which.tolist(), own.tolist(), blocks.tolist(), indices.tolist(), seeds.tolist()):
+                samples.append(self._read(*place, bad))
+        except DataError as error:
+            return error  # raised by the process that asked, as the one line it is
+        return {**self.collate(samples), "bad": bad}
+
+    def _locate(self, source: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        order = self.orders[source]
+        return order.at(positions) if self.training else order.held_out(positions)
+
+    def _read(self, source: int, position: int, block: int, index: int, seed: int, bad: list[tuple[str, str]]) -> dict:
+        """The sample at a place, or the first good one a fixed stride further on in the same source and epoch."""
+        failed: list[tuple[str, str]] = []
+        count = self.orders[source].samples if self.training else self.data._held_out[source]
+        epoch, offset = divmod(position, count)
+        for attempt in range(min(ATTEMPTS, count)):
+            try:
+                sample = self._prepare(self.data.sources[source].read(block, index), seed)
+                bad += failed
+                return sample
+            except BadSample as error:
+                failed.append((error.key, error.reason))
+            further = 1 + (STRIDE + attempt) % max(count - 1, 1)  # never back to itself
+            there = np.array([epoch * count + (offset + further) % count])
+            block, index = (int(place[0]) for place in self._locate(source, there))
+        reasons = Counter(reason.partition(":")[0] for _, reason in failed)
+        raise DataError(f"data: {len(failed)} samples in a row are bad: {_summary(failed, reasons)}")
+
+    def _prepare(self, sample: dict, seed: int) -> dict:
+        loading = self.data.loading
+        rng = random.Random(seed)
+        text = sample["text"]
+        if not isinstance(text, str):
+            text = (rng.choice(text) if self.training else text[0]) if text else ""
+        if loading.captions and not text.strip():
+            raise BadSample("no caption", sample["key"])
+        if "codes" in sample:  # a picture that a dVAE has read before
+            return {"codes": sample["codes"], "text": text, "key": sample["key"], "seed": seed}
+        image = sample["image"]
+        if not isinstance(image, Image.Image):
+            image = Image.fromarray(image)
+        enlarged = max(1.0, loading.size / min(image.size))
+        if enlarged**2 * image.width * image.height > loading.max_pixels:
+            raise BadSample(f"too narrow: {image.width}x{image.height}, enlarged {enlarged:.0f} times", sample["key"])
+        image = self.crop(image, loading.size, rng)
+        if self.training and loading.flip:
+            image = mirror(image, rng)
+        return {"image": to_bytes(image), "text": text, "key": sample["key"], "seed": seed}
+
+
+def _summary(bad: list[tuple[str, str]], reasons: Counter[str]) -> str:
+    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(4))
+    return f"{counts}; the first: {', '.join(key for key, _ in bad[:3])}"

@@ -1,0 +1,54 @@
+"""Several sources in fixed proportions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import sources
+from .order import Integers, combine, permute
+from .source import DataError, Source
+
+ROUND = 1000  # positions in which every source has its exact share
+
+
+class Mixture:
+    """Sources mixed by weight: in every thousand samples each has its exact share, going through its own epochs.
+
+    sources: nodes, as `data` would be with one of them, without the keys that the mixture itself says (size, crop,
+    ...). weights: one for each, in any unit. samples: the length of an epoch; default, of all sources together.
+    """
+
+    def __init__(self, sources: list[Source], weights: list[float], samples: int | None = None):
+        if len(sources) != len(weights) or not sources:
+            raise DataError(f"data.weights: {len(weights)} weights for {len(sources)} sources")
+        if not all(ROUND * weight >= sum(weights) > 0 for weight in weights):
+            raise DataError(f"data.weights: {list(weights)}: each must be positive, a {ROUND}th of their sum at least")
+        self.sources = sources
+        self.shares = shares(weights, ROUND)
+        self.samples = samples
+
+
+sources.register("mixture")(Mixture)
+
+
+def shares(weights: Sequence[float], total: int) -> list[int]:
+    """`total` divided in proportion to the weights, by the largest remainder; sums exactly to it."""
+    exact = np.array(weights, np.float64) / max(sum(weights), 1e-300) * total
+    whole = np.floor(exact).astype(np.int64)
+    extra = np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]
+    whole[extra] += 1
+    return whole.tolist()
+
+
+def assign(positions: Integers, shares: Sequence[int], seed: int) -> tuple[Integers, Integers]:
+    """(source, position within that source's own sequence) of positions of the mixture."""
+    if len(shares) == 1:
+        return np.zeros_like(positions), positions
+    sizes = np.array(shares, np.int64)
+    total, ends = sum(shares), np.cumsum(sizes)
+    rounds, slots = np.divmod(positions, total)
+    for number in np.unique(rounds):
+        chosen = rounds == number
+        slots[chosen] = permute(slots[chosen], total, combine(seed, int(number)))
+    which = np.searchsorted(ends, slots, side="right")
+    return which, rounds * sizes[which] + slots - (ends - sizes)[which]

@@ -1,0 +1,60 @@
+"""Scenes: the built-in data. Pictures of glyphs with exact captions, drawn on demand, needing no download."""
+
+import random
+
+from .. import sources
+from .draw import draw, place
+from .glyphs import glyph_set
+from .grammar import KINDS, caption, held_out, invent
+
+
+@sources.register("scenes")
+class Scenes:
+    """Endless captioned scenes; sample i is a function of (seed, i).
+
+    glyphs: "shapes", "everyday" or "emoji". kinds: weights of single, texture, pair, relation, count, sign; those left
+    out are 0. background, colour: chances of a coloured ground and of a tint. held_out: False leaves out the
+    combinations kept for evaluation, True draws only scenes that hold one. wording: vary the captions' wording.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        glyphs: str = "everyday",
+        samples: int = 1_000_000,
+        kinds: dict[str, float] | None = None,
+        background: float = 0.4,
+        colour: float = 0.3,
+        held_out: bool = False,
+        wording: bool = True,
+        seed: int = 0,
+    ):
+        self.size = size
+        self.glyphs = glyph_set(glyphs)
+        self.kinds = dict(KINDS if kinds is None else kinds)
+        unknown = set(self.kinds) - set(KINDS)
+        if unknown or not sum(self.kinds.values()) > 0:
+            raise ValueError(
+                f"data.kinds takes weights of {', '.join(KINDS)}; got {', '.join(sorted(unknown)) or 'none'}"
+            )
+        self.background, self.colour = background, colour
+        self.held_out, self.wording, self.seed = held_out, wording, seed
+        self.blocks = [samples]
+
+    def read(self, block: int, index: int, picture: bool = True) -> dict:
+        rng = random.Random(f"{self.seed}/{index}")
+        scene = self.scene(rng)
+        text = caption(scene, rng if self.wording else None)
+        image = draw(scene, place(scene, rng), self.size, self.glyphs.drawn) if picture else None
+        return {"image": image, "text": text, "key": f"scene-{index:09d}"}
+
+    def scene(self, rng: random.Random):
+        """A scene on the right side of the split between training and held-out combinations."""
+        for _ in range(10_000):
+            scene = invent(rng, self.glyphs, self.kinds, self.background, self.colour)
+            if held_out(scene) == self.held_out:
+                return scene
+        raise ValueError(
+            f"data.held_out={str(self.held_out).lower()} leaves no scenes: give data.kinds others than "
+            f"{', '.join(kind for kind, weight in self.kinds.items() if weight > 0)}"
+        )

@@ -1,0 +1,96 @@
+"""The `data` section of a recipe: keys common to all sources, and those of the source that `type` names.
+
+Both are written in one flat mapping, `{type: folder, path: photos, size: 64, flip: true}`, and checked before anything
+is read.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..registry import RecipeError, bind, suggest
+from . import sources
+from .transforms import CROPS
+
+GIVEN = ("size", "max_pixels", "at_least")  # what a source that wants to know is told, and a recipe may not say
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Keys of `data` that any source takes.
+
+    size: pixels of the square pictures. crop: one of `transforms.CROPS`. flip: mirror half of them. captions: whether
+    a sample without a caption is bad (False: it is ""). workers: processes that read; 0 reads in this one. max_bad:
+    share of bad samples above which the run stops. validation: samples held out of training; default, a twentieth of
+    them and 256 at most. max_pixels: larger pictures are bad samples.
+    """
+
+    size: int
+    crop: str = "center"
+    flip: bool = False
+    captions: bool = True
+    workers: int = 2
+    max_bad: float = 0.05
+    validation: int | None = None
+    max_pixels: int = 50_000_000
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise RecipeError(f"data.crop: no crop '{self.crop}'{suggest(self.crop, CROPS)}")
+        for name, low, high in (
+            ("size", 1, 1 << 16), ("workers", 0, 1024), ("max_bad", 0, 1), ("validation", 0, 1 << 40),
+            ("max_pixels", 1, 1 << 40),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise RecipeError(f"data.{name}: {value} is not between {low} and {high}")
+
+
+def check(node: Any, path: str = "data") -> dict[str, Any]:
+    """A `data` section, typed, and checked as far as that goes without looking at any data. Raises RecipeError."""
+    loading, inner = split(node, path)
+    children = [sources.typed(one, place, GIVEN) for one, place in _children(inner, path)]
+    inner = {key: value for key, value in inner.items() if not (children and key == "sources")}
+    typed = sources.typed(inner, path, (*GIVEN, "sources"))
+    common = {key: getattr(loading, key) for key in node if hasattr(loading, key)}
+    return {**typed, **common, **({"sources": children} if children else {})}
+
+
+def open_source(node: Any, path: str = "data", reduced: bool = True) -> tuple[Any, Loading]:
+    """The source (or mixture) of a `data` section, and its common keys.
+
+    reduced: let JPEGs be decoded at a fraction of their size, still twice as large as `size` asks. Raises RecipeError,
+    or DataError for what is found on disk.
+    """
+    loading, inner = split(node, path)
+    given = dict(zip(GIVEN, (loading.size, loading.max_pixels, 2 * loading.size if reduced else None)))
+    children = [sources.build(one, place, **given) for one, place in _children(inner, path)]
+    inner = {key: value for key, value in inner.items() if not (children and key == "sources")}
+    return sources.build(inner, path, **given, sources=children), loading
+
+
+def split(node: Any, path: str = "data") -> tuple[Loading, dict[str, Any]]:
+    """The common keys of a section, and the rest of it; for a key that neither knows, the nearest that one does."""
+    if not isinstance(node, Mapping) or "type" not in node:
+        raise RecipeError(f"{path}: expected a mapping with a type; one of {', '.join(sources.names())}")
+    common = set(inspect.signature(Loading).parameters)
+    own = set(inspect.signature(sources.get(node["type"], f"{path}.type")).parameters) - set(GIVEN)
+    for key in node:
+        if key not in common | own | {"type"}:
+            raise RecipeError(f"{path}.{key}: data '{node['type']}' takes no '{key}'{suggest(key, common | own)}")
+    loading = Loading(**bind(Loading, {key: node[key] for key in node if key in common}, path))
+    return loading, {key: value for key, value in node.items() if key not in common}
+
+
+def _children(node: Mapping[str, Any], path: str) -> list[tuple[Any, str]]:
+    """The nodes inside a mixture, and where they are; none for any other source."""
+    if node["type"] != "mixture":
+        return []
+    nodes = node.get("sources")
+    if not isinstance(nodes, list) or not nodes:
+        raise RecipeError(f"{path}.sources: expected a list of data sources")
+    for number, one in enumerate(nodes):
+        if isinstance(one, Mapping) and one.get("type") == "mixture":
+            raise RecipeError(f"{path}.sources.{number}: a mixture in a mixture; list its sources in the outer one")
+    return [(one, f"{path}.sources.{number}") for number, one in enumerate(nodes)]

@@ -1,0 +1,95 @@
+"""Crops: from a picture of any size to the square that is trained on, as the papers of the lineage did it.
+
+Each takes (picture, size, generator) and returns a picture of `size` by `size`. All randomness comes from the
+generator, so a sample is the same at any number of workers and processes. Mirroring is separate (`data.flip`).
+"""
+
+import math
+import random
+from collections.abc import Callable
+
+from PIL import Image, ImageOps
+
+from ..images import BICUBIC, BOX, center_crop, random_crop, resize
+
+Crop = Callable[[Image.Image, int, random.Random], Image.Image]
+
+
+def center(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """Shorter side to `size`, the middle square: what CLIP is evaluated on (openai/CLIP, clip/clip.py)."""
+    return center_crop(resize(image, size), size)
+
+
+def random_square(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """Shorter side to `size`, a random square: the only augmentation of CLIP (Radford et al. 2021, section 2.3)."""
+    return random_crop(image, size, rng, size)
+
+
+def dvae(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """DALL-E 1's dVAE: a random square, its side to 9/8-12/8 of `size` by area, a random crop of that.
+
+    Ramesh et al. 2021, appendix A.2, listing 1; there with `flip: true`.
+    """
+    square = random_crop(image, min(image.size), rng)
+    return _area_then_crop(square, size, (round(9 / 8 * size), round(12 / 8 * size)), rng)
+
+
+def dalle(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """DALL-E 1's transformer: a square near the middle, its side to 1-9/8 of `size` by area, a random crop of that.
+
+    Ramesh et al. 2021, appendix B.1, listing 2; there without mirroring, which would contradict the captions.
+    """
+    side = min(image.size)
+    left, top = (_middle(length - side, rng) for length in image.size)
+    square = image.crop((left, top, left + side, top + side))
+    return _area_then_crop(square, size, (size, round(9 / 8 * size)), rng)
+
+
+def adm(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """Halved by area while twice as large as needed, then bicubic, the middle square (guided-diffusion)."""
+    return center_crop(resize(_halve(image, size), size), size)
+
+
+def adm_random(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """As `adm`, but a random square that is 0.8 to 1 of the shorter side (guided-diffusion, `random_crop`)."""
+    short = rng.randint(size, math.ceil(size / 0.8))
+    return random_crop(_halve(image, short), size, rng, short)
+
+
+def align(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """Shorter side to 346/289 of `size`, a random square of that (Jia et al. 2021, section 5)."""
+    return random_crop(image, size, rng, round(size * 346 / 289))
+
+
+CROPS: dict[str, Crop] = {
+    "center": center,
+    "random": random_square,
+    "dvae": dvae,
+    "dalle": dalle,
+    "adm": adm,
+    "adm-random": adm_random,
+    "align": align,
+}
+
+
+def mirror(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Left and right exchanged, half of the times."""
+    return ImageOps.mirror(image) if rng.random() < 0.5 else image
+
+
+def _area_then_crop(square: Image.Image, size: int, sides: tuple[int, int], rng: random.Random) -> Image.Image:
+    side = square.width
+    if side < size:  # the papers had none so small
+        return square.resize((size, size), BICUBIC)
+    target = rng.randint(min(side, sides[0]), min(side, sides[1]))
+    return random_crop(square.resize((target, target), BOX), size, rng)
+
+
+def _middle(slack: int, rng: random.Random) -> int:
+    return rng.randint(math.floor(3 / 8 * slack), math.floor(5 / 8 * slack))
+
+
+def _halve(image: Image.Image, size: int) -> Image.Image:
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), BOX)
+    return image

@@ -1,0 +1,41 @@
+"""How well a dVAE keeps unseen scenes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .. import checkpoint
+from ..nn.hardware import fast_bf16
+from . import unseen
+
+
+@dataclass(frozen=True)
+class Report:
+    """psnr: dB, of each picture and averaged; of_all: dB of the mean error; used: share of the codes that occur."""
+
+    pictures: int
+    size: int
+    psnr: float
+    of_all: float
+    used: float
+
+
+@torch.no_grad()
+def evaluate(model: str, count: int, glyphs: str, size: int | None = None) -> Report:
+    """Reconstruct `count` unseen scenes. Raises CheckpointError."""
+    dvae: Any = checkpoint.load(model, "dvae").model
+    trained = checkpoint.metadata(checkpoint.resolve(model))["recipe"].get("data", {}).get("size", 64)
+    size = size or int(trained)
+    errors, used = [], set()
+    pictures = [picture for _, _, picture in unseen.scenes(count, size, glyphs)]
+    for start in range(0, count, 64):
+        image = unseen.batch(pictures[start : start + 64])
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
+            codes = dvae.encode(image)
+            redrawn = dvae.decode(codes).float()
+        errors.append(((image - redrawn) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10))
+        used.update(codes.flatten().tolist())
+    error = torch.cat(errors)
+    each = -10 * error.log10().mean().item()
+    return Report(count, size, each, -10 * error.mean().log10().item(), len(used) / dvae.vocab)

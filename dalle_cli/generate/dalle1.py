@@ -1,0 +1,84 @@
+"""DALL-E 1 as a system: the transformer draws codes of candidates, the dVAE decodes them, CLIP chooses among them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint, images
+from ..tasks.dalle import DALLETask
+from . import systems
+from .device import Device
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The `sample` section. temperature 0 takes the likeliest code; scale: classifier-free guidance, 1 for none."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    scale: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < 100:
+            raise ValueError(f"temperature {self.temperature} is not between 0 and 100")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top-k {self.top_k} is not at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top-p {self.top_p} is not in (0, 1]")
+
+
+@systems.register("dalle1")
+class DALLE1:
+    """Draws pictures of prompts. transformer: a checkpoint; dvae: one to take instead of the transformer's own."""
+
+    sampling = Sampling
+
+    def __init__(self, device: Device, transformer: str, dvae: str | None = None):
+        companions = {"dvae": dvae} if dvae else None
+        task = checkpoint.load(transformer, "dalle", companions)
+        assert isinstance(task, DALLETask)
+        self.device = device
+        self.task = task.to(device.name)
+        self.task.model.to(device.dtype)
+        self.size = self.task.model.grid * self.task.dvae.factor
+        self.files = {"transformer": checkpoint.resolve(transformer)}
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[Sequence[int]],
+        options: Sampling,
+        batch: int,
+        first: Tensor | None = None,
+        watch: Callable[[int], Any] | None = None,
+    ) -> Tensor:
+        """Pictures, (prompts, candidates, 3, S, S) in [-1, 1], on the CPU.
+
+        seeds: of each candidate of each prompt, as many for all. batch: candidates of a prompt drawn together. first:
+        codes that all pictures begin with. watch: called with the number of pictures finished.
+        """
+        rows = []
+        for part in range(0, len(seeds[0]), batch):
+            own = [one[part : part + batch] for one in seeds]
+            codes = self.task.draw(
+                prompts, own, options.temperature, options.top_k, options.top_p, options.scale, first
+            )
+            with torch.no_grad(), self.device.autocast():
+                pictures = self.task.dvae.decode(codes.flatten(0, 1))
+            rows.append(pictures.float().cpu().unflatten(0, codes.shape[:2]))
+            if watch:
+                watch(len(pictures))
+        return torch.cat(rows, dim=1)
+
+    def begin_with(self, picture: str | Path, rows: int) -> Tensor:
+        """The codes of the upper `rows` rows of a picture, which is cropped to a square and resized. (rows * grid,)."""
+        if not 0 < rows < self.task.model.grid:
+            raise ValueError(f"--keep-rows {rows}: the picture has {self.task.model.grid} rows of codes; keep fewer")
+        image = images.center_crop(images.decode(picture), self.size)
+        codes = self.task.encode(images.to_tensor(image)[None].to(self.device.name))
+        return codes[0, :rows].flatten()

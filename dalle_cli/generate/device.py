@@ -1,0 +1,36 @@
+"""Where drawing and judging run, and in which arithmetic."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from ..nn.hardware import fast_bf16, keep_memory
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the type of the weights and products on it."""
+
+    name: str
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.name, self.dtype)
+
+
+def choose(precision: str = "auto") -> Device:
+    """The machine's device. precision: auto (bf16 where the hardware multiplies it fast), float32, bf16 or fp16."""
+    keep_memory()
+    name = "cuda" if torch.cuda.is_available() else "cpu"
+    types = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision == "auto":
+        return Device(name, torch.bfloat16 if fast_bf16() else torch.float32)
+    if precision not in types:
+        raise ValueError(f"--precision {precision}: choose auto, {', '.join(types)}")
+    if precision == "fp16" and name == "cpu":
+        raise ValueError("--precision fp16 needs a CUDA device: use bf16, float32 or auto")
+    return Device(name, types[precision])

@@ -1,0 +1,237 @@
+"""Where pictures and results go: files that are never overwritten by surprise, and result lines on standard output."""
+
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from ..images import BadPicture, decode, save_png, sheet
+from .metadata import Origin, chunks, whole
+from .prompts import Item
+
+SHEET_PIXELS = 40_000_000  # of the pictures on a contact sheet, which are reduced to fit
+
+_RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Windows
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """A file name's worth of `text`: lower-case ASCII letters, digits and single hyphens, never empty."""
+    # Prompts are cut before they are normalised: the result needs no more of a prompt of 10,000 characters.
+    plain = unicodedata.normalize("NFKD", text[: 10 * longest]).casefold().encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:longest].rstrip("-")
+    return f"the-{name}" if _RESERVED.fullmatch(name) else name or "picture"
+
+
+def file_name(item: Item) -> str:
+    """`{index:06d}-{seed}-{slug}.png`, the slug of the prompt or else of the picture that is worked on."""
+    text = item.request.prompt or Path(item.request.fields.get("image") or "").stem
+    return f"{item.index:06d}-{item.seed}-{slug(text)}.png"
+
+
+class Outputs:
+    """The files of a run, all named and checked before any model is loaded.
+
+    `todo`: the items to draw; `skipped`: results of those whose whole files are there already. With several
+    processes, each makes its own and all meet before the first picture is saved.
+    Raises Failure: not writable (1), contradictory flags (2), would overwrite (73).
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        items: Iterable[Item],
+        overwrite: bool = False,
+        skip_existing: bool = False,
+    ):
+        if overwrite and skip_existing:
+            raise Failure("--overwrite and --skip-existing contradict each other: give one", USAGE)
+        self.folder = Path(folder)
+        self.todo = list(items)
+        self.skipped: list[dict[str, Any]] = []
+        _make_writable(self.folder, "--out")
+        present = set(os.listdir(self.folder))
+        existing = [item for item in self.todo if file_name(item) in present]
+        if skip_existing:
+            done = {item.index for item in existing if whole(self.path(item))}
+            self.skipped = [self._result(item, skipped=True) for item in existing if item.index in done]
+            self.todo = [item for item in self.todo if item.index not in done]
+        elif existing and not overwrite:
+            more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
+            verb = "is" if len(existing) == 1 else "are"
+            raise Failure(
+                f"{', '.join(str(self.path(item)) for item in existing[:3])}{more} {verb} there already:"
+                " give --skip-existing, --overwrite or another --out",
+                WOULD_OVERWRITE,
+            )
+
+    def path(self, item: Item) -> Path:
+        return self.folder / file_name(item)
+
+    def save(self, item: Item, image: Image.Image, origin: Origin, **details: Any) -> dict[str, Any]:
+        """Write a picture, whole or not at all, with its metadata; returns its result, `details` added.
+
+        Raises Failure when it cannot be written, as then the next one cannot either.
+        """
+        path = self.path(item)
+        try:
+            save_png(image, path, chunks(origin, item, image.size))
+        except OSError as error:
+            raise Failure(
+                f"{path}: cannot be written: {error.strerror or error}; when that is mended, go on with --skip-existing"
+            ) from None
+        return self._result(item, **details)
+
+    def failed(self, item: Item, error: Exception | str) -> dict[str, Any]:
+        """The result of an item that could not be drawn."""
+        words = " ".join(str(error).split()) or type(error).__name__
+        result = self._result(item, error=words)
+        del result["path"]
+        return result
+
+    def _result(self, item: Item, **details: Any) -> dict[str, Any]:
+        own = {
+            "index": item.index,
+            "path": str(self.path(item)),
+            "prompt": item.request.prompt,
+            "seed": item.seed,
+            "draw": item.draw,
+            **details,
+        }
+        return {**own, **{key: value for key, value in item.request.passed.items() if key not in own}}
+
+
+def check_sheet(path: str | Path, overwrite: bool = False) -> None:
+    """Whether a contact sheet can be written, asked before any work is done. Raises Failure."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise Failure(f"--sheet {path}: a sheet is a PNG; give a name that ends in .png", USAGE)
+    _make_writable(path.parent, "--sheet")
+    if path.exists() and not overwrite:
+        raise Failure(f"--sheet {path} is there already: give --overwrite or another name", WOULD_OVERWRITE)
+
+
+def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
+    """Write the contact sheet of the pictures of results, reduced if they are many. Raises Failure."""
+    drawn = [result for result in results if "error" not in result]
+    if not drawn:
+        return
+    side = max(math.isqrt(SHEET_PIXELS // len(drawn)), 16)
+    pictures, captions = [], []
+    for result in drawn:
+        try:
+            picture = decode(result["path"])
+        except BadPicture as error:
+            raise Failure(f"--sheet {path}: {result['path']}: {error}") from None
+        picture.thumbnail((side, side))
+        pictures.append(picture)
+        score = f"{result['score']:.3g}" if isinstance(result.get("score"), float) else ""
+        captions.append(f"{result.get('index', '')} {score} {result.get('prompt') or ''}")
+    try:  # under the smallest pictures there is no room for words
+        save_png(sheet(pictures, captions if side >= 64 else None), path)
+    except OSError as error:
+        raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
+
+
+class Results:
+    """Results on standard output: a JSON line each as they come or, on a terminal, one table at the end.
+
+    as_json: lines on a terminal too. columns: those of the table, the ones without any value left out.
+    """
+
+    def __init__(
+        self, as_json: bool = False, columns: Sequence[str] = ("index", "seed", "skipped", "score", "path", "prompt")
+    ):
+        if sys.stdout is None:
+            raise Failure("standard output is closed; results need somewhere to go")
+        self.lines = as_json or not sys.stdout.isatty()
+        self.columns = columns
+        self.reported: list[dict[str, Any]] = []
+
+    def report(self, result: dict[str, Any]) -> None:
+        """Add a result, and print it when lines are wanted. A closed pipe ends the program quietly."""
+        self.reported.append(result)
+        if self.lines:
+            _print(json.dumps(_finite(result)))  # in ASCII: the same in any locale, and harmless to any terminal
+
+    def finish(self) -> int:
+        """Print the table, if one is wanted; returns the exit code: done, or partial when an item failed."""
+        if not self.lines and self.reported:
+            _print(table(self.reported, self.columns, shutil.get_terminal_size().columns))
+        return PARTIAL if any("error" in result for result in self.reported) else DONE
+
+
+def table(results: Sequence[dict[str, Any]], columns: Sequence[str], width: int) -> str:
+    """Results as aligned text, prompts cut to `width`; the last column holds the error of those that failed."""
+    *columns, last = [key for key in columns if any(result.get(key) is not None for result in results)] or ["error"]
+    rows = [[*columns, last]]
+    for result in results:
+        tail = f"FAILED: {result['error']}" if "error" in result else _cell(last, result.get(last))
+        rows.append([*(_cell(key, result.get(key)) for key in columns), tail])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    room = max(width - sum(widths) - 2 * len(widths), 20)
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(wide) if key in ("path", "prompt") else cell.rjust(wide)
+            for key, cell, wide in zip(columns, row, widths)
+        ]
+        long = last == "prompt" and len(row[-1]) > room and not row[-1].startswith("FAILED: ")
+        tail = row[-1][: room - 1] + "…" if long else row[-1]
+        lines.append("  ".join([*cells, tail]).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    text = key if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isprintable() else " " for c in text)  # a prompt must not drive the terminal
+
+
+def _make_writable(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell of a read-only or full disk
+            pass
+    except OSError as error:
+        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror or error
+        raise Failure(f"{option} {folder}: cannot write there: {reason}; give another place") from None
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: null, so that the readers of the line do not fail."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _print(text: str) -> None:
+    try:
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        raise SystemExit(CLOSED_PIPE) from None
+    except OSError as error:
+        _discard_output()
+        raise Failure(f"standard output: {error.strerror or error}") from None
+
+
+def _discard_output() -> None:
+    """What is still buffered would fail again, with a message, when the interpreter flushes it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,61 @@
+"""`dalle rerank`: any pictures against prompts, scored by any CLIP."""
+
+from collections.abc import Sequence
+
+import torch
+
+from .. import images
+from ..exits import USAGE, Failure
+from ..trackers import Progress
+from . import device
+from .outputs import Results, check_sheet, save_sheet
+from .prompts import Request, gather
+from .rank import BATCH, Scorer
+from .reconstruct import expand
+
+
+def rerank(
+    pictures: Sequence[str], prompt: Sequence[str], prompts: str | None, model: str, top: int | None,
+    sheet: str | None, overwrite: bool, as_json: bool, quiet: bool, batch_size: int | None, precision: str,
+) -> int:  # fmt: skip
+    """Print every picture with its score, the best of each prompt first; returns the exit code.
+
+    A picture is scored against the prompts given, or against its own line's. score: the cosine of CLIP's features.
+    """
+    requests = gather(expand(pictures), plain="path", pictures=("path",))
+    wanted = [one.prompt or "" for one in gather(prompt, prompts)]
+    if not wanted and any(one.prompt is None and not one.failed for one in requests):
+        raise Failure('score against what? Give --prompt "an avocado chair", or lines that carry a prompt', USAGE)
+    if sheet:
+        check_sheet(sheet, overwrite)
+    results = Results(as_json, ("score", "path", "prompt"))
+    scorer = Scorer(device.choose(precision), model)
+    progress = Progress("rerank", len(requests), quiet=quiet)
+    scored: dict[str, list[tuple[float, Request]]] = {}
+    failed: list[dict] = []
+    for start in range(0, len(requests), batch_size or BATCH):
+        read, batch = [], []
+        for one in requests[start : start + (batch_size or BATCH)]:
+            if one.failed:
+                failed.append(one.line)
+                continue
+            try:
+                batch.append(scorer.read(one.fields["path"]))
+                read.append(one)
+            except images.BadPicture as error:
+                failed.append({**one.line, "error": str(error)})
+        if batch:
+            features = scorer.pictures(torch.stack(batch), progress.advance)
+            for one, feature in zip(read, features):
+                for text in wanted or [one.prompt or ""]:
+                    scored.setdefault(text, []).append(((scorer.texts([text])[0] @ feature).item(), one))
+    progress.close()
+    for text, found in scored.items():
+        found.sort(key=lambda pair: -pair[0])
+        for score, one in found[:top]:
+            results.report({**one.line, "prompt": text, "score": round(score, 5)})
+    for line in failed:
+        results.report(line)
+    if sheet:
+        save_sheet(sheet, results.reported)
+    return results.finish()

@@ -1,0 +1,173 @@
+"""`dalle sample`: candidates of each prompt, the best of them kept, written with all that draws them again."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import checkpoint, images, recipe
+from ..exits import USAGE, Failure
+from ..registry import RecipeError, bind
+from ..trackers import Progress
+from . import device, systems
+from .metadata import Origin, digest, recall
+from .outputs import Outputs, Results, check_sheet, save_sheet
+from .prompts import Request, gather, plan
+from .rank import Scorer
+
+AUTO_BATCH = 128  # candidates drawn together where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for. options: those of the system's `sampling`, None where not given."""
+
+    words: Sequence[str] = ()
+    prompts: str | None = None
+    recipe: str | None = None
+    count: int = 1
+    rerank: int | None = None
+    top: int = 1
+    seed: int | None = None
+    out: str = "out"
+    sheet: str | None = None
+    like: str | None = None
+    image: str | None = None
+    keep_rows: int | None = None
+    options: dict[str, Any] | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    batch_size: int | None = None
+    precision: str = "auto"
+    as_json: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def sample(job: Job, results: Any = None) -> int:
+    """Draw what is asked for; returns the exit code. results: where they are reported, default: standard output.
+
+    Raises Failure, RecipeError, PromptError, CheckpointError.
+    """
+    began = time.monotonic()
+    origin, requests = _requests(job)
+    name = job.recipe or (origin.recipe if origin else "dalle1")
+    system_recipe = load_system(name)
+    parts = dict(system_recipe.get("parts") or {})
+    part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
+    given = {key: value for key, value in (job.options or {}).items() if value is not None}
+    earlier = origin.options if origin else {}
+    kind = part.sampling  # type: ignore[attr-defined]
+    options = kind(**bind(kind, {**(system_recipe.get("sample") or {}), **earlier, **given}, "sample"))
+    clip = parts.pop("clip", None)
+    if job.rerank and not clip:
+        raise RecipeError(f"{name}: --rerank needs a CLIP, and the recipe names none in parts.clip")
+
+    # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
+    candidates = job.rerank or job.count
+    kept = min(job.top, candidates) if job.rerank else candidates
+    drawn = plan(requests, candidates, job.seed)
+    files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
+    if job.sheet:
+        check_sheet(job.sheet, job.overwrite or job.skip_existing)
+    if job.dry_run:
+        return _describe(name, system_recipe, options, len(requests), candidates, kept)
+    outputs = Outputs(job.out, files, job.overwrite, job.skip_existing)
+    results = results or Results(job.as_json)
+    todo = {item.index // kept for item in outputs.todo}
+    skipped = {result["index"]: result for result in outputs.skipped}
+
+    # ---- drawing, some prompts at a time; results in the order of the prompts --------------------------------------
+    place = device.choose(job.precision)
+    progress = Progress("sample", len(todo) * candidates, quiet=job.quiet)
+    system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
+    scorer = Scorer(place, clip) if todo and job.rerank else None
+    models = {**(system.files if system else {}), **({"clip": scorer.file} if scorer else {})}
+    made_by = Origin("sample", name, asdict(options), {key: digest(path) for key, path in models.items()})
+    first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
+    batch = job.batch_size or AUTO_BATCH
+    together = max(1, batch // candidates)
+    for start in range(0, len(requests), together):
+        group = range(start, min(start + together, len(requests)))
+        chosen: dict[int, dict[str, Any]] = {}
+        busy = [r for r in group if r in todo]
+        if busy:
+            assert system is not None
+            prompts = [requests[r].prompt or "" for r in busy]
+            seeds = [[item.noise for item in drawn[r * candidates : (r + 1) * candidates]] for r in busy]
+            pictures = system.draw(prompts, seeds, options, batch, first, progress.advance)
+            for r, prompt, candidates_of in zip(busy, prompts, pictures):
+                best = _best(scorer, prompt, candidates_of, kept)
+                for k, (which, score) in enumerate(best):
+                    file = files[r * kept + k]
+                    if file.index in skipped:
+                        continue
+                    item = replace(file, draw=drawn[r * candidates + which].draw)
+                    details = {} if score is None else {"score": round(score, 5)}
+                    chosen[file.index] = outputs.save(item, images.to_pil(candidates_of[which]), made_by, **details)
+        for index in range(group[0] * kept, (group[-1] + 1) * kept):
+            results.report(skipped.get(index) or chosen[index])
+    progress.close()
+    if todo:
+        progress.note(
+            f"{len(todo) * candidates} drawn, {len(outputs.todo)} kept in {job.out}, {time.monotonic() - began:.1f} s"
+        )
+    if job.sheet:
+        save_sheet(job.sheet, results.reported)
+    return results.finish()
+
+
+def load_system(name: str) -> dict:
+    """A system recipe by name or path, or the one that a checkpoint of a transformer makes with the starters."""
+    if Path(name).suffix not in (".yaml", ".yml") and name not in recipe.names("systems"):
+        try:
+            path = checkpoint.resolve(name)
+        except checkpoint.CheckpointError:
+            return recipe.load(name, "systems")  # which says what there is
+        kind = (checkpoint.metadata(path)["recipe"].get("model") or {}).get("type")
+        if kind != "dalle":
+            raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
+        return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/clip"}}
+    return recipe.load(name, "systems")
+
+
+def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
+    """The prompts, and what --like says beside them."""
+    if job.image and job.keep_rows is None:
+        raise Failure("--image needs --keep-rows: how many rows of codes of the picture to keep", USAGE)
+    if job.keep_rows is not None and not job.image:
+        raise Failure("--keep-rows needs --image: the picture to continue", USAGE)
+    requests = gather(job.words, job.prompts)
+    if job.like:
+        origin, request = recall(job.like)
+        if origin.command != "sample":
+            raise Failure(f"{job.like} was made by `dalle {origin.command}`, not by `dalle sample`", USAGE)
+        return origin, [replace(request, prompt=one.prompt) for one in requests] or [request]
+    if not requests:
+        raise Failure(
+            'what to draw? Give a prompt ("an avocado chair"), --prompts FILE, or - for standard input', USAGE
+        )
+    return None, requests
+
+
+def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> list[tuple[int, float | None]]:
+    """The best `count` of the candidates with their scores, or all in order where nothing scores."""
+    if scorer is None:
+        return [(i, None) for i in range(len(pictures))]
+    scores = scorer.pictures(pictures) @ scorer.texts([prompt])[0]
+    order = scores.argsort(descending=True, stable=True)[:count]
+    return [(i, scores[i].item()) for i in order.tolist()]
+
+
+def _describe(name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int) -> int:
+    print(f"system: {name}", file=sys.stderr)
+    for key, value in (system_recipe.get("parts") or {}).items():
+        path = checkpoint.resolve(str(value))
+        print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
+    print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
+    print(f"{prompts} prompts x {candidates} candidates, {kept} of each kept: {prompts * kept} files", file=sys.stderr)
+    return 0

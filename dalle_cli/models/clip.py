@@ -1,0 +1,103 @@
+"""CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space, trained by contrast.
+
+Shapes: B batch, e embed_dim. Pictures are (B, 3, size, size) in [-1, 1] and are normalised here, with CLIP's mean and
+deviation; the towers take them normalised.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import models
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in [0, 1]
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Tower(nn.Module):
+    """What CLIP asks of a tower: forward(input, checkpointing) gives one feature of `width` numbers for each row.
+
+    projection_bias: whether the projection to the shared space has a bias in this tower's published weights.
+    """
+
+    projection_bias = False
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+
+class ImageTower(Tower):
+    """A tower over pictures of `size` by `size` pixels, normalised."""
+
+    def __init__(self, size: int, width: int):
+        super().__init__(width)
+        self.size = size
+
+    def check_size(self, image: Tensor) -> None:
+        """Raises ValueError when the pictures are not of the tower's size."""
+        if image.shape[-2:] != (self.size, self.size):
+            height, width = image.shape[-2:]
+            raise ValueError(
+                f"pictures of {width}x{height} px for a tower of {self.size} px; resize and crop them first"
+            )
+
+
+class TextTower(Tower):
+    """A tower over at most `context` token ids, (B, N)."""
+
+    def __init__(self, context: int, width: int):
+        super().__init__(width)
+        self.context = context
+
+
+@models.register("clip")
+class CLIP(nn.Module):
+    """Two towers, a projection from each to `embed_dim` numbers, and the learned scale of their cosines.
+
+    checkpointing: recompute the towers' blocks in the backward pass: less memory, a third more arithmetic.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, embed_dim: int, image: ImageTower, text: TextTower, checkpointing: bool = False):
+        super().__init__()
+        for name, tower, kind in (("image", image, ImageTower), ("text", text, TextTower)):
+            if not isinstance(tower, kind):
+                raise ValueError(f"model.{name}: {type(tower).__name__} is no {name} tower")
+        self.embed_dim, self.checkpointing = embed_dim, checkpointing
+        self.visual = image
+        self.text = text
+        self.image_projection = _projection(image, embed_dim)
+        self.text_projection = _projection(text, embed_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        # the mean and deviation for pixels in [-1, 1]
+        self.register_buffer("mean", 2 * torch.tensor(MEAN).view(3, 1, 1) - 1, persistent=False)
+        self.register_buffer("std", 2 * torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Features of pictures, not normalised. (B, 3, size, size) in [-1, 1] to (B, e)."""
+        image = ((image - self.mean) / self.std).to(self.image_projection.weight.dtype)
+        return self.image_projection(self.visual(image, checkpointing=self._recompute()))
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Features of token ids, not normalised. (B, N) to (B, e)."""
+        return self.text_projection(self.text(ids, checkpointing=self._recompute()))
+
+    def forward(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a loss needs: features of unit length in float32, (B, e) each, and the factor of their cosines."""
+        image_features = F.normalize(self.encode_image(image).float(), dim=-1)
+        text_features = F.normalize(self.encode_text(ids).float(), dim=-1)
+        return image_features, text_features, self.logit_scale.exp()
+
+    def _recompute(self) -> bool:
+        return self.checkpointing and torch.is_grad_enabled()
+
+
+def _projection(tower: Tower, embed_dim: int) -> nn.Linear:
+    layer = nn.Linear(tower.width, embed_dim, bias=tower.projection_bias)
+    nn.init.normal_(layer.weight, std=tower.width**-0.5)
+    return layer

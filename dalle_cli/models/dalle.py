@@ -1,0 +1,194 @@
+"""DALL-E 1's transformer (Ramesh et al. 2021, section 2.2, appendix B): one stream of text and image codes.
+
+The stream is a start token, T text positions, and the N codes of the picture; position i predicts what stands at i + 1.
+Every text position has a pad token of its own, which fills the places after the caption. Text is causal; the image sees
+all of the text, and itself by the layer's pattern (nn/masks.py), in one softmax.
+
+Shapes: B batch, T text positions, N = grid * grid codes, V codes of the dVAE, w width, H heads, D = w / H.
+In the cached calls: G prompts (or the two sides of guidance), C candidates of each.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..nn import masks
+from ..nn.attention import attend
+from . import models
+
+
+@dataclass
+class Cache:
+    """Keys and values of a stream that is being drawn: the text's once for each prompt, the image's for each candidate.
+
+    text: per layer (2, G, H, T + 1, D); image: (layers, 2, G, C, H, N, D), filled up to the place being drawn.
+    """
+
+    text: list[Tensor]
+    image: Tensor
+
+
+class Attention(nn.Module):
+    """Self-attention with q, k and v in one product."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v of (..., N, w), each (..., H, N, D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, N, w), mask: (N, N); returns x, and the keys and values, (B, H, N, D) each."""
+        q, k, v = self.attention.split(self.norm_1(x))
+        seen = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        return self._rest(x, seen), k, v
+
+    def step(self, x: Tensor, text: Tensor, image: Tensor, place: int, visible: Tensor) -> Tensor:
+        """One more place of every candidate. x: (G, C, w); text, image: this layer's of Cache; visible: (n,) places."""
+        q, k, v = self.attention.split(self.norm_1(x)[..., None, :])  # (G, C, H, 1, D)
+        image[:, :, :, :, place] = torch.stack([k, v])[:, :, :, :, 0].to(image.dtype)
+        q = q[..., 0, :].transpose(1, 2) / math.sqrt(q.shape[-1])  # (G, H, C, D)
+        seen = image.index_select(4, visible).transpose(2, 3)  # (2, G, H, C, n, D)
+        to_text = q @ text[0].mT  # (G, H, C, T + 1): a matrix product, since all candidates share the text
+        to_image = (seen[0] @ q[..., None])[..., 0]  # (G, H, C, n)
+        weights = torch.cat([to_text, to_image], dim=-1).float().softmax(dim=-1).to(q.dtype)
+        from_text, from_image = weights.split([text.shape[-2], len(visible)], dim=-1)
+        out = from_text @ text[1] + (from_image[..., None, :] @ seen[1])[..., 0, :]  # (G, H, C, D)
+        return self._rest(x, out.transpose(1, 2).flatten(2))
+
+    def _rest(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention.out(seen))
+        return x + self.dropout(self.mlp(self.norm_2(x)))
+
+
+@models.register("dalle")
+class DALLE(nn.Module):
+    """The sparse transformer over text tokens and image codes.
+
+    vocab, context: of the text; codes, grid: of the dVAE, number and side of the square. attention: "sparse" (rows,
+    columns and a last convolution) or "full". checkpointing: recompute blocks in the backward pass.
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        context: int,
+        codes: int,
+        grid: int,
+        width: int,
+        depth: int,
+        heads: int,
+        attention: Literal["sparse", "full"] = "sparse",
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        if min(context, grid, depth, heads) < 1 or width % heads:
+            raise ValueError(
+                f"model: width {width} must divide by heads {heads}, and context {context}, grid {grid} and depth "
+                f"{depth} be at least 1"
+            )
+        self.vocab, self.context, self.codes, self.grid = vocab, context, codes, grid
+        self.checkpointing = checkpointing
+        self.patterns = masks.layers(attention, depth)
+        self.start = nn.Parameter(torch.randn(width) * 0.02)
+        self.text_embedding = nn.Embedding(vocab + context, width)  # the pad token of position i is vocab + i
+        self.text_position = nn.Parameter(torch.randn(context, width) * 0.01)
+        self.code_embedding = nn.Embedding(codes, width)
+        self.row_position = nn.Parameter(torch.randn(grid, width) * 0.01)
+        self.column_position = nn.Parameter(torch.randn(grid, width) * 0.01)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.text_head = nn.Linear(width, vocab + context)
+        self.code_head = nn.Linear(width, codes)
+        with torch.device("cpu"):  # where the parameters are only shapes (meta), masks are still data
+            images = {name: masks.PATTERNS[name](grid, grid) for name in sorted(set(self.patterns))}
+            for name, image in images.items():
+                self.register_buffer(f"{name}_mask", masks.with_text(image, context + 1)[:-1, :-1], persistent=False)
+        self.visible = {
+            name: [image[place].nonzero()[:, 0] for place in range(grid**2)] for name, image in images.items()
+        }
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            for last in (block.attention.out, block.mlp[2]):  # type: ignore[union-attr, index]
+                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * depth))  # type: ignore[union-attr, arg-type]
+
+    def pad(self, ids: Tensor, real: Tensor) -> Tensor:
+        """Text ids with each position's own pad token where `real` is false. Both (B, T)."""
+        return torch.where(real, ids, self.vocab + torch.arange(self.context, device=ids.device))
+
+    def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of every text token and every code, each from what stands before it.
+
+        text: (B, T) padded by `pad`; codes: (B, N); returns (B, T, vocab + T) and (B, N, V).
+        """
+        x = torch.cat([self._embed_text(text), self._embed_codes(codes[:, :-1], 0)], dim=1)  # (B, T + N, w)
+        for pattern, block in zip(self.patterns, self.blocks):
+            mask = getattr(self, f"{pattern}_mask")
+            x, *_ = checkpoint(block, x, mask, use_reentrant=False) if self.checkpointing else block(x, mask)
+        x = self.norm(x)
+        return self.text_head(x[:, : self.context]), self.code_head(x[:, self.context :])
+
+    # ---- drawing, place by place; equal to `forward`, as the tests show ---------------------------------------------
+
+    def prefill(self, text: Tensor, candidates: int) -> tuple[Tensor, Cache]:
+        """Read the prompts once. text: (G, T); returns the scores of the first code, (G, C, V), and the cache."""
+        x = self._embed_text(text)  # (G, 1 + T, w)
+        kept = []
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+        for block in self.blocks:
+            x, keys, values = block(x, mask)
+            kept.append(torch.stack([keys, values]))
+        first = self.code_head(self.norm(x[:, -1]))[:, None].expand(-1, candidates, -1)
+        _, groups, heads, _, size = kept[0].shape
+        shape = (len(kept), 2, groups, candidates, heads, self.grid**2, size)
+        return first, Cache(kept, torch.empty(shape, dtype=kept[0].dtype, device=x.device))
+
+    def step(self, codes: Tensor, place: int, cache: Cache) -> Tensor:
+        """Scores of the code at place + 1, given the one at `place`. codes: (G, C); returns (G, C, V)."""
+        x = self._embed_codes(codes[..., None], place)[..., 0, :]  # (G, C, w)
+        for layer, (pattern, block) in enumerate(zip(self.patterns, self.blocks)):
+            visible = self.visible[pattern][place].to(x.device)
+            x = block.step(x, cache.text[layer], cache.image[layer], place, visible)  # type: ignore[operator]
+        return self.code_head(self.norm(x))
+
+    def _embed_text(self, text: Tensor) -> Tensor:
+        x = self.text_embedding(text) + self.text_position
+        return torch.cat([self.start.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
+
+    def _embed_codes(self, codes: Tensor, first: int) -> Tensor:
+        place = torch.arange(first, first + codes.shape[-1], device=codes.device)
+        where = self.row_position[place // self.grid] + self.column_position[place % self.grid]
+        return self.code_embedding(codes) + where
+
+
+def loss(text_scores: Tensor, code_scores: Tensor, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of text and codes, each a mean over its tokens, in nats."""
+    return (
+        F.cross_entropy(text_scores.float().flatten(0, 1), text.flatten()),
+        F.cross_entropy(code_scores.float().flatten(0, 1), codes.flatten()),
+    )

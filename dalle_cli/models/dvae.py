@@ -1,0 +1,129 @@
+"""Discrete VAE of DALL-E 1 (Ramesh et al. 2021, section 2.1 and appendix A): pictures to a grid of codes and back.
+
+Parameter names are those of the two published modules, prefixed `encoder.` and `decoder.`. Pictures are (B, 3, H, W) in
+[-1, 1]; codes are (B, h, w) with h = H / 2^(groups - 1). The published pixel map, [0, 1] to [0.1, 0.9], is made here.
+"""
+
+import math
+from collections import OrderedDict
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import models
+
+EDGE = 0.1  # the pixel map keeps clear of 0 and 1, where the logit-Laplace density has its poles
+
+
+class Conv(nn.Module):
+    """Convolution of stride 1 that keeps the size, with the parameter names of the published weights."""
+
+    def __init__(self, n_in: int, n_out: int, size: int):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(n_out, n_in, size, size) / math.sqrt(n_in * size**2))
+        self.b = nn.Parameter(torch.zeros(n_out))
+        self.padding = (size - 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.w, self.b, padding=self.padding)
+
+
+class Block(nn.Module):
+    """Residual block of four convolutions with sizes `kernels`; its branch enters with the small gain `gain`."""
+
+    def __init__(self, n_in: int, n_out: int, kernels: tuple[int, int, int, int], gain: float):
+        super().__init__()
+        widths = (n_in, n_out // 4, n_out // 4, n_out // 4, n_out)
+        self.gain = gain
+        self.id_path = Conv(n_in, n_out, 1) if n_in != n_out else nn.Identity()
+        self.res_path = nn.Sequential()
+        for i, size in enumerate(kernels):
+            self.res_path.add_module(f"relu_{i + 1}", nn.ReLU(inplace=i > 0))  # the first input is still needed
+            self.res_path.add_module(f"conv_{i + 1}", Conv(widths[i], widths[i + 1], size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(self.id_path(x), self.res_path(x), alpha=self.gain)
+
+
+def _stack(
+    first: nn.Module, widths: list[int], blocks: int, kernels: tuple, gain: float, resample: nn.Module, last: int
+) -> nn.Module:
+    """input -> groups of blocks, resampled between -> ReLU and 1x1 convolution to `last` channels."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(input=first)
+    for g, (n_in, n_out) in enumerate(pairwise(widths), start=1):
+        group = OrderedDict()
+        for b in range(1, blocks + 1):
+            group[f"block_{b}"] = Block(n_in if b == 1 else n_out, n_out, kernels, gain)
+        if g < len(widths) - 1:
+            group["resample"] = resample
+        parts[f"group_{g}"] = nn.Sequential(group)
+    parts["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(widths[-1], last, 1)))
+    return nn.Sequential(OrderedDict(blocks=nn.Sequential(parts)))
+
+
+@models.register("dvae")
+class DVAE(nn.Module):
+    """The encoder and decoder.
+
+    vocab: number of codes; hidden: base width; init: width of the decoder's input. gain: of every residual branch,
+    1 / layers^2 if not given, as published; a short training wants more.
+    """
+
+    encoder: Any  # pyright takes modules inside modules for tensors
+    decoder: Any
+
+    def __init__(
+        self,
+        vocab: int = 8192,
+        hidden: int = 256,
+        init: int = 128,
+        groups: int = 4,
+        blocks: int = 2,
+        gain: float | None = None,
+    ):
+        super().__init__()
+        if groups < 1 or blocks < 1:
+            raise ValueError(f"a dVAE needs at least one group of one block, got groups={groups} blocks={blocks}")
+        self.vocab = vocab
+        self.factor = 2 ** (groups - 1)
+        down = [hidden] + [hidden * 2**g for g in range(groups)]
+        up = [init] + [hidden * 2**g for g in reversed(range(groups))]
+        gain = 1 / (groups * blocks) ** 2 if gain is None else gain
+        self.encoder = _stack(Conv(3, hidden, 7), down, blocks, (3, 3, 3, 1), gain, nn.MaxPool2d(2), vocab)
+        self.decoder = _stack(Conv(vocab, init, 1), up, blocks, (1, 3, 3, 3), gain, nn.Upsample(scale_factor=2), 6)
+
+    def encode_logits(self, image: Tensor) -> Tensor:
+        """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab, h, w)."""
+        if image.shape[-1] % self.factor or image.shape[-2] % self.factor:
+            raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
+        return self.encoder(map_pixels(image))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Codes of a picture: the best-scored one at every place. (B, 3, H, W) to (B, h, w), int64."""
+        return self.encode_logits(image).argmax(dim=1)
+
+    def decode_stats(self, weights: Tensor) -> Tensor:
+        """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab, h, w)."""
+        return self.decoder(weights)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Pictures of codes. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
+        first = self.decoder.blocks.input
+        # The input convolution over one-hot maps is a look-up of its columns.
+        x = F.embedding(codes, first.w[:, :, 0, 0].T).permute(0, 3, 1, 2) + first.b[:, None, None]
+        for part in list(self.decoder.blocks)[1:]:
+            x = part(x)
+        return unmap_pixels(torch.sigmoid(x[:, :3].float()))
+
+
+def map_pixels(image: Tensor) -> Tensor:
+    """[-1, 1] to [0.1, 0.9]."""
+    return (1 - 2 * EDGE) * (image + 1) / 2 + EDGE
+
+
+def unmap_pixels(pixels: Tensor) -> Tensor:
+    """[0.1, 0.9] to [-1, 1], clamped."""
+    return (2 * (pixels - EDGE) / (1 - 2 * EDGE) - 1).clamp(-1, 1)

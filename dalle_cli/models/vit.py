@@ -1,0 +1,88 @@
+"""Vision Transformer of CLIP (Radford et al. 2021, section 2.4), and the pre-norm transformer that both towers share.
+
+Parameter names are those of the published weights. Shapes: B batch, N tokens, w width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..nn.attention import SelfAttention
+from . import models
+from .clip import ImageTower
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm that keeps the type of its input; torch's kernels compute in float32 whatever that type is."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).to(input.dtype)  # CUDA's autocast would otherwise hand float32 on
+
+
+class MLP(nn.Module):
+    """w -> 4w -> w with CLIP's activation, x * sigmoid(1.702 x). Exact GELU gives visibly other features."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_fc(x)
+        return self.c_proj(F.silu(1.702 * x) / 1.702)  # through silu, one tensor is kept for the gradient, not two
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.ln_1 = LayerNorm(width)
+        self.attn = SelfAttention(width, heads)
+        self.ln_2 = LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        x = x + self.attn(self.ln_1(x), causal)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """Pre-norm residual blocks, (B, N, w) to the same. checkpointing: recompute each block in the backward pass."""
+
+    def __init__(self, width: int, depth: int, heads: int):
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+
+    def forward(self, x: Tensor, causal: bool = False, checkpointing: bool = False) -> Tensor:
+        for block in self.resblocks:
+            x = checkpoint(block, x, causal, use_reentrant=False) if checkpointing else block(x, causal)
+        return x
+
+
+@models.register("vit")
+class VisionTransformer(ImageTower):
+    """Image tower: square patches, a class token, and its state after the last block as the feature.
+
+    image: (B, 3, size, size), normalised; returns (B, width). size and patch in pixels. The blocks start as torch's
+    layers do, as in the published code.
+    """
+
+    def __init__(self, size: int, patch: int, width: int, depth: int, heads: int):
+        super().__init__(size, width)
+        if size % patch:
+            raise ValueError(f"size {size} is not divisible by patch {patch}")
+        scale = width**-0.5
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn((size // patch) ** 2 + 1, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, depth, heads)
+        self.ln_post = LayerNorm(width)
+
+    def forward(self, image: Tensor, checkpointing: bool = False) -> Tensor:
+        self.check_size(image)
+        x = self.conv1(image).flatten(2).mT  # (B, N, w)
+        first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)  # (B, 1 + N, w)
+        x = self.transformer(self.ln_pre(x), checkpointing=checkpointing)
+        return self.ln_post(x[:, 0])  # (B, w)

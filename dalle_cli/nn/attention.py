@@ -1,0 +1,42 @@
+"""Attention: one function over q, k, v used by every network, and the packed self-attention of CLIP's transformers.
+
+Shapes: B batch, H heads, N tokens, D numbers a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Softmax attention, scaled by D^-1/2, through torch's fused kernels.
+
+    q: (B, H, N, D); k, v: (B, H, M, D); returns (B, H, N, D). mask: boolean, broadcast to (B, H, N, M), true where a
+    query may look, at least once in every row. causal: the same for the lower triangle of N = M, without building it.
+    """
+    assert not causal or (mask is None and q.shape[-2] == k.shape[-2])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with q, k and v in one product; parameter names of torch's own module.
+
+    x: (B, N, width) to the same. Starts as torch's module does; CLIP's text encoder sets its own scale.
+    Source: Radford et al. 2021, section 2.4.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        x = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, D)
+        q, k, v = x.permute(2, 0, 3, 1, 4)
+        return self.out_proj(attend(q, k, v, causal=causal).transpose(1, 2).flatten(2))

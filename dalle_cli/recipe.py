@@ -1,0 +1,253 @@
+"""Recipes: YAML files that say what is composed and how it is trained or drawn. The only file that knows OmegaConf.
+
+`load` finds a recipe by name or path, merges its parent and the overrides, resolves interpolations, and returns plain
+dicts and lists. Values stay as written; the parts' signatures type them (see registry.py).
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .registry import RecipeError, suggest
+
+FAMILIES = {
+    "tokenizer": "train-tokenizer",
+    "dvae": "train-dvae",
+    "clip": "train-clip",
+    "prior": "train-prior",
+    "decoder": "train-decoder",
+    "classifier": "train-classifier",
+    "systems": "sample",
+}
+TRAINING = ("model", "task", "frozen", "data", "optim", "train", "tracker", "tokenizer")
+SYSTEM = ("system", "parts", "sample")
+LEARNING = ("tokenizer", "learn", "data")
+SECTIONS = {"systems": SYSTEM, "tokenizer": LEARNING}
+NO_DATA = (
+    "{name}: no data given: add data.path=/my/pairs (and data.type=folder, shards or table), "
+    "set the environment variable DALLE_DATA, or take the built-in scenes with data.type=scenes"
+)
+
+Recipe = dict[str, Any]
+# Given a section's path and the name of a part: the arguments that the part takes, or None where no part is named.
+Accepts = Callable[[str, str], "set[str] | None"]
+
+
+def load(
+    name: str,
+    family: str,
+    overrides: Sequence[str] = (),
+    accepts: Accepts | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    complete: bool = True,
+) -> Recipe:
+    """The recipe `name` of a family with its overrides applied, as plain data.
+
+    name: a path to a YAML file, or a name looked up under ./recipes/<family>, then in the package. overrides: words
+    `key.path=value`. accepts: lets an override of a part's type drop the keys that the new part does not take, which
+    `say` reports. complete: False leaves what is still to be given as it is written: `???`, or no data.path. Raises
+    RecipeError.
+    """
+    path = find(name, family)
+    config = _merge(_read(path), path, family)
+    for word in overrides:
+        _override(config, word, family, accepts, say)
+    return finish(config, path.stem, family, complete)
+
+
+def finish(config: Any, name: str, family: str, complete: bool = True) -> Recipe:
+    """Resolve a merged recipe, and refuse unknown sections and, if it is to be complete, values left open."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    sections = SECTIONS.get(family, TRAINING)
+    for key in config:
+        if key not in sections:
+            raise RecipeError(f"{name}: no section '{key}'{suggest(key, sections)}")
+    try:
+        missing = sorted(str(key) for key in OmegaConf.missing_keys(config)) if complete else []
+        if "data.path" in missing:
+            raise RecipeError(NO_DATA.format(name=name))
+        if missing:
+            raise RecipeError(f"{name}: give {', '.join(f'{key}=...' for key in missing)}")
+        recipe: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{name}: {_first_line(error)}") from None
+    assert isinstance(recipe, dict)
+    if complete and isinstance(recipe.get("data"), dict) and recipe["data"].get("path", "") is None:
+        raise RecipeError(NO_DATA.format(name=name))
+    return recipe
+
+
+def find(name: str, family: str) -> Path:
+    """The file of a recipe: a path, else ./recipes/<family>/<name>.yaml, else the package's."""
+    given = Path(name)
+    if given.suffix in (".yaml", ".yml") or "/" in name:
+        if given.is_file():
+            return given
+        raise RecipeError(f"no recipe file {name}")
+    for root in roots():
+        path = root / family / f"{name}.yaml"
+        if path.is_file() and not name.startswith("_"):
+            return path
+    for other, command in FAMILIES.items():
+        if other != family and name in names(other):
+            raise RecipeError(f"recipe '{name}' is of `dalle {command}`, not of `dalle {FAMILIES[family]}`")
+    raise RecipeError(f"no {family} recipe '{name}'{suggest(name, names(family))}")
+
+
+def roots() -> list[Path]:
+    """Folders that hold recipes: the user's ./recipes, then the package's."""
+    package = Path(str(resources.files("dalle_cli")))
+    packaged = package / "recipes"
+    return [Path("recipes"), packaged if packaged.is_dir() else package.parent / "recipes"]
+
+
+def names(family: str) -> list[str]:
+    """Names of all recipes of a family."""
+    found = {path.stem for root in roots() for path in (root / family).glob("*.yaml")}
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a recipe: what it is."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+
+
+def to_yaml(recipe: Recipe) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(recipe))
+
+
+def read_plain(path: Path) -> Recipe:
+    """A recipe that was written resolved, such as RUN/recipe.yaml."""
+    from omegaconf import OmegaConf
+
+    recipe: Any = OmegaConf.to_container(_read(path), resolve=False)
+    assert isinstance(recipe, dict)
+    return recipe
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Lines `key: old -> new` for every value in which two recipes differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted({*old, *new}):
+            lines += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return lines
+    return [] if old == new or str(old) == str(new) else [f"{path}: {old} -> {new}"]
+
+
+def _read(path: Path) -> Any:
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.create(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {_first_line(error)}") from None
+    if not isinstance(config, DictConfig):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections")
+    return config
+
+
+def _merge(config: Any, path: Path, family: str, seen: tuple[Path, ...] = ()) -> Any:
+    """Put a recipe over the parent that its `extends` names, and that one's."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    node = config._get_node("extends")
+    if node is None:
+        return config
+    parent = node._value()
+    if not isinstance(parent, str):
+        raise RecipeError(f"{path}: extends names one file")
+    del config["extends"]
+    seen = (*seen, path.resolve())
+    # Beside the file, else among the recipes of its family, where one may extend its own namesake of the package.
+    folders = (path.parent, *(root / family for root in roots()))
+    files = [file for folder in folders if (file := folder / parent).is_file()]
+    found = next((file for file in files if file.resolve() not in seen), None)
+    if found is None:
+        raise RecipeError(f"{path}: extends " + ("goes in a circle" if files else f"{parent}, which does not exist"))
+    base = _merge(_read(found), found, family, seen)
+    try:
+        _drop_replaced(base, config)
+        return OmegaConf.merge(base, config)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{path}: {_first_line(error)}") from None
+
+
+def _drop_replaced(base: Any, config: Any) -> None:
+    """A part of another type does not inherit its predecessor's arguments."""
+    for key in config:
+        new, old = config._get_node(key), base._get_node(key)
+        if _is_mapping(new) and _is_mapping(old):
+            if "type" in new and "type" in old and new._get_node("type")._value() != old._get_node("type")._value():
+                base.pop(key)
+            else:
+                _drop_replaced(old, new)
+
+
+def _is_mapping(node: Any) -> bool:
+    from omegaconf import DictConfig
+
+    return isinstance(node, DictConfig) and isinstance(node._content, dict)
+
+
+def _override(config: Any, word: str, family: str, accepts: Accepts | None, say: Callable[[str], None]) -> None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, equals, text = word.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise RecipeError(f"{word!r} is not an override; write key=value, such as optim.lr=1e-4")
+    sections = SECTIONS.get(family, TRAINING)
+    if key.split(".")[0] not in sections:
+        raise RecipeError(f"{key}: no section '{key.split('.')[0]}'{suggest(key.split('.')[0], sections)}")
+    try:
+        if key.endswith(".type") and accepts:
+            _drop_refused(config, key.removesuffix(".type"), text, accepts, say)
+        OmegaConf.update(config, key, _value(text), force_add=True)
+    except RecipeError:
+        raise
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(f"{key}: cannot be set: {_first_line(error)}") from None
+
+
+def _drop_refused(config: Any, path: str, name: str, accepts: Accepts, say: Callable[[str], None]) -> None:
+    """Remove the arguments that a part of the new type does not take."""
+    from omegaconf import DictConfig, OmegaConf
+
+    node = OmegaConf.select(config, path)
+    allowed = accepts(path, name)
+    if allowed is None or not isinstance(node, DictConfig) or node.get("type") == name:
+        return
+    dropped = [key for key in list(node) if key != "type" and key not in allowed]
+    for key in dropped:
+        del node[key]  # `pop` would ask for the value of one that is left open
+    if dropped:
+        say(f"{path}.type={name}: left out {', '.join(map(str, dropped))}, which '{name}' does not take")
+
+
+def _value(text: str) -> Any:
+    """Lists and mappings are read as YAML; everything else stays text, for the signature to type."""
+    import yaml
+
+    if text[:1] in "[{" and text:
+        try:
+            return yaml.load(text, Loader=yaml.BaseLoader)  # makes strings and containers only
+        except yaml.YAMLError as error:
+            raise ValueError(_first_line(error)) from None
+    return None if text in ("null", "~") else text
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,228 @@
+"""Parts by name: a registry per recipe section, with the constructor's signature as the schema.
+
+A recipe node is a mapping with a `type`. `Registry.build` finds the part of that name, checks every key against the
+constructor's signature and converts it to the annotated type before anything is constructed, and builds nested nodes
+with the same registry. `bind` does the checking alone, for sections that are read by one plain function.
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Part = typing.TypeVar("Part", bound=Callable)
+
+
+class RecipeError(ValueError):
+    """What a user wrote in a recipe or an override cannot be meant; the message names the place and the remedy."""
+
+
+class Registry:
+    """The parts of one recipe section. `package` is imported, all of its modules, on the first look-up."""
+
+    def __init__(self, section: str, package: str):
+        self.section = section
+        self.package = package
+        self._parts: dict[str, Callable] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        def add(part: Part) -> Part:
+            assert name not in self._parts, f"{self.section} '{name}' is registered twice"
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def names(self) -> list[str]:
+        self._load()
+        return sorted(self._parts)
+
+    def get(self, name: str, path: str | None = None) -> Callable:
+        """The part called `name`. Raises RecipeError with the nearest name when there is none."""
+        self._load()
+        if not isinstance(name, str) or name not in self._parts:
+            raise RecipeError(f"{path or self.section}: no {self.section} '{name}'{suggest(name, self._parts)}")
+        return self._parts[name]
+
+    def bind(self, node: Any, path: str | None = None, given: Iterable[str] = ()) -> tuple[Callable, dict[str, Any]]:
+        """The part of a node, and its arguments checked and typed, nested nodes included and left unbuilt.
+
+        given: names of arguments that the caller supplies and that a recipe may not.
+        """
+        path = path or self.section
+        if not isinstance(node, Mapping) or "type" not in node:
+            raise RecipeError(f"{path}: expected a mapping with a type; one of {', '.join(self.names())}")
+        part = self.get(node["type"], f"{path}.type")
+        arguments = {key: value for key, value in node.items() if key != "type"}
+        bound = bind(part, arguments, path, given, f"{self.section} '{node['type']}'")
+        return part, {key: self._check_nested(value, f"{path}.{key}") for key, value in bound.items()}
+
+    def typed(self, node: Any, path: str | None = None, given: Iterable[str] = ()) -> dict[str, Any]:
+        """A node as `bind` reads it: every value of the type that its part's signature says."""
+        _, arguments = self.bind(node, path, given)
+        return {"type": node["type"], **arguments}
+
+    def build(self, node: Any, path: str | None = None, **given: Any) -> Any:
+        """Construct the part of a node; `given` holds what no recipe can (a built model, the run folder)."""
+        part, arguments = self.bind(node, path, given)
+        path = path or self.section
+        built = {key: self._build_nested(value, f"{path}.{key}") for key, value in arguments.items()}
+        accepted = set(inspect.signature(part).parameters)
+        return part(**built, **{key: value for key, value in given.items() if key in accepted})
+
+    def _check_nested(self, value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            if "type" in value:
+                return self.typed(value, path)
+            return {key: self._check_nested(item, f"{path}.{key}") for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._check_nested(item, f"{path}.{i}") for i, item in enumerate(value)]
+        return value
+
+    def _build_nested(self, value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            if "type" in value:
+                return self.build(value, path)
+            return {key: self._build_nested(item, f"{path}.{key}") for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._build_nested(item, f"{path}.{i}") for i, item in enumerate(value)]
+        return value
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
+
+
+def bind(
+    part: Callable, values: Mapping[str, Any], path: str, given: Iterable[str] = (), label: str | None = None
+) -> dict[str, Any]:
+    """Check a mapping against the signature of `part` and convert its values to the annotated types.
+
+    Raises RecipeError for unknown keys (with a suggestion), missing ones, and values of the wrong type.
+    """
+    parameters = inspect.signature(part).parameters
+    hints = typing.get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    given = set(given)
+    allowed = [name for name in parameters if name not in given]
+    label = label or path
+    for key in values:
+        if key not in allowed:
+            raise RecipeError(f"{path}.{key}: {label} takes no '{key}'{suggest(key, allowed)}")
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in values and name not in given:
+            raise RecipeError(f"{path}: {label} needs '{name}'")
+    return {key: convert(value, hints.get(key, Any), f"{path}.{key}") for key, value in values.items()}
+
+
+def convert(value: Any, kind: Any, path: str) -> Any:
+    """`value` as the annotated type `kind`; text is parsed by that type: `010` is ten and `no` can be a name."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, options, path)
+    if origin is typing.Literal:
+        for option in options:
+            if value == option or (isinstance(value, str) and value == str(option)):
+                return option
+        names = ", ".join(str(option) for option in options)
+        raise RecipeError(f"{path}: '{value}' is not one of {names}{suggest(value, [str(o) for o in options])}")
+    if origin is list or kind is list:
+        item = options[0] if options else Any
+        if isinstance(value, str):
+            value = [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
+        if not isinstance(value, list | tuple):
+            raise RecipeError(f"{path}: expected a list, got {_show(value)}")
+        return [convert(element, item, f"{path}.{i}") for i, element in enumerate(value)]
+    if origin is dict or kind is dict:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{path}: expected a mapping, got {_show(value)}")
+        item = options[1] if options else Any
+        return {key: convert(element, item, f"{path}.{key}") for key, element in value.items()}
+    if kind in _SCALARS:
+        return _SCALARS[kind](value, path)
+    if inspect.isclass(kind) and not isinstance(value, Mapping):
+        raise RecipeError(f"{path}: expected a mapping with a type, got {_show(value)}")
+    return value
+
+
+def suggest(word: Any, words: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the nearest of `words`, or a list of them when none is near."""
+    words = sorted(words)
+    near = difflib.get_close_matches(str(word), words, n=1)
+    if near:
+        return f" (did you mean '{near[0]}'?)"
+    return f" (known: {', '.join(words)})" if 0 < len(words) <= 40 else ""
+
+
+def _convert_union(value: Any, options: tuple, path: str) -> Any:
+    empty = value is None or (isinstance(value, str) and value.lower() in ("null", "none", "~"))
+    if type(None) in options and empty:
+        return None
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return convert(value, option, path)
+        except RecipeError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _boolean(value: Any, path: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise RecipeError(f"{path}: expected true or false, got {_show(value)}")
+
+
+def _integer(value: Any, path: str) -> int:
+    if isinstance(value, bool):
+        raise RecipeError(f"{path}: expected a whole number, got {_show(value)}")
+    try:
+        fractional = isinstance(value, float) or (isinstance(value, str) and any(c in value for c in "eE."))
+        number = float(value) if fractional else int(value)  # int() of digits is exact at any size
+        if int(number) != number:
+            raise ValueError
+        return int(number)
+    except (ValueError, TypeError, OverflowError):
+        raise RecipeError(f"{path}: expected a whole number, got {_show(value)}") from None
+
+
+def _number(value: Any, path: str) -> float:
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    except (ValueError, TypeError):
+        raise RecipeError(f"{path}: expected a number, got {_show(value)}") from None
+
+
+def _text(value: Any, path: str) -> str:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise RecipeError(f"{path}: expected text, got {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_SCALARS: dict[Any, Callable[[Any, str], Any]] = {
+    bool: _boolean,
+    int: _integer,
+    float: _number,
+    str: _text,
+    Path: lambda value, path: Path(_text(value, path)),
+}

@@ -1,0 +1,5 @@
+"""Objectives: a task holds a model and its frozen companions, and its forward is the loss."""
+
+from ..registry import Registry
+
+tasks = Registry("task", __name__)

@@ -1,0 +1,45 @@
+"""What the training loop asks of a task."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+Preview = tuple[list[Tensor], list[str] | None, int | None]
+
+
+class Task(nn.Module):
+    """An objective: `forward(batch, step)` gives the loss and further values to log, all scalars.
+
+    model: what is trained, averaged and saved. Companions are attributes without gradients. codec: the companion whose
+    codes may stand in for pictures; the loop then encodes the data once (training/codes.py).
+    """
+
+    codec: str | None = None
+
+    def __init__(self, model: nn.Module, tokenizer: Any = None):
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+
+    def train(self, mode: bool = True) -> "Task":
+        """Switch the model alone; companions stay in evaluation mode."""
+        self.training = mode
+        self.model.train(mode)
+        return self
+
+    def collate(self, samples: list[dict]) -> dict:
+        """A batch of samples, made where they are read; see data.loader.stack."""
+        from ..data.loader import stack
+
+        return stack(samples)
+
+    def prepare(self, first: Callable[[], dict]) -> None:
+        """Called once, before the first step of a fresh run. first: reads the first step's whole batch."""
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser."""
+
+    def preview(self, batch: dict) -> Preview | None:
+        """Pictures (3, H, W) that show how training goes, with captions and columns for the sheet; None for nothing."""
+        return None

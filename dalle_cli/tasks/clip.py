@@ -1,0 +1,59 @@
+"""Training CLIP (Radford et al. 2021, section 2.3): pictures and captions of a batch find each other."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.loader import stack
+from ..models.clip import CLIP
+from ..nn.gather import contrastive_loss
+from ..text.tokenizer import Tokenizer
+from . import tasks
+from .base import Task
+
+
+@tasks.register("clip")
+class CLIPTask(Task):
+    """The contrastive loss over the global batch. max_scale: ceiling of the cosines' factor, clamped after a step."""
+
+    model: CLIP
+
+    def __init__(self, model: CLIP, tokenizer: Tokenizer, max_scale: float = 100.0):
+        super().__init__(model, tokenizer)
+        text: Any = model.text
+        vocab = text.token_embedding.num_embeddings
+        if tokenizer.vocab_size > vocab:
+            raise ValueError(f"model.text.vocab: {vocab} is less than the tokenizer's {tokenizer.vocab_size}")
+        self.max_scale = max_scale
+
+    def collate(self, samples: list[dict]) -> dict:
+        batch = stack(samples)
+        ids, mask = self.tokenizer.pack(batch["text"], self.model.text.context)
+        longest = int(mask.sum(axis=1).max())  # what follows the end token changes nothing
+        return {**batch, "ids": torch.from_numpy(ids[:, :longest].copy())}
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image, text, scale = self.model(batch["image"], batch["ids"])
+        loss = contrastive_loss(image, text, scale)
+        with torch.no_grad():
+            right = (image.float() @ text.float().T).argmax(dim=1) == torch.arange(len(image), device=image.device)
+        return loss, {"scale": scale, "accuracy": right.float().mean()}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.model.logit_scale.clamp_(max=math.log(self.max_scale))  # in `forward` it would stop the gradient for good
+
+    @torch.no_grad()
+    def embed_images(self, image: Tensor) -> Tensor:
+        """Unit features of pictures, (B, 3, size, size) in [-1, 1] to (B, e), float32."""
+        return F.normalize(self.model.encode_image(image).float(), dim=-1)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Unit features of captions, (B, e), float32; captions too long are cut."""
+        packed, _ = self.tokenizer.pack(texts, self.model.text.context)
+        ids = torch.from_numpy(packed).to(self.model.logit_scale.device)
+        return F.normalize(self.model.encode_text(ids).float(), dim=-1)

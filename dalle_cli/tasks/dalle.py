@@ -1,0 +1,140 @@
+"""Training and drawing with DALL-E 1's transformer (Ramesh et al. 2021, section 2.2)."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..data.loader import stack
+from ..models.dalle import DALLE, loss
+from ..models.dvae import DVAE
+from ..nn.noise import uniform
+from ..nn.tokens import choose
+from ..text.tokenizer import Tokenizer
+from . import tasks
+from .base import Preview, Task
+
+
+@tasks.register("dalle")
+class DALLETask(Task):
+    """Next-token loss over captions and image codes, weighted `text_weight` and 1 - text_weight.
+
+    dvae: the frozen codec. bpe_dropout: share of merges passed over while training. drop_text: share of captions left
+    out, for guidance; the paper has none.
+    """
+
+    model: DALLE
+    codec = "dvae"
+
+    def __init__(
+        self,
+        model: DALLE,
+        dvae: DVAE,
+        tokenizer: Tokenizer,
+        text_weight: float = 1 / 8,
+        bpe_dropout: float = 0.1,
+        drop_text: float = 0.0,
+    ):
+        super().__init__(model, tokenizer)
+        if tokenizer.vocab_size != model.vocab:
+            raise ValueError(f"model.vocab: {model.vocab} is not the tokenizer's {tokenizer.vocab_size}")
+        if dvae.vocab != model.codes:
+            raise ValueError(f"model.codes: {model.codes} is not the dVAE's {dvae.vocab}")
+        self.dvae = dvae
+        self.text_weight, self.bpe_dropout, self.drop_text = text_weight, bpe_dropout, drop_text
+
+    def collate(self, samples: list[dict]) -> dict:
+        """Tokenise; every random choice comes from the sample's own seed."""
+        batch = stack(samples)
+        rows, masks = [], []
+        for sample in samples:
+            rng = random.Random(sample["seed"])
+            text = "" if rng.random() < self.drop_text else sample["text"]
+            ids, mask = self.tokenizer.pack([text], self.model.context, dropout=self.bpe_dropout, random=rng)
+            rows.append(torch.from_numpy(ids[0]))
+            masks.append(torch.from_numpy(mask[0]))
+        return {**batch, "ids": torch.stack(rows), "real": torch.stack(masks)}
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        codes = batch["codes"] if "codes" in batch else self.encode(batch["image"])
+        text, codes = self.model.pad(batch["ids"], batch["real"]), codes.flatten(1)
+        text_scores, code_scores = self.model(text, codes)
+        text_loss, image_loss = loss(text_scores, code_scores, text, codes)
+        total = self.text_weight * text_loss + (1 - self.text_weight) * image_loss
+        return total, {"text": text_loss, "image": image_loss}
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """Codes of pictures, (B, 3, H, W) to (B, h, w). Raises ValueError when the grid is not the model's."""
+        codes = self.dvae.encode(image)
+        if codes.shape[-2:] != (self.model.grid, self.model.grid):
+            size = self.model.grid * self.dvae.factor
+            raise ValueError(f"the transformer draws {size} px pictures, not {image.shape[-1]}: set data.size={size}")
+        return codes
+
+    @torch.no_grad()
+    def draw(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        scale: float = 1.0,
+        first: Tensor | None = None,
+        watch: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Codes of candidates of each prompt: (prompts, candidates, h, w).
+
+        seeds: for every prompt, one for each candidate, as many for all; a candidate depends on its own alone. scale:
+        classifier-free guidance, 1 for none. first: (n,) or (prompts, n) codes to continue. watch: called with the
+        number of places done.
+        """
+        device = self.model.start.device
+        count, places = len(seeds[0]), self.model.grid**2
+        chance = uniform(torch.tensor(seeds, device=device).flatten(), places).view(len(texts), count, places)
+        guided = scale != 1.0
+        text = self._read([*texts, *[""] * len(texts)] if guided else texts)
+        scores, cache = self.model.prefill(text, count)
+        codes = torch.empty(len(texts), count, places, dtype=torch.int64, device=device)
+        given = 0 if first is None else first.shape[-1]
+        if first is not None:
+            codes[:, :, :given] = first.view(-1, 1, given)
+        for place in range(places):
+            if place >= given:
+                if guided:
+                    with_text, without = scores.chunk(2)
+                    scores = without + scale * (with_text - without)
+                codes[:, :, place] = choose(scores, chance[:, :, place], temperature, top_k, top_p)
+            if place < places - 1:
+                latest = codes[:, :, place]
+                scores = self.model.step(torch.cat([latest, latest]) if guided else latest, place, cache)
+            if watch:
+                watch(place + 1)
+        return codes.view(len(texts), count, self.model.grid, self.model.grid)
+
+    @torch.no_grad()
+    def draw_naively(self, texts: Sequence[str], seeds: Sequence[Sequence[int]], **options: float) -> Tensor:
+        """`draw` without guidance by running the whole stream for each place; what the fast one is tested against."""
+        places = self.model.grid**2
+        device = self.model.start.device
+        drawn = []
+        for text, own in zip(self._read(texts), seeds):
+            chance = uniform(torch.tensor(own, device=device), places)
+            codes = torch.zeros(len(own), places, dtype=torch.int64, device=device)
+            for place in range(places):
+                scores = self.model(text.expand(len(own), -1), codes)[1][:, place]
+                codes[:, place] = choose(scores, chance[:, place], **options)  # type: ignore[arg-type]
+            drawn.append(codes)
+        return torch.stack(drawn).view(len(texts), -1, self.model.grid, self.model.grid)
+
+    def _read(self, texts: Sequence[str]) -> Tensor:
+        ids, real = self.tokenizer.pack(list(texts), self.model.context)
+        device = self.model.start.device
+        return self.model.pad(torch.from_numpy(ids).to(device), torch.from_numpy(real).to(device))
+
+    def preview(self, batch: dict) -> Preview:
+        """One picture of each held-out caption."""
+        codes = self.draw(batch["text"], [[0]] * len(batch["text"]))[:, 0]
+        return [*self.dvae.decode(codes)], batch["text"], None

@@ -1,0 +1,104 @@
+"""Training a discrete VAE (Ramesh et al. 2021, section 2.1, appendix A.1-A.3): the evidence bound, relaxed."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.dvae import DVAE, map_pixels, unmap_pixels
+from ..nn.noise import uniform
+from . import tasks
+from .base import Preview, Task
+
+
+@tasks.register("dvae")
+class DVAETask(Task):
+    """Minus the evidence lower bound per pixel value, with gumbel-softmax samples of the codes.
+
+    kl, kl_steps: weight of the divergence from uniform codes (the paper's beta), reached over so many steps.
+    temperature, temperature_steps: the relaxation's temperature falls from 1 to this. Both move along a cosine.
+    min_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
+    balance: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the paper.
+    spread: where given, the first batch sets the encoder's last layer so that every code's score has mean 0 and this
+    deviation over the batch's busy places: all codes start in use.
+    """
+
+    model: DVAE
+
+    def __init__(
+        self,
+        model: DVAE,
+        kl: float = 6.6,
+        kl_steps: int = 5000,
+        temperature: float = 1 / 16,
+        temperature_steps: int = 150_000,
+        min_scale: float | None = None,
+        balance: float = 0.0,
+        spread: float | None = None,
+    ):
+        super().__init__(model)
+        if not temperature > 0:
+            raise ValueError(f"task.temperature: {temperature} is not positive")
+        self.kl, self.kl_steps = kl, kl_steps
+        self.temperature, self.temperature_steps = temperature, temperature_steps
+        self.min_scale, self.balance, self.spread = min_scale, balance, spread
+
+    @torch.no_grad()
+    def prepare(self, first: Callable[[], dict]) -> None:
+        """Set the encoder's last layer from a batch; see `spread`. Salimans and Kingma 2016 do so for all layers."""
+        if self.spread is None:
+            return
+        image, last = first()["image"], self.model.encoder.blocks.output.conv
+        busy = F.unfold(image, self.model.factor, stride=self.model.factor).std(dim=1).flatten() > 0.1
+        scores = self.model.encode_logits(image).permute(0, 2, 3, 1).flatten(0, 2).float()  # (places, V)
+        scores = scores[busy] if busy.sum() > 1 else scores
+        factor = self.spread / scores.std(dim=0).clamp(min=1e-6)
+        last.w.mul_(factor[:, None, None, None])
+        last.b.sub_(scores.mean(dim=0)).mul_(factor)
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image, vocab = batch["image"], self.model.vocab
+        logits = self.model.encode_logits(image).permute(0, 2, 3, 1).float()  # (B, h, w, V), codes last for speed
+        log_q = F.log_softmax(logits, dim=-1)
+        q = log_q.exp()
+        divergence = (q * (log_q + math.log(vocab))).sum(dim=-1).mean()  # nats a place
+        noise = uniform(batch["seed"], *logits.shape[1:]).clamp_(1e-9, 1 - 1e-7)
+        temperature = _cosine(1.0, self.temperature, step, self.temperature_steps)
+        relaxed = F.softmax((logits - noise.log_().neg_().log_()) / temperature, dim=-1)
+        stats = self.model.decode_stats(relaxed.permute(0, 3, 1, 2)).float()
+
+        mean, scale = stats.chunk(2, dim=1)
+        likelihood = -logit_laplace(map_pixels(image), mean, scale, self.min_scale).mean()
+        kl = _cosine(0.0, self.kl, step, self.kl_steps) / (3 * self.model.factor**2)  # both terms a pixel value
+        loss = likelihood + kl * divergence
+        if self.balance:
+            # of sharpened scores: flat ones would use every code a little and say nothing
+            use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2)) * vocab
+            loss = loss + self.balance * F.relu(1 - 7 * use).mean()
+        with torch.no_grad():
+            picture = unmap_pixels(torch.sigmoid(mean))
+            error = ((picture - image) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-8)
+            codes = torch.bincount(logits.argmax(dim=-1).flatten(), minlength=vocab) / logits[..., 0].numel()
+            perplexity = torch.special.entr(codes).sum().exp()
+        logs = {"likelihood": likelihood, "divergence": divergence, "psnr": -10 * error.log10().mean()}
+        return loss, {**logs, "perplexity": perplexity, "temperature": torch.tensor(temperature, device=image.device)}
+
+    def preview(self, batch: dict) -> Preview:
+        image = batch["image"]
+        redrawn = self.model.decode(self.model.encode(image))
+        return [*image, *redrawn.float()], None, len(image)
+
+
+def logit_laplace(pixels: Tensor, mean: Tensor, log_scale: Tensor, floor: float | None = None) -> Tensor:
+    """Log-density of the logit-Laplace distribution at pixels in (0, 1), elementwise. Ramesh et al. 2021, A.3."""
+    if floor is not None:
+        log_scale = log_scale.clamp(min=floor)
+    distance = (torch.logit(pixels) - mean).abs() * torch.exp(-log_scale)
+    return -math.log(2) - log_scale - torch.log(pixels * (1 - pixels)) - distance
+
+
+def _cosine(start: float, end: float, step: int, steps: int) -> float:
+    """Half a cosine wave from start, at step 0, to end, at step `steps` and after."""
+    return end + (start - end) * (1 + math.cos(math.pi * step / steps)) / 2 if step < steps else end

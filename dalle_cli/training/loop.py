@@ -1,0 +1,282 @@
+"""The training loop: one function, in reading order, for every task.
+
+A step is a function of the weights, its own number and the samples that the data order gives it; saving, averaging,
+logging and previews only look on. That is why a run that was stopped, however it was stopped, ends with the same
+weights as one that was not.
+"""
+
+import contextlib
+import math
+import sys
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from .. import __version__, checkpoint, images
+from ..data import loader
+from ..exits import Failure
+from ..files import write_atomically
+from ..nn.hardware import keep_memory
+from ..recipe import to_yaml
+from ..trackers import Log, Progress
+from . import codes, optim, ranks, state
+from .ema import EMA
+from .options import Train, interval, options, seconds
+from .precision import choose
+from .resume import resumable
+from .signals import Stop
+
+
+def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = None, quiet: bool = False) -> int:
+    """Train what a recipe describes in the folder `run`; returns the exit code: 0, or 75 or 130 when stopped early.
+
+    resume: see resume.py. max_time: stop in good order after this time, such as "3h50m".
+    Raises RecipeError, CheckpointError, DataError, Failure.
+    """
+    optim_options, settings, tracker = options(recipe)
+    keep_memory()
+    with Stop() as stop:
+        # ---- processes, device, precision ---------------------------------------------------------------------------
+        main = not quiet  # until the layout is known
+        layout = ranks.accelerator(choose(settings.precision), tracker, run, lambda line: main and _print(line))
+        rank, world, device = layout.process_index, layout.num_processes, layout.device
+        main = layout.is_main_process
+        progress = Progress(run.name, settings.steps, quiet=quiet or not main)
+        precision = {"no": "float32"}.get(layout.mixed_precision, layout.mixed_precision)
+        progress.note(f"{world} process{'es' if world > 1 else ''} on {device.type}, precision {precision}")
+
+        # ---- what is trained: the same initial weights in every process ----------------------------------------------
+        found = resumable(run, recipe, resume, progress.note)
+        torch.manual_seed(settings.seed)
+        task: Any = checkpoint.compose(recipe)
+        data = recipe["data"]
+        if task.codec and data["type"] != "codes":
+            codec = str(recipe["frozen"][task.codec])
+            data = codes.cache(
+                recipe, run / "codes", codec, settings.seed, layout, partial(Progress, quiet=quiet or not main)
+            )
+        samples = loader.build(data)
+        for line in samples.problems:
+            progress.note(line)
+        if settings.channels_last:
+            task.to(memory_format=torch.channels_last)
+        task.to(device)
+        model = task.model
+        if not found:  # every process prepares from the same samples
+            task.prepare(
+                lambda: next(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
+            )
+        ema = EMA(model, settings.ema)
+        optimizer = optim.build(optim_options, task)
+
+        # ---- where it goes on ----------------------------------------------------------------------------------------
+        step, seen, skipped = 0, 0, 0
+        if found:
+            step, seen, extra = state.restore(found, model, ema, optimizer)
+            skipped = extra["skipped"]
+            progress.note(f"continuing {run} from step {step}, {seen} samples ({found.name})")
+        if ranks.agree([step, -step], layout) != [step, -step]:
+            raise Failure(f"the processes find different states in {run}; it must be a folder that all of them share")
+        wrapped, optimizer = layout.prepare(torch.compile(task) if settings.compile else task, optimizer)
+        if found and layout.scaler and extra.get("scaler"):
+            layout.scaler.load_state_dict(extra["scaler"])
+        batches = samples.train(
+            settings.batch_size, rank, world, seen, settings.seed, task.collate, settings.accumulate, device
+        )
+        bad = loader.BadSamples(samples.loading.max_bad)
+        progress.note(
+            f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters; {samples.samples} samples an epoch, "
+            f"{settings.batch_size} a step = {world} x {settings.accumulate} x "
+            f"{settings.batch_size // world // settings.accumulate}, "
+            f"{settings.steps} steps = {settings.steps * settings.batch_size / samples.samples:.2f} epochs"
+        )
+        log = _open_log(run, recipe, step, seen, world, device, precision) if main else None
+        save_steps, save_seconds = interval(settings.save_every)
+        began = last_save = last_log = time.monotonic()
+        deadline = began + seconds(max_time) if max_time else math.inf
+        progress.done = progress.first = step
+        waited, logged = 0.0, step
+        totals, counted = _zeros(device), 0
+        code = 0  # what all processes have agreed to leave with
+
+        # ---- steps ---------------------------------------------------------------------------------------------------
+        model.train()
+        while step < settings.steps:
+            rate = optim.lr_at(optim_options, step, settings.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            # For dropout alone; samples have seeds of their own.
+            torch.manual_seed(settings.seed * 1_000_003 + step * world + rank)
+            keys: list[str] = []
+            suspects: list[str] = []  # samples of parts whose loss is not finite
+            values = _zeros(device)
+            for part in range(settings.accumulate):
+                asked = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - asked
+                _count_bad(batch.pop("bad"), len(batch["key"]), bad, run, progress)
+                keys += batch["key"]
+                last = part == settings.accumulate - 1
+                with contextlib.nullcontext() if last else layout.no_sync(wrapped):
+                    loss, logs = wrapped(batch, step)
+                    layout.backward(loss / settings.accumulate)
+                suspects += [] if loss.detach().isfinite() else batch["key"]
+                for name, value in {"loss": loss, **logs}.items():
+                    values[name] += value.detach().float() / settings.accumulate
+            seen += settings.batch_size
+            now = time.monotonic()
+            overdue = save_seconds and now - last_save > save_seconds
+            infinite, code, overdue = ranks.agree(
+                [bool(suspects), stop.code or 75 * (now > deadline), bool(overdue)], layout
+            )
+            if not infinite:
+                norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.clip_norm or math.inf)
+                values["grad_norm"] += norm
+            # The gradient is the same in all processes. That of fp16 may be infinite: the scaler then skips the step.
+            if infinite or not (layout.scaler or values["grad_norm"].isfinite()):
+                skipped += 1
+                what = "loss" if infinite else "gradient"
+                keys = ranks.collect(suspects if infinite else keys, layout)
+                progress.note(f"step {step}: the {what} is not finite; skipped. Samples: {', '.join(keys[:8])}")
+                if log:
+                    log.write(step=step, event="not finite", what=what, keys=keys)
+                if skipped > settings.patience:
+                    raise Failure(
+                        f"the {what} was not finite in step {step} with samples {', '.join(keys[:8])}; {skipped} steps "
+                        f"were skipped, over train.patience={settings.patience}. {run}/resume holds the state before: "
+                        "lower optim.lr or set optim.clip_norm, and add --resume changed"
+                    )
+            else:
+                for name, value in values.items():
+                    totals[name] += value
+                counted += 1
+                optimizer.step()
+                task.after_step()
+                ema.update(model, step)
+            optimizer.zero_grad()
+            step += 1
+
+            # ---- looking on -----------------------------------------------------------------------------------------
+            progress.advance(1, wait=f"{waited / max(time.monotonic() - last_log, 1e-9):.0%}")
+            if step % settings.log_every == 0 or step == settings.steps:
+                now = time.monotonic()
+                means = ranks.mean(totals, max(1, counted), layout)
+                means["samples_per_s"] = round((step - logged) * settings.batch_size / (now - last_log), 2)
+                means["wait"] = round(waited / (now - last_log), 4)
+                if log:
+                    epoch = round(seen / samples.samples, 4)
+                    log.write(step=step, samples=seen, epoch=epoch, lr=rate, **means, **_memory(device))
+                layout.log({**means, "lr": rate}, step=step)
+                progress.values = {"loss": means.get("loss", math.nan), "samples/s": means["samples_per_s"]}
+                last_log, waited, logged = now, 0.0, step
+                totals, counted = _zeros(device), 0
+            if code or overdue or step == settings.steps or (save_steps and step % save_steps == 0):
+                if main:
+                    scaler = layout.scaler.state_dict() if layout.scaler else None
+                    extra = {"skipped": skipped, "scaler": scaler}
+                    state.save(run, recipe, step, seen, model, ema, optimizer, extra, settings.keep)
+                    checkpoint.save(run / checkpoint.FILE, ema.average, recipe, task.tokenizer, step, seen)
+                layout.wait_for_everyone()
+                last_save = time.monotonic()
+            if code and step < settings.steps:
+                break  # whoever asked may not wait for the pictures
+            if samples.held_out and _due(step, settings.validate_every, settings.steps):
+                means = validate(task, ema, samples, settings, layout)
+                if log:
+                    log.write(step=step, samples=seen, event="validation", **means)
+                layout.log({f"validation/{name}": value for name, value in means.items()}, step=step)
+                progress.note(f"step {step}: validation " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()))
+            if main and settings.preview and _due(step, settings.preview_every, settings.steps):
+                preview(task, ema, samples, settings, run, step, layout)
+
+        progress.close()
+        if log:
+            log.write(event="end", step=step, samples=seen, code=code)
+        layout.end_training()
+        if step < settings.steps:
+            progress.note(f"stopped at step {step} of {settings.steps}, state saved in {run}; the same command goes on")
+            return int(code)
+        progress.note(f"done: {run / checkpoint.FILE}")
+        return 0
+
+
+def validate(task: Any, ema: EMA, samples: loader.Data, settings: Train, layout: Accelerator) -> dict[str, float]:
+    """Mean loss and logs over the held-out samples, with the averaged weights."""
+    batch_size = settings.batch_size // settings.accumulate
+    totals, count = _zeros(layout.device), 0
+    task.model.eval()
+    with ema.applied(task.model), torch.no_grad(), layout.autocast():
+        rank, world = layout.process_index, layout.num_processes
+        for batch in samples.validation(batch_size, rank, world, task.collate, layout.device):
+            loss, logs = task(batch, settings.steps)
+            for name, value in {"loss": loss, **logs}.items():
+                totals[name] += value.float()
+            count += 1
+    task.model.train()
+    return ranks.mean(totals, max(count, 1), layout)
+
+
+def preview(
+    task: Any, ema: EMA, samples: loader.Data, settings: Train, run: Path, step: int, layout: Accelerator
+) -> None:
+    """Draw what the averaged weights make of held-out samples to RUN/samples/, for tasks that can show something."""
+    batch = next(samples.validation(settings.preview, collate=task.collate, device=layout.device), None)
+    if batch is None:
+        return
+    task.model.eval()
+    with ema.applied(task.model), torch.no_grad(), layout.autocast():
+        shown = task.preview(batch)
+    task.model.train()
+    if shown is not None:
+        pictures, captions, columns = shown
+        sheet = images.sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
+        images.save_png(sheet, run / "samples" / f"step-{step:09d}.png")
+
+
+def _zeros(device: torch.device) -> dict[str, Tensor]:
+    return defaultdict(lambda: torch.zeros((), device=device))
+
+
+def _open_log(run: Path, recipe: dict, step: int, seen: int, world: int, device: torch.device, precision: str) -> Log:
+    write_atomically(run / "recipe.yaml", lambda path: path.write_text(to_yaml(recipe), encoding="utf-8"))
+    log = Log(run / "log.jsonl")
+    log.write(
+        event="start", step=step, samples=seen, command=sys.argv, dalle=__version__, torch=torch.__version__,
+        processes=world, device=device.type, precision=precision,
+    )  # fmt: skip
+    return log
+
+
+def _count_bad(found: list, good: int, bad: loader.BadSamples, run: Path, progress: Progress) -> None:
+    if found:
+        record = Log(run / "bad_samples.jsonl")
+        for key, reason in found:
+            if bad.reasons.total() < 20:
+                progress.note(f"bad sample {key}: {reason}; skipped (listed in {run}/bad_samples.jsonl)")
+            record.write(key=key, reason=reason)
+        record.close()
+    bad.count(good, found)
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    return step == steps or (every > 0 and step % every == 0)
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """The greatest memory use so far, in GiB: the device's, or this process's on a CPU."""
+    if device.type == "cuda":
+        return {"memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 3)}
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)}
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,74 @@
+"""The `optim` section: parameter groups, the optimiser and the learning rate of each step."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..registry import RecipeError
+
+
+@dataclass(frozen=True)
+class Optim:
+    """lr: peak rate, reached after `warmup` steps and then lowered by `schedule` to lr * final, in `schedule_steps` or
+    by the end of the run.
+
+    weight_decay is decoupled and spares gains, biases and embeddings of one dimension. clip_norm: the gradient's
+    greatest norm.
+    """
+
+    lr: float
+    type: Literal["adamw", "sgd"] = "adamw"
+    betas: list[float] | None = None
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 0
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    schedule_steps: int | None = None
+    final: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self):
+        if not 0 < self.lr < math.inf:
+            raise RecipeError(f"optim.lr: {self.lr} is not a positive number")
+        if self.betas is not None and (len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas)):
+            raise RecipeError(f"optim.betas: {self.betas} are not two numbers in [0, 1)")
+        for name in ("eps", "weight_decay", "warmup", "final", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise RecipeError(f"optim.{name}: {value} is negative or no number")
+        if self.schedule_steps is not None and self.schedule_steps < 1:
+            raise RecipeError(f"optim.schedule_steps: {self.schedule_steps} is not at least 1")
+
+
+def build(options: Optim, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over the trainable parameters of `module`, decayed and spared ones in two groups."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if options.type == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr)
+    first, second = options.betas or (0.9, 0.999)
+    return torch.optim.AdamW(groups, lr=options.lr, betas=(first, second), eps=options.eps)
+
+
+def lr_at(options: Optim, step: int, steps: int) -> float:
+    """The learning rate of step `step` of `steps`, counted from 0."""
+    if step < options.warmup:
+        return options.lr * (step + 1) / options.warmup
+    last = options.schedule_steps or steps
+    done = min(1.0, (step - options.warmup) / max(1, last - options.warmup))
+    return options.lr * (options.final + (1 - options.final) * DECAY[options.schedule](done))
+
+
+DECAY: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+}

@@ -1,0 +1,57 @@
+"""From a training command to the loop: the recipe, the run folder, the processes."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .. import checkpoint, recipe
+from ..exits import DONE, USAGE, Failure
+from ..models import models
+from . import options
+from .launch import launch
+
+
+def train(
+    family: str, name: str, overrides: Sequence[str], run: str | None, resume: str, processes: int,
+    max_time: str | None, dry_run: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Train the recipe `name` of a family; returns the exit code."""
+    launching = processes > 1 and "RANK" not in os.environ
+    if processes > 1 and not launching and os.environ.get("WORLD_SIZE") != str(processes):
+        raise Failure(f"--processes {processes} within a launch of other processes; leave it out", USAGE)
+    found = recipe.load(name, family, overrides, checkpoint.accepts, _silent if launching or quiet else _say)
+    found = options.check(found)
+    folder = Path("checkpoints") / (run or f"{family}-{Path(name).stem}")
+    if dry_run:
+        _describe(found)
+        return DONE
+    if launching:
+        return launch(processes, [sys.executable, "-m", "dalle_cli", *sys.argv[1:]])
+    from .loop import fit
+
+    return fit(found, folder, resume, max_time, quiet)
+
+
+def _describe(found: recipe.Recipe) -> None:
+    """The resolved recipe to standard output, and what it comes to."""
+    settings = options.options(found)[1]
+    with torch.device("meta"):
+        model = models.build(found["model"], "model")
+    print(recipe.to_yaml(found), end="")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _say(
+        f"{parameters / 1e6:.2f}M parameters; {settings.steps} steps of {settings.batch_size} samples = "
+        f"{settings.steps * settings.batch_size} samples"
+    )
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,91 @@
+"""Learning a tokenizer's vocabulary from the captions of any data source."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..data.mixture import Mixture
+from ..data.section import check as check_data
+from ..data.section import open_source
+from ..data.source import BadSample
+from ..exits import WOULD_OVERWRITE, Failure
+from ..registry import RecipeError, bind
+from ..text import tokenizers
+from ..text.learn import learn as learn_vocabulary
+from ..text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Learn:
+    """The `learn` section. size: entries of the vocabulary; captions: how many to read, spread over the data."""
+
+    size: int
+    captions: int = 100_000
+
+    def __post_init__(self):
+        if self.captions < 1:
+            raise RecipeError(f"learn.captions: {self.captions} is not at least 1")
+
+
+def learn(
+    recipe: dict,
+    out: Path,
+    overwrite: bool,
+    say: Callable[[str], None],
+    watch: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Tokenizer:
+    """Learn what a tokenizer recipe describes and save it as JSON. Raises RecipeError, DataError, TextError, Failure.
+
+    watch: called with what is worked on, captions and then merges, how many are done and how many there are.
+    """
+    options, kind = check(recipe)
+    if out.exists() and not overwrite:
+        raise Failure(f"{out} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
+    source, _ = open_source(recipe.get("data"))
+
+    def read() -> Iterator[str]:
+        for done, caption in enumerate(captions(source, options.captions), 1):
+            yield caption
+            watch("captions", done, options.captions)
+
+    tokenizer = learn_vocabulary(read(), options.size, kind, partial(watch, "merges"))
+    if tokenizer.vocab_size < options.size:
+        say(f"only {tokenizer.vocab_size} entries: no other pair occurs twice in {options.captions} captions")
+    tokenizer.save(out)
+    return tokenizer
+
+
+def check(recipe: dict) -> tuple[Learn, str]:
+    """What a tokenizer recipe asks for and of which kind, all of it validated. Raises RecipeError."""
+    node = recipe.get("tokenizer") or {"type": "dalle"}
+    if not isinstance(node, dict) or set(node) != {"type"}:
+        raise RecipeError("tokenizer: expected a type alone, such as {type: dalle}; the rest is learned")
+    tokenizers.get(node["type"], "tokenizer.type")
+    learn = recipe.get("learn")
+    if not isinstance(learn, dict | None):
+        raise RecipeError("learn: expected a mapping")
+    check_data(recipe.get("data"))
+    return Learn(**bind(Learn, learn or {}, "learn")), node["type"]
+
+
+def captions(source: Any, count: int) -> Iterator[str]:
+    """Captions of `count` samples chosen at random, or of all where there are fewer; bad samples have none."""
+    sources = source.sources if isinstance(source, Mixture) else [source]
+    for one in sources:
+        total = sum(one.blocks)
+        wanted = min(total, -(-count // len(sources)))
+        chosen = iter(sorted(random.Random(0).sample(range(total), wanted)))
+        place = next(chosen, None)
+        first = 0
+        for block, size in enumerate(one.blocks):
+            while place is not None and place < first + size:
+                try:
+                    text = one.read(block, place - first, picture=False)["text"]
+                    yield from [text] if isinstance(text, str) else text
+                except BadSample:
+                    pass
+                place = next(chosen, None)
+            first += size

@@ -1,0 +1,54 @@
+"""The command line, run in this process from an empty folder."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from dalle_cli.cli import main
+
+
+@dataclass
+class Ended:
+    """How a command ended: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def results(self) -> list[dict]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def result(self) -> dict:
+        (one,) = self.results
+        return one
+
+
+@pytest.fixture
+def dalle(capsys, monkeypatch, tmp_path):
+    """Run a command; terminal: as if a person looked on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DALLE_DEBUG", raising=False)
+    monkeypatch.delenv("DALLE_DATA", raising=False)
+
+    def run(*words: object, terminal: bool = False) -> Ended:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["dalle", *map(str, words)])
+            patch.setattr(sys.stdout, "isatty", lambda: terminal)
+            patch.setenv("COLUMNS", "100")
+            with pytest.raises(SystemExit) as ended:
+                main()
+        os.environ.pop("DALLE_DEBUG", None)
+        return Ended(ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def one_line(text: str) -> bool:
+    """Whether standard error holds the one line of a failure and nothing that could drive a terminal."""
+    return text.startswith("dalle: ") and text.count("\n") == 1 and text[:-1].isprintable()

@@ -1,0 +1,179 @@
+import pytest
+
+from dalle_cli import checkpoint, recipe
+from dalle_cli.data.scenes import glyphs
+from dalle_cli.models import models
+from dalle_cli.text.learn import learn
+from tests.cli.conftest import one_line
+from tests.cli.test_manage import write
+
+DVAE = {"type": "dvae", "vocab": 128, "hidden": 4, "init": 4, "groups": 3, "blocks": 1}
+CLIP = {
+    "type": "clip",
+    "embed_dim": 8,
+    "image": {"type": "vit", "size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 1},
+    "text": {"type": "clip-text", "vocab": 520, "context": 8, "width": 8, "depth": 1, "heads": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [  # computed from the published modules
+        ("clip/rn50", 102_007_137),
+        ("clip/rn101", 119_688_033),
+        ("clip/rn50x4", 178_300_601),
+        ("clip/rn50x16", 290_979_217),
+        ("clip/rn50x64", 623_258_305),
+        ("clip/vit-b32", 151_277_313),
+        ("clip/vit-b16", 149_620_737),
+        ("clip/vit-l14", 427_616_513),
+        ("clip/vit-l14-336", 427_944_193),
+    ],
+)
+def test_published_sizes_are_counted_without_their_data_or_vocabulary(dalle, name, count):
+    ended = dalle("check", "--recipe", name)
+    assert ended.code == 0
+    assert ended.result["parameters"] == count == sum(ended.result["parts"].values())
+    assert "data.path" in ended.result["needs"]
+    assert ended.result["samples"] == ended.result["steps"] * 32_768
+
+
+def test_the_largest_recipe_is_composed_without_memory_or_companions(dalle):
+    found = dalle("check", "--recipe", "prior/dalle1-12b").result
+    assert round(found["parameters"] / 1e9) == 12
+    assert found["frozen"] == {"dvae": None}
+    assert found["needs"] == ["tokenizer.path", "frozen.dvae", "data.path"]
+
+
+def test_all_recipes_are_right(dalle):
+    ended = dalle("check")
+    assert ended.code == 0, ended.err
+    assert [row["recipe"] for row in ended.results] == [
+        f"{family}/{name}" for family in recipe.FAMILIES for name in recipe.names(family)
+    ]
+    assert len(ended.results) >= 20
+    assert ended.err.endswith(f"{len(ended.results)} recipes checked, 0 failed\n")
+
+
+def test_one_that_is_wrong_does_not_hide_the_others(dalle, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "FAMILIES", {"dvae": "train-dvae"})
+    write(tmp_path / "recipes/dvae/wrong.yaml", "extends: tiny.yaml\nmodel: {widht: 3}\n")
+    ended = dalle("check")
+    assert ended.code == 4
+    (wrong,) = [row for row in ended.results if "error" in row]
+    assert wrong["recipe"] == "dvae/wrong"
+    assert wrong["error"].startswith("model.widht: ")
+    shown = dalle("check", terminal=True).out.splitlines()
+    assert [line.split()[0] for line in shown if "FAILED: model.widht" in line] == ["dvae/wrong"]
+    assert any(line.split()[:2] == ["dvae/tiny", "109,658"] for line in shown)
+
+
+def test_steps_and_epochs_follow_from_the_data(dalle, tmp_path):
+    dalle("data", "scenes", "pairs", "--glyphs", "shapes", "--count", "40", "--size", "16")
+    words = ["check", "--recipe", "dvae/tiny", "data.type=folder", "data.path=pairs", "train.steps=19"]
+    found = dalle(*words).result
+    assert (found["batch_size"], found["samples"]) == (32, 608)
+    assert (found["epoch_samples"], found["epochs"]) == (38, 16.0)  # a twentieth is held out
+    assert "epoch_samples  38" in dalle(*words, terminal=True).out.splitlines()
+
+
+def test_a_path_that_was_given_must_be_there(dalle):
+    ended = dalle("check", "--recipe", "dvae/tiny", "data.type=folder", "data.path=nowhere")
+    assert ended.code == 3
+    assert "no folder 'nowhere'" in ended.err
+
+
+def test_an_emoji_font_that_is_missing_is_a_need_and_no_mistake(dalle, monkeypatch):
+    monkeypatch.setattr(glyphs, "FONTS", ())
+    monkeypatch.delenv("DALLE_EMOJI_FONT", raising=False)
+    glyphs.font.cache_clear()
+    glyphs.glyph_set.cache_clear()
+    try:
+        found = dalle("check", "--recipe", "dvae/starter").result
+    finally:
+        glyphs.font.cache_clear()
+        glyphs.glyph_set.cache_clear()
+    assert found["parameters"] > 0
+    assert found["epoch_samples"] is None
+    assert [need.startswith("data: no colour emoji font found") for need in found["needs"]] == [True]
+
+
+@pytest.fixture
+def companions(tmp_path):
+    """A vocabulary, a dVAE and a CLIP that nobody trained, and the overrides that put the first two to use."""
+    for name, node in (("codec", DVAE), ("clip", CLIP)):
+        checkpoint.save(tmp_path / name / "model.safetensors", models.build(node).state_dict(), {"model": node})
+    learn(["a red circle"] * 3, 514, "dalle").save(tmp_path / "words.json")
+    return [
+        "check",
+        "--recipe",
+        "prior/dalle1-tiny",
+        "tokenizer.path=words.json",
+        "model.vocab=514",
+        "frozen.dvae=codec",
+    ]
+
+
+def test_companions_that_are_there_are_counted(dalle, companions):
+    found = dalle(*companions).result
+    assert found["needs"] == []
+    assert found["frozen"] == {"dvae": sum(value.numel() for value in models.build(DVAE).parameters())}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("model.vocab=513", "model.vocab: 513 is not the tokenizer's 514"),
+        ("model.codes=64", "model.codes: 64 is not the dVAE's 128"),
+        ("frozen.dvae=clip", "frozen.dvae: a CLIP, where task 'dalle' needs a DVAE"),
+        ("frozen.clip=clip", "frozen.clip: task 'dalle' takes no 'clip'"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_found(dalle, companions, change, said):
+    ended = dalle(*companions, change)
+    assert ended.code in (2, 3)
+    assert ended.err == f"dalle: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.image.widht=3", "did you mean 'width'?"),
+        ("train.step=3", "did you mean 'steps'?"),
+        ("data.szie=3", "did you mean 'size'?"),
+        ("optim.type=adam", "did you mean 'adamw'?"),
+        ("train.steps=many", "expected a whole number"),
+        ("task.type=dvaee", "did you mean 'dvae'?"),
+        ("train.steps=???", "train.steps"),
+    ],
+)
+def test_typing_errors_are_named(dalle, word, said):
+    ended = dalle("check", "--recipe", "clip/tiny", word)
+    assert ended.code == 2
+    assert one_line(ended.err)
+    assert said in ended.err
+
+
+def test_tokenizer_recipes(dalle):
+    found = dalle("check", "--recipe", "tokenizer/tiny").result
+    assert (found["tokenizer"], found["entries"], found["captions"], found["needs"]) == ("dalle", 600, 20_000, [])
+    for word in ("learn.sise=3", "tokenizer.type=clp", "tokenizer.path=x", "data.szie=3", "learn.captions=0"):
+        ended = dalle("check", "--recipe", "tokenizer/tiny", word)
+        assert (ended.code, one_line(ended.err)) == (2, True), word
+
+
+def test_system_recipes(dalle, tmp_path):
+    weights = models.build(DVAE).state_dict()
+    checkpoint.save(tmp_path / "t.safetensors", weights, {"model": DVAE})
+    found = dalle("check", "--recipe", "systems/dalle1", "parts.transformer=t.safetensors", "parts.clip=none").result
+    assert found["bytes"] == {"transformer": (tmp_path / "t.safetensors").stat().st_size, "clip": None}
+    assert [need.partition(":")[0] for need in found["needs"]] == ["parts.clip"]
+    for word in ("sample.temprature=1", "system.type=dalle2", "smaple.x=1"):
+        ended = dalle("check", "--recipe", "systems/dalle1", word)
+        assert (ended.code, one_line(ended.err)) == (2, True), word
+
+
+def test_overrides_want_a_recipe(dalle):
+    assert dalle("check", "train.steps=3").code == 2
+    ended = dalle("check", "--recipe", "vit-b3")
+    assert (ended.code, "did you mean 'clip/vit-b32'?" in ended.err) == (2, True)

@@ -1,0 +1,127 @@
+import json
+
+import pytest
+
+from dalle_cli import __version__, checkpoint, recipe
+from dalle_cli.data.scenes import glyphs
+from dalle_cli.models import models
+from tests.cli.conftest import one_line
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_every_recipe_is_listed_with_what_it_is_and_the_command(dalle):
+    ended = dalle("recipes")
+    assert ended.code == 0
+    listed = {row["recipe"]: row for row in ended.results}
+    assert set(listed) == {f"{family}/{name}" for family in recipe.FAMILIES for name in recipe.names(family)}
+    assert listed["clip/vit-b32"]["command"] == "dalle train-clip --recipe vit-b32"
+    assert "151.3M" in listed["clip/vit-b32"]["summary"]
+    assert all(row["summary"] for row in listed.values())
+
+
+def test_a_family_alone_and_recipes_of_ones_own(dalle, tmp_path):
+    write(tmp_path / "recipes/clip/mine.yaml", "# Mine, \x1b[31mred.\nextends: tiny.yaml\n")
+    rows = dalle("recipes", "clip").results
+    assert {row["recipe"].split("/")[0] for row in rows} == {"clip"}
+    assert {"recipe": "clip/mine", "path": "recipes/clip/mine.yaml"}.items() <= next(
+        row.items() for row in rows if "mine" in row["recipe"]
+    )
+    shown = dalle("recipes", "clip", terminal=True).out.splitlines()
+    assert any(line.startswith("clip/mine ") and line.endswith("Mine, ?[31mred.") for line in shown)
+    assert max(map(len, shown)) <= 100
+
+
+def test_an_unknown_family_gets_a_suggestion(dalle):
+    ended = dalle("recipes", "clp")
+    assert (ended.code, ended.err) == (2, "dalle: no family 'clp' (did you mean 'clip'?)\n")
+
+
+def test_show_resolves_inheritance_and_overrides(dalle, tmp_path):
+    shown = dalle("show", "clip/vit-b32", "optim.lr=1e-4", "data.path=pairs")
+    file = write(tmp_path / "again.yaml", shown.out)
+    assert recipe.load(str(file), "clip") == recipe.load("vit-b32", "clip", ["optim.lr=1e-4", "data.path=pairs"])
+    assert json.loads(dalle("show", "clip/vit-b32", "optim.lr=1e-4", "data.path=pairs", "--json").out) == recipe.load(
+        str(file), "clip"
+    )
+
+
+def test_show_leaves_open_what_is_still_to_be_given(dalle, monkeypatch):
+    assert "  path: ???\n" in dalle("show", "prior/dalle1-12b").out
+    assert json.loads(dalle("show", "dvae/openai", "--json").out)["data"]["path"] is None
+    monkeypatch.setenv("DALLE_DATA", "/data/pairs")
+    assert json.loads(dalle("show", "dvae/openai", "--json").out)["data"]["path"] == "/data/pairs"
+
+
+def test_a_name_of_several_families_must_say_which(dalle):
+    ended = dalle("show", "tiny")
+    assert ended.code == 2
+    assert one_line(ended.err)
+    assert "clip/tiny" in ended.err
+    assert dalle("show", "tiny", "--family", "clip").out == dalle("show", "clip/tiny").out
+    assert dalle("show", "vit-b16").out == dalle("show", "clip/vit-b16").out
+
+
+def test_a_file_is_of_the_family_of_its_folder_or_of_the_one_given(dalle, tmp_path):
+    write(tmp_path / "dvae/mine.yaml", "model: {type: dvae}\n")
+    write(tmp_path / "loose.yaml", "model: {type: dvae}\n")
+    assert dalle("show", "dvae/mine.yaml").out == "model:\n  type: dvae\n"
+    refused = dalle("show", "loose.yaml")
+    assert (refused.code, one_line(refused.err)) == (2, True)
+    assert "--family" in refused.err
+    assert dalle("show", "loose.yaml", "--family", "dvae").out == "model:\n  type: dvae\n"
+    assert dalle("show", "none.yaml").err == "dalle: no recipe file none.yaml\n"
+
+
+def test_a_checkpoint_shows_the_recipe_it_carries(dalle, tmp_path):
+    carried = {"model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 1, "blocks": 1}}
+    weights = models.build(carried["model"]).state_dict()
+    checkpoint.save(tmp_path / "checkpoints/run/model.safetensors", weights, carried)
+    assert json.loads(dalle("show", "run", "--json").out) == carried
+    refused = dalle("show", "run", "model.vocab=16")
+    assert (refused.code, one_line(refused.err)) == (2, True)
+
+
+def test_what_is_nothing_gets_a_suggestion(dalle):
+    ended = dalle("show", "clip/vit-b3")
+    assert (ended.code, "did you mean 'vit-b32'?" in ended.err) == (2, True)
+    ended = dalle("show", "vit-b3")
+    assert (ended.code, "did you mean 'clip/vit-b32'?" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("optm.lr=1", "did you mean 'optim'?"), ("optim.lr", "write key=value")],
+)
+def test_overrides_are_checked(dalle, word, said):
+    ended = dalle("show", "clip/tiny", word)
+    assert (ended.code, one_line(ended.err)) == (2, True)
+    assert said in ended.err
+
+
+def test_env_names_versions_devices_and_the_font(dalle, monkeypatch):
+    import torch
+
+    monkeypatch.setenv("DALLE_TEST", "x")
+    found = dalle("env").result
+    assert (found["dalle"], found["torch"]) == (__version__, torch.__version__)
+    assert found["threads"] == torch.get_num_threads()
+    assert found["devices"][-1].startswith("cpu")
+    assert found["variables"] == {"DALLE_TEST": "x"}
+    assert found["processes"] == 1
+
+
+def test_env_says_what_is_missing(dalle, monkeypatch):
+    monkeypatch.setattr(glyphs, "FONTS", ())
+    monkeypatch.delenv("DALLE_EMOJI_FONT", raising=False)
+    glyphs.font.cache_clear()
+    try:
+        assert dalle("env").result["emoji_font"] is None
+        shown = dalle("env", terminal=True).out
+    finally:
+        glyphs.font.cache_clear()
+    assert "emoji_font   none: data.glyphs=shapes, or install fonts-noto-color-emoji" in shown.splitlines()

@@ -1,0 +1,73 @@
+import pytest
+
+from dalle_cli import text
+from dalle_cli.data.scenes import Scenes
+from tests.cli.conftest import one_line
+
+LEARN = ("train-tokenizer", "--recipe", "tiny", "learn.size=540", "learn.captions=300")
+
+
+def test_a_vocabulary_is_learned_written_and_summed_up(dalle, tmp_path):
+    ended = dalle(*LEARN, "--out", "words.json")
+    assert ended.code == 0
+    learned = text.load(tmp_path / "words.json")
+    found = ended.result
+    assert (found["path"], found["type"], found["entries"], found["merges"]) == ("words.json", "dalle", 540, 28)
+    assert (learned.kind, learned.vocab_size) == ("dalle", 540)
+    assert 1 < found["tokens_per_caption"] < 0.7 * found["bytes_per_caption"]
+    caption = Scenes(size=16, glyphs="shapes").read(0, 0)["text"]
+    assert learned.decode(learned.encode(caption)) == caption
+
+
+def test_text_for_people_and_progress_aside(dalle):
+    ended = dalle(*LEARN, "--out", "words.json", terminal=True)
+    assert "entries             540" in ended.out.splitlines()
+    assert dalle(*LEARN, "--out", "again.json", "-q").err == ""
+
+
+def test_fewer_entries_than_asked_for_are_said(dalle, tmp_path):
+    (tmp_path / "photos").mkdir()
+    from PIL import Image
+
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"photos/{name}.png")
+        (tmp_path / f"photos/{name}.txt").write_text("aa")
+    ended = dalle(*LEARN, "--out", "words.json", "data.type=folder", "data.path=photos")
+    assert ended.result["entries"] == 513
+    assert "only 513 entries" in ended.err
+    assert "left out glyphs" in ended.err  # the scenes' own keys
+
+
+def test_nothing_is_overwritten_unless_told(dalle, tmp_path):
+    (tmp_path / "words.json").write_text("mine")
+    ended = dalle(*LEARN, "--out", "words.json")
+    assert (ended.code, one_line(ended.err)) == (73, True)
+    assert (tmp_path / "words.json").read_text() == "mine"
+    assert dalle(*LEARN, "--out", "words.json", "--overwrite").code == 0
+    assert text.load(tmp_path / "words.json").vocab_size == 540
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("learn.sise=3",), 2, "did you mean 'size'?"),
+        (("tokenizer.type=clp",), 2, "did you mean 'clip'?"),
+        (("data.type=folder", "data.path=nowhere"), 3, "no folder 'nowhere'"),
+        (("learn.size=3",), 3, "vocab_size 3"),
+        (("learn.captions=0",), 2, "learn.captions"),
+        (("model.width=3",), 2, "no section 'model'"),
+    ],
+)
+def test_what_was_asked_wrongly(dalle, tmp_path, words, code, said):
+    ended = dalle("train-tokenizer", "--recipe", "tiny", "--out", "words.json", "-q", *words)
+    assert (ended.code, ended.out) == (code, "")
+    assert one_line(ended.err.splitlines(keepends=True)[-1])
+    assert said in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_without_data_says_how_to_give_it(dalle):
+    ended = dalle("train-tokenizer", "--recipe", "dalle1", "--out", "words.json")
+    assert (ended.code, one_line(ended.err)) == (2, True)
+    assert "data.path=" in ended.err
+    assert "DALLE_DATA" in ended.err

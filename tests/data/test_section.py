@@ -1,0 +1,79 @@
+import pytest
+
+from dalle_cli.data.section import Loading, check, open_source, split
+from dalle_cli.data.source import DataError
+from dalle_cli.registry import RecipeError
+
+FOLDER = {"type": "folder", "path": "x", "size": 64}
+
+
+def test_common_keys_and_those_of_the_source_are_told_apart():
+    node = {**FOLDER, "crop": "dvae", "flip": "true", "workers": "0", "max_bad": "0.1", "caption": "text"}
+    loading, rest = split(node)
+    assert loading == Loading(size=64, crop="dvae", flip=True, workers=0, max_bad=0.1)
+    assert rest == {"type": "folder", "path": "x", "caption": "text"}
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({**FOLDER, "flp": True}, r"^data\.flp: data 'folder' takes no 'flp' \(did you mean 'flip'\?\)$"),
+        ({**FOLDER, "captoin": "x"}, r"^data\.captoin: .*\(did you mean 'caption'\?\)$"),
+        ({**FOLDER, "at_least": 3}, r"^data\.at_least: data 'folder' takes no 'at_least'"),
+        ({"type": "folder", "path": "x"}, r"^data: data needs 'size'$"),
+        ({**FOLDER, "crop": "centre"}, r"^data\.crop: no crop 'centre' \(did you mean 'center'\?\)$"),
+        ({**FOLDER, "size": "big"}, r"^data\.size: expected a whole number"),
+        ({**FOLDER, "size": 0}, r"^data\.size: 0 is not between 1 and"),
+        ({**FOLDER, "max_bad": 5}, r"^data\.max_bad: 5\.0 is not between 0 and 1$"),
+        ({**FOLDER, "workers": -1}, r"^data\.workers: -1 is not between"),
+        ({**FOLDER, "type": "fodler"}, r"^data\.type: no data 'fodler' \(did you mean 'folder'\?\)$"),
+        ({"path": "x"}, r"^data: expected a mapping with a type; one of .*folder, mixture, .*shards, table$"),
+        (None, r"^data: expected a mapping with a type"),
+    ],
+)
+def test_mistakes_are_named(node, message):
+    with pytest.raises(RecipeError, match=message):
+        check(node)
+
+
+def mixture(*inner, **keys):
+    return {"type": "mixture", "sources": list(inner), "weights": [1] * len(inner), "size": 16, **keys}
+
+
+def test_checking_looks_at_no_data():
+    check({**FOLDER, "path": "/nowhere"})
+    check(mixture({"type": "folder", "path": "/nowhere"}, {"type": "scenes"}))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (mixture({"type": "folder", "pth": "x"}), r"^data\.sources\.0\.pth: .*\(did you mean 'path'\?\)"),
+        (mixture({"type": "scenes"}, {"type": "folder", "size": 3}), r"^data\.sources\.1\.size: .*takes no 'size'"),
+        (mixture({"type": "scenes"}, mixture()), r"^data\.sources\.1: a mixture in a mixture"),
+        (mixture("scenes"), r"^data\.sources\.0: expected a mapping with a type"),
+        ({"type": "mixture", "weights": [1], "size": 1}, r"^data\.sources: expected a list of data sources$"),
+        ({**mixture({"type": "scenes"}), "weights": "x"}, r"^data\.weights\.0: expected a number"),
+    ],
+)
+def test_mistakes_inside_mixtures_are_named(node, message):
+    for act in (check, open_source):
+        with pytest.raises(RecipeError, match=message):
+            act(node)
+
+
+def test_sources_are_told_size_limit_and_how_far_to_reduce(photos):
+    node = {"type": "folder", "path": str(photos), "size": 64, "max_pixels": 1000}
+    source, loading = open_source(node)
+    assert (source.max_pixels, source.at_least, loading.size) == (1000, 128, 64)
+    assert open_source(node, reduced=False)[0].at_least is None
+    mixed, _ = open_source(mixture({"type": "folder", "path": str(photos)}, {"type": "scenes"}))
+    assert [type(one).__name__ for one in mixed.sources] == ["Folder", "Scenes"]
+    assert mixed.sources[0].at_least == 32
+    assert mixed.sources[1].size == 16
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "table"])
+def test_a_path_left_out_is_one_clear_line(kind):
+    with pytest.raises(DataError, match=r"^data\.path is not set: .*DALLE_DATA"):
+        open_source({"type": kind, "size": 8})

@@ -1,0 +1,243 @@
+import hashlib
+import json
+import re
+import struct
+import time
+import zlib
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from dalle_cli import __version__
+from dalle_cli.generate import metadata
+from dalle_cli.generate.metadata import LARGEST, SIGNATURE, MetadataError, Origin, chunks, read, recall, whole
+from dalle_cli.generate.prompts import DEEPEST, Item, PromptError, Request, gather, plan
+from dalle_cli.images import save_png
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+
+ORIGIN = Origin(
+    command="sample",
+    recipe="recipes/systems/unclip.yaml",
+    options={"prior": {"sampler": "ddpm", "steps": 25, "scale": 4.0}, "decoder": {"sampler": "ddim", "steps": 50}},
+    models={"decoder": "0123456789abcdef" * 4, "prior": "f" * 64},
+)
+
+
+def drawn(path, request: Request, origin: Origin = ORIGIN, index: int = 0, seed: int = 7, draw: int = 3):
+    save_png(Image.new("RGB", (4, 6)), path, chunks(origin, Item(index, seed, draw, request), (4, 6)))
+    return path
+
+
+def browsed(parameters: str) -> tuple[str, str, dict[str, str]]:
+    """Prompt, negative prompt and pairs, as readers of this layout take it apart."""
+    *lines, last = parameters.split("\n")
+    negatives = [line for line in lines if line.startswith("Negative prompt: ")]
+    pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
+    values = {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
+    return lines[0], negatives[0].removeprefix("Negative prompt: ") if negatives else "", values
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*middle: bytes) -> bytes:
+    return SIGNATURE + chunk(b"IHDR", struct.pack(">2I5B", 1, 1, 8, 2, 0, 0, 0)) + b"".join(middle) + metadata.END
+
+
+def record(**changes) -> bytes:
+    fields = json.loads(chunks(ORIGIN, Item(0, 7, 3, Request("a cat")), (4, 6))["dalle"])
+    fields.update(changes)
+    return json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("metadata") / "x.png"
+
+
+def test_a_picture_says_how_to_draw_it_again(scratch):
+    asked = Request("a red apple", None, {"image": "in.png", "mood": ["glad"], "score": 0.5})
+    drawn(scratch, asked, index=12)
+    assert read(scratch)["dalle"] == {
+        "command": "sample",
+        "version": __version__,
+        "recipe": ORIGIN.recipe,
+        "options": ORIGIN.options,
+        "models": ORIGIN.models,
+        "prompt": "a red apple",
+        "seed": 7,
+        "draw": 3,
+        "index": 12,
+        "fields": {"image": "in.png", "mood": ["glad"]},
+    }
+    origin, request = recall(scratch)
+    assert origin == ORIGIN
+    (again,) = plan([request])
+    assert (again.seed, again.draw, again.request.prompt) == (7, 3, "a red apple")
+    assert again.request.passed == asked.passed
+
+
+@given(prompt=text, seed=st.integers(0, 2**64 - 1), fields=st.dictionaries(st.just("negative_prompt"), text))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("りんご 🍎\nNegative prompt: ¶\r\nSteps: 1, Seed: 2", 0, {})
+@example("", 0, {"negative_prompt": 'with, "commas": and\nlines'})
+def test_any_prompt_is_read_back_and_browsed(scratch, prompt, seed, fields):
+    drawn(scratch, Request(prompt, None, fields), seed=seed)
+    assert recall(scratch)[1].prompt == prompt
+    with Image.open(scratch) as image:  # what other programs see
+        assert json.loads(image.info["dalle"])["prompt"] == prompt
+        seen, negative, pairs = browsed(image.info["parameters"])
+    assert image.info["parameters"] == read(scratch)["parameters"]
+    assert seen == " ".join(prompt.split())
+    assert negative == " ".join(fields.get("negative_prompt", "").split()) or seen.startswith("Negative prompt: ")
+    assert pairs["Seed"] == str(seed)
+    assert pairs["Size"] == "4x6"
+
+
+def test_the_line_that_browsers_read():
+    item = Item(0, 7, 0, Request("a cat", None, {"negative_prompt": "blur"}))
+    assert metadata.parameters(ORIGIN, item, (64, 32)) == (
+        "a cat\nNegative prompt: blur\nSteps: 50, Sampler: ddim, CFG scale: 4.0, Seed: 7, Size: 64x32,"
+        f" Model hash: 0123456789, Model: unclip, Version: dalle {__version__}"
+    )
+
+
+def test_options_of_the_system_come_before_those_of_its_parts():
+    options = {"steps": 9, "sampler": "plms, twice", "prior": {"steps": 25, "scale": 4}, "decoder": {"steps": 50}}
+    _, _, pairs = browsed(metadata.parameters(Origin("x", "a:b", options, {}), Item(0, 7, 0, Request()), (1, 1)))
+    assert (pairs["Steps"], pairs["Sampler"], pairs["CFG scale"]) == ("9", "plms, twice", "4")
+    assert pairs["Model"] == "a:b"
+    assert "Model hash" not in pairs
+
+
+def test_browsers_find_the_line_of_what_is_drawn_in_one_pass():
+    line = metadata.parameters(Origin("reconstruct", "tiny", {}, {}), Item(0, 7, 0, Request()), (1, 1)).split("\n")[-1]
+    assert line.startswith("Steps: 1, Seed: 7, ")
+
+
+def test_whatever_a_line_may_hold_a_picture_may(scratch):
+    nested = []
+    for _ in range(DEEPEST - 1):
+        nested = [nested]
+    fields = {"nested": nested, "long": "é" * 120_000}
+    (request,) = gather([json.dumps({"prompt": "\x01" * 10_000, **fields}, ensure_ascii=False)])
+    drawn(scratch, request)
+    assert recall(scratch)[1].passed == fields
+    with pytest.raises(PromptError, match="nested too deeply"):
+        gather([json.dumps({"prompt": "x", "nested": [nested]})])
+
+
+def test_pictures_by_others(scratch):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a", zip=True)
+    chunks.add_itxt("XML:com.adobe.xmp", "<x/>" * 2_000_000)  # large, and none of our business
+    Image.new("RGB", (300, 300)).save(scratch, pnginfo=chunks)
+    assert read(scratch) == {"parameters": "a cat\nSteps: 20, Sampler: Euler a"}
+    with pytest.raises(MetadataError, match="nothing in it says how to draw it again"):
+        recall(scratch)
+    Image.new("RGB", (4, 4)).save(scratch)
+    assert read(scratch) == {}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("add", ["add_text", "add_itxt"])
+def test_every_kind_of_text_chunk(scratch, add, zipped):
+    chunks = PngImagePlugin.PngInfo()
+    getattr(chunks, add)("dalle", record(prompt="café").decode(), zip=zipped)
+    Image.new("RGB", (4, 4)).save(scratch, pnginfo=chunks)
+    assert recall(scratch)[1].prompt == "café"
+
+
+BOMB = zlib.compress(b" " * (LARGEST + 1), 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a PNG"),
+        (b"GIF89a" + bytes(100), "not a PNG"),
+        (SIGNATURE, "cut short"),
+        (png()[:-6], "cut short"),
+        (png(chunk(b"tEXt", b"dalle\0" + record()))[:60], "its text 'dalle' is damaged|cut short"),
+        (png(chunk(b"tEXt", b"dalle\0" + record()).replace(b"a cat", b"a hat")), "its text 'dalle' is damaged"),
+        (png(b"\xff\xff\xff\xfftEXtdalle\0{"), "its text 'dalle' is too large: 4294967295 bytes"),
+        (png(chunk(b"tEXt", b"dalle\0" + b" " * LARGEST)), "its text 'dalle' is too large"),
+        (png(chunk(b"zTXt", b"dalle\0\0" + BOMB)), "its text 'dalle' is too large: over 4194304 bytes"),
+        (png(chunk(b"iTXt", b"parameters\0\1\0\0\0" + BOMB)), "its text 'parameters' is too large"),
+        (png(chunk(b"zTXt", b"dalle\0\0" + zlib.compress(record())[:-20])), "is damaged"),
+        (png(chunk(b"zTXt", b"dalle\0\0not zlib")), "is damaged"),
+        (png(chunk(b"tEXt", b"dalle")), "is damaged"),
+        (png(chunk(b"iTXt", b"dalle\0")), "is damaged"),
+        (png(chunk(b"iTXt", b"dalle\0\0\0no end")), "is damaged"),
+        (png(chunk(b"iTXt", b"dalle\0\0\0\0\0\xff\xfe")), "is damaged"),
+        (png(chunk(b"tEXt", b"dalle\0{")), "its text 'dalle': not JSON"),
+        (png(chunk(b"tEXt", b"dalle\0[]")), "its text 'dalle': expected a JSON object"),
+        (png(chunk(b"tEXt", b"dalle\0" + b"[" * 100_000)), "nested too deeply"),
+        (png(chunk(b"tEXt", b"dalle\0{}")), "'command' is missing or of the wrong type"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(options=[]))), "'options' is missing or of the wrong type"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(index=True))), "'index' is missing or of the wrong type"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(models={"clip": 3}))), "'models' must name a hash"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(seed=...))), "no 'seed'"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(seed=2**64))), "'seed' must be a whole number"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(draw="3"))), "'draw' must be a whole number"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(prompt=["a"]))), "'prompt' must be text"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(prompt="\ud800"))), "not Unicode"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(fields={"image": 3}))), "'image' must be the path"),
+        (png(*[chunk(b"IDAT", b"")] * 100_000), "more than 100000 chunks"),
+    ],
+)
+def test_hostile_pictures_are_refused_in_one_line(scratch, content, message):
+    scratch.write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(MetadataError, match=message) as error:
+        read(scratch)
+    assert time.process_time() - start < 2
+    assert str(error.value).startswith(f"{scratch}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_pixels_are_not_decoded(scratch):
+    huge = struct.pack(">2I5B", 2**31 - 1, 2**31 - 1, 8, 6, 0, 0, 0)
+    scratch.write_bytes(SIGNATURE + chunk(b"IHDR", huge) + chunk(b"tEXt", b"dalle\0" + record()) + metadata.END)
+    assert recall(scratch)[1].prompt == "a cat"
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(MetadataError, match="No such file"):
+        read(tmp_path / "gone.png")
+    with pytest.raises(MetadataError, match="Is a directory"):
+        read(tmp_path)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_gives_one_line_or_the_truth(scratch, data):
+    good = png(chunk(b"tEXt", b"dalle\0" + record()), chunk(b"IDAT", b"pixels"))
+    at = data.draw(st.integers(0, len(good) - 1))
+    change = data.draw(st.binary(max_size=4))
+    scratch.write_bytes(good[:at] + change + good[at + data.draw(st.integers(0, 4)) :])
+    try:
+        outcome = read(scratch)
+    except MetadataError as error:
+        outcome = str(error)
+    assert outcome in ({}, {"dalle": json.loads(record())}) or re.fullmatch(f"{scratch}: .+", outcome)
+
+
+def test_whole_files_are_told_from_cut_ones(scratch):
+    drawn(scratch, Request("a cat"))
+    good = scratch.read_bytes()
+    assert whole(scratch)
+    for broken in (good[:-1], good[: len(good) // 2], good[1:], b"", good[:5], bytes(len(good)), good + b"x"):
+        scratch.write_bytes(broken)
+        assert not whole(scratch)
+    assert not whole(scratch.parent / "gone.png")
+    assert not whole(scratch.parent)
+
+
+def test_digest_is_the_sum_that_others_compute(tmp_path):
+    (tmp_path / "model").write_bytes(b"weights" * 100_000)
+    assert metadata.digest(tmp_path / "model") == hashlib.sha256(b"weights" * 100_000).hexdigest()

@@ -1,0 +1,163 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dalle_cli.models import models
+from dalle_cli.models.dalle import DALLE, loss
+from dalle_cli.nn import masks
+
+VOCAB, CONTEXT, CODES, GRID = 11, 4, 7, 4
+PLACES = GRID**2
+
+
+def build(attention="sparse", depth=3, **arguments):
+    torch.manual_seed(0)
+    numbers = {"vocab": VOCAB, "context": CONTEXT, "codes": CODES, "grid": GRID, "width": 16, "heads": 2}
+    model = DALLE(**{**numbers, "depth": depth, "attention": attention, **arguments}).eval()
+    for parameter in model.parameters():  # far enough from the start that every path counts
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def stream(batch=3):
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(VOCAB, (batch, CONTEXT), generator=generator)
+    real = torch.arange(CONTEXT) < torch.randint(CONTEXT + 1, (batch, 1), generator=generator)
+    return ids, real, torch.randint(CODES, (batch, PLACES), generator=generator)
+
+
+def test_every_position_has_a_pad_token_of_its_own():
+    model = build()
+    ids, real, _ = stream()
+    text = model.pad(ids, real)
+    for row in range(3):
+        for i in range(CONTEXT):
+            assert text[row, i] == (ids[row, i] if real[row, i] else VOCAB + i)
+
+
+def test_shapes_of_the_scores():
+    model = build()
+    ids, real, codes = stream()
+    text_scores, code_scores = model(model.pad(ids, real), codes)
+    assert text_scores.shape == (3, CONTEXT, VOCAB + CONTEXT)
+    assert code_scores.shape == (3, PLACES, CODES)
+
+
+@pytest.mark.parametrize("pattern", masks.PATTERNS)
+def test_one_layer_looks_exactly_where_its_mask_says(pattern, monkeypatch):
+    """Changing what stands at one place changes the scores of those that see it, and no others."""
+    monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+    model = build(depth=1)
+    ids, real, codes = stream(1)
+    text = model.pad(ids, real)
+    sees = masks.with_text(masks.PATTERNS[pattern](GRID, GRID), CONTEXT + 1)  # of start token, text and codes
+    before = [scores[0] for scores in model(text, codes)]
+    for changed in range(1, CONTEXT + PLACES + 1):  # places of the stream; 0 is the start token
+        other_text, other_codes = text.clone(), codes.clone()
+        if changed <= CONTEXT:
+            other_text[0, changed - 1] = (text[0, changed - 1] + 1) % VOCAB
+        else:
+            other_codes[0, changed - CONTEXT - 1] = (codes[0, changed - CONTEXT - 1] + 1) % CODES
+        after = [scores[0] for scores in model(other_text, other_codes)]
+        differs = torch.cat([(a - b).abs().amax(-1) > 1e-6 for a, b in zip(after, before)])
+        assert torch.equal(differs, sees[:-1, changed]), changed
+
+
+@pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
+def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, monkeypatch):
+    if pattern != "sparse":
+        monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+    model = build(depth=4)
+    prompts, candidates = 2, 3
+    ids, real, _ = stream(prompts)
+    text = model.pad(ids, real)
+    codes = torch.randint(CODES, (prompts, candidates, PLACES), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        whole = model(text.repeat_interleave(candidates, 0), codes.flatten(0, 1))[1]
+        whole = whole.view(prompts, candidates, PLACES, CODES)
+        scores, cache = model.prefill(text, candidates)
+        for place in range(PLACES):
+            torch.testing.assert_close(scores, whole[:, :, place], rtol=1e-4, atol=1e-5)
+            if place < PLACES - 1:
+                scores = model.step(codes[:, :, place], place, cache)
+
+
+def test_the_cache_never_reads_a_place_before_it_is_filled():
+    model = build(depth=4)
+    ids, real, codes = stream(1)
+    with torch.no_grad():
+        scores, cache = model.prefill(model.pad(ids, real), 1)
+        cache.image.fill_(math.nan)
+        for place in range(PLACES - 1):
+            scores = model.step(codes[:, None, place], place, cache)
+            assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("how", ["autocast", "weights"])
+def test_bfloat16_halves_the_cache_and_is_nearly_as_good(how):
+    model = build(depth=4)
+    ids, real, codes = stream(1)
+    text = model.pad(ids, real)
+
+    def draw(model):
+        _, cache = model.prefill(text, 1)
+        return [model.step(codes[:, None, place], place, cache) for place in range(PLACES - 1)][-1], cache.image.dtype
+
+    with torch.no_grad():
+        exact, full = draw(model)
+        with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+            coarse, half = draw(model if how == "autocast" else model.to(torch.bfloat16))
+    assert (full, half) == (torch.float32, torch.bfloat16)
+    assert 0 < (coarse.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_recomputing_blocks_changes_no_gradient():
+    ids, real, codes = stream()
+    gradients = []
+    for checkpointing in (False, True):
+        model = build(checkpointing=checkpointing)
+        text = model.pad(ids, real)
+        sum(loss(*model(text, codes), text, codes)).backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert gradient is not None, name
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+def test_a_fresh_model_knows_nothing():
+    torch.manual_seed(0)
+    model = DALLE(vocab=500, context=8, codes=300, grid=4, width=64, depth=4, heads=2)
+    text, codes = torch.randint(508, (8, 8)), torch.randint(300, (8, 16))
+    text_loss, code_loss = loss(*model(text, codes), text, codes)
+    assert abs(text_loss - math.log(508)) < 0.1
+    assert abs(code_loss - math.log(300)) < 0.1
+
+
+def test_loss_is_the_mean_cross_entropy_of_each_kind_of_token():
+    text_scores, code_scores = torch.randn(2, 3, 5), torch.randn(2, 4, 6)
+    text, codes = torch.randint(5, (2, 3)), torch.randint(6, (2, 4))
+    for found, scores, wanted in zip(
+        loss(text_scores, code_scores, text, codes), (text_scores, code_scores), (text, codes)
+    ):
+        log_p = F.log_softmax(scores, -1)
+        expected = [-log_p[b, i, wanted[b, i]] for b in range(2) for i in range(wanted.shape[1])]
+        torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
+def test_the_paper_s_size_has_twelve_billion_parameters():
+    node = {"type": "dalle", "vocab": 16384, "context": 256, "codes": 8192, "grid": 32}
+    with torch.device("meta"):
+        model = models.build({**node, "width": 3968, "depth": 64, "heads": 62})
+    assert 12.0e9 < sum(parameter.numel() for parameter in model.parameters()) < 12.5e9
+    assert model.row_mask.shape == (1280, 1280)
+    assert model.row_mask.device.type == "cpu"
+    assert not any("mask" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("numbers", [{"heads": 3}, {"heads": 0}, {"depth": 0}, {"grid": 0}, {"context": 0}])
+def test_numbers_that_make_no_transformer_are_refused(numbers):
+    node = {"type": "dalle", "vocab": 9, "context": 4, "codes": 9, "grid": 2, "width": 16, "depth": 1, "heads": 2}
+    with pytest.raises(ValueError, match="model: width 16 must divide by heads"):
+        models.build({**node, **numbers})

@@ -1,0 +1,107 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dalle_cli.models import models
+from dalle_cli.models.dvae import DVAE, Block, map_pixels, unmap_pixels
+
+
+@pytest.fixture
+def dvae():
+    torch.manual_seed(0)
+    return DVAE(vocab=16, hidden=8, init=12, groups=3, blocks=2, gain=0.5).eval()
+
+
+def pictures(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_the_published_size_has_the_published_numbers():
+    with torch.device("meta"):
+        model = models.build({"type": "dvae"})
+    for half, parameters, keys in ((model.encoder, 53_786_240, 74), (model.decoder, 43_829_766, 76)):
+        assert sum(parameter.numel() for parameter in half.parameters()) == parameters
+        assert len(half.state_dict()) == keys
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert shapes["encoder.blocks.input.w"] == (256, 3, 7, 7)
+    assert shapes["encoder.blocks.group_1.block_1.res_path.conv_1.w"] == (64, 256, 3, 3)
+    assert shapes["encoder.blocks.output.conv.w"] == (8192, 2048, 1, 1)
+    assert shapes["decoder.blocks.input.w"] == (128, 8192, 1, 1)
+    assert shapes["decoder.blocks.group_1.block_1.res_path.conv_1.w"] == (512, 128, 1, 1)
+    assert shapes["decoder.blocks.group_1.block_1.res_path.conv_4.w"] == (2048, 512, 3, 3)
+    assert shapes["decoder.blocks.output.conv.w"] == (6, 256, 1, 1)
+    assert {block.gain for block in model.modules() if isinstance(block, Block)} == {1 / 64}
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 20)])
+def test_a_code_stands_for_a_square_of_pixels(dvae, size):
+    height, width = size
+    image = pictures(3, 3, height, width)
+    assert dvae.factor == 4
+    assert dvae.encode_logits(image).shape == (3, 16, height // 4, width // 4)
+    codes = dvae.encode(image)
+    assert codes.shape == (3, height // 4, width // 4)
+    assert torch.equal(codes, dvae.encode_logits(image).argmax(1))
+    assert dvae.decode(codes).shape == image.shape
+
+
+def test_decoding_codes_is_decoding_their_one_hot_maps(dvae):
+    codes = torch.randint(16, (3, 4, 5))
+    weights = F.one_hot(codes, 16).permute(0, 3, 1, 2).float()
+    expected = unmap_pixels(torch.sigmoid(dvae.decode_stats(weights)[:, :3]))
+    torch.testing.assert_close(dvae.decode(codes), expected)
+    assert dvae.decode(codes).abs().max() <= 1
+
+
+def test_a_block_is_its_identity_and_a_little_of_its_branch(dvae):
+    block = dvae.decoder.blocks.group_1.block_1
+    x = torch.randn(2, 12, 4, 4)
+    branch = x
+    for i in range(1, 5):
+        conv = getattr(block.res_path, f"conv_{i}")
+        branch = F.conv2d(branch.relu(), conv.w, conv.b, padding="same")
+    expected = F.conv2d(x, block.id_path.w, block.id_path.b) + 0.5 * branch
+    kept = x.clone()
+    torch.testing.assert_close(block(x), expected)
+    assert torch.equal(x, kept), "nothing is changed in place"
+
+
+def test_memory_layout_changes_nothing_but_rounding(dvae):
+    image = pictures(2, 3, 16, 16)
+    logits = dvae.encode_logits(image)
+    dvae.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(dvae.encode_logits(image), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pixel_map_keeps_clear_of_the_poles_and_has_an_inverse():
+    image = torch.linspace(-1, 1, 11)
+    assert torch.allclose(map_pixels(image[[0, 5, 10]]), torch.tensor([0.1, 0.5, 0.9]))
+    torch.testing.assert_close(unmap_pixels(map_pixels(image)), image)
+    assert torch.equal(unmap_pixels(torch.tensor([0.0, 1.0])), torch.tensor([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("size", [(15, 16), (16, 18)])
+def test_pictures_that_do_not_divide_are_refused_with_the_numbers(dvae, size):
+    with pytest.raises(ValueError, match=rf"pictures of {size[1]}x{size[0]} px do not divide by 4"):
+        dvae.encode(pictures(1, 3, *size))
+
+
+@pytest.mark.parametrize("arguments", [{"groups": 0}, {"blocks": 0}])
+def test_a_stack_of_nothing_is_refused(arguments):
+    with pytest.raises(ValueError, match="at least one group of one block"):
+        DVAE(vocab=4, hidden=4, init=4, **arguments)
+
+
+def test_it_learns_to_redraw_one_picture():
+    """Straight through both halves, relaxed: what is drawn comes near what was shown."""
+    torch.manual_seed(0)
+    dvae = DVAE(vocab=16, hidden=16, init=16, groups=2, blocks=1, gain=0.7)
+    image = pictures(1, 3, 2, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    optimizer = torch.optim.Adam(dvae.parameters(), 1e-2)
+    for _ in range(60):
+        drawn = unmap_pixels(torch.sigmoid(dvae.decode_stats(dvae.encode_logits(image).softmax(1))[:, :3]))
+        error = F.mse_loss(drawn, image)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert error < 0.01

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from dalle_cli.models.vit import MLP, LayerNorm, VisionTransformer
+
+
+def test_activation_is_x_times_sigmoid_of_1_702_x():
+    mlp, x = MLP(4), torch.randn(3, 4)
+    hidden = mlp.c_fc(x)
+    torch.testing.assert_close(mlp(x), mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden)))
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_layer_norm_computes_in_float32_and_keeps_the_type(weights):
+    torch.manual_seed(0)
+    norm = LayerNorm(512).to(weights)
+    x = (torch.randn(4, 512) + 30).bfloat16()  # bf16 sums of numbers this far from zero would lose the deviation
+    out = norm(x)
+    assert out.dtype == torch.bfloat16
+    expected = (x.double() - x.double().mean(-1, keepdim=True)) / x.double().std(-1, correction=0, keepdim=True)
+    torch.testing.assert_close(out.double(), expected, rtol=2**-8, atol=1e-2)
+
+
+def test_feature_depends_on_every_patch_and_its_place():
+    torch.manual_seed(0)
+    tower = VisionTransformer(size=16, patch=8, width=32, depth=2, heads=4).eval()
+    image = torch.randn(1, 3, 16, 16)
+    feature = tower(image)
+    assert feature.shape == (1, 32)
+    for rows in (slice(0, 8), slice(8, 16)):
+        for columns in (slice(0, 8), slice(8, 16)):
+            changed = image.clone()
+            changed[..., rows, columns] += 1
+            assert (tower(changed) - feature).abs().max() > 1e-3
+    assert (tower(image.roll(8, dims=-1)) - feature).abs().max() > 1e-3
+
+
+def test_pictures_of_another_size_are_refused():
+    tower = VisionTransformer(size=16, patch=8, width=32, depth=1, heads=4)
+    with pytest.raises(ValueError, match="pictures of 24x16 px for a tower of 16 px"):
+        tower(torch.zeros(1, 3, 16, 24))
+
+
+def test_patches_that_do_not_divide_the_size_are_refused():
+    with pytest.raises(ValueError, match="size 224 is not divisible by patch 15"):
+        VisionTransformer(size=224, patch=15, width=32, depth=1, heads=4)

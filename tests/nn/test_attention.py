@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch import nn
+
+from dalle_cli.nn.attention import SelfAttention, attend
+
+
+def naive(q, k, v, mask):
+    scores = torch.einsum("bhnd,bhmd->bhnm", q, k) / q.shape[-1] ** 0.5
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+
+
+@pytest.fixture
+def qkv():
+    torch.manual_seed(0)
+    return torch.randn(3, 2, 4, 6, 8)
+
+
+def test_attend_is_softmax_over_the_places_of_the_mask(qkv):
+    mask = torch.rand(2, 1, 6, 6) < 0.5
+    mask |= torch.eye(6, dtype=torch.bool)
+    torch.testing.assert_close(attend(*qkv, mask=mask), naive(*qkv, mask))
+
+
+def test_causal_flag_is_the_lower_triangle(qkv):
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+    torch.testing.assert_close(attend(*qkv, causal=True), naive(*qkv, mask))
+
+
+def test_queries_and_keys_may_differ_in_number(qkv):
+    q, k, v = qkv
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    torch.testing.assert_close(attend(q[:, :, :1], k, v), naive(q[:, :, :1], k, v, mask))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_is_torch_s_with_the_same_weights(causal):
+    torch.manual_seed(0)
+    ours, torchs = SelfAttention(32, 4), nn.MultiheadAttention(32, 4, batch_first=True)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 6, 32)
+    mask = torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else None  # torch's module marks what is hidden
+    expected, _ = torchs(x, x, x, attn_mask=mask, need_weights=False)
+    torch.testing.assert_close(ours(x, causal=causal), expected)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match="width 30 is not divisible by heads 4"):
+        SelfAttention(30, 4)

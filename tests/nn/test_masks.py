@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from dalle_cli.nn.masks import PATTERNS, column, convolution, full, layers, row, with_text
+
+GRIDS = [(1, 1), (1, 5), (5, 1), (2, 3), (3, 2), (4, 4), (5, 7)]
+
+
+def slow(height, width, sees):
+    """The mask of a rule `sees(row, column, other row, other column)` over earlier places, place by place."""
+    n = height * width
+    mask = torch.zeros(n, n, dtype=torch.bool)
+    for query in range(n):
+        for key in range(query + 1):
+            mask[query, key] = sees(*divmod(query, width), *divmod(key, width))
+    return mask
+
+
+@pytest.mark.parametrize(("height", "width"), GRIDS)
+def test_full_sees_all_that_came_before(height, width):
+    assert torch.equal(full(height, width), slow(height, width, lambda *places: True))
+
+
+@pytest.mark.parametrize(("height", "width"), GRIDS)
+def test_row_reaches_back_to_the_same_column_of_the_row_above(height, width):
+    def sees(r, c, other_r, other_c):
+        return other_r == r or (other_r == r - 1 and other_c >= c)
+
+    assert torch.equal(row(height, width), slow(height, width, sees))
+
+
+@pytest.mark.parametrize(("height", "width"), GRIDS)
+def test_column_sees_the_places_above_and_the_left_neighbour(height, width):
+    def sees(r, c, other_r, other_c):
+        return other_c == c or (other_c == c - 1 and other_r == r)
+
+    assert torch.equal(column(height, width), slow(height, width, sees))
+
+
+@pytest.mark.parametrize(("height", "width"), GRIDS)
+@pytest.mark.parametrize("kernel", [3, 5, 11])
+def test_convolution_sees_the_kernel_s_earlier_half_wrapped_at_row_ends(height, width, kernel):
+    reach = kernel // 2
+
+    def sees(r, c, other_r, other_c):
+        back = (r - other_r) * width + c - other_c
+        return any(abs(back - up * width) <= reach for up in range(reach + 1))
+
+    assert torch.equal(convolution(height, width, kernel), slow(height, width, sees))
+
+
+def test_the_paper_s_illustrations():
+    """On 4 x 4 places, a row layer looks at 5 and so does a convolution of 3 x 3 (Ramesh et al. 2021, figure 11)."""
+    assert row(4, 4)[9].nonzero().flatten().tolist() == [5, 6, 7, 8, 9]
+    assert column(4, 4)[9].nonzero().flatten().tolist() == [1, 5, 8, 9]
+    assert convolution(4, 4, 3)[9].nonzero().flatten().tolist() == [4, 5, 6, 8, 9]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_pattern_is_causal_and_sees_itself(name):
+    mask = PATTERNS[name](6, 6)
+    assert mask.dtype == torch.bool
+    assert mask.diagonal().all()
+    assert not mask.triu(1).any()
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_through_the_layers_the_last_place_sees_every_other(name):
+    """What one sparse layer does not see, a stack of them does."""
+    mask = PATTERNS[name](6, 6).float()
+    assert (torch.matrix_power(mask, 12)[-1] > 0).all()
+
+
+def test_sparse_layers_repeat_row_column_row_row_and_end_with_a_convolution():
+    kinds = layers("sparse", 64)
+    assert kinds[-1] == "convolution"
+    assert [i for i, kind in enumerate(kinds, 1) if kind == "column"] == list(range(2, 64, 4))
+    assert kinds.count("row") == 63 - 16
+    assert layers("full", 3) == ["full"] * 3
+    with pytest.raises(ValueError, match=r"no pattern 'dense' \(known: sparse, full\)"):
+        layers("dense", 3)
+
+
+def test_text_is_causal_and_the_image_sees_all_of_it():
+    image = row(2, 3)
+    mask = with_text(image, 4)
+    for query in range(10):
+        for key in range(10):
+            if query < 4 or key < 4:
+                assert mask[query, key] == (key <= query if query < 4 else key < 4)
+            else:
+                assert mask[query, key] == image[query - 4, key - 4]

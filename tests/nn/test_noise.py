@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from dalle_cli.nn.noise import normal, uniform
+
+SEEDS = torch.tensor([0, 1, 2**62, 2**32, -3])  # of which torch's own CPU generator would make three
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_numbers_belong_to_their_seed_at_any_batch_size_and_place(draw):
+    together = draw(SEEDS, 3, 20)
+    assert together.shape == (5, 3, 20)
+    for i in range(len(SEEDS)):
+        assert torch.equal(draw(SEEDS[i : i + 1], 3, 20)[0], together[i])
+    assert torch.equal(draw(SEEDS.flip(0), 3, 20).flip(0), together)
+    assert len(together.flatten(1).unique(dim=0)) == len(SEEDS)
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_the_process_s_own_generator_is_left_alone(draw):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    draw(SEEDS, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_numbers_have_their_distribution():
+    numbers = uniform(torch.arange(100), 1000)
+    assert 0 <= numbers.min() < 1e-3
+    assert 1 - 1e-3 < numbers.max() < 1
+    assert abs(numbers.mean() - 0.5) < 0.005
+    numbers = normal(torch.arange(100), 1000)
+    assert abs(numbers.mean()) < 0.01
+    assert abs(numbers.std() - 1) < 0.01
+
+
+def test_no_sample_is_no_number():
+    assert uniform(SEEDS[:0], 4).shape == (0, 4)

@@ -1,0 +1,355 @@
+import io
+import random
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dalle_cli import images
+from dalle_cli.images import BadPicture, decode, png_text, save_png, sheet, to_pil, to_tensor
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixel(image: Image.Image, at=(0, 0)) -> tuple:
+    return tuple(np.asarray(image)[at[1], at[0]].tolist())
+
+
+def halves(mode: str, left, right) -> Image.Image:
+    """16 x 16, two colours."""
+    image = Image.new(mode, (16, 16), right)
+    image.paste(left, (0, 0, 8, 16))
+    return image
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a hundred bytes whose header promises width x height pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "left", "right", "expected"),
+    [
+        ("RGB", (200, 10, 20), (1, 2, 3), ((200, 10, 20), (1, 2, 3))),
+        ("L", 77, 200, ((77, 77, 77), (200, 200, 200))),
+        ("1", 0, 1, ((0, 0, 0), (255, 255, 255))),
+        ("RGBA", (200, 0, 0, 255), (0, 0, 0, 0), ((200, 0, 0), (255, 255, 255))),
+        ("LA", (50, 255), (50, 0), ((50, 50, 50), (255, 255, 255))),
+        ("I;16", 0, 65535, ((0, 0, 0), (255, 255, 255))),
+        ("I;16", 257 * 100, 257 * 200, ((100, 100, 100), (200, 200, 200))),
+    ],
+)
+def test_modes_of_png(mode, left, right, expected):
+    if mode == "I;16":
+        data = np.full((16, 16), right, np.uint16)
+        data[:, :8] = left
+        image = Image.fromarray(data)
+    else:
+        image = halves(mode, left, right)
+    assert image.mode == mode
+    result = decode(encoded(image))
+    assert result.mode == "RGB"
+    assert (pixel(result), pixel(result, (15, 0))) == expected
+
+
+def test_half_transparent_is_mixed_with_white():
+    result = decode(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128))))
+    assert all(abs(value - 127) <= 1 for value in pixel(result))
+
+
+def test_palette_with_transparency():
+    image = halves("RGB", (250, 0, 0), (0, 0, 250)).quantize(2)
+    index = image.getpixel((15, 0))
+    assert pixel(decode(encoded(image))) == (250, 0, 0)
+    result = decode(encoded(image, transparency=index))
+    assert (pixel(result), pixel(result, (15, 0))) == ((250, 0, 0), (255, 255, 255))
+
+
+def test_transparent_colour_without_an_alpha_channel():
+    for mode, left, right in (("RGB", (9, 9, 9), (40, 50, 60)), ("L", 9, 40)):
+        result = decode(encoded(halves(mode, left, right), transparency=right))
+        assert (pixel(result), pixel(result, (15, 0))) == ((9, 9, 9), (255, 255, 255))
+    deep = Image.fromarray(np.full((4, 4), 1000, np.uint16))
+    assert pixel(decode(encoded(deep, transparency=1000))) == (255, 255, 255)
+
+
+def test_cmyk_jpeg():
+    result = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    red, green, blue = pixel(result)
+    assert red > 220
+    assert green < 40
+    assert blue < 40
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([[0, 65535]], np.int32), [0, 255]),
+        (np.array([[0, 200]], np.int32), [0, 200]),
+        (np.array([[-100, 100]], np.int32), [0, 255]),
+        (np.array([[0, 2**30]], np.int32), [0, 255]),
+        (np.array([[0, 0.5]], np.float32), [0, 128]),
+        (np.array([[0, 250]], np.float32), [0, 250]),
+        (np.array([[-1, 1]], np.float32), [0, 255]),
+        (np.array([[0, 0]], np.float32), [0, 0]),
+    ],
+)
+def test_wide_tiffs_are_scaled_not_clipped(pixels, expected):
+    result = decode(encoded(Image.fromarray(pixels), "TIFF"))
+    assert np.asarray(result)[0, :, 0].tolist() == expected
+
+
+def test_pixels_that_are_no_numbers_are_bad():
+    with pytest.raises(BadPicture, match="not numbers"):
+        decode(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_undone(kind, orientation):
+    upright = Image.new("RGB", (48, 32), "white")
+    upright.paste((255, 0, 0), (0, 0, 24, 16))  # red at the top left
+    stored = {
+        1: lambda x: x,
+        2: lambda x: x.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda x: x.transpose(Image.Transpose.ROTATE_180),
+        4: lambda x: x.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda x: x.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda x: x.transpose(Image.Transpose.ROTATE_90),
+        7: lambda x: x.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda x: x.transpose(Image.Transpose.ROTATE_270),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    result = decode(encoded(stored, kind, exif=exif))
+    assert result.size == (48, 32)
+    difference = np.abs(np.asarray(result).astype(int) - np.asarray(upright).astype(int))
+    assert difference.mean() < 3
+
+
+def test_broken_exif_does_not_matter():
+    good = encoded(Image.new("RGB", (16, 16), "red"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):  # which the module keeps from users; pytest resets that
+        assert decode(good).size == (16, 16)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    red, _, blue = pixel(decode(data))
+    assert red > 200
+    assert blue < 50
+
+
+def test_complaints_of_pillow_about_single_files_stay_out_of_the_log():
+    program = """
+import sys
+from dalle_cli.images import decode
+decode(sys.stdin.buffer.read())
+"""
+    data = encoded(Image.new("RGB", (16, 16), "red"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    assert done.stderr == b""
+
+
+def test_bombs_are_refused_by_their_header_and_silently():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(BadPicture, match="too many pixels: 60000x60000"):
+            decode(bomb(60000, 60000))
+        with pytest.raises(BadPicture, match="too many pixels: 10000x10000"):  # between Pillow's warning and its error
+            decode(bomb(10000, 10000))
+        with pytest.raises(BadPicture, match="too many pixels"):
+            decode(encoded(Image.new("RGB", (11, 10))), max_pixels=100)
+        assert decode(encoded(Image.new("RGB", (10, 10))), max_pixels=100).size == (10, 10)
+
+
+def test_pictures_cut_short_are_bad(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for kind in ("JPEG", "PNG", "WEBP"):
+        data = encoded(noise, kind)
+        for share in (0.2, 0.5, 0.9):
+            with pytest.raises(BadPicture):
+                decode(data[: int(len(data) * share)])
+
+
+def test_reasons(tmp_path):
+    with pytest.raises(BadPicture, match=r"^not a picture$"):
+        decode(b"just words")
+    with pytest.raises(BadPicture, match=r"^not a picture$"):
+        decode(b"")
+    with pytest.raises(BadPicture, match=r"^missing file$"):
+        decode(tmp_path / "nothing.jpg")
+    with pytest.raises(BadPicture, match="cannot be decoded"):
+        decode(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "EPS", "PSD", "ICNS"])
+def test_formats_that_hide_their_size_or_run_programs_are_not_opened(kind):
+    heads = {"PSD": b"8BPS\0\1" + b"\0" * 64}
+    data = heads.get(kind) or encoded(Image.new("RGB", (32, 32)), kind)
+    with pytest.raises(BadPicture, match=r"^not a picture$"):
+        decode(data)
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM"]), st.integers(0, 400)
+)
+@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_damage_is_bad_and_nothing_else(junk, kind, at):
+    data = encoded(Image.effect_noise((24, 24), 60).convert("RGB"), kind)
+    try:
+        outcome = decode(data[:at] + junk + data[at + len(junk) :], max_pixels=10_000).mode
+    except BadPicture as error:
+        outcome = str(error)
+    assert "\n" not in outcome
+
+
+def test_jpeg_is_reduced_while_decoding_but_not_below_the_asked_size():
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 800).astype(np.uint8), (600, 1))).convert("RGB")
+    data = encoded(ramp, "JPEG", quality=95)
+    assert decode(data).size == (800, 600)
+    assert decode(data, at_least=600).size == (800, 600)
+    assert decode(data, at_least=300).size == (400, 300)
+    assert decode(data, at_least=299).size == (400, 300)
+    assert decode(data, at_least=10).size == (100, 75)
+    exact = np.asarray(images.resize(decode(data), 64)).astype(int)
+    reduced = np.asarray(images.resize(decode(data, at_least=128), 64)).astype(int)
+    assert np.abs(exact - reduced).mean() < 1
+
+
+def test_tensor_and_back():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    tensor = to_tensor(Image.fromarray(pixels))
+    assert tensor.shape == (3, 16, 16)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    assert tensor.min() == -1
+    assert tensor.max() == 1
+    assert (np.asarray(to_pil(tensor)) == pixels).all()
+    assert pixel(to_pil(torch.full((3, 2, 2), 7.0))) == (255, 255, 255)
+    assert pixel(to_pil(torch.full((3, 2, 2), -7.0, dtype=torch.bfloat16))) == (0, 0, 0)
+
+
+def test_resize_rounds_down_and_center_crop_is_in_the_middle():
+    assert images.resize(Image.new("RGB", (500, 375)), 224).size == (298, 224)
+    assert images.resize(Image.new("RGB", (375, 500)), 224).size == (224, 298)
+    assert images.resize(Image.new("RGB", (1000, 1)), 4).size == (4000, 4)
+    image = Image.new("RGB", (9, 3))
+    image.paste("red", (3, 0, 6, 3))
+    assert np.asarray(images.center_crop(image, 3)).reshape(-1, 3).tolist() == [[255, 0, 0]] * 9
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.integers(8, 200), st.data())
+@settings(max_examples=40, deadline=None)
+def test_random_crop_equals_resizing_it_all(width, height, short, data):
+    size = data.draw(st.integers(1, short))
+    noise = np.random.default_rng(width * height).integers(80, 176, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)  # contrast so low that the filter's overshoot is not clipped between passes
+    seed = data.draw(st.integers(0, 99))
+    fast = np.asarray(images.random_crop(image, size, random.Random(seed), short)).astype(int)
+    slow = np.asarray(images.random_crop(images.resize(image, short), size, random.Random(seed))).astype(int)
+    assert fast.shape == (size, size, 3)
+    assert np.abs(fast - slow).max() <= 2
+
+
+def test_random_crop_reaches_every_place():
+    image = Image.new("RGB", (6, 4))
+    seen = {
+        images.random_crop(Image.fromarray(grid(image)), 3, random.Random(seed)).getpixel((0, 0)) for seed in range(200)
+    }
+    assert len(seen) == 4 * 2
+
+
+def grid(image: Image.Image) -> np.ndarray:
+    pixels = np.zeros((image.height, image.width, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.mgrid[: image.height, : image.width]
+    return pixels
+
+
+def test_png_text_survives(tmp_path):
+    path = tmp_path / "x.png"
+    text = {"parameters": "a cat\nSteps: 20, Seed: 1", "dalle": '{"prompt": "猫 🐈"}', "odd": "lone \ud800 half"}
+    save_png(Image.new("RGB", (4, 4), "red"), path, text)
+    assert png_text(path) == {**text, "odd": "lone ? half"}
+    assert pixel(decode(path)) == (255, 0, 0)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_png_text_of_something_else(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.new("RGB", (4, 4)), "JPEG"))
+    with pytest.raises(BadPicture, match="not a whole PNG"):
+        png_text(path)
+    with pytest.raises(BadPicture, match="missing"):
+        png_text(tmp_path / "y.png")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    save_png(Image.new("RGB", (4, 4), "red"), path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(Image.new("RGB", (4, 4), "blue"), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_saved_file_has_the_usual_permissions(tmp_path):
+    save_png(Image.new("RGB", (4, 4)), tmp_path / "x.png")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "x.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_sheet_layout():
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue", "black", "yellow")]
+    page = np.asarray(sheet(pictures, columns=2))
+    assert page.shape == (3 * 34 + 4, 2 * 44 + 4, 3)
+    assert page[4 + 15, 4 + 20].tolist() == [255, 0, 0]
+    assert page[4 + 15, 4 + 44 + 20].tolist() == [0, 128, 0]
+    assert page[4 + 2 * 34 + 15, 4 + 20].tolist() == [255, 255, 0]
+    assert sheet(pictures).width == 3 * 44 + 4  # about square
+    captioned = sheet(pictures, ["one"] * 4 + ["words " * 40], columns=2)
+    assert captioned.height == 4 + 2 * (30 + 14 + 4) + 30 + 4 * 14 + 4  # one line, one line, four lines
+    below_first = np.asarray(captioned)[4 + 30 : 4 + 44, 4:100]
+    assert below_first.min() < 128
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=80), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_captions_of_any_unicode(captions):
+    assert sheet([Image.new("RGB", (24, 24))] * len(captions), captions).width > 24
+
+
+def test_captions_with_the_plainest_font(monkeypatch):
+    from PIL import ImageFont
+
+    plain = ImageFont.load_default_imagefont()
+    monkeypatch.setattr(ImageFont, "load_default", lambda size=None: plain)
+    assert sheet([Image.new("RGB", (24, 24))], ["naïve 猫 🐈"]).height > 24
