@@ -127,6 +127,8 @@ def load_system(name: str) -> dict:
         try:
             path = checkpoint.resolve(name)
         except checkpoint.CheckpointError:
+            if "/" in name:
+                raise
             return recipe.load(name, "systems")  # which says what there is
         kind = (checkpoint.metadata(path)["recipe"].get("model") or {}).get("type")
         if kind != "dalle":

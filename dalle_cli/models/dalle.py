@@ -9,7 +9,9 @@ In the cached calls: G prompts (or the two sides of guidance), C candidates of e
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nn import masks
-from ..nn.attention import attend
+from ..nn.attention import attend, attend_bands
 from . import models
 
 
@@ -57,11 +59,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B, N, w), mask: (N, N); returns x, and the keys and values, (B, H, N, D) each."""
+    def forward(self, x: Tensor, look: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, N, w), look: an attention of q, k, v; returns x, and the keys and values, (B, H, N, D) each."""
         q, k, v = self.attention.split(self.norm_1(x))
-        seen = attend(q, k, v, mask).transpose(1, 2).flatten(2)
-        return self._rest(x, seen), k, v
+        return self._rest(x, look(q, k, v).transpose(1, 2).flatten(2)), k, v
 
     def step(self, x: Tensor, text: Tensor, image: Tensor, place: int, visible: Tensor) -> Tensor:
         """One more place of every candidate. x: (G, C, w); text, image: this layer's of Cache; visible: (n,) places."""
@@ -123,8 +124,11 @@ class DALLE(nn.Module):
         self.code_head = nn.Linear(width, codes)
         with torch.device("cpu"):  # where the parameters are only shapes (meta), masks are still data
             images = {name: masks.PATTERNS[name](grid, grid) for name in sorted(set(self.patterns))}
+            raster = torch.arange(grid**2)
             for name, image in images.items():
-                self.register_buffer(f"{name}_mask", masks.with_text(image, context + 1)[:-1, :-1], persistent=False)
+                order = raster.view(grid, grid).T.flatten() if name == "column" else raster
+                band = masks.band(image[order][:, order], grid, context + 1)
+                self.register_buffer(f"{name}_band", band, persistent=False)
         self.visible = {
             name: [image[place].nonzero()[:, 0] for place in range(grid**2)] for name, image in images.items()
         }
@@ -146,12 +150,19 @@ class DALLE(nn.Module):
 
         text: (B, T) padded by `pad`; codes: (B, N); returns (B, T, vocab + T) and (B, N, V).
         """
-        x = torch.cat([self._embed_text(text), self._embed_codes(codes[:, :-1], 0)], dim=1)  # (B, T + N, w)
+        x = torch.cat([self._embed_text(text), self._embed_codes(codes, 0)], dim=1)  # (B, 1 + T + N, w)
         for pattern, block in zip(self.patterns, self.blocks):
-            mask = getattr(self, f"{pattern}_mask")
-            x, *_ = checkpoint(block, x, mask, use_reentrant=False) if self.checkpointing else block(x, mask)
-        x = self.norm(x)
+            look = self._look(pattern)
+            x, *_ = checkpoint(block, x, look, use_reentrant=False) if self.checkpointing else block(x, look)
+        x = self.norm(x[:, :-1])
         return self.text_head(x[:, : self.context]), self.code_head(x[:, self.context :])
+
+    def _look(self, pattern: str) -> Callable[..., Tensor]:
+        """A pattern's attention over the whole stream, whose image part sees all of the text."""
+        if pattern == "full":
+            return partial(attend, causal=True)
+        band = getattr(self, f"{pattern}_band")
+        return partial(attend_bands, text=self.context + 1, mask=band, transposed=pattern == "column")
 
     # ---- drawing, place by place; equal to `forward`, as the tests show ---------------------------------------------
 
@@ -159,9 +170,8 @@ class DALLE(nn.Module):
         """Read the prompts once. text: (G, T); returns the scores of the first code, (G, C, V), and the cache."""
         x = self._embed_text(text)  # (G, 1 + T, w)
         kept = []
-        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         for block in self.blocks:
-            x, keys, values = block(x, mask)
+            x, keys, values = block(x, partial(attend, causal=True))
             kept.append(torch.stack([keys, values]))
         first = self.code_head(self.norm(x[:, -1]))[:, None].expand(-1, candidates, -1)
         _, groups, heads, _, size = kept[0].shape

@@ -18,6 +18,33 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
 
+def attend_bands(q: Tensor, k: Tensor, v: Tensor, text: int, mask: Tensor, transposed: bool = False) -> Tensor:
+    """Attention of `text` positions, causal, and then a picture whose lines see the text and the lines just before.
+
+    A sparse pattern costs what it sees, not the square of the stream. q, k, v: (B, H, text + L * C, D), the picture in
+    raster order; mask: (L, C, text + m * C), what each of the C places of a line sees of the text and of the last m
+    lines, its own the last (nn/masks.py: band). transposed: lines are columns of the picture, else rows.
+    """
+    lines, places, width = mask.shape
+    before = (width - text) // places - 1
+
+    def by_line(x: Tensor) -> Tensor:  # (B, H, L, C, D)
+        picture = x[:, :, text:].unflatten(2, (places, lines) if transposed else (lines, places))
+        return picture.transpose(2, 3) if transposed else picture
+
+    def seen(x: Tensor) -> Tensor:  # (B, H, L, text + m * C, D)
+        padded = F.pad(by_line(x), (0, 0, 0, 0, before, 0))
+        shared = x[:, :, None, :text].expand(-1, -1, lines, -1, -1)
+        return torch.cat([shared, *(padded[:, :, back : back + lines] for back in range(before + 1))], dim=3)
+
+    scores = (by_line(q) * q.shape[-1] ** -0.5) @ seen(k).mT
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(v.dtype)
+    picture = weights @ seen(v)
+    picture = (picture.transpose(2, 3) if transposed else picture).flatten(2, 3)
+    words = attend(q[:, :, :text], k[:, :, :text], v[:, :, :text], causal=True)
+    return torch.cat([words, picture], dim=2)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with q, k and v in one product; parameter names of torch's own module.
 

@@ -7,6 +7,7 @@ column's. All patterns are causal in raster order. What the paper's figures show
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,14 +60,16 @@ def layers(kind: str, depth: int) -> list[str]:
     raise ValueError(f"model.attention: no pattern '{kind}' (known: sparse, full)")
 
 
-def with_text(image: Tensor, text: int) -> Tensor:
-    """A mask over `text` positions and then the image's places: text is causal, the image sees all of it.
+def band(image: Tensor, lines: int, text: int) -> Tensor:
+    """An image mask as attention by lines wants it: (L, C, text + m * C), for the fewest m that lose nothing.
 
-    image: (n, n); returns (text + n, text + n).
+    image: (L * C, L * C), lines after one another; every place sees all of the text.
     """
-    n = len(image)
-    mask = torch.zeros(text + n, text + n, dtype=torch.bool)
-    mask[:text, :text] = torch.ones(text, text, dtype=torch.bool).tril()
-    mask[text:, :text] = True
-    mask[text:, text:] = image
-    return mask
+    places = len(image) // lines
+    by_line = image.view(lines, places, lines, places).transpose(1, 2)  # (L, L, C, C): line, line seen
+    distance = torch.arange(lines)[:, None] - torch.arange(lines)
+    before = int(distance[by_line.any(dim=-1).any(dim=-1)].max())
+    padded = F.pad(by_line, (0, 0, 0, 0, before, 0))  # line seen, from `before` lines above the picture
+    blocks = torch.stack([padded[line, line : line + before + 1] for line in range(lines)])  # (L, m, C, C)
+    seen = blocks.transpose(1, 2).flatten(2)
+    return torch.cat([torch.ones(lines, places, text, dtype=torch.bool), seen], dim=-1)

@@ -41,7 +41,7 @@ def cache(recipe: dict, folder: Path, codec: str, seed: int, layout: Any, progre
     ranks.agree([0], layout)  # all have looked before any writes
     own = missing[layout.process_index :: layout.num_processes]
     if own:
-        dvae = checkpoint.load(codec, "dvae").model.to(layout.device)
+        dvae = checkpoint.load(codec, "dvae").model.to(layout.device, memory_format=torch.channels_last)
         shown = progress("encoding", len(own) * CHUNK)
         for number in own:
             _encode(samples, dvae, folder, number, seed, layout, shown)
@@ -61,7 +61,8 @@ def _encode(
     codes, texts, keys = [], [], []
     for batch in samples.train(BATCH, start=start, seed=seed, device=layout.device):
         with layout.autocast():
-            codes.append(dvae.encode(batch["image"]).cpu().numpy().astype(np.uint16))
+            pictures = batch["image"].contiguous(memory_format=torch.channels_last)
+            codes.append(dvae.encode(pictures).cpu().numpy().astype(np.uint16))
         texts += batch["text"]
         keys += batch["key"]
         shown.advance(len(batch["key"]))

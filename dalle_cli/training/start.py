@@ -13,6 +13,8 @@ from ..models import models
 from . import options
 from .launch import launch
 
+STATE_BYTES = 20  # of a parameter while it trains: five float32 numbers
+
 
 def train(
     family: str, name: str, overrides: Sequence[str], run: str | None, resume: str, processes: int,
@@ -44,7 +46,8 @@ def _describe(found: recipe.Recipe) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _say(
         f"{parameters / 1e6:.2f}M parameters; {settings.steps} steps of {settings.batch_size} samples = "
-        f"{settings.steps * settings.batch_size} samples"
+        f"{settings.steps * settings.batch_size} samples; {parameters * STATE_BYTES / 2**30:.2f} GiB in every process "
+        "for weights, gradients, Adam's moments and the average, activations not counted"
     )
 
 

@@ -52,7 +52,9 @@ def test_one_layer_looks_exactly_where_its_mask_says(pattern, monkeypatch):
     model = build(depth=1)
     ids, real, codes = stream(1)
     text = model.pad(ids, real)
-    sees = masks.with_text(masks.PATTERNS[pattern](GRID, GRID), CONTEXT + 1)  # of start token, text and codes
+    words = CONTEXT + 1
+    sees = torch.ones(words + PLACES, words + PLACES, dtype=torch.bool).tril()  # of start token, text and codes
+    sees[words:, words:] = masks.PATTERNS[pattern](GRID, GRID)
     before = [scores[0] for scores in model(text, codes)]
     for changed in range(1, CONTEXT + PLACES + 1):  # places of the stream; 0 is the start token
         other_text, other_codes = text.clone(), codes.clone()
@@ -151,9 +153,9 @@ def test_the_paper_s_size_has_twelve_billion_parameters():
     with torch.device("meta"):
         model = models.build({**node, "width": 3968, "depth": 64, "heads": 62})
     assert 12.0e9 < sum(parameter.numel() for parameter in model.parameters()) < 12.5e9
-    assert model.row_mask.shape == (1280, 1280)
-    assert model.row_mask.device.type == "cpu"
-    assert not any("mask" in name for name in model.state_dict())
+    assert model.row_band.shape == (32, 32, 257 + 2 * 32)
+    assert model.row_band.device.type == "cpu"
+    assert not any("band" in name for name in model.state_dict())
 
 
 @pytest.mark.parametrize("numbers", [{"heads": 3}, {"heads": 0}, {"depth": 0}, {"grid": 0}, {"context": 0}])

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from dalle_cli.nn.attention import SelfAttention, attend
+from dalle_cli.nn import masks
+from dalle_cli.nn.attention import SelfAttention, attend, attend_bands
 
 
 def naive(q, k, v, mask):
@@ -47,3 +48,19 @@ def test_self_attention_is_torch_s_with_the_same_weights(causal):
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="width 30 is not divisible by heads 4"):
         SelfAttention(30, 4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("pattern", ["row", "convolution", "full"])
+def test_attention_by_lines_equals_attention_under_the_whole_mask(pattern, transposed):
+    side, text = 6, 4
+    image = masks.PATTERNS[pattern](side, side)
+    q, k, v = torch.randn(3, 2, 3, text + side**2, 8, dtype=torch.float64).requires_grad_()
+    order = torch.arange(side**2)
+    if transposed:
+        order = order.view(side, side).T.flatten()
+    whole = torch.ones(text + side**2, text + side**2, dtype=torch.bool).tril()
+    whole[text:, :text] = True
+    whole[text + order[:, None], text + order] = image
+    found = attend_bands(q, k, v, text, masks.band(image, side, text), transposed)
+    torch.testing.assert_close(found, attend(q, k, v, whole))

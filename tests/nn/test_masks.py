@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.nn.masks import PATTERNS, column, convolution, full, layers, row, with_text
+from dalle_cli.nn.masks import PATTERNS, band, column, convolution, full, layers, row
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (2, 3), (3, 2), (4, 4), (5, 7)]
 
@@ -81,12 +81,17 @@ def test_sparse_layers_repeat_row_column_row_row_and_end_with_a_convolution():
         layers("dense", 3)
 
 
-def test_text_is_causal_and_the_image_sees_all_of_it():
-    image = row(2, 3)
-    mask = with_text(image, 4)
-    for query in range(10):
-        for key in range(10):
-            if query < 4 or key < 4:
-                assert mask[query, key] == (key <= query if query < 4 else key < 4)
-            else:
-                assert mask[query, key] == image[query - 4, key - 4]
+@pytest.mark.parametrize(("pattern", "before"), [(row, 1), (convolution, 5), (full, 5)])
+def test_a_band_holds_every_place_that_its_line_may_look_at(pattern, before):
+    height, width, text = 6, 12, 3
+    image = pattern(height, width)
+    found = band(image, height, text)
+    assert found.shape == (height, width, text + (before + 1) * width)
+    assert found[..., :text].all()
+    assert found[..., text:].sum() == image.sum()
+    for line in range(height):
+        for place in range(width):
+            for back in range(min(before, line) + 1):
+                start = text + (before - back) * width
+                of_line = image[line * width + place, (line - back) * width :][:width]
+                assert torch.equal(found[line, place, start : start + width], of_line)

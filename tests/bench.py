@@ -1,0 +1,140 @@
+"""What `make bench` prints: our speed beside the limit or the slow way, in the same run on the same machine.
+
+python -m tests.bench            all of it, some three minutes on two cores
+python -m tests.bench sampling   a part of it
+"""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+SEED = 0
+
+
+def matmul() -> None:
+    """Matrix products of 2,048 cubed: what the machine can do."""
+    for kind in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
+        line("matrix product", str(kind).removeprefix("torch."), 2 * 2048**3 / seconds(lambda: a @ b) / 1e9, "GFLOP/s")
+
+
+def start() -> None:
+    """How soon the help is there."""
+    command = [sys.executable, "-m", "dalle_cli", "--help"]
+    line("dalle --help", "", seconds(lambda: subprocess.run(command, capture_output=True, check=True)), "s", "0.3 s")
+
+
+def text() -> None:
+    """Learning 16,384 entries from 100,000 captions, and encoding 20,000 others of the same made-up language."""
+    from dalle_cli.text.learn import learn
+
+    rng = random.Random(SEED)
+    syllables = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("", "n", "r", "st")]
+    words = ["".join(rng.choices(syllables, k=rng.choice((1, 2, 2, 3, 4)))) for _ in range(40_000)]
+    weights = [1 / (rank + 10) for rank in range(len(words))]
+    captions = [" ".join(rng.choices(words, weights, k=12)) for _ in range(120_000)]
+    began = time.perf_counter()
+    tokenizer = learn(captions[:100_000], 16_384, "dalle")
+    line("learn a vocabulary", f"{tokenizer.vocab_size} entries", time.perf_counter() - began, "s", "120 s")
+    began = time.perf_counter()
+    tokens = sum(len(tokenizer.encode(caption)) for caption in captions[100_000:])
+    line("encode captions", f"{tokens} tokens", tokens / (time.perf_counter() - began), "tokens/s", "200000 tokens/s")
+
+
+def scenes() -> None:
+    """Drawing training samples."""
+    from dalle_cli.data.scenes import Scenes
+
+    source = Scenes(64, "shapes")
+    line("draw scenes", "64 px", 500 / seconds(lambda: [source.read(0, i) for i in range(500)]), "pictures/s")
+
+
+def sampling() -> None:
+    """1,024 image codes with a cache and by the naive loop: equal codes, and how much sooner."""
+    from dalle_cli.models.dalle import DALLE
+    from dalle_cli.models.dvae import DVAE
+    from dalle_cli.tasks.dalle import DALLETask
+    from dalle_cli.text import tokenizers
+
+    torch.manual_seed(SEED)
+    tokenizer = tokenizers.build({"type": "dalle", "merges": []}, "tokenizer")
+    model = DALLE(tokenizer.vocab_size, 64, 512, 32, width=128, depth=4, heads=2)
+    dvae = DVAE(512, hidden=8, init=8, groups=3, blocks=1)
+    task = DALLETask(model, dvae, tokenizer).eval()
+    seeds = [[1, 2]]
+    found, times = [], []
+    for way in (task.draw, task.draw_naively):
+        began = time.perf_counter()
+        found.append(way(["an avocado chair"], seeds))
+        times.append(time.perf_counter() - began)
+        line("1,024 image codes", way.__name__, 2 * 1024 / times[-1], "codes/s")
+    same = (found[0] == found[1]).float().mean().item()
+    line("", f"{same:.2%} of the codes equal", times[1] / times[0], "times sooner", "20 times")
+
+
+def training() -> None:
+    """Samples a second in training the starters' networks, bf16 where it is fast, and the share of the limit."""
+    from dalle_cli import recipe
+    from dalle_cli.models import models
+    from dalle_cli.models.dalle import loss
+    from dalle_cli.nn.hardware import fast_bf16, keep_memory
+
+    keep_memory()
+    kind = torch.bfloat16 if fast_bf16() else torch.float32
+    a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
+    limit = 2 * 2048**3 / seconds(lambda: a @ b)
+    torch.manual_seed(SEED)
+    model = models.build(recipe.load("dalle1-starter", "prior")["model"], "model")
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    words, codes = torch.randint(model.vocab, (32, model.context)), torch.randint(model.codes, (32, model.grid**2))
+
+    def step() -> None:
+        with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+            scores = model(words, codes)
+            text_loss, image_loss = loss(*scores, words, codes)
+        (text_loss + 7 * image_loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    each = seconds(step) / 32
+    linear = sum(p.numel() for name, p in model.blocks.named_parameters() if p.dim() == 2)
+    share = 6 * linear * (model.context + model.grid**2) / each / limit
+    line("train the transformer", f"{share:.0%} of the limit", 1 / each, "samples/s")
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "matmul": matmul,
+    "start": start,
+    "text": text,
+    "scenes": scenes,
+    "sampling": sampling,
+    "training": training,
+}
+
+
+def seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """The median of some runs after one that warms up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[repeats // 2]
+
+
+def line(what: str, how: str, value: float, unit: str, target: str = "") -> None:
+    print(f"{what:<22} {how:<28} {value:>12,.2f} {unit:<14} {'promised: ' + target if target else ''}".rstrip())
+
+
+if __name__ == "__main__":
+    unknown = set(sys.argv[1:]) - set(PARTS)
+    if unknown:
+        sys.exit(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
