@@ -139,7 +139,7 @@ def metadata(path: Path) -> dict[str, Any]:
     """
     raw = read_header(path).get("__metadata__") or {}
     if not isinstance(raw, dict) or raw.get("format") != "dalle":
-        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of dalle; see `dalle import`")
+        raise CheckpointError(f"{path}: a safetensors file, but not of dalle (`dalle train-*`, `dalle export`)")
     try:
         version = int(raw["version"])
         recipe = json.loads(raw["recipe"])
@@ -233,6 +233,19 @@ def load(name: str, kind: str | None = None, companions: Mapping[str, str] | Non
     if wrong:
         raise CheckpointError(f"{path}: does not fit its recipe: {', '.join(wrong[:4])}")
     return task.eval()
+
+
+def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
+    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it."""
+    path = resolve(name)
+    tensors = {key: value.float() for key, value in read_tensors(path).items()}
+    with torch.device("meta"):
+        wanted = models.build(recipe.get("model"), "model").state_dict()
+    wrong = list(wanted.keys() ^ tensors.keys())
+    wrong += [key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape]
+    if wrong:
+        raise CheckpointError(f"train.init: {path} does not fit the model: {', '.join(sorted(wrong)[:4])}")
+    return tensors
 
 
 def resolve(name: str) -> Path:

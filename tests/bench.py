@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -19,7 +20,8 @@ def matmul() -> None:
     """Matrix products of 2,048 cubed: what the machine can do."""
     for kind in (torch.float32, torch.bfloat16):
         a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
-        line("matrix product", str(kind).removeprefix("torch."), 2 * 2048**3 / seconds(lambda: a @ b) / 1e9, "GFLOP/s")
+        each = seconds(partial(torch.mm, a, b))
+        line("matrix product", str(kind).removeprefix("torch."), 2 * 2048**3 / each / 1e9, "GFLOP/s")
 
 
 def start() -> None:

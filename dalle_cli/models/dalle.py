@@ -173,7 +173,8 @@ class DALLE(nn.Module):
         for block in self.blocks:
             x, keys, values = block(x, partial(attend, causal=True))
             kept.append(torch.stack([keys, values]))
-        first = self.code_head(self.norm(x[:, -1]))[:, None].expand(-1, candidates, -1)
+        # of the last two places, as a single row would be multiplied by other kernels, with other rounding, than many
+        first = self.code_head(self.norm(x[:, -2:]))[:, -1:].expand(-1, candidates, -1)
         _, groups, heads, _, size = kept[0].shape
         shape = (len(kept), 2, groups, candidates, heads, self.grid**2, size)
         return first, Cache(kept, torch.empty(shape, dtype=kept[0].dtype, device=x.device))

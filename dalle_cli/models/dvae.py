@@ -6,6 +6,7 @@ Parameter names are those of the two published modules, prefixed `encoder.` and 
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -49,14 +50,15 @@ class Block(nn.Module):
 
 
 def _stack(
-    first: nn.Module, widths: list[int], blocks: int, kernels: tuple, gain: float, resample: nn.Module, last: int
-) -> nn.Module:
+    first: nn.Module, widths: list[int], blocks: int, kernels: Sequence[tuple], gain: float, resample: nn.Module,
+    last: int,
+) -> nn.Module:  # fmt: skip
     """input -> groups of blocks, resampled between -> ReLU and 1x1 convolution to `last` channels."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(input=first)
     for g, (n_in, n_out) in enumerate(pairwise(widths), start=1):
         group = OrderedDict()
         for b in range(1, blocks + 1):
-            group[f"block_{b}"] = Block(n_in if b == 1 else n_out, n_out, kernels, gain)
+            group[f"block_{b}"] = Block(n_in if b == 1 else n_out, n_out, kernels[g - 1], gain)
         if g < len(widths) - 1:
             group["resample"] = resample
         parts[f"group_{g}"] = nn.Sequential(group)
@@ -69,7 +71,9 @@ class DVAE(nn.Module):
     """The encoder and decoder.
 
     vocab: number of codes; hidden: base width; init: width of the decoder's input. gain: of every residual branch,
-    1 / layers^2 if not given, as published; a short training wants more.
+    1 / layers^2 if not given, as published; a short training wants more. kernels: sizes of the encoder's convolutions
+    by group, 3 in all as published; 1 in the later groups keeps a code to what stands at its place, so that the same
+    patch has the same code wherever it stands, which a small transformer needs.
     """
 
     encoder: Any  # pyright takes modules inside modules for tensors
@@ -83,17 +87,22 @@ class DVAE(nn.Module):
         groups: int = 4,
         blocks: int = 2,
         gain: float | None = None,
+        kernels: list[int] | None = None,
     ):
         super().__init__()
         if groups < 1 or blocks < 1:
             raise ValueError(f"a dVAE needs at least one group of one block, got groups={groups} blocks={blocks}")
+        kernels = [3] * groups if kernels is None else kernels
+        if len(kernels) != groups or any(size not in (1, 3) for size in kernels):
+            raise ValueError(f"model.kernels: {kernels} is not a 1 or a 3 for each of the {groups} groups")
         self.vocab = vocab
         self.factor = 2 ** (groups - 1)
         down = [hidden] + [hidden * 2**g for g in range(groups)]
         up = [init] + [hidden * 2**g for g in reversed(range(groups))]
         gain = 1 / (groups * blocks) ** 2 if gain is None else gain
-        self.encoder = _stack(Conv(3, hidden, 7), down, blocks, (3, 3, 3, 1), gain, nn.MaxPool2d(2), vocab)
-        self.decoder = _stack(Conv(vocab, init, 1), up, blocks, (1, 3, 3, 3), gain, nn.Upsample(scale_factor=2), 6)
+        down_kernels, up_kernels = [(size, size, size, 1) for size in kernels], [(1, 3, 3, 3)] * groups
+        self.encoder = _stack(Conv(3, hidden, 7), down, blocks, down_kernels, gain, nn.MaxPool2d(2), vocab)
+        self.decoder = _stack(Conv(vocab, init, 1), up, blocks, up_kernels, gain, nn.Upsample(scale_factor=2), 6)
 
     def encode_logits(self, image: Tensor) -> Tensor:
         """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab, h, w)."""
@@ -109,14 +118,17 @@ class DVAE(nn.Module):
         """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab, h, w)."""
         return self.decoder(weights)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Pictures of codes. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """`decode_stats` of codes themselves, (B, h, w): the convolution over one-hot maps is a look-up."""
         first = self.decoder.blocks.input
-        # The input convolution over one-hot maps is a look-up of its columns.
         x = F.embedding(codes, first.w[:, :, 0, 0].T).permute(0, 3, 1, 2) + first.b[:, None, None]
         for part in list(self.decoder.blocks)[1:]:
             x = part(x)
-        return unmap_pixels(torch.sigmoid(x[:, :3].float()))
+        return x
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Pictures of codes. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
+        return unmap_pixels(torch.sigmoid(self.decode_codes(codes)[:, :3].float()))
 
 
 def map_pixels(image: Tensor) -> Tensor:

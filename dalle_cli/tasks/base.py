@@ -1,6 +1,6 @@
 """What the training loop asks of a task."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,8 +34,8 @@ class Task(nn.Module):
 
         return stack(samples)
 
-    def prepare(self, first: Callable[[], dict]) -> None:
-        """Called once, before the first step of a fresh run. first: reads the first step's whole batch."""
+    def prepare(self, batches: Iterator[dict]) -> None:
+        """Called once, before the first step of a fresh run, with the whole batches of its first steps."""
 
     def after_step(self) -> None:
         """Called after each step of the optimiser."""

@@ -1,16 +1,20 @@
 """Training a discrete VAE (Ramesh et al. 2021, section 2.1, appendix A.1-A.3): the evidence bound, relaxed."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.dvae import DVAE, map_pixels, unmap_pixels
+from ..nn.clusters import kmeans
 from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task
+
+START_BATCHES = 8
 
 
 @tasks.register("dvae")
@@ -21,8 +25,9 @@ class DVAETask(Task):
     temperature, temperature_steps: the relaxation's temperature falls from 1 to this. Both move along a cosine.
     min_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
     balance: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the paper.
-    spread: where given, the first batch sets the encoder's last layer so that every code's score has mean 0 and this
-    deviation over the batch's busy places: all codes start in use.
+    sharpness: where given, codes start as the k-means of the untrained encoder's features, and so all in use: a code's
+    score is minus the squared distance to its centre, in units that make a place's own code lose so much on average.
+    encoder: whether it learns; else the codes stay as they are (train.init), and the decoder learns from hard ones.
     """
 
     model: DVAE
@@ -36,30 +41,42 @@ class DVAETask(Task):
         temperature_steps: int = 150_000,
         min_scale: float | None = None,
         balance: float = 0.0,
-        spread: float | None = None,
+        sharpness: float | None = None,
+        encoder: bool = True,
     ):
         super().__init__(model)
         if not temperature > 0:
             raise ValueError(f"task.temperature: {temperature} is not positive")
         self.kl, self.kl_steps = kl, kl_steps
         self.temperature, self.temperature_steps = temperature, temperature_steps
-        self.min_scale, self.balance, self.spread = min_scale, balance, spread
+        self.min_scale, self.balance, self.sharpness = min_scale, balance, sharpness
+        self.encoder = encoder
+        model.encoder.requires_grad_(encoder)
 
     @torch.no_grad()
-    def prepare(self, first: Callable[[], dict]) -> None:
-        """Set the encoder's last layer from a batch; see `spread`. Salimans and Kingma 2016 do so for all layers."""
-        if self.spread is None:
+    def prepare(self, batches: Iterator[dict]) -> None:
+        """Start the codes from the data; see `sharpness`."""
+        if self.sharpness is None:
             return
-        image, last = first()["image"], self.model.encoder.blocks.output.conv
-        busy = F.unfold(image, self.model.factor, stride=self.model.factor).std(dim=1).flatten() > 0.1
-        scores = self.model.encode_logits(image).permute(0, 2, 3, 1).flatten(0, 2).float()  # (places, V)
-        scores = scores[busy] if busy.sum() > 1 else scores
-        factor = self.spread / scores.std(dim=0).clamp(min=1e-6)
-        last.w.mul_(factor[:, None, None, None])
-        last.b.sub_(scores.mean(dim=0)).mul_(factor)
+        *body, output = self.model.encoder.blocks
+        found = []
+        for batch in itertools.islice(batches, START_BATCHES):
+            x = map_pixels(batch["image"])
+            for part in body:
+                x = part(x)
+            found.append(output.relu(x).permute(0, 2, 3, 1).flatten(0, 2))
+        centres, distance = kmeans(torch.cat(found), self.model.vocab)
+        scale = self.sharpness / distance
+        output.conv.w.copy_(2 * scale * centres[..., None, None])  # -|x - c|^2 but for |x|^2, which all codes share
+        output.conv.b.copy_(-scale * centres.square().sum(dim=1))
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, vocab = batch["image"], self.model.vocab
+        if not self.encoder:
+            codes = self.model.encode(image)
+            mean, scale = self.model.decode_codes(codes).float().chunk(2, dim=1)
+            loss = -logit_laplace(map_pixels(image), mean, scale, self.min_scale).mean()
+            return loss, self._figures(image, mean, codes)
         logits = self.model.encode_logits(image).permute(0, 2, 3, 1).float()  # (B, h, w, V), codes last for speed
         log_q = F.log_softmax(logits, dim=-1)
         q = log_q.exp()
@@ -77,13 +94,16 @@ class DVAETask(Task):
             # of sharpened scores: flat ones would use every code a little and say nothing
             use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2)) * vocab
             loss = loss + self.balance * F.relu(1 - 7 * use).mean()
-        with torch.no_grad():
-            picture = unmap_pixels(torch.sigmoid(mean))
-            error = ((picture - image) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-8)
-            codes = torch.bincount(logits.argmax(dim=-1).flatten(), minlength=vocab) / logits[..., 0].numel()
-            perplexity = torch.special.entr(codes).sum().exp()
-        logs = {"likelihood": likelihood, "divergence": divergence, "psnr": -10 * error.log10().mean()}
-        return loss, {**logs, "perplexity": perplexity, "temperature": torch.tensor(temperature, device=image.device)}
+        figures = self._figures(image, mean, logits.argmax(dim=-1))
+        logs = {"likelihood": likelihood, "divergence": divergence, **figures}
+        return loss, {**logs, "temperature": torch.tensor(temperature, device=image.device)}
+
+    @torch.no_grad()
+    def _figures(self, image: Tensor, mean: Tensor, codes: Tensor) -> dict[str, Tensor]:
+        """PSNR in dB of the reconstructions, and the perplexity of the codes."""
+        error = ((unmap_pixels(torch.sigmoid(mean)) - image) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-8)
+        share = torch.bincount(codes.flatten(), minlength=self.model.vocab) / codes.numel()
+        return {"psnr": -10 * error.log10().mean(), "perplexity": torch.special.entr(share).sum().exp()}
 
     def preview(self, batch: dict) -> Preview:
         image = batch["image"]

@@ -68,10 +68,10 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             task.to(memory_format=torch.channels_last)
         task.to(device)
         model = task.model
-        if not found:  # every process prepares from the same samples
-            task.prepare(
-                lambda: next(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
-            )
+        if not found and settings.init:
+            model.load_state_dict(checkpoint.weights(settings.init, recipe))
+        elif not found:  # every process prepares from the same samples
+            task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
         ema = EMA(model, settings.ema)
         optimizer = optim.build(optim_options, task)
 
@@ -237,6 +237,7 @@ def preview(
         pictures, captions, columns = shown
         sheet = images.sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
         images.save_png(sheet, run / "samples" / f"step-{step:09d}.png")
+        ranks.show(sheet, step, layout)
 
 
 def _zeros(device: torch.device) -> dict[str, Tensor]:

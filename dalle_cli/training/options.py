@@ -15,15 +15,17 @@ from .optim import Optim
 class Train:
     """The `train` section.
 
-    batch_size: samples of one step, over all processes. accumulate: parts in which each process works through its
-    share. ema: decay of the averaged weights. save_every: a time such as 10m, or a number of steps. keep: states kept.
-    patience: steps with a non-finite loss that are skipped before the run stops. validate_every, preview_every: steps;
-    0 is only at the end. preview: pictures in one, 0 for none.
+    batch_size: samples of one step, over all processes. init: a checkpoint whose weights are the first, to go on with
+    other data or another schedule. accumulate: parts in which each process works through its share. ema: decay of the
+    averaged weights. save_every: a time such as 10m, or a number of steps. keep: states kept. patience: steps with a
+    non-finite loss that are skipped before the run stops. validate_every, preview_every: steps; 0 is only at the end.
+    preview: pictures in one, 0 for none.
     """
 
     steps: int
     batch_size: int
     seed: int = 0
+    init: str | None = None
     accumulate: int = 1
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     ema: float = 0.999

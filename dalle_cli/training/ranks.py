@@ -3,19 +3,22 @@
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
+from PIL import Image
 from torch import Tensor
 
 from ..exits import USAGE, Failure
 from ..trackers import Tracker
 
 
-def accelerator(precision: str, tracker: Tracker, run: Any, say: Any) -> Accelerator:
+def accelerator(precision: str, tracker: Tracker, run: Path, say: Any) -> Accelerator:
     """Accelerate's layout of this process, with the trackers that start. Raises Failure for a layout not as asked.
 
     `accelerate launch --cpu` is known to start one process where several were asked for; that must not pass unseen.
@@ -30,13 +33,20 @@ def accelerator(precision: str, tracker: Tracker, run: Any, say: Any) -> Acceler
             layout.trackers, layout.log_with = [], filter_trackers([name], run)
             if not layout.log_with:
                 raise ImportError("not installed")
-            layout.init_trackers(tracker.project)
+            layout.init_trackers(tracker.project, init_kwargs={"wandb": {"dir": str(run), "name": run.name}})
             trackers += layout.trackers
         except Exception as error:  # whatever it may be, a run does not stop for want of a tracker
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             say(f"tracker {name} is left out: {reason}; pip install 'dalle[{name}]' if it is missing")
     layout.trackers = trackers
     return layout
+
+
+def show(picture: Image.Image, step: int, layout: Accelerator) -> None:
+    """Send a sheet of pictures to the trackers beside the log."""
+    for tracker in layout.trackers:
+        more = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+        tracker.log_images({"samples": np.asarray(picture)[None]}, step=step, **more)  # type: ignore[attr-defined]
 
 
 def agree(values: Sequence[float], layout: Accelerator) -> list[float]:

@@ -105,3 +105,20 @@ def test_it_learns_to_redraw_one_picture():
         error.backward()
         optimizer.step()
     assert error < 0.01
+
+
+def test_with_small_kernels_a_code_depends_on_what_is_near():
+    torch.manual_seed(0)
+    model = DVAE(vocab=16, hidden=8, init=8, groups=3, blocks=2, gain=0.5, kernels=[1, 1, 1]).eval()
+    image = pictures(1, 3, 32, 32)
+    other = image.clone()
+    other[:, :, 16:20, 16:20] = -other[:, :, 16:20, 16:20]  # the place (4, 4)
+    changed = (model.encode_logits(image) - model.encode_logits(other)).abs().amax(1)[0] > 0
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[3:6, 3:6] = True  # the first convolution sees three pixels to every side
+    assert torch.equal(changed, expected)
+
+
+def test_kernels_that_fit_no_group_are_refused():
+    with pytest.raises(ValueError, match=r"model\.kernels: \[3, 1\] is not a 1 or a 3 for each of the 3 groups"):
+        DVAE(vocab=4, hidden=8, init=8, groups=3, kernels=[3, 1])

@@ -1,0 +1,33 @@
+"""K-means (Lloyd 1982), for codes that start where the data are."""
+
+import torch
+from torch import Tensor
+
+CHUNK = 8192  # points compared with all centres at a time
+
+
+def kmeans(points: Tensor, count: int, steps: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Centres (count, D) of points (N, D), and the mean squared distance of a point to its own.
+
+    A centre that no point is nearest to moves to the point that is farthest from its own. Raises ValueError when there
+    are fewer different points than centres.
+    """
+    different = torch.unique(points, dim=0)
+    if len(different) < count:
+        raise ValueError(f"{len(different)} different points make no {count} clusters")
+    chosen = torch.randperm(len(different), generator=torch.Generator().manual_seed(seed))[:count]
+    centres = different[chosen.to(points.device)]
+    for _ in range(steps):
+        distance, nearest = _assign(points, centres)
+        sizes = torch.bincount(nearest, minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = sums / sizes.clamp(min=1)[:, None]
+        empty = sizes == 0
+        centres[empty] = points[distance.argsort(descending=True)[: int(empty.sum())]]
+    return centres, _assign(points, centres)[0].mean()
+
+
+def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance to the nearest centre, and its number, for every point."""
+    found = [torch.cdist(part, centres).min(dim=1) for part in points.split(CHUNK)]
+    return torch.cat([one.values for one in found]).square(), torch.cat([one.indices for one in found])

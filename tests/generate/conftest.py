@@ -1,0 +1,84 @@
+"""A DALL-E 1 of untrained networks, small enough to draw in milliseconds; its pictures are noise, but always the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import checkpoint
+from dalle_cli.generate.device import Device
+from dalle_cli.text.learn import learn
+
+GRID, SIZE, CODES, CLIP_SIZE = 4, 16, 32, 32
+CAPTIONS = ["a red circle", "a blue square", "a green star on a pink background"] * 2
+CPU = Device("cpu", torch.float32)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Paths of the checkpoints and of the system recipe that names the transformer and the CLIP."""
+
+    dvae: str
+    clip: str
+    dalle: str
+    recipe: str
+    words: list[str]  # the merges of the tokenizers
+
+
+def recipes(dvae: Path) -> dict[str, dict[str, Any]]:
+    transformer = {"vocab": 520, "context": 8, "codes": CODES, "grid": GRID, "width": 16, "depth": 3, "heads": 2}
+    image = {"type": "vit", "size": CLIP_SIZE, "patch": 16, "width": 16, "depth": 1, "heads": 2}
+    text = {"type": "clip-text", "vocab": 522, "context": 12, "width": 16, "depth": 1, "heads": 2}
+    codec = {"type": "dvae", "vocab": CODES, "hidden": 8, "init": 8, "groups": 3, "blocks": 1}
+    return {
+        "dvae": {"model": codec, "task": {"type": "dvae"}, "data": {"type": "scenes", "glyphs": "shapes", "size": SIZE}},
+        "clip": {
+            "model": {"type": "clip", "embed_dim": 8, "image": image, "text": text},
+            "task": {"type": "clip"},
+            "tokenizer": {"type": "clip", "path": "nowhere.json"},
+        },
+        "dalle": {
+            "model": {"type": "dalle", **transformer},
+            "task": {"type": "dalle"},
+            "tokenizer": {"type": "dalle", "path": "nowhere.json"},
+            "frozen": {"dvae": str(dvae)},
+        },
+    }
+
+
+def spread(model: torch.nn.Module, gain: float) -> dict[str, torch.Tensor]:
+    """Weights far enough from their start that pictures, prompts and codes all make a difference."""
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    for tensor in state.values():
+        if tensor.ndim > 1:
+            tensor.mul_(gain)
+    return state
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Tiny:
+    """The checkpoints of a tiny system, in a folder that nothing else is written to."""
+    folder = tmp_path_factory.mktemp("tiny")
+    paths = {kind: folder / f"{kind}.safetensors" for kind in ("dvae", "clip", "dalle")}
+    torch.manual_seed(0)
+    words = learn(CAPTIONS, 520, "dalle").merges
+    for kind, gain in (("dvae", 1.5), ("clip", 2.0), ("dalle", 8.0)):
+        recipe = recipes(paths["dvae"])[kind]
+        vocabulary = None if kind == "dvae" else learn(CAPTIONS, 522 if kind == "clip" else 520, kind)
+        task: Any = checkpoint.compose(recipe, vocabulary)
+        checkpoint.save(paths[kind], spread(task.model, gain), recipe, vocabulary, step=7, samples=70)
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(
+        f"system: {{type: dalle1}}\nparts: {{transformer: {paths['dalle']}, clip: {paths['clip']}}}\n"
+        "sample: {temperature: 0.9}\n"
+    )
+    return Tiny(*(str(path) for path in paths.values()), str(recipe), words)
+
+
+def noise(seed: int = 0, width: int = SIZE, height: int = SIZE) -> Image.Image:
+    """A picture that no other seed has."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
