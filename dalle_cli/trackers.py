@@ -49,17 +49,21 @@ class Log:
 class Progress:
     """How far a long piece of work is, on standard error: one live line on a terminal, else a line every 10 s.
 
-    total: units in all, or None when unknown. done: units done before this process began.
+    total: units in all, or None when unknown.
     """
 
-    def __init__(self, label: str, total: int | None, done: int = 0, quiet: bool = False):
-        self.label, self.total, self.done, self.quiet = label, total, done, quiet
+    def __init__(self, label: str, total: int | None, quiet: bool = False):
+        self.label, self.total, self.quiet = label, total, quiet
         self.live = sys.stderr.isatty() and not quiet
-        self.first = done
         self.values: dict[str, Any] = {}  # shown until replaced
+        self._width = 0
+        self.begin(0)
+
+    def begin(self, done: int) -> None:
+        """Start the clock now, with `done` units behind: preparation does not count for the time left."""
+        self.done = self.first = done
         self._began = time.monotonic()
         self._shown = 0.0 if self.live else self._began - PLAIN_EVERY / 2
-        self._width = 0
 
     def advance(self, count: int = 1, **values: Any) -> None:
         """Count `count` more units; `values` are shown beside them, numbers shortened."""

@@ -61,7 +61,9 @@ def now(monkeypatch):
 def test_progress_without_a_terminal_is_a_line_every_ten_seconds(monkeypatch, now):
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
-    progress = Progress("run", 100, done=10)
+    progress = Progress("run", 100)
+    now[0] += 1000  # preparation
+    progress.begin(10)
     progress.values = {"loss": 0.123456}
     for _ in range(40):
         now[0] += 1

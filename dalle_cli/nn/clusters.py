@@ -12,11 +12,9 @@ def kmeans(points: Tensor, count: int, steps: int = 10, seed: int = 0) -> tuple[
     A centre that no point is nearest to moves to the point that is farthest from its own. Raises ValueError when there
     are fewer different points than centres.
     """
-    different = torch.unique(points, dim=0)
-    if len(different) < count:
-        raise ValueError(f"{len(different)} different points make no {count} clusters")
-    chosen = torch.randperm(len(different), generator=torch.Generator().manual_seed(seed))[:count]
-    centres = different[chosen.to(points.device)]
+    generator = torch.Generator(points.device).manual_seed(seed)
+    some = torch.randperm(len(points), generator=generator, device=points.device)[: 32 * count]
+    centres = _start(points[some], count, generator)
     for _ in range(steps):
         distance, nearest = _assign(points, centres)
         sizes = torch.bincount(nearest, minlength=count)
@@ -25,6 +23,19 @@ def kmeans(points: Tensor, count: int, steps: int = 10, seed: int = 0) -> tuple[
         empty = sizes == 0
         centres[empty] = points[distance.argsort(descending=True)[: int(empty.sum())]]
     return centres, _assign(points, centres)[0].mean()
+
+
+def _start(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Points that lie apart: each is drawn by its squared distance to those before (Arthur and Vassilvitskii 2007)."""
+    chosen: list[Tensor] = []
+    distance = torch.ones(len(points), device=points.device)
+    for number in range(count):
+        if not distance.any():
+            raise ValueError(f"{number} different points make no {count} clusters")
+        chosen.append(points[torch.multinomial(distance, 1, generator=generator)[0]])
+        latest = (points - chosen[-1]).square().sum(dim=1)
+        distance = torch.minimum(distance, latest) if number else latest
+    return torch.stack(chosen)
 
 
 def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

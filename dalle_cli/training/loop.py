@@ -100,7 +100,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         save_steps, save_seconds = interval(settings.save_every)
         began = last_save = last_log = time.monotonic()
         deadline = began + seconds(max_time) if max_time else math.inf
-        progress.done = progress.first = step
+        progress.begin(step)
         waited, logged = 0.0, step
         totals, counted = _zeros(device), 0
         code = 0  # what all processes have agreed to leave with
