@@ -17,6 +17,7 @@ def export(
 ) -> None:
     """Write a checkpoint as one small file that carries its recipe and tokenizer."""
     from ..convert.native import export as write
+    from . import results
 
     write(checkpoint, Path(out), precision, overwrite)
-    print(out)
+    results.report({"path": out, "precision": precision}, [out], False)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..exits import USAGE, Failure
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
 from .main import app
 
@@ -118,9 +119,15 @@ def scenes(
                 as_json,
             )
         return
+    try:
+        numbers = [int(part) for part in best_of.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise Failure(f"--best-of {best_of}: give numbers of candidates, such as 1,32", USAGE)
     items = suite.suite(known, count)
     options = {"temperature": temperature, "top_p": top_p, "scale": scale}
-    for many in (int(part) for part in best_of.split(",")):
+    for many in numbers:
         drawn = _Collected()
         folder = f"{out}/best-of-{many}"
         job = Job(

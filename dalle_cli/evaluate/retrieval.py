@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .. import checkpoint
+from ..exits import USAGE, Failure
 from ..nn.hardware import fast_bf16
 from . import unseen
 
@@ -23,6 +24,8 @@ class Report:
 @torch.no_grad()
 def evaluate(model: str, count: int, glyphs: str, among: int = 100) -> Report:
     """Score unseen scenes with distinct captions in groups of `among`. Raises CheckpointError."""
+    if count < among:
+        raise Failure(f"--count {count} is less than --among {among}: nothing to choose from", USAGE)
     task: Any = checkpoint.load(model, "clip")
     size = task.model.visual.size
     found = list(unseen.scenes(count - count % among, size, glyphs, distinct=True))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, images
+from ..registry import RecipeError
 from ..tasks.dalle import DALLETask
 from . import systems
 from .device import Device
@@ -25,11 +26,11 @@ class Sampling:
 
     def __post_init__(self):
         if not 0 <= self.temperature < 100:
-            raise ValueError(f"temperature {self.temperature} is not between 0 and 100")
+            raise RecipeError(f"temperature {self.temperature} is not between 0 and 100")
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top-k {self.top_k} is not at least 1")
+            raise RecipeError(f"top-k {self.top_k} is not at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top-p {self.top_p} is not in (0, 1]")
+            raise RecipeError(f"top-p {self.top_p} is not in (0, 1]")
 
 
 @systems.register("dalle1")
@@ -78,7 +79,7 @@ class DALLE1:
     def begin_with(self, picture: str | Path, rows: int) -> Tensor:
         """The codes of the upper `rows` rows of a picture, which is cropped to a square and resized. (rows * grid,)."""
         if not 0 < rows < self.task.model.grid:
-            raise ValueError(f"--keep-rows {rows}: the picture has {self.task.model.grid} rows of codes; keep fewer")
-        image = images.center_crop(images.decode(picture), self.size)
+            raise RecipeError(f"--keep-rows {rows}: the picture has {self.task.model.grid} rows of codes; keep fewer")
+        image = images.center_crop(images.resize(images.decode(picture), self.size), self.size)
         codes = self.task.encode(images.to_tensor(image)[None].to(self.device.name))
         return codes[0, :rows].flatten()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..exits import USAGE, Failure
 from ..nn.hardware import fast_bf16, keep_memory
 
 
@@ -30,7 +31,7 @@ def choose(precision: str = "auto") -> Device:
     if precision == "auto":
         return Device(name, torch.bfloat16 if fast_bf16() else torch.float32)
     if precision not in types:
-        raise ValueError(f"--precision {precision}: choose auto, {', '.join(types)}")
+        raise Failure(f"--precision {precision}: choose auto, {', '.join(types)}", USAGE)
     if precision == "fp16" and name == "cpu":
-        raise ValueError("--precision fp16 needs a CUDA device: use bf16, float32 or auto")
+        raise Failure("--precision fp16 needs a CUDA device: use bf16, float32 or auto", USAGE)
     return Device(name, types[precision])

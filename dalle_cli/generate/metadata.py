@@ -50,8 +50,10 @@ def digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def chunks(origin: Origin, item: Item, size: tuple[int, int]) -> dict[str, str]:
-    """The text chunks of a picture. size: width, height in pixels."""
+def chunks(
+    origin: Origin, item: Item, size: tuple[int, int], details: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The text chunks of a picture. size: width, height in pixels; details: what else its result says (`score`)."""
     record = {
         "command": origin.command,
         "version": __version__,
@@ -63,6 +65,7 @@ def chunks(origin: Origin, item: Item, size: tuple[int, int]) -> dict[str, str]:
         "draw": item.draw,
         "index": item.index,
         "fields": item.request.passed,
+        **({"result": dict(details)} if details else {}),
     }
     return {"parameters": parameters(origin, item, size), "dalle": json.dumps(record, allow_nan=False)}
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..images import BadPicture, decode, save_png, sheet
-from .metadata import Origin, chunks, whole
+from .metadata import MetadataError, Origin, chunks, read, whole
 from .prompts import Item
 
 SHEET_PIXELS = 40_000_000  # of the pictures on a contact sheet, which are reduced to fit
@@ -62,9 +62,10 @@ class Outputs:
         present = set(os.listdir(self.folder))
         existing = [item for item in self.todo if file_name(item) in present]
         if skip_existing:
-            done = {item.index for item in existing if whole(self.path(item))}
-            self.skipped = [self._result(item, skipped=True) for item in existing if item.index in done]
-            self.todo = [item for item in self.todo if item.index not in done]
+            done = [item for item in existing if whole(self.path(item))]
+            self.skipped = [self._result(item, **self._recorded(item), skipped=True) for item in done]
+            indices = {item.index for item in done}
+            self.todo = [item for item in self.todo if item.index not in indices]
         elif existing and not overwrite:
             more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
             verb = "is" if len(existing) == 1 else "are"
@@ -84,7 +85,7 @@ class Outputs:
         """
         path = self.path(item)
         try:
-            save_png(image, path, chunks(origin, item, image.size))
+            save_png(image, path, chunks(origin, item, image.size, _finite(details)))
         except OSError as error:
             raise Failure(
                 f"{path}: cannot be written: {error.strerror or error}; when that is mended, go on with --skip-existing"
@@ -97,6 +98,15 @@ class Outputs:
         result = self._result(item, error=words)
         del result["path"]
         return result
+
+    def _recorded(self, item: Item) -> dict[str, Any]:
+        """What the file of an item says of itself: which of the candidates it is, and its score."""
+        try:
+            record = read(self.path(item)).get("dalle", {})
+        except MetadataError:
+            return {}
+        details = record.get("result")
+        return {"draw": record.get("draw", item.draw), **(details if isinstance(details, dict) else {})}
 
     def _result(self, item: Item, **details: Any) -> dict[str, Any]:
         own = {

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from .. import checkpoint, images
-from ..exits import Failure
+from ..exits import BAD_INPUT, USAGE, Failure
 from ..trackers import Progress
 from . import device
 from .metadata import Origin, digest
@@ -41,7 +41,7 @@ def reconstruct(
     trained = int(checkpoint.metadata(path)["recipe"].get("data", {}).get("size", 256))
     size = size or trained
     if size % dvae.factor:
-        raise Failure(f"--size {size}: not a multiple of {dvae.factor}, the side of the dVAE's places")
+        raise Failure(f"--size {size}: not a multiple of {dvae.factor}, the side of the dVAE's places", USAGE)
     origin = Origin("reconstruct", model, {"size": size}, {"dvae": digest(path)})
     progress = Progress("reconstruct", len(outputs.todo), quiet=quiet)
     used: set[int] = set()
@@ -50,8 +50,11 @@ def reconstruct(
     for start in range(0, len(outputs.todo), BATCH):
         items, batch = [], []
         for item in outputs.todo[start : start + BATCH]:
+            if item.request.failed:
+                results.report(outputs.failed(item, item.request.fields["error"]))
+                continue
             try:
-                image = images.decode(item.request.fields["image"])
+                image = images.resize(images.decode(item.request.fields["image"]), size)
                 batch.append(images.to_tensor(images.center_crop(image, size)))
                 items.append(item)
             except images.BadPicture as error:
@@ -89,7 +92,7 @@ def expand(words: Sequence[str]) -> list[str]:
         if Path(word).is_dir():
             inside = sorted(str(path) for path in Path(word).rglob("*") if path.suffix.lower() in SUFFIXES)
             if not inside:
-                raise Failure(f"{word}: no pictures in this folder ({', '.join(SUFFIXES)})", 3)
+                raise Failure(f"{word}: no pictures in this folder ({', '.join(SUFFIXES)})", BAD_INPUT)
             found += inside
         else:
             found.append(word)

@@ -54,13 +54,14 @@ def sample(job: Job, results: Any = None) -> int:
     Raises Failure, RecipeError, PromptError, CheckpointError.
     """
     began = time.monotonic()
-    origin, requests = _requests(job)
+    origin, asked = _requests(job)
+    requests = [one for one in asked if not one.failed]
+    job, earlier = _continued(job, dict(origin.options) if origin else {})
     name = job.recipe or (origin.recipe if origin else "dalle1")
     system_recipe = load_system(name)
     parts = dict(system_recipe.get("parts") or {})
     part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
     given = {key: value for key, value in (job.options or {}).items() if value is not None}
-    earlier = origin.options if origin else {}
     kind = part.sampling  # type: ignore[attr-defined]
     options = kind(**bind(kind, {**(system_recipe.get("sample") or {}), **earlier, **given}, "sample"))
     clip = parts.pop("clip", None)
@@ -72,10 +73,12 @@ def sample(job: Job, results: Any = None) -> int:
     kept = min(job.top, candidates) if job.rerank else candidates
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
-    if job.sheet:
-        check_sheet(job.sheet, job.overwrite or job.skip_existing)
     if job.dry_run:
         return _describe(name, system_recipe, options, len(requests), candidates, kept)
+    if job.image:
+        _check_picture(job.image)
+    if job.sheet:
+        check_sheet(job.sheet, job.overwrite or job.skip_existing)
     outputs = Outputs(job.out, files, job.overwrite, job.skip_existing)
     results = results or Results(job.as_json)
     todo = {item.index // kept for item in outputs.todo}
@@ -87,7 +90,8 @@ def sample(job: Job, results: Any = None) -> int:
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
     scorer = Scorer(place, clip) if todo and job.rerank else None
     models = {**(system.files if system else {}), **({"clip": scorer.file} if scorer else {})}
-    made_by = Origin("sample", name, asdict(options), {key: digest(path) for key, path in models.items()})
+    settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
+    made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
     first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
     batch = job.batch_size or AUTO_BATCH
     together = max(1, batch // candidates)
@@ -112,6 +116,9 @@ def sample(job: Job, results: Any = None) -> int:
         for index in range(group[0] * kept, (group[-1] + 1) * kept):
             results.report(skipped.get(index) or chosen[index])
     progress.close()
+    for one in asked:
+        if one.failed:
+            results.report(one.line)
     if todo:
         progress.note(
             f"{len(todo) * candidates} drawn, {len(outputs.todo)} kept in {job.out}, {time.monotonic() - began:.1f} s"
@@ -154,6 +161,22 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
             'what to draw? Give a prompt ("an avocado chair"), --prompts FILE, or - for standard input', USAGE
         )
     return None, requests
+
+
+def _continued(job: Job, earlier: dict[str, Any]) -> tuple[Job, dict[str, Any]]:
+    """A job with the picture that the one of --like went on from, and the rest of that one's options."""
+    image, rows = earlier.get("image"), earlier.get("keep_rows")
+    if not isinstance(image, str) or type(rows) is not int:
+        return job, earlier
+    rest = {key: value for key, value in earlier.items() if key not in ("image", "keep_rows")}
+    return (job if job.image else replace(job, image=image, keep_rows=rows)), rest
+
+
+def _check_picture(path: str) -> None:
+    try:
+        images.decode(path)
+    except images.BadPicture as error:
+        raise images.BadPicture(f"--image {path}: {error}") from None
 
 
 def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> list[tuple[int, float | None]]:

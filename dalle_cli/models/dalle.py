@@ -23,6 +23,10 @@ from ..nn import masks
 from ..nn.attention import attend, attend_bands
 from . import models
 
+# Products of so few numbers are left to other kernels by oneDNN on a CPU, which round bfloat16 otherwise. To draw the
+# same picture whatever is drawn beside it, they are done here in float32.
+FEW = 4096
+
 
 @dataclass
 class Cache:
@@ -71,10 +75,16 @@ class Block(nn.Module):
         q = q[..., 0, :].transpose(1, 2) / math.sqrt(q.shape[-1])  # (G, H, C, D)
         seen = image.index_select(4, visible).transpose(2, 3)  # (2, G, H, C, n, D)
         to_text = q @ text[0].mT  # (G, H, C, T + 1): a matrix product, since all candidates share the text
-        to_image = (seen[0] @ q[..., None])[..., 0]  # (G, H, C, n)
-        weights = torch.cat([to_text, to_image], dim=-1).float().softmax(dim=-1).to(q.dtype)
+        few = len(visible) * x.shape[-1] <= FEW
+        # (G, H, C, n)
+        to_image = (seen[0].float() * q[..., None, :].float()).sum(-1) if few else (seen[0] @ q[..., None])[..., 0]
+        weights = torch.cat([to_text.float(), to_image.float()], dim=-1).softmax(dim=-1).to(q.dtype)
         from_text, from_image = weights.split([text.shape[-2], len(visible)], dim=-1)
-        out = from_text @ text[1] + (from_image[..., None, :] @ seen[1])[..., 0, :]  # (G, H, C, D)
+        if few:
+            drawn = (from_image[..., None].float() * seen[1].float()).sum(-2).to(x.dtype)
+        else:
+            drawn = (from_image[..., None, :] @ seen[1])[..., 0, :]
+        out = from_text @ text[1] + drawn  # (G, H, C, D)
         return self._rest(x, out.transpose(1, 2).flatten(2))
 
     def _rest(self, x: Tensor, seen: Tensor) -> Tensor:
@@ -173,8 +183,7 @@ class DALLE(nn.Module):
         for block in self.blocks:
             x, keys, values = block(x, partial(attend, causal=True))
             kept.append(torch.stack([keys, values]))
-        # of the last two places, as a single row would be multiplied by other kernels, with other rounding, than many
-        first = self.code_head(self.norm(x[:, -2:]))[:, -1:].expand(-1, candidates, -1)
+        first = self.code_head(self.norm(x[:, -1]))[:, None].expand(-1, candidates, -1)
         _, groups, heads, _, size = kept[0].shape
         shape = (len(kept), 2, groups, candidates, heads, self.grid**2, size)
         return first, Cache(kept, torch.empty(shape, dtype=kept[0].dtype, device=x.device))

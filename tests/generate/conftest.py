@@ -1,4 +1,4 @@
-"""A DALL-E 1 of untrained networks, small enough to draw in milliseconds; its pictures are noise, but always the same."""
+"""A DALL-E 1 of untrained networks, small enough to draw in milliseconds. Its pictures are noise, always the same."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,11 @@ def recipes(dvae: Path) -> dict[str, dict[str, Any]]:
     text = {"type": "clip-text", "vocab": 522, "context": 12, "width": 16, "depth": 1, "heads": 2}
     codec = {"type": "dvae", "vocab": CODES, "hidden": 8, "init": 8, "groups": 3, "blocks": 1}
     return {
-        "dvae": {"model": codec, "task": {"type": "dvae"}, "data": {"type": "scenes", "glyphs": "shapes", "size": SIZE}},
+        "dvae": {
+            "model": codec,
+            "task": {"type": "dvae"},
+            "data": {"type": "scenes", "glyphs": "shapes", "size": SIZE},
+        },
         "clip": {
             "model": {"type": "clip", "embed_dim": 8, "image": image, "text": text},
             "task": {"type": "clip"},

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import checkpoint, images
+from dalle_cli.generate import rank
+from dalle_cli.generate.rank import Scorer
+from tests.generate.conftest import CLIP_SIZE, CPU, noise
+
+PROMPTS = ["a red circle", "a blue square", "a red circle"]
+
+
+@pytest.fixture
+def scorer(tiny):
+    return Scorer(CPU, tiny.clip)
+
+
+def pictures(count, size=CLIP_SIZE):
+    return torch.stack([images.to_tensor(noise(i, size, size)) for i in range(count)])
+
+
+def test_scores_are_the_cosines_of_clips_own_features(scorer, tiny):
+    task = checkpoint.load(tiny.clip)
+    ids, _ = task.tokenizer.pack(PROMPTS, task.model.text.context)
+    with torch.no_grad():
+        seen, read, _ = task.model(pictures(5), torch.from_numpy(ids))
+    scores = scorer.pictures(pictures(5)) @ scorer.texts(PROMPTS).T
+    torch.testing.assert_close(scores, seen @ read.T)
+    assert torch.equal(scores[:, 0], scores[:, 2])
+    assert scores[:, :2].std(dim=0).min() > 0.01  # tells pictures apart,
+    assert (scores[:, 0] - scores[:, 1]).abs().max() > 0.01  # and prompts
+
+
+def test_each_prompt_is_read_once(scorer, monkeypatch):
+    read = []
+    embed = scorer.task.embed_texts
+    monkeypatch.setattr(scorer.task, "embed_texts", lambda texts: read.extend(texts) or embed(texts))
+    first = scorer.texts(PROMPTS)
+    again = scorer.texts(["zebra", *PROMPTS])
+    assert read == ["a red circle", "a blue square", "zebra"]
+    assert torch.equal(first, again[1:])
+
+
+def test_large_batches_are_scored_in_parts(scorer, monkeypatch):
+    together = scorer.pictures(pictures(5))
+    counts = []
+    monkeypatch.setattr(rank, "BATCH", 2)
+    torch.testing.assert_close(scorer.pictures(pictures(5), counts.append), together)
+    assert counts == [2, 2, 1]
+
+
+def test_pictures_of_another_size_are_resized(scorer):
+    batch = pictures(2, 16)
+    large = batch.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)  # 128 px of squares
+    near = scorer.pictures(large) @ scorer.pictures(batch).T
+    assert near.diagonal().min() > 0.9
+    assert near.diagonal().min() > near.fliplr().diagonal().max()
+
+
+def test_a_file_is_resized_to_the_tower_and_its_middle_taken(scorer, tmp_path):
+    picture = Image.new("RGB", (10 * CLIP_SIZE, 5 * CLIP_SIZE), "white")
+    picture.paste("red", (5 * CLIP_SIZE // 2, 0, 15 * CLIP_SIZE // 2, 5 * CLIP_SIZE // 2))  # above, in the middle
+    picture.save(tmp_path / "wide.png")
+    read = scorer.read(str(tmp_path / "wide.png"))
+    assert read.shape == (3, CLIP_SIZE, CLIP_SIZE)
+    half = CLIP_SIZE // 2
+    red = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
+    assert (read[:, : half - 3, 3:-3] - red).abs().max() < 0.05
+    assert read[:, half + 3 :].min() > 0.95
+
+
+def test_another_kind_of_checkpoint_scores_nothing(tiny):
+    with pytest.raises(checkpoint.CheckpointError, match="holds a 'dvae', where a 'clip' is needed"):
+        Scorer(CPU, tiny.dvae)

@@ -1,0 +1,114 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import checkpoint, images
+from dalle_cli.exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.generate import reconstruct as module
+from dalle_cli.generate.metadata import read
+from dalle_cli.generate.reconstruct import expand
+from tests.generate.conftest import SIZE, noise
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures, one of them twice as large, below a folder."""
+    inside = tmp_path / "in" / "deeper"
+    inside.mkdir(parents=True)
+    noise(0).save(tmp_path / "in" / "b.png")
+    noise(1).resize((3 * SIZE, 2 * SIZE), Image.Resampling.NEAREST).save(tmp_path / "in" / "a.PNG")
+    noise(2).save(inside / "c.webp", lossless=True)
+    (inside / "notes.txt").write_text("no picture")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def reconstruct(tiny, tmp_path, capsys):
+    """Run it; the exit code and the results."""
+
+    def run(*pictures, model=tiny.dvae, size=None, out=tmp_path / "out", sheet=None, overwrite=False, skip=False):
+        words = [str(picture) for picture in pictures]
+        code = module.reconstruct(words, model, size, str(out), sheet, overwrite, skip, False, True, "float32")
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def test_folders_are_searched_and_other_words_left_alone(folder, tmp_path):
+    found = [str(folder / name) for name in ("a.PNG", "b.png", "deeper/c.webp")]
+    assert expand(["-", str(folder), "x.png"]) == ["-", *found, "x.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Failure, match=r"empty: no pictures in this folder \(\.png") as failure:
+        expand([str(tmp_path / "empty")])
+    assert failure.value.code == BAD_INPUT
+
+
+def test_figures_are_those_of_a_plain_computation(reconstruct, folder, tiny):
+    code, results = reconstruct(folder)
+    assert code == DONE
+    assert [result["image"] for result in results] == expand([str(folder)])
+    dvae = checkpoint.load(tiny.dvae).model
+    for result in results:
+        picture = Image.open(result["image"]).convert("RGB")
+        picture = images.center_crop(images.resize(picture, SIZE), SIZE)
+        with torch.no_grad():
+            codes = dvae.encode(images.to_tensor(picture)[None])
+            redrawn = (dvae.decode(codes)[0].numpy() + 1) / 2
+        error = np.mean((np.asarray(picture).transpose(2, 0, 1) / 255 - redrawn) ** 2)
+        assert result["psnr"] == pytest.approx(-10 * math.log10(error), abs=0.006)
+        assert result["codes"] == codes.unique().numel() > 1
+        pair = np.asarray(Image.open(result["path"])).astype(int)
+        assert pair.shape == (2 * SIZE, SIZE, 3)
+        assert (pair[:SIZE] == np.asarray(picture)).all()  # original above,
+        assert np.abs(pair[SIZE:] - 255 * redrawn.transpose(1, 2, 0)).max() < 0.51  # reconstruction below
+        found = read(result["path"])["dalle"]
+        assert (found["command"], found["options"]) == ("reconstruct", {"size": SIZE})
+        assert found["result"] == {"psnr": result["psnr"], "codes": result["codes"]}
+    assert len({result["psnr"] for result in results}) == 3
+
+
+def test_the_size_is_the_trained_one_or_what_is_asked_for(reconstruct, folder, tmp_path):
+    _, results = reconstruct(folder / "b.png", size=24)
+    assert Image.open(results[0]["path"]).size == (24, 48)
+    with pytest.raises(Failure, match="--size 30: not a multiple of 4") as failure:
+        reconstruct(folder, size=30, out=tmp_path / "other")
+    assert failure.value.code == USAGE
+
+
+def test_many_pictures_are_the_same_in_parts(reconstruct, folder, tmp_path, monkeypatch):
+    _, together = reconstruct(folder)
+    monkeypatch.setattr(module, "BATCH", 2)
+    _, parts = reconstruct(folder, out=tmp_path / "other")
+    for one, other in zip(together, parts, strict=True):
+        assert (one["psnr"], one["codes"]) == (other["psnr"], other["codes"])
+        difference = np.asarray(Image.open(one["path"])).astype(int) - np.asarray(Image.open(other["path"]))
+        assert np.abs(difference).max() <= 1
+
+
+def test_what_is_no_picture_is_an_item_that_failed(reconstruct, folder):
+    (folder / "d.jpg").write_text("no picture")
+    code, results = reconstruct(folder, folder / "b.png", '{"prompt": "a cat", "error": "earlier"}')
+    assert code == PARTIAL
+    errors = {result["index"]: result.get("error") for result in results}
+    assert errors == {0: None, 1: None, 2: "not a picture", 3: None, 4: None, 5: "earlier"}
+    assert all(("path" in result) == ("psnr" in result) == (not result.get("error")) for result in results)
+
+
+def test_what_is_there_is_kept_before_any_model_is_loaded(reconstruct, folder, tmp_path):
+    _, results = reconstruct(folder / "b.png", folder / "a.PNG", sheet=str(tmp_path / "pairs.png"))
+    assert Image.open(tmp_path / "pairs.png").height > 2 * SIZE
+    with pytest.raises(Failure) as failure:
+        reconstruct(folder / "b.png", model="none")
+    assert failure.value.code == WOULD_OVERWRITE
+    (tmp_path / "out" / "000001-0-a.png").unlink()
+    code, again = reconstruct(folder / "b.png", folder / "a.PNG", skip=True)
+    assert (code, again) == (DONE, [{**results[0], "skipped": True}, results[1]])
+
+
+def test_another_kind_of_checkpoint_codes_nothing(reconstruct, folder, tiny):
+    with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' is needed"):
+        reconstruct(folder, model=tiny.clip)

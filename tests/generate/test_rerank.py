@@ -1,0 +1,109 @@
+import json
+
+import pytest
+import torch
+
+from dalle_cli.checkpoint import CheckpointError
+from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.generate import rerank as module
+from dalle_cli.generate.rank import Scorer
+from tests.generate.conftest import CPU, noise
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / "in" / f"{i}.png" for i in range(5)]
+    paths[0].parent.mkdir()
+    for i, path in enumerate(paths):
+        noise(i, 40 + i, 50).save(path)
+    return [str(path) for path in paths]
+
+
+@pytest.fixture
+def rerank(tiny, capsys):
+    """Run it; the exit code and the results."""
+
+    def run(*words, prompt=(), prompts=None, model=tiny.clip, top=None, sheet=None, overwrite=False, batch=None):
+        code = module.rerank(words, prompt, prompts, model, top, sheet, overwrite, False, True, batch, "float32")
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def plain(tiny, paths, prompt):
+    """Scores by path, the best first."""
+    scorer = Scorer(CPU, tiny.clip)
+    scores = {path: (scorer.pictures(scorer.read(path)[None]) @ scorer.texts([prompt]).T).item() for path in paths}
+    return dict(sorted(scores.items(), key=lambda pair: -pair[1]))
+
+
+def test_the_best_come_first_with_their_scores(rerank, tiny, pictures, tmp_path):
+    expected = plain(tiny, pictures, "a red circle")
+    assert list(expected) != pictures
+    code, results = rerank(str(tmp_path / "in"), prompt=["a red circle"])
+    assert code == DONE
+    assert [result["path"] for result in results] == list(expected)
+    assert [result["score"] for result in results] == pytest.approx(list(expected.values()), abs=2e-5)
+    assert rerank(*pictures, prompt=["a red circle"], top=2)[1] == results[:2]
+    assert rerank(*pictures, prompt=["a red circle"], batch=2)[1] == results
+
+
+def test_each_prompt_has_its_best(rerank, tiny, pictures, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a blue square\n")
+    _, results = rerank(*pictures, prompt=["a red circle"], prompts=str(tmp_path / "prompts.txt"), top=2)
+    best = [(prompt, path) for prompt in ("a red circle", "a blue square") for path in plain(tiny, pictures, prompt)]
+    assert [(result["prompt"], result["path"]) for result in results] == best[:2] + best[5:7]
+
+
+def test_lines_bring_their_own_prompts_and_keep_their_fields(rerank, tiny, pictures):
+    lines = [
+        {"prompt": prompt, "path": path, "score": 9, "mood": ["glad", i], "seed": i, "draw": 2}
+        for i, (path, prompt) in enumerate(zip(pictures, ["a red circle", "a blue square"] * 2))
+    ]
+    _, results = rerank(*map(json.dumps, lines), top=1)
+    expected = {
+        prompt: plain(tiny, pictures[i:4:2], prompt) for i, prompt in enumerate(["a red circle", "a blue square"])
+    }
+    assert len(results) == 2
+    for result, (prompt, scores) in zip(results, expected.items()):
+        path = next(iter(scores))
+        assert result == {**lines[pictures.index(path)], "score": pytest.approx(scores[path], abs=2e-5)}
+        assert result["prompt"] == prompt
+    _, results = rerank(*map(json.dumps, lines), prompt=["zebra"])  # what is asked for here goes before
+    assert {result["prompt"] for result in results} == {"zebra"}
+    assert len(results) == 4
+
+
+def test_what_cannot_be_scored_is_reported_last(rerank, pictures, tmp_path):
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    failed = {"prompt": "a cat", "seed": 3, "error": "could not be drawn"}
+    bad = {"path": str(tmp_path / "in" / "bad.png"), "mood": 1}
+    code, results = rerank(json.dumps(failed), json.dumps(bad), *pictures[:2], prompt=["a red circle"], top=1)
+    assert code == PARTIAL
+    assert results[0]["path"] in pictures[:2]
+    assert results[1:] == [failed, {**bad, "error": "not a picture"}]
+
+
+def test_nothing_to_score_against_is_said_before_a_model_is_loaded(rerank, pictures):
+    with pytest.raises(Failure, match="score against what") as failure:
+        rerank(*pictures, model="none")
+    assert failure.value.code == USAGE
+    with pytest.raises(CheckpointError, match="no checkpoint 'none'"):
+        rerank(*pictures, prompt=["a cat"], model="none")
+
+
+def test_the_sheet_is_of_what_is_kept(rerank, pictures, tmp_path):
+    sheet = tmp_path / "sheets" / "best.png"
+    rerank(*pictures, prompt=["a red circle"], top=1, sheet=str(sheet))
+    one = sheet.stat().st_size
+    with pytest.raises(Failure, match="is there already") as failure:
+        rerank(*pictures, prompt=["a red circle"], sheet=str(sheet), model="none")
+    assert failure.value.code == WOULD_OVERWRITE
+    rerank(*pictures, prompt=["a red circle"], sheet=str(sheet), overwrite=True)
+    assert sheet.stat().st_size > 3 * one
+
+
+def test_equal_scores_stay_in_order(rerank, pictures, monkeypatch):
+    monkeypatch.setattr(Scorer, "pictures", lambda self, batch, watch: torch.ones(len(batch), 8))
+    _, results = rerank(*pictures[::-1], prompt=["a red circle"], batch=2)
+    assert [result["path"] for result in results] == pictures[::-1]

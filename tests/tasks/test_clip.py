@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dalle_cli.models import models
+from dalle_cli.tasks.clip import CLIPTask
+from dalle_cli.text.learn import learn
+
+CAPTIONS = ["a red circle", "a blue square on a green background", "a star"]
+
+
+def task(vocab=522, **options):
+    torch.manual_seed(0)
+    image = {"type": "vit", "size": 16, "patch": 8, "width": 16, "depth": 1, "heads": 2}
+    text = {"type": "clip-text", "vocab": vocab, "context": 12, "width": 16, "depth": 1, "heads": 2}
+    model = models.build({"type": "clip", "embed_dim": 8, "image": image, "text": text})
+    return CLIPTask(model, learn(CAPTIONS * 2, 522, "clip"), **options)
+
+
+def batch(one):
+    pictures = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return one.collate(
+        [{"image": picture, "text": text, "seed": 0, "key": text} for picture, text in zip(pictures, CAPTIONS)]
+    )
+
+
+def test_the_loss_is_the_mean_of_both_directions():
+    one = task()
+    given = batch(one)
+    loss, logs = one(given, 0)
+    scores = one.model.logit_scale.exp() * one.embed_images(given["image"]) @ one.embed_texts(CAPTIONS).T
+    truth = torch.arange(3)
+    expected = (F.cross_entropy(scores, truth) + F.cross_entropy(scores.T, truth)) / 2
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    assert logs["accuracy"] == (scores.argmax(1) == truth).float().mean()
+    assert logs["scale"].item() == pytest.approx(1 / 0.07, rel=1e-4)
+
+
+def test_features_are_unit_vectors_and_do_not_depend_on_their_neighbours():
+    one = task().eval()
+    features = one.embed_texts(CAPTIONS)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(one.embed_texts(CAPTIONS[:1]), features[:1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_is_as_wide_as_its_longest_caption():
+    one = task()
+    assert batch(one)["ids"].shape[1] == 12  # the context, to which longer ones are cut
+    short = one.collate(
+        [{"image": torch.zeros(3, 16, 16), "text": text, "seed": 0, "key": ""} for text in ("a", "star")]
+    )
+    assert short["ids"].shape[1] == max(len(one.tokenizer.encode(text)) for text in ("a", "star")) + 2 < 12
+
+
+def test_the_scale_stays_below_its_ceiling_and_can_come_down_again():
+    one = task(max_scale=50.0)
+    with torch.no_grad():
+        one.model.logit_scale.fill_(9.0)
+    one.after_step()
+    assert one.model.logit_scale.item() == pytest.approx(math.log(50))
+    one(batch(one), 0)[0].backward()
+    assert one.model.logit_scale.grad.abs() > 0
+
+
+def test_a_vocabulary_that_is_too_large_is_refused():
+    with pytest.raises(ValueError, match=r"model\.text\.vocab: 521 is less than the tokenizer's 522"):
+        task(vocab=521)

@@ -1,0 +1,81 @@
+"""The shipped weights: they reach the figures that the README gives, on fewer pictures than `dalle evaluate` takes."""
+
+import json
+import time
+
+import pytest
+
+from dalle_cli import checkpoint, images
+from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
+from dalle_cli.evaluate import codec, retrieval, suite
+from dalle_cli.evaluate.judge import Judge
+from dalle_cli.generate.sample import Job, sample
+
+
+@pytest.fixture
+def emoji():
+    try:
+        return glyph_set("everyday")
+    except MissingFont as error:
+        pytest.skip(str(error))
+
+
+class Collected:
+    """Takes the results of a command in place of standard output."""
+
+    def __init__(self):
+        self.reported = []
+
+    def report(self, result):
+        self.reported.append(result)
+
+    def finish(self):
+        return 0
+
+
+def test_together_they_are_small():
+    sizes = [checkpoint.resolve(f"starter/{name}").stat().st_size for name in ("dvae", "clip", "dalle")]
+    assert sum(sizes) < 40e6
+
+
+def test_the_transformer_s_codes_are_the_dvae_s():
+    recipe = checkpoint.metadata(checkpoint.resolve("starter/dalle"))["recipe"]
+    assert recipe["frozen"] == {"dvae": "starter/dvae"}
+
+
+def test_the_dvae_keeps_unseen_scenes(emoji):
+    found = codec.evaluate("starter/dvae", 200, "everyday")
+    assert found.psnr >= 24
+    assert found.used > 0.8
+
+
+def test_clip_finds_the_caption_of_unseen_scenes(emoji):
+    found = retrieval.evaluate("starter/clip", 300, "everyday", 100)
+    assert found.caption_first > 0.9
+
+
+def test_an_avocado_chair_is_drawn_in_seconds(tmp_path):
+    began = time.monotonic()
+    results = Collected()
+    job = Job(
+        ["avocado chair"], rerank=128, top=4, out=str(tmp_path / "out"), sheet=str(tmp_path / "s.png"), quiet=True
+    )
+    assert sample(job, results) == 0
+    assert time.monotonic() - began < 60
+    assert [result["score"] for result in results.reported] == sorted(
+        (result["score"] for result in results.reported), reverse=True
+    )
+    assert images.decode(tmp_path / "s.png").size[0] > 4 * 64
+    assert json.dumps(results.reported)
+
+
+def test_held_out_captions_are_drawn(emoji, tmp_path):
+    """A tenth of `dalle evaluate scenes`, with fewer candidates and room for chance."""
+    items = [item for item in suite.suite(emoji, 50) if item.category in ("single", "background")]
+    results = Collected()
+    sample(Job([item.caption for item in items], rerank=16, out=str(tmp_path), quiet=True), results)
+    report = suite.score(Judge(emoji), items, [images.decode(result["path"]) for result in results.reported])
+    assert {name: share.true / share.count >= 0.7 for name, share in report.figures().items()} == {
+        "single": True,
+        "background": True,
+    }

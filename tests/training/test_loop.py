@@ -1,0 +1,168 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from dalle_cli import checkpoint, images
+from dalle_cli.exits import Failure
+from dalle_cli.registry import RecipeError
+from dalle_cli.tasks.dvae import DVAETask
+from dalle_cli.training import optim, state
+from dalle_cli.training.loop import fit
+
+
+def weights(run):
+    return checkpoint.read_tensors(run / checkpoint.FILE)
+
+
+def log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def at_step(monkeypatch, step, act):
+    """Do something in the middle of a step: where its learning rate is asked for."""
+    whole = optim.lr_at
+
+    def asked(options, now, steps):
+        if now == step:
+            act()
+        return whole(options, now, steps)
+
+    monkeypatch.setattr(optim, "lr_at", asked)
+
+
+class Killed(BaseException):
+    """Ends a run where it stands, as kill -9 does: nothing catches it."""
+
+
+def kill():
+    raise Killed
+
+
+@pytest.fixture
+def undisturbed(tmp_path, recipe):
+    run = tmp_path / "undisturbed"
+    assert fit(recipe(), run, quiet=True) == 0
+    return weights(run)
+
+
+def test_a_run_leaves_a_model_a_log_and_pictures(tmp_path, recipe):
+    run = tmp_path / "run"
+    assert fit(recipe(), run, quiet=True) == 0
+    about = checkpoint.metadata(run / checkpoint.FILE)
+    assert (about["step"], about["samples"], about["recipe"]) == (8, 64, recipe())
+    lines = log(run)
+    assert [line.get("event") for line in lines] == ["start", None, None, "validation", None, None, "validation", "end"]
+    steps = [line for line in lines if "event" not in line]
+    assert [line["step"] for line in steps] == [2, 4, 6, 8]
+    assert steps[-1]["samples"] == 64
+    assert {"loss", "likelihood", "psnr", "lr", "samples_per_s", "wait", "memory_gib"} <= steps[0].keys()
+    assert images.decode(run / "samples" / "step-000000008.png").size[1] >= 32  # original above reconstruction
+    assert [path.name for path in state.saved(run)] == ["step-000000008.safetensors", "step-000000006.safetensors"]
+    assert checkpoint.load(str(run), "dvae").model.vocab == 8
+
+
+@pytest.mark.parametrize("step", [2, 5, 7])
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path, recipe, undisturbed, monkeypatch, step):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, step, kill)
+        with pytest.raises(Killed):
+            fit(recipe(), run, quiet=True)
+    assert fit(recipe(), run, quiet=True) == 0
+    found = weights(run)
+    assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, recipe, undisturbed, monkeypatch, capsys, number, code):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, lambda: os.kill(os.getpid(), number))
+        assert fit(recipe(), run) == code
+    assert "stopped at step 5 of 8, state saved" in capsys.readouterr().err
+    assert checkpoint.metadata(run / checkpoint.FILE)["step"] == 5
+    assert fit(recipe(), run) == 0
+    assert "from step 5, 40 samples" in capsys.readouterr().err
+    found = weights(run)
+    assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+
+
+def test_time_that_is_up_stops_in_good_order(tmp_path, recipe):
+    assert fit(recipe(), tmp_path / "run", max_time="0s", quiet=True) == 75
+    assert checkpoint.metadata(tmp_path / "run" / checkpoint.FILE)["step"] == 1
+
+
+def test_a_torn_state_is_passed_over(tmp_path, recipe, undisturbed, capsys):
+    run = tmp_path / "run"
+    fit(recipe(train={"keep": 3}), run, quiet=True)
+    newest = state.saved(run)[0]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert fit(recipe(train={"keep": 3}), run) == 0
+    said = capsys.readouterr().err
+    assert f"{newest.name}: cut short or padded" in said
+    assert "from step 6" in said
+    found = weights(run)
+    assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+
+
+def test_another_recipe_is_refused_until_it_is_asked_for(tmp_path, recipe, capsys):
+    run = tmp_path / "run"
+    fit(recipe(), run, quiet=True)
+    longer = recipe(train={"steps": 10}, optim={"lr": 1e-3})
+    with pytest.raises(Failure, match=r"another recipe .*optim\.lr.*0\.002.*0\.001"):
+        fit(longer, run, quiet=True)
+    assert fit(longer, run, resume="changed") == 0
+    assert "changed since the saved state: " in capsys.readouterr().err
+    assert checkpoint.metadata(run / checkpoint.FILE)["step"] == 10
+
+
+def test_what_only_looks_on_changes_no_weights(tmp_path, recipe, undisturbed):
+    quiet = {"log_every": 5, "save_every": "1h", "validate_every": 0, "preview_every": 0}
+    fit(recipe(train=quiet, data={"workers": 1}), tmp_path / "run", quiet=True)
+    found = weights(tmp_path / "run")
+    assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+
+
+def test_accumulated_parts_train_as_one_batch(tmp_path, recipe, undisturbed):
+    """But for the k-means of the start, which sees the same batches, and for the order of sums."""
+    fit(recipe(train={"accumulate": 2}), tmp_path / "run", quiet=True)
+    found = weights(tmp_path / "run")
+    for name, value in undisturbed.items():
+        torch.testing.assert_close(found[name], value, rtol=0.02, atol=2e-3)
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(tmp_path, recipe, monkeypatch, capsys):
+    whole = DVAETask.forward
+
+    def broken(self, batch, step):
+        loss, logs = whole(self, batch, step)
+        return (loss * float("nan") if step >= 4 and self.model.training else loss), logs
+
+    monkeypatch.setattr(DVAETask, "forward", broken)
+    run = tmp_path / "run"
+    with pytest.raises(Failure, match=r"not finite in step 6 with samples scene-\d+.*over train\.patience=2"):
+        fit(recipe(train={"patience": 2}), run)
+    assert "step 4: the loss is not finite; skipped. Samples: scene-" in capsys.readouterr().err
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert [line["step"] for line in log(run) if line.get("event") == "not finite"] == [4, 5, 6]
+
+
+def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit(recipe(), first, quiet=True)
+    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False, "sharpness": None}}
+    fit(recipe(**more), second, quiet=True)
+    before, after = weights(first), weights(second)
+    for name, value in before.items():
+        assert torch.equal(after[name], value) == name.startswith("encoder."), name
+    with pytest.raises(checkpoint.CheckpointError, match=r"train\.init: .* does not fit the model: decoder"):
+        fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "third", quiet=True)
+
+
+def test_a_wrong_recipe_touches_nothing(tmp_path, recipe):
+    with pytest.raises(RecipeError, match=r"train\.steps"):
+        fit(recipe() | {"train": {"steps": 0, "batch_size": 8}}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
