@@ -1,5 +1,6 @@
 """`dalle reconstruct`: what a dVAE keeps of pictures (Ramesh et al. 2021, figure 1)."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def expand(words: Sequence[str]) -> list[str]:
     """Folders replaced by the pictures in them, sorted; other words as they are."""
     found: list[str] = []
     for word in words:
-        if Path(word).is_dir():
+        if os.path.isdir(word):  # a long JSON line is no file name, which Path would raise about
             inside = sorted(str(path) for path in Path(word).rglob("*") if path.suffix.lower() in SUFFIXES)
             if not inside:
                 raise Failure(f"{word}: no pictures in this folder ({', '.join(SUFFIXES)})", BAD_INPUT)

@@ -40,7 +40,8 @@ def reconstruct(tiny, tmp_path, capsys):
 
 def test_folders_are_searched_and_other_words_left_alone(folder, tmp_path):
     found = [str(folder / name) for name in ("a.PNG", "b.png", "deeper/c.webp")]
-    assert expand(["-", str(folder), "x.png"]) == ["-", *found, "x.png"]
+    line = json.dumps({"path": "x.png", "note": "x" * 5000})
+    assert expand(["-", str(folder), "x.png", line]) == ["-", *found, "x.png", line]
     (tmp_path / "empty").mkdir()
     with pytest.raises(Failure, match=r"empty: no pictures in this folder \(\.png") as failure:
         expand([str(tmp_path / "empty")])

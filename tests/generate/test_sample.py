@@ -1,0 +1,244 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import checkpoint, images, recipe
+from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.generate import sample as module
+from dalle_cli.generate import systems
+from dalle_cli.generate.dalle1 import Sampling
+from dalle_cli.generate.metadata import read
+from dalle_cli.generate.prompts import Request, plan
+from dalle_cli.generate.rank import Scorer
+from dalle_cli.generate.sample import Job, load_system
+from dalle_cli.registry import RecipeError
+from tests.generate.conftest import CPU, noise
+
+
+class Results:
+    """Takes the results in place of standard output."""
+
+    def __init__(self):
+        self.reported = []
+
+    def report(self, result):
+        self.reported.append(result)
+
+    def finish(self):
+        return PARTIAL if any("error" in result for result in self.reported) else DONE
+
+
+@pytest.fixture
+def sample(tiny, tmp_path, monkeypatch):
+    """Draw with the tiny system from an empty folder; the results."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, code=DONE, **job):
+        results = Results()
+        job = {"recipe": tiny.recipe, "precision": "float32", "quiet": True, **job}
+        assert module.sample(Job(words, **job), results) == code
+        return results.reported
+
+    return run
+
+
+def drawn(results):
+    return [np.asarray(Image.open(result["path"])) for result in results]
+
+
+def same(some, others):
+    return len(some) == len(others) and all(np.array_equal(one, other) for one, other in zip(some, others))
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Loading anything is an error."""
+
+    def fail(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(checkpoint, "load", fail)
+
+
+def test_prompts_and_candidates_come_in_order(sample):
+    results = sample("a red circle", '{"prompt": "zebra", "seed": 5, "mood": "glad"}', count=2)
+    assert [(r["index"], r["prompt"], r["seed"], r["draw"]) for r in results] == [
+        (0, "a red circle", 0, 0),
+        (1, "a red circle", 0, 1),
+        (2, "zebra", 5, 0),
+        (3, "zebra", 5, 1),
+    ]
+    assert results[3]["path"] == "out/000003-5-zebra.png"
+    assert [r.get("mood") for r in results] == [None, None, "glad", "glad"]
+    assert not any(same([one], [two]) for one in drawn(results[:2]) for two in drawn(results[2:]))
+
+
+def test_pictures_are_those_of_the_system_with_each_ones_own_noise(sample, tiny):
+    results = sample("a red circle", "zebra", seed=3, options={"temperature": 0.7, "top_k": None})
+    system = systems.build({"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle)
+    items = plan([Request("a red circle"), Request("zebra")], seed=3)
+    seeds = [[item.noise] for item in items]
+    expected = system.draw(["a red circle", "zebra"], seeds, Sampling(temperature=0.7), batch=1)
+    assert same(drawn(results), [np.asarray(images.to_pil(picture)) for picture in expected[:, 0]])
+
+
+def test_the_same_at_any_batch_size_and_number_of_prompts_together(sample):
+    prompts = ["a red circle", "a blue square", "zebra"]
+    together = drawn(sample(*prompts, count=3, seed=1, out="a"))
+    assert same(drawn(sample(*prompts, count=3, seed=1, out="b", batch_size=1)), together)
+    assert same(drawn(sample(*prompts, count=3, seed=1, out="c", batch_size=4)), together)
+    assert same(drawn(sample(prompts[0], count=2, seed=1, out="d")), together[:2])
+    assert not same(drawn(sample(prompts[0], count=2, seed=2, out="e"))[:1], together[:1])
+
+
+def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
+    prompts = ["a red circle", "zebra"]
+    candidates = sample(*prompts, count=6, out="all")
+    results = sample(*prompts, rerank=6, top=2, out="best")
+    scorer = Scorer(CPU, tiny.clip)
+    for p, prompt in enumerate(prompts):
+        own = candidates[6 * p : 6 * p + 6]
+        found = scorer.pictures(torch.stack([images.to_tensor(Image.open(result["path"])) for result in own]))
+        scores = (found @ scorer.texts([prompt])[0]).tolist()
+        order = sorted(range(6), key=lambda i: -scores[i])[:2]
+        kept = results[2 * p : 2 * p + 2]
+        assert [result["draw"] for result in kept] == [own[i]["draw"] for i in order]
+        assert [result["score"] for result in kept] == pytest.approx([scores[i] for i in order], abs=0.002)
+        assert same(drawn(kept), drawn([own[i] for i in order]))
+    assert [result["index"] for result in results] == [0, 1, 2, 3]
+    for result in results:
+        found = read(result["path"])["dalle"]
+        assert (found["result"], found["draw"]) == ({"score": result["score"]}, result["draw"])
+        assert set(found["models"]) == {"transformer", "clip"}
+
+
+def test_fewer_candidates_than_are_to_be_kept(sample):
+    assert [r["draw"] for r in sample("a red circle", rerank=1, top=5)] == [0]
+    with pytest.raises(RecipeError, match="--rerank needs a CLIP"):
+        sample("a red circle", rerank=2, recipe=no_clip(), out="x")
+
+
+def no_clip():
+    """A recipe in the folder where the test runs, naming a checkpoint that nothing is to load."""
+    with open("bare.yaml", "w") as file:
+        file.write("system: {type: dalle1}\nparts: {transformer: none}\n")
+    return "bare.yaml"
+
+
+@pytest.mark.parametrize("options", [{}, {"rerank": 3, "top": 2}])
+def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
+    how = {"count": 2, **options}
+    first = sample("a red circle", "zebra", **how)
+    pictures = drawn(first)
+    with open(first[2]["path"], "wb") as file:
+        file.write(b"cut short")
+    prompts = []
+    draw = systems.get("dalle1").draw
+    monkeypatch.setattr(systems.get("dalle1"), "draw", lambda self, *a: prompts.extend(a[0]) or draw(self, *a))
+    again = sample("a red circle", "zebra", skip_existing=True, **how)
+    assert prompts == ["zebra"]
+    assert again == [{**result, "skipped": True} if result["index"] != 2 else result for result in first]
+    assert same(drawn(again), pictures)
+
+
+def test_nothing_is_loaded_where_everything_is_there(sample, no_models):
+    for result in plan([Request("a red circle")], 2):
+        images.save_png(noise(), f"out/{result.index:06d}-0-a-red-circle.png")
+    assert [r["skipped"] for r in sample("a red circle", count=2, skip_existing=True)] == [True, True]
+
+
+@pytest.mark.parametrize("job", [{"out": "out"}, {"out": "new", "sheet": "sheet.png"}])
+def test_overwriting_is_refused_before_any_model_is_loaded(sample, no_models, job):
+    images.save_png(noise(), "out/000001-0-a-red-circle.png")
+    images.save_png(noise(), "sheet.png")
+    with pytest.raises(Failure, match="there already") as failure:
+        sample("a red circle", count=2, **job)
+    assert failure.value.code == WOULD_OVERWRITE
+
+
+def test_a_picture_is_drawn_again_from_what_it_says(sample):
+    options = {"temperature": 0.6, "top_k": 12, "scale": 2.0}
+    first = sample("a red circle", "zebra", count=2, seed=9, options=options)
+    again = sample(like=first[0]["path"], out="again")
+    with open(first[0]["path"], "rb") as one, open(again[0]["path"], "rb") as two:
+        assert one.read() == two.read()
+    for n, result in enumerate(first[1:]):
+        assert same(drawn(sample(like=result["path"], out=f"again-{n}")), drawn([result]))
+    best = sample("zebra", rerank=5, out="best")
+    assert best[0]["draw"] > 0
+    assert same(drawn(sample(like=best[0]["path"], out="again-best")), drawn(best))
+
+
+def test_words_and_options_go_before_what_the_picture_says(sample):
+    first = sample("a red circle", seed=4, options={"temperature": 0.6})
+    other = sample("zebra", like=first[0]["path"], options={"top_k": 3}, out="other")
+    assert (other[0]["prompt"], other[0]["seed"]) == ("zebra", 4)
+    found = read(other[0]["path"])["dalle"]["options"]
+    assert found == {"temperature": 0.6, "top_k": 3, "top_p": None, "scale": 1.0}
+
+
+def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
+    from dalle_cli.generate.metadata import Origin, chunks
+
+    origin = Origin("reconstruct", "x", {}, {})
+    images.save_png(noise(), tmp_path / "x.png", chunks(origin, plan([Request("x")])[0], (16, 16)))
+    with pytest.raises(Failure, match="made by `dalle reconstruct`") as failure:
+        sample(like="x.png")
+    assert failure.value.code == USAGE
+
+
+def test_a_picture_is_continued_and_so_again(sample):
+    noise(3).save("half.png")
+    first = sample("a red circle", image="half.png", keep_rows=2)
+    assert not same(drawn(first), drawn(sample("a red circle", out="free")))
+    assert read(first[0]["path"])["dalle"]["options"]["keep_rows"] == 2
+    assert same(drawn(sample(like=first[0]["path"], out="again")), drawn(first))
+    other = sample(like=first[0]["path"], image="half.png", keep_rows=3, out="other")
+    assert read(other[0]["path"])["dalle"]["options"]["keep_rows"] == 3
+    assert not same(drawn(other), drawn(first))
+
+
+@pytest.mark.parametrize(
+    ("job", "said"), [({"image": "x.png"}, "needs --keep-rows"), ({"keep_rows": 1}, "needs --image")]
+)
+def test_a_picture_and_its_rows_go_together(sample, no_models, job, said):
+    with pytest.raises(Failure, match=said):
+        sample("a red circle", **job)
+
+
+def test_a_picture_to_continue_is_read_before_any_model(sample, no_models):
+    for name, said in (("none.png", "missing file"), ("bad.png", "not a picture")):
+        (open("bad.png", "w")).close()
+        with pytest.raises(images.BadPicture, match=f"--image {name}: {said}"):
+            sample("a red circle", image=name, keep_rows=1)
+
+
+def test_lines_that_failed_before_are_passed_on(sample):
+    failed = '{"prompt": "a cat", "seed": 3, "error": "no good"}'
+    results = sample(failed, "a red circle", code=PARTIAL)
+    assert results[0]["path"] == "out/000000-0-a-red-circle.png"
+    assert results[1:] == [{"prompt": "a cat", "seed": 3, "error": "no good"}]
+    assert sample(failed, code=PARTIAL, out="none") == results[1:]
+
+
+def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys):
+    assert sample("a red circle", "zebra", rerank=8, top=3, dry_run=True, sheet="sheets/s.png") == []
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "2 prompts x 8 candidates, 3 of each kept: 6 files" in told.err
+    assert "temperature 0.9" in told.err  # the recipe's
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
+    assert load_system("dalle1") == recipe.load("dalle1", "systems")
+    assert load_system(tiny.recipe)["sample"] == {"temperature": 0.9}
+    made = load_system(tiny.dalle)
+    assert made == {"system": {"type": "dalle1"}, "parts": {"transformer": tiny.dalle, "clip": "starter/clip"}}
+    with pytest.raises(RecipeError, match="holds a 'clip', which draws nothing by itself"):
+        load_system(tiny.clip)
+    with pytest.raises(RecipeError, match="did you mean 'dalle1'"):
+        load_system("dale1")
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint 'runs/none'"):
+        load_system("runs/none")
