@@ -93,7 +93,7 @@ class DALLETask(Task):
         """
         device = self.model.start.device
         count, places = len(seeds[0]), self.model.grid**2
-        if 0:  # its products with the text may be few; see models/dalle.py
+        if len(texts) == count == 1:  # its products with the text may be few; see models/dalle.py
             return self.draw(texts, [[*seeds[0]] * 2], temperature, top_k, top_p, scale, first, watch)[:, :1]
         chance = uniform(torch.tensor(seeds, device=device).flatten(), places).view(len(texts), count, places)
         guided = scale != 1.0

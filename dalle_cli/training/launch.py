@@ -35,7 +35,7 @@ def launch(processes: int, command: Sequence[str]) -> int:
             children.append(_start(command, environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, words[rank]))
         failed: list[int] = []
         deadline = float("inf")
-        while any(child.poll() is None for child in children):
+        while None in [child.poll() for child in children]:  # all of them: the last may be the one that died
             while received:
                 number = received.pop(0)
                 for child in children:

@@ -4,6 +4,7 @@ import pytest
 
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
 from dalle_cli.evaluate.judge import Judge
+from tests.generate.conftest import tiny  # noqa: F401  (a fixture)
 
 
 @cache

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dalle_cli import checkpoint, images
 from dalle_cli.generate import systems
@@ -47,30 +48,34 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(system, s
         close(system.draw([prompt], [SEEDS[p][::-1]], options, batch=3)[0], drawn[p].flip(0))
 
 
+class Products(TorchDispatchMode):
+    """Collects how many numbers each matrix product multiplies."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.sizes.append(args[-2].numel() * args[-1].shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
 def test_so_it_is_in_bfloat16():
-    """The scores to the last bit, as a code changes too seldom to show it."""
+    """oneDNN leaves products of 4096 numbers or fewer to kernels that round otherwise, once in 30,000 or so."""
     torch.manual_seed(0)
     words = learn(CAPTIONS, 520, "dalle")
-    model = DALLE(vocab=words.vocab_size, context=16, codes=64, grid=6, width=128, depth=3, heads=2)
+    model = DALLE(vocab=words.vocab_size, context=20, codes=64, grid=6, width=192, depth=2, heads=4)
     model.load_state_dict(spread(model, 6.0))
     task = DALLETask(model, DVAE(vocab=64, hidden=4, init=4, groups=1, blocks=1), words)
     model.to(torch.bfloat16)
-    codes = torch.randint(64, (2, 24, 36))
-
-    def scores(prompts, count):
-        with torch.no_grad():
-            first, cache = model.prefill(task._read(PROMPTS[:prompts]), count)
-            return torch.stack(
-                [first, *(model.step(codes[:prompts, :count, place], place, cache) for place in range(35))]
-            )
-
-    expected = scores(2, 24)
-    for prompts, count in ((1, 2), (1, 5), (2, 2), (2, 1)):
-        assert torch.equal(scores(prompts, count), expected[:, :prompts, :count])
-    seeds = [list(range(24)), list(range(50, 74))]
-    drawn = task.draw(PROMPTS[:2], seeds)
-    assert drawn.unique().numel() > 50
-    assert torch.equal(torch.cat([task.draw([PROMPTS[0]], [[seed]]) for seed in range(24)], dim=1), drawn[:1])
+    codes = task.draw(PROMPTS[:2], [SEEDS[0], SEEDS[1]])
+    assert codes.unique().numel() > 30
+    for count in (1, 2):
+        with Products() as products:
+            assert torch.equal(task.draw(PROMPTS[:1], [SEEDS[0][:count]]), codes[:1, :count])
+        assert len(products.sizes) > 400
+        assert min(products.sizes) > 4096
 
 
 def test_prompt_seed_and_options_each_make_a_difference(system):

@@ -1,0 +1,256 @@
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle_cli import checkpoint
+from dalle_cli.generate.metadata import read
+from tests.cli.conftest import one_line
+from tests.generate.conftest import GRID, SIZE, noise
+
+
+@pytest.fixture
+def sample(dalle, tiny):
+    """`dalle sample` with the tiny system."""
+
+    def run(*words, **how):
+        return dalle("sample", "--recipe", tiny.recipe, "--precision", "float32", *words, **how)
+
+    return run
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(checkpoint, "load", fail)
+
+
+def typed(monkeypatch, text):
+    """Standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def drawn(path):
+    return np.asarray(Image.open(path))
+
+
+def test_pictures_are_files_and_lines(sample):
+    ended = sample("a red circle", "zebra", "-n", "2", "--seed", "7", "--out", "new/folder")
+    assert ended.code == 0
+    assert [line["path"] for line in ended.results] == [
+        "new/folder/000000-7-a-red-circle.png",
+        "new/folder/000001-7-a-red-circle.png",
+        "new/folder/000002-7-zebra.png",
+        "new/folder/000003-7-zebra.png",
+    ]
+    for line in ended.results:
+        assert drawn(line["path"]).shape == (SIZE, SIZE, 3)
+        found = read(line["path"])["dalle"]
+        assert (found["prompt"], found["seed"], found["draw"]) == (line["prompt"], 7, line["draw"])
+    assert "4 drawn, 4 kept in new/folder" in ended.err
+    assert sample("zebra", "-q").err == ""
+
+
+def test_a_table_for_people(sample):
+    ended = sample("a red circle", terminal=True)
+    assert ended.out.splitlines()[0].split() == ["index", "seed", "path", "prompt"]
+    assert "out/000000-0-a-red-circle.png  a red circle" in ended.out
+    assert json.loads(sample("zebra", "--json", terminal=True).out)["prompt"] == "zebra"
+
+
+def test_the_batch_size_changes_nothing(sample):
+    one, many = (sample("a red circle", "zebra", "-n", "3", "--out", f"b{n}", "--batch-size", n) for n in (1, 6))
+    for a, b in zip(one.results, many.results, strict=True):
+        assert np.array_equal(drawn(a["path"]), drawn(b["path"]))
+
+
+def test_the_best_of_many_in_order_with_scores_and_a_sheet(sample):
+    ended = sample("a red circle", "zebra", "--rerank", "6", "--top", "3", "--sheet", "sheets/best.png")
+    assert len(ended.results) == 6
+    for lines in (ended.results[:3], ended.results[3:]):
+        scores = [line["score"] for line in lines]
+        assert scores == sorted(scores, reverse=True)
+        assert len(set(scores)) == 3
+        assert [read(line["path"])["dalle"]["result"]["score"] for line in lines] == scores
+    assert Image.open("sheets/best.png").width > 3 * SIZE
+    assert len(os.listdir("out")) == 6
+
+
+def test_nothing_is_replaced_unasked_nor_loaded(sample, no_models, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "000000-0-zebra.png").write_text("mine")
+    ended = sample("zebra")
+    assert (ended.code, one_line(ended.err)) == (73, True)
+    assert "--skip-existing, --overwrite or another --out" in ended.err
+    assert (tmp_path / "out" / "000000-0-zebra.png").read_text() == "mine"
+    assert sample("zebra", "--overwrite", "--skip-existing").code == 2
+
+
+def test_only_what_is_missing_is_drawn_again(sample):
+    first = sample("a red circle", "-n", "3").results
+    os.unlink(first[1]["path"])
+    before = {line["path"]: os.stat(line["path"]).st_mtime_ns for line in (first[0], first[2])}
+    again = sample("a red circle", "-n", "3", "--skip-existing")
+    assert "1 kept in out" in again.err
+    assert again.results == [{**first[0], "skipped": True}, first[1], {**first[2], "skipped": True}]
+    assert before == {path: os.stat(path).st_mtime_ns for path in before}
+    replaced = sample("a red circle", "-n", "3", "--overwrite").results
+    assert replaced == first
+    assert before != {path: os.stat(path).st_mtime_ns for path in before}
+
+
+def test_like_draws_the_same_bytes(sample, dalle):
+    (line, *_) = sample("zebra", "-n", "2", "--seed", "5", "--temperature", "0.5", "--top-k", "9").results
+    again = dalle("sample", "--like", line["path"], "--out", "again", "--precision", "float32").result
+    with open(line["path"], "rb") as one, open(again["path"], "rb") as two:
+        assert one.read() == two.read()
+    noise().save("other.png")
+    ended = dalle("sample", "--like", "other.png")
+    assert (ended.code, one_line(ended.err)) == (3, True)
+
+
+def test_rows_of_a_picture_are_kept(sample, tiny):
+    noise(4).save("half.png")
+    results = sample("zebra", "-n", "2", "--image", "half.png", "--keep-rows", "3").results
+    free = sample("zebra", "-n", "2", "--out", "free").results
+    ended = [drawn(line["path"]).astype(int) for line in results]
+    above = np.abs(ended[0] - ended[1])[: SIZE // 4]  # far enough from the row that differs for the decoder
+    assert above.mean() < 0.1 * np.abs(ended[0] - ended[1])[-SIZE // 4 :].mean()
+    assert not np.array_equal(ended[0], drawn(free[0]["path"]))
+
+
+def test_lines_bring_seeds_and_fields(sample, monkeypatch, tmp_path):
+    typed(monkeypatch, 'zebra\n\n{"prompt": "a red circle", "seed": 9, "id": ["x", 1]}\n')
+    ended = sample("-")
+    assert [(line["prompt"], line["seed"], line.get("id")) for line in ended.results] == [
+        ("zebra", 0, None),
+        ("a red circle", 9, ["x", 1]),
+    ]
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    (line,) = sample("--prompts", "prompts.txt", "--seed", "9", "--out", "again").results
+    assert np.array_equal(drawn(line["path"]), drawn(ended.results[1]["path"]))
+
+
+def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
+    ended = sample("zebra", "-n", "3", "--dry-run", "--out", "new", "--sheet", "sheets/x.png")
+    assert (ended.code, ended.out) == (0, "")
+    assert "1 prompts x 3 candidates, 3 of each kept: 3 files" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), 2, "what to draw? Give a prompt"),
+        (("zebra", "--temperature", "-1"), 2, "temperature -1.0 is not between 0 and 100"),
+        (("zebra", "--top-p", "0"), 2, "top-p 0.0 is not in (0, 1]"),
+        (("zebra", "--top-k", "0"), 2, "top-k 0 is not at least 1"),
+        (("zebra", "--image", "half.png", "--keep-rows", str(GRID)), 2, f"the picture has {GRID} rows of codes"),
+        (("zebra", "--image", "half.png"), 2, "--image needs --keep-rows"),
+        (("zebra", "--image", "none.png", "--keep-rows", "1"), 3, "--image none.png: missing file"),
+        (("zebra", "--precision", "fp8"), 2, "--precision fp8: choose auto"),
+        (("zebra", "--sheet", "x.jpg"), 2, "a sheet is a PNG"),
+        (("zebra", "--recipe", "missing.yaml"), 3, "no checkpoint 'gone'"),
+        (("zebra", "--recipe", "wrong.yaml"), 3, "holds a 'dvae', where a 'dalle' is needed"),
+        (("zebra", "--recipe", "typo.yaml"), 2, "did you mean 'transformer'?"),
+        (("zebra", "--recipe", "dale1"), 2, "did you mean 'dalle1'?"),
+        (("zebra", "--recipe", "runs/none"), 3, "no checkpoint 'runs/none'"),
+        (("zebra", "--rerank", "2", "--recipe", "missing.yaml"), 2, "the recipe names none in parts.clip"),
+        (("--prompts", "none.txt"), 3, "none.txt: No such file"),
+        (('{"prompt": 3}',), 3, "'prompt' must be text, not 3"),
+        (('{"prompt": "x", "seed": -1}',), 3, "'seed' must be a whole number"),
+    ],
+)
+def test_mistakes_get_a_line_and_their_code(sample, tiny, tmp_path, words, code, said):
+    noise().save(tmp_path / "half.png")
+    for name, parts in (
+        ("missing", "transformer: gone"),
+        ("wrong", f"transformer: {tiny.dvae}"),
+        ("typo", f"transfomer: {tiny.dalle}"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(f"system: {{type: dalle1}}\nparts: {{{parts}}}\n")
+    ended = sample(*words)
+    assert (ended.code, ended.out) == (code, ""), ended.err
+    assert one_line(ended.err)
+    assert said in ended.err
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_checkpoint_of_a_transformer_draws(dalle, tiny, tmp_path):
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    shutil.copy(tiny.dalle, tmp_path / "checkpoints" / "mine" / "model.safetensors")
+    assert dalle("sample", "zebra", "--recipe", "mine").result["path"] == "out/000000-0-zebra.png"
+
+
+def test_a_pipe_of_commands_and_one_that_closes(tiny, tmp_path):
+    command = f"{sys.executable} -m dalle_cli"
+    lines = 'a red circle\n{"prompt": "zebra", "id": 7}\n'
+    pipe = f"{command} sample - -n 3 -q --recipe {tiny.recipe} | {command} rerank --top 2 - -q --model {tiny.clip}"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+
+    def run(text):
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        return subprocess.run(["bash", "-c", f"set -o pipefail; {text}"], input=lines, **options)
+
+    ended = run(pipe)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [(line["prompt"], line.get("id")) for line in found] == [("a red circle", None)] * 2 + [("zebra", 7)] * 2
+    assert [line["score"] for line in found[2:]] == sorted((line["score"] for line in found[2:]), reverse=True)
+    assert all((tmp_path / line["path"]).is_file() for line in found)
+    closed = run(f"{command} sample a b c d -n 8 -q --batch-size 1 --recipe {tiny.recipe} --out many | true")
+    assert (closed.returncode, closed.stderr) == (128 + signal.SIGPIPE, "")
+    assert len(os.listdir(tmp_path / "many")) < 32
+
+
+def test_reconstruct_writes_pairs_and_figures(dalle, tiny, tmp_path):
+    for i in range(2):
+        noise(i).save(tmp_path / f"{i}.png")
+    ended = dalle("reconstruct", "0.png", "1.png", "--model", tiny.dvae, "--sheet", "pairs.png")
+    assert ended.code == 0
+    assert [line["image"] for line in ended.results] == ["0.png", "1.png"]
+    for i, line in enumerate(ended.results):
+        pair = drawn(line["path"]).astype(float)
+        assert np.array_equal(pair[:SIZE], drawn(f"{i}.png"))
+        psnr = -10 * np.log10(np.mean(((pair[:SIZE] - pair[SIZE:]) / 255) ** 2))
+        assert line["psnr"] == pytest.approx(psnr, abs=0.05)  # of 8-bit values
+        assert 1 <= line["codes"] <= 16
+    mean = sum(line["psnr"] for line in ended.results) / 2
+    assert f"2 pictures at {SIZE} px: PSNR {mean:.1f}"[:-1] in ended.err
+    assert Image.open("pairs.png").size[1] > 2 * SIZE
+    assert dalle("reconstruct", "0.png", "--model", tiny.dvae).code == 73
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("none.png",), 3, "no file 'none.png'"),
+        (("0.png", "--size", "30"), 2, "not a multiple of 4"),
+        (("0.png", "--model", "gone"), 3, "no checkpoint 'gone'"),
+        (("empty",), 3, "empty: no pictures in this folder"),
+    ],
+)
+def test_reconstruct_says_what_is_wrong(dalle, tiny, tmp_path, words, code, said):
+    noise().save(tmp_path / "0.png")
+    (tmp_path / "empty").mkdir()
+    ended = dalle("reconstruct", "--model", tiny.dvae, *words)
+    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
+    assert said in ended.err
+
+
+def test_a_bad_picture_is_an_item_that_failed(dalle, tiny, tmp_path, monkeypatch):
+    noise().save(tmp_path / "0.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    typed(monkeypatch, 'bad.png\n0.png\n{"error": "earlier", "id": 1}\n')
+    ended = dalle("reconstruct", "-", "--model", tiny.dvae)
+    assert ended.code == 4
+    assert sorted(line.get("error", "") for line in ended.results) == ["", "earlier", "not a picture"]

@@ -1,0 +1,1 @@
+from tests.generate.conftest import tiny  # noqa: F401  (a fixture)

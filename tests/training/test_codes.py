@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from dalle_cli import checkpoint
+from dalle_cli.data import loader
+from dalle_cli.exits import Failure
+from dalle_cli.text.learn import learn
+from dalle_cli.training import codes
+from dalle_cli.training.loop import fit
+from dalle_cli.training.options import check
+
+DATA = {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 60, "validation": 10}
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(codes, "CHUNK", 25)
+    monkeypatch.setattr(codes, "BATCH", 10)
+    dvae = {
+        "model": {"type": "dvae", "vocab": 16, "hidden": 8, "init": 8, "groups": 3, "blocks": 1},
+        "task": {"type": "dvae"},
+    }
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "dvae.safetensors", checkpoint.compose(dvae).model.state_dict(), dvae)
+    learn(["a red circle"] * 3, 516, "dalle").save(tmp_path / "words.json")
+    model = {"type": "dalle", "vocab": 516, "context": 8, "codes": 16, "grid": 4, "width": 16, "depth": 2, "heads": 2}
+    return check(
+        {
+            "model": model,
+            "task": {"type": "dalle"},
+            "tokenizer": {"type": "dalle", "path": str(tmp_path / "words.json")},
+            "frozen": {"dvae": str(tmp_path / "dvae.safetensors")},
+            "data": DATA,
+            "optim": {"type": "adamw", "lr": 1e-3},
+            "train": {"steps": 3, "batch_size": 5, "precision": "float32", "preview": 2},
+        }
+    )
+
+
+def test_a_run_encodes_its_pictures_once(tmp_path, recipe, capsys):
+    run = tmp_path / "run"
+    assert fit(recipe, run) == 0
+    files = sorted((run / "codes").glob("codes-*"))
+    assert [path.name for path in files] == [f"codes-0000{i}.safetensors" for i in range(3)]
+    made = [path.stat().st_mtime_ns for path in files]
+    files[1].unlink()  # as if the run had been killed while it encoded
+    assert fit(recipe | {"train": {**recipe["train"], "steps": 4}}, run, resume="changed") == 0
+    again = [path.stat().st_mtime_ns for path in files]
+    assert [a == b for a, b in zip(again, made)] == [True, False, True]
+
+
+def test_the_codes_are_those_of_the_pictures_with_their_captions(tmp_path, recipe):
+    fit(recipe, tmp_path / "run", quiet=True)
+    dvae = checkpoint.load(recipe["frozen"]["dvae"]).model
+    pictures = loader.build({**DATA, "validation": 0, "captions": True})
+    cached = loader.build({"type": "codes", "path": str(tmp_path / "run" / "codes"), "size": 16})
+    source = cached.sources[0]
+    found = {}
+    for block, count in enumerate(source.blocks):
+        for index in range(count):
+            sample = source.read(block, index)
+            found[sample["key"]] = sample
+    assert len(found) == 60
+    for sample in (pictures.sources[0].read(0, index) for index in range(60)):
+        image = torch.from_numpy(sample["image"].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        assert found[sample["key"]]["text"] == sample["text"]
+        with torch.no_grad():
+            same = dvae.encode(image)[0].numpy() == found[sample["key"]]["codes"]
+        assert same.mean() > 0.9  # but for rounding of pixels
+
+
+def test_codes_of_another_dvae_are_not_taken(tmp_path, recipe):
+    run = tmp_path / "run"
+    fit(recipe, run, quiet=True)
+    other = checkpoint.read_tensors(tmp_path / "dvae.safetensors")
+    other["encoder.blocks.input.b"] += 1
+    recipe_of = checkpoint.metadata(tmp_path / "dvae.safetensors")["recipe"]
+    checkpoint.save(tmp_path / "dvae.safetensors", other, recipe_of)
+    with pytest.raises(Failure, match="holds codes of other data or of another dVAE"):
+        fit(recipe, run, quiet=True, resume="changed")

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from accelerate import Accelerator
+
+from dalle_cli.exits import Failure
+from dalle_cli.trackers import Tracker
+from dalle_cli.training import ranks
+
+
+@pytest.fixture
+def layout():
+    return Accelerator(cpu=True)
+
+
+def test_alone_one_agrees_with_oneself(layout):
+    assert ranks.agree([1, -2.5], layout) == [1, -2.5]
+    assert ranks.collect(["a"], layout) == ["a"]
+
+
+def test_means_are_of_what_was_counted(layout):
+    totals = {"loss": torch.tensor(3.0), "psnr": torch.tensor([2.0])}
+    assert ranks.mean(totals, 2, layout) == {"loss": 1.5, "psnr": 1.0}
+    assert ranks.mean({}, 2, layout) == {}
+
+
+def test_a_smaller_layout_than_asked_for_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(Accelerator, "num_processes", 1)
+    with pytest.raises(Failure, match="2 processes were asked for and 1 started; use --processes"):
+        ranks.accelerator("no", Tracker(), tmp_path, print)
+
+
+def test_a_tracker_that_does_not_start_stops_nothing(tmp_path, monkeypatch):
+    def refuse(names, folder):
+        raise OSError("no network")
+
+    monkeypatch.setattr(ranks, "filter_trackers", refuse)
+    said = []
+    assert ranks.accelerator("no", Tracker(extras=["wandb"]), tmp_path, said.append).trackers == []
+    assert said == ["tracker wandb is left out: no network; pip install 'dalle[wandb]' if it is missing"]

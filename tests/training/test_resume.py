@@ -1,0 +1,59 @@
+import pytest
+
+from dalle_cli import checkpoint
+from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.training import state
+from dalle_cli.training.resume import resumable
+from tests.training.test_state import trained
+
+
+@pytest.fixture
+def run(tmp_path, recipe):
+    state.save(tmp_path, recipe(), 3, 12, *trained(), {}, keep=2)
+    return tmp_path
+
+
+def ignore(line):
+    pass
+
+
+def test_a_fresh_folder_has_nothing_to_go_on_from(tmp_path, recipe):
+    assert resumable(tmp_path / "new", recipe(), "auto", ignore) is None
+    assert resumable(tmp_path / "new", recipe(), "no", ignore) is None
+
+
+def test_the_same_recipe_goes_on_whatever_only_looks_on(run, recipe):
+    watched = recipe(train={"log_every": 7, "save_every": "9m", "keep": 5}, data={"workers": 2})
+    assert resumable(run, watched, "auto", ignore) == state.saved(run)[0]
+
+
+@pytest.mark.parametrize("section", [{"optim": {"lr": 1.0}}, {"train": {"batch_size": 4}}, {"data": {"samples": 100}}])
+def test_another_recipe_is_refused_and_said_when_forced(run, recipe, section):
+    changed = recipe(**section)
+    with pytest.raises(Failure, match="go on with --resume changed") as caught:
+        resumable(run, changed, "auto", ignore)
+    assert caught.value.code == WOULD_OVERWRITE
+    said = []
+    assert resumable(run, changed, "changed", said.append) is not None
+    (name,) = section
+    assert any(line.startswith(f"changed since the saved state: {name}.") for line in said)
+
+
+def test_no_means_a_folder_of_its_own(run, recipe):
+    with pytest.raises(Failure, match="holds a run; choose another --run"):
+        resumable(run, recipe(), "no", ignore)
+    with pytest.raises(Failure, match="--resume perhaps: choose one of auto, no, changed") as caught:
+        resumable(run, recipe(), "perhaps", ignore)
+    assert caught.value.code == USAGE
+
+
+def test_a_folder_with_nothing_whole_is_not_written_over(run, recipe):
+    for path in state.saved(run):
+        path.write_bytes(b"")
+    with pytest.raises(Failure, match="holds no whole state"):
+        resumable(run, recipe(), "auto", ignore)
+    for path in state.saved(run):
+        path.unlink()
+    (run / checkpoint.FILE).write_bytes(b"a model")
+    with pytest.raises(Failure, match="holds a model and no state to go on from"):
+        resumable(run, recipe(), "auto", ignore)

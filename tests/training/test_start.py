@@ -1,0 +1,50 @@
+import pytest
+
+from dalle_cli.exits import USAGE, Failure
+from dalle_cli.recipe import to_yaml
+from dalle_cli.training import start
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch, recipe):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(to_yaml(recipe()))
+    return "mine.yaml"
+
+
+def train(name, *overrides, run=None, processes=1, dry_run=False):
+    return start.train(
+        "dvae", name, overrides, run, resume="auto", processes=processes, max_time=None, dry_run=dry_run, quiet=True
+    )
+
+
+def test_a_dry_run_says_what_it_comes_to_and_writes_nothing(mine, tmp_path, capsys):
+    assert train(mine, "train.steps=5", dry_run=True) == 0
+    shown = capsys.readouterr()
+    assert "steps: 5" in shown.out
+    assert "5 steps of 8 samples = 40 samples" in shown.err
+    assert "M parameters" in shown.err
+    assert "GiB in every process" in shown.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_run_is_called_after_its_recipe_unless_it_has_a_name(mine, tmp_path):
+    assert train(mine, "train.steps=1", "train.preview=0") == 0
+    assert train(mine, "train.steps=1", "train.preview=0", run="other") == 0
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["dvae-mine", "other"]
+
+
+def test_processes_within_a_launch_must_agree_with_it(mine, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(Failure, match="--processes 2 within a launch of other processes") as caught:
+        train(mine, processes=2)
+    assert caught.value.code == USAGE
+
+
+def test_processes_start_the_same_command(mine, monkeypatch):
+    started = []
+    monkeypatch.setattr(start, "launch", lambda count, command: started.append((count, command[1:])) or 75)
+    monkeypatch.setattr("sys.argv", ["dalle", "train-dvae", "--processes", "2"])
+    assert train(mine, processes=2) == 75
+    assert started == [(2, ["-m", "dalle_cli", "train-dvae", "--processes", "2"])]
