@@ -1,5 +1,6 @@
 """`dalle sample`: candidates of each prompt, the best of them kept, written with all that draws them again."""
 
+import inspect
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .. import checkpoint, images, recipe
 from ..exits import USAGE, Failure
-from ..registry import RecipeError, bind
+from ..registry import RecipeError, bind, suggest
 from ..trackers import Progress
 from . import device, systems
 from .metadata import Origin, digest, recall
@@ -61,6 +62,10 @@ def sample(job: Job, results: Any = None) -> int:
     system_recipe = load_system(name)
     parts = dict(system_recipe.get("parts") or {})
     part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
+    takes = {*inspect.signature(part).parameters, "clip"} - {"device"}
+    for key in parts:
+        if key not in takes:
+            raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
     given = {key: value for key, value in (job.options or {}).items() if value is not None}
     kind = part.sampling  # type: ignore[attr-defined]
     options = kind(**bind(kind, {**(system_recipe.get("sample") or {}), **earlier, **given}, "sample"))

@@ -161,7 +161,7 @@ def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
         (("zebra", "--sheet", "x.jpg"), 2, "a sheet is a PNG"),
         (("zebra", "--recipe", "missing.yaml"), 3, "no checkpoint 'gone'"),
         (("zebra", "--recipe", "wrong.yaml"), 3, "holds a 'dvae', where a 'dalle' is needed"),
-        (("zebra", "--recipe", "typo.yaml"), 2, "did you mean 'transformer'?"),
+        (("zebra", "--recipe", "typo.yaml"), 2, "did you mean 'dvae'?"),
         (("zebra", "--recipe", "dale1"), 2, "did you mean 'dalle1'?"),
         (("zebra", "--recipe", "runs/none"), 3, "no checkpoint 'runs/none'"),
         (("zebra", "--rerank", "2", "--recipe", "missing.yaml"), 2, "the recipe names none in parts.clip"),
@@ -175,7 +175,7 @@ def test_mistakes_get_a_line_and_their_code(sample, tiny, tmp_path, words, code,
     for name, parts in (
         ("missing", "transformer: gone"),
         ("wrong", f"transformer: {tiny.dvae}"),
-        ("typo", f"transfomer: {tiny.dalle}"),
+        ("typo", f"transformer: {tiny.dalle}, dvea: {tiny.dvae}"),
     ):
         (tmp_path / f"{name}.yaml").write_text(f"system: {{type: dalle1}}\nparts: {{{parts}}}\n")
     ended = sample(*words)

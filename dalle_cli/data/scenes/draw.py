@@ -11,8 +11,8 @@ from .glyphs import BACKGROUNDS, WHITE, sprite
 from .grammar import Scene, Thing
 
 # Sides of a thing as shares of the canvas, by how many stand in the scene; and the grid that corners lie on. Whole
-# cells keep the number of ways to cut an object into patches small, which is what a codec of few codes learns quickly.
-SIZES = {1: (0.75, 0.875), 2: (0.375,), 3: (0.375,)}
+# cells keep the number of ways to cut an object into patches small, which is what small models learn quickly.
+SIZES = {1: 0.75, 2: 0.375, 3: 0.375}
 CELL = 1 / 8
 
 
@@ -29,7 +29,7 @@ class Placed:
 def place(scene: Scene, rng: random.Random) -> list[Placed]:
     """Places for everything in a scene: apart, inside the canvas, in the stated relation or in a free one."""
     things = [thing for thing in scene.things for _ in range(thing.count)]
-    size = rng.choice(SIZES[len(things)])
+    size = SIZES[len(things)]
     room = 1 - size  # for the left or upper edge
 
     def cell(low: float, high: float) -> float:

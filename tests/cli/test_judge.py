@@ -1,0 +1,99 @@
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from tests.cli.conftest import one_line
+from tests.generate.conftest import noise
+
+
+@pytest.fixture
+def rerank(dalle, tiny, tmp_path):
+    """`dalle rerank` with the tiny CLIP, where `in/` holds four pictures."""
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        noise(i, 32, 32).save(tmp_path / "in" / f"{i}.png")
+
+    def run(*words, **how):
+        return dalle("rerank", "--model", tiny.clip, "--precision", "float32", *words, **how)
+
+    return run
+
+
+def typed(monkeypatch, *lines):
+    text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_the_best_of_a_folder(rerank):
+    ended = rerank("in", "--prompt", "a red circle")
+    assert ended.code == 0
+    assert sorted(line["path"] for line in ended.results) == [f"in/{i}.png" for i in range(4)]
+    scores = [line["score"] for line in ended.results]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 4
+    assert rerank("in", "--prompt", "a red circle", "--top", "2").results == ended.results[:2]
+    other = rerank("in", "--prompt", "zebra", "--prompt", "a red circle").results
+    assert [line["prompt"] for line in other] == ["zebra"] * 4 + ["a red circle"] * 4
+    assert other[4:] == ended.results
+
+
+def test_a_table_for_people(rerank):
+    lines = rerank("in", "--prompt", "a red circle", terminal=True).out.splitlines()
+    assert lines[0].split() == ["score", "path", "prompt"]
+    assert len(lines) == 5
+    assert sum(line.endswith("a red circle") for line in lines) == 4
+
+
+def test_lines_of_an_earlier_command(rerank, monkeypatch):
+    lines = [{"index": i, "path": f"in/{i}.png", "prompt": "zebra", "seed": 3, "draw": i, "id": [i]} for i in range(3)]
+    failed = {"index": 3, "prompt": "zebra", "seed": 3, "draw": 3, "error": "could not be drawn"}
+    typed(monkeypatch, *lines, failed)
+    ended = rerank("--top", "2", "-")
+    assert ended.code == 4
+    *best, last = ended.results
+    assert last == failed
+    assert len(best) == 2
+    for line in best:
+        assert {**lines[line["index"]], "score": line["score"]} == line
+    assert best[0]["score"] > best[1]["score"]
+
+
+def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
+    (tmp_path / "in" / "0.png").write_text("no picture")
+    (tmp_path / "in" / "1.png").write_bytes((tmp_path / "in" / "2.png").read_bytes()[:500])
+    ended = rerank("in", "--prompt", "zebra")
+    assert ended.code == 4
+    assert [line["path"] for line in ended.results if "error" in line] == ["in/0.png", "in/1.png"]
+    assert [line.get("error") for line in ended.results][2] == "not a picture"
+    assert len([line for line in ended.results if "score" in line]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("in",), 2, "score against what?"),
+        (("in", "--prompt", "zebra", "--model", "gone"), 3, "no checkpoint 'gone'"),
+        (("in", "--prompt", "zebra", "--model", "DVAE"), 3, "holds a 'dvae', where a 'clip' is needed"),
+        (("in/9.png", "--prompt", "zebra"), 3, "no file 'in/9.png'"),
+        (("in", "--prompt", "zebra", "--prompts", "none.txt"), 3, "none.txt: No such file"),
+        (("in", "--prompt", "zebra", "--precision", "half"), 2, "choose auto"),
+        (("-",), 3, "standard input, line 2: not JSON"),
+    ],
+)
+def test_mistakes_get_a_line_and_their_code(rerank, tiny, monkeypatch, words, code, said):
+    typed(monkeypatch, {"path": "in/0.png", "prompt": "zebra"}, "{broken")
+    ended = rerank(*(tiny.dvae if word == "DVAE" else word for word in words))
+    assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True), ended.err
+    assert said in ended.err
+
+
+def test_a_sheet_of_the_best(rerank):
+    assert rerank("in", "--prompt", "zebra", "--top", "1", "--sheet", "best.png").code == 0
+    size = os.path.getsize("best.png")
+    assert size > 0
+    ended = rerank("in", "--prompt", "zebra", "--sheet", "best.png", "--model", "gone")
+    assert (ended.code, one_line(ended.err)) == (73, True)
+    assert os.path.getsize("best.png") == size
