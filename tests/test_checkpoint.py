@@ -45,7 +45,9 @@ def test_a_checkpoint_gives_the_task_back_and_needs_nothing_else(dvae):
     assert back.tokenizer.encode("a red circle") == WORDS.encode("a red circle")
     for name, value in task.model.state_dict().items():
         assert torch.equal(back.model.state_dict()[name], value)
-    assert torch.equal(back.dvae.state_dict()["encoder.blocks.input.w"], checkpoint.read_tensors(dvae)["encoder.blocks.input.w"])
+    assert torch.equal(
+        back.dvae.state_dict()["encoder.blocks.input.w"], checkpoint.read_tensors(dvae)["encoder.blocks.input.w"]
+    )
     assert not any(parameter.requires_grad for parameter in back.dvae.parameters())
     found = checkpoint.metadata(path)
     assert (found["step"], found["samples"], found["recipe"]) == (5, 50, recipe)

@@ -77,7 +77,12 @@ def test_two_processes_train_like_one(tmp_path, recipe):
     one = subprocess.run([*command, "one"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert one.returncode == 0, one.stderr
     two = subprocess.run(
-        [*command, "two", "--processes", "2"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [*command, "two", "--processes", "2"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert two.returncode == 0, two.stderr
     assert "2 processes on cpu" in two.stderr

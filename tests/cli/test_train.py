@@ -1,0 +1,54 @@
+import pytest
+
+from dalle_cli.recipe import to_yaml
+from tests.cli.conftest import one_line
+from tests.training.conftest import RECIPE
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.yaml").write_text(to_yaml(RECIPE))
+    return "mine.yaml"
+
+
+def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
+    ended = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview=0")
+    assert (ended.code, ended.out) == (0, "")
+    assert "1 process on cpu, precision float32" in ended.err
+    assert (tmp_path / "checkpoints" / "dvae-mine" / "model.safetensors").exists()
+    again = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview=0")
+    assert again.code == 0
+    assert "from step 2" in again.err
+    other = dalle("train-dvae", "--recipe", mine, "train.steps=3", "-q")
+    assert other.code == 73
+    assert one_line(other.err)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--recipe", "mine.yaml", "model.hiden=8"], 2, "did you mean 'hidden'"),
+        (["--recipe", "mine.yaml", "train.steps=many"], 2, "train.steps"),
+        (["--recipe", "mine.yaml", "train.steps"], 2, "train.steps"),
+        (["--recipe", "mein.yaml"], 2, "mein.yaml"),
+        (["--recipe", "tinny"], 2, "did you mean 'tiny'"),
+        (["--recipe", "mine.yaml", "data.type=folder", "data.path=nowhere"], 3, "nowhere"),
+        (["--recipe", "mine.yaml", "--max-time", "soon"], 2, "'soon' is not a time"),
+        (["--recipe", "mine.yaml", "--resume", "maybe"], 2, "choose one of auto, no, changed"),
+        (["--recipe", "mine.yaml", "train.init=nowhere"], 3, "no checkpoint 'nowhere'"),
+        (["--recipe", "openai"], 2, "no data given"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(dalle, mine, words, code, said):
+    ended = dalle("train-dvae", *words, "-q")
+    assert ended.code == code, ended.err
+    assert one_line(ended.err.splitlines(keepends=True)[-1])
+    assert said in ended.err
+
+
+@pytest.mark.parametrize("command", ["train-dvae", "train-clip", "train-prior"])
+def test_the_default_recipe_is_the_starter(dalle, command):
+    ended = dalle(command, "--dry-run", "-q")
+    if ended.code:  # the emoji font is not needed for that
+        pytest.fail(ended.err)
+    assert "glyphs: everyday" in ended.out
