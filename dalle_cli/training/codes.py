@@ -41,7 +41,8 @@ def cache(recipe: dict, folder: Path, codec: str, seed: int, layout: Any, progre
     ranks.agree([0], layout)  # all have looked before any writes
     own = missing[layout.process_index :: layout.num_processes]
     if own:
-        dvae = checkpoint.load(codec, "dvae").model.to(layout.device).to(memory_format=torch.channels_last)
+        dvae: Any = checkpoint.load(codec, "dvae").model
+        dvae.to(layout.device, memory_format=torch.channels_last)
         shown = progress("encoding", len(own) * CHUNK)
         for number in own:
             _encode(samples, dvae, folder, number, seed, layout, shown)

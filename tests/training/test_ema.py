@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ def test_the_model_gets_its_own_weights_back_even_after_an_error():
     with torch.no_grad():
         model.weight.add_(1)
     raw = model.weight.clone()
-    with pytest.raises(KeyError), ema.applied(model):
+    with contextlib.suppress(KeyError), ema.applied(model):
         assert not torch.equal(model.weight, raw)
         raise KeyError
     assert torch.equal(model.weight, raw)
