@@ -133,7 +133,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, context: int | None, order: Order):
         super().__init__()
-        self.heads, self.order = heads, order
+        self.heads = heads
+        self.order: Order = order
         self.norm = GroupNorm32(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.encoder_kv = nn.Linear(context, 2 * width) if context else None

@@ -23,9 +23,8 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2)
-        x = torch.cat([x.mean(dim=-1, keepdim=True), x], dim=-1) + self.positional_embedding.to(
-            x.dtype
-        )  # (B, C, 1 + N)
+        x = torch.cat([x.mean(dim=-1, keepdim=True), x], dim=-1)  # (B, C, 1 + N)
+        x = x + self.positional_embedding.to(x.dtype)
         q, k, v = split_heads(self.qkv_proj(x.mT), self.heads, 3, "new")
         return self.c_proj(attend(q[:, :, :1], k, v).flatten(1))
 
