@@ -1,4 +1,4 @@
-"""Published weights and ours: one source per file, found here by its keys. Adding a source is adding a file."""
+"""Published weights and ours: a publisher's layouts per file, found by their keys. Adding one is adding a file."""
 
 import importlib
 import pkgutil
@@ -13,10 +13,9 @@ from .keys import ConvertError, Source, State
 
 
 def sources() -> dict[str, Source]:
-    """Every published layout by name: the `SOURCE` of each module of this package."""
+    """Every published layout by name: the `SOURCES` of each module of this package."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    found = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
-    return {source.name: source for source in found}
+    return {source.name: source for module in modules for source in getattr(module, "SOURCES", ())}
 
 
 def read(state: State) -> tuple[dict, dict[str, Tensor]]:

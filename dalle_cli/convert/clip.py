@@ -1,20 +1,15 @@
 """OpenAI's CLIP, and open_clip's files of the same layout (github.com/openai/CLIP, clip/model.py)."""
 
 import math
-import re
 
 from torch import Tensor
 
-from .keys import ConvertError, Row, Source, State
+from .keys import ConvertError, Row, Source, State, count
 
 
 def _recognises(state: State) -> bool:
     tower = "visual.proj" in state or "visual.attnpool.q_proj.weight" in state
     return tower and "token_embedding.weight" in state
-
-
-def _count(state: State, pattern: str) -> int:
-    return len({match.group(1) for key in state if (match := re.match(pattern, key))})
 
 
 def _model(state: State) -> dict:
@@ -29,13 +24,13 @@ def _model(state: State) -> dict:
 def _vit(state: State) -> dict:
     width, _, _, patch = state["visual.conv1.weight"].shape
     grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
-    depth = _count(state, r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_weight")
+    depth = count(state, r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_weight")
     heads = max(1, width // 64)
     return {"type": "vit", "size": patch * grid, "patch": patch, "width": width, "depth": depth, "heads": heads}
 
 
 def _resnet(state: State) -> dict:
-    layers = [_count(state, rf"visual\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4)]
+    layers = [count(state, rf"visual\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4)]
     width = len(state["visual.layer1.0.conv1.weight"])
     grid = math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1)
     heads = max(1, width * 32 // 64)
@@ -44,7 +39,7 @@ def _resnet(state: State) -> dict:
 
 def _text(state: State) -> dict:
     vocab, width = state["token_embedding.weight"].shape
-    depth = _count(state, r"transformer\.resblocks\.(\d+)\.attn\.in_proj_weight")
+    depth = count(state, r"transformer\.resblocks\.(\d+)\.attn\.in_proj_weight")
     context, heads = len(state["positional_embedding"]), max(1, width // 64)
     return {"type": "clip-text", "vocab": vocab, "context": context, "width": width, "depth": depth, "heads": heads}
 
@@ -68,11 +63,13 @@ def _table(model: dict) -> list[Row]:
     ]
 
 
-SOURCE = Source(
-    name="openai-clip",
-    type="clip",
-    recognises=_recognises,
-    model=_model,
-    table=_table,
-    dropped=frozenset({"input_resolution", "context_length", "vocab_size"}),
+SOURCES = (
+    Source(
+        name="openai-clip",
+        type="clip",
+        recognises=_recognises,
+        model=_model,
+        table=_table,
+        dropped=frozenset({"input_resolution", "context_length", "vocab_size"}),
+    ),
 )

@@ -21,10 +21,12 @@ def _model(state: State) -> dict:
     }
 
 
-SOURCE = Source(
-    name="openai-dvae",
-    type="dvae",
-    recognises=_recognises,
-    model=_model,
-    table=lambda model: [Row(r"(.+)", r"\1")],
+SOURCES = (
+    Source(
+        name="openai-dvae",
+        type="dvae",
+        recognises=_recognises,
+        model=_model,
+        table=lambda model: [Row(r"(.+)", r"\1")],
+    ),
 )

@@ -79,6 +79,11 @@ def write(state: State, table: list[Row]) -> dict[str, Tensor]:
     return out
 
 
+def count(state: State, pattern: str) -> int:
+    """How many different first groups the pattern has in keys that it begins: layers, mostly."""
+    return len({match.group(1) for key in state if (match := re.match(pattern, key))})
+
+
 def _find(table: list[Row], key: str) -> tuple[Row, str]:
     for row in table:
         match = re.fullmatch(row.ours, key)

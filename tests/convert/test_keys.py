@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.convert.keys import ConvertError, Row, read, write
+from dalle_cli.convert.keys import ConvertError, Row, count, read, write
 
 TABLE = [
     Row(r"out\.weight", "head", lambda x: x.mT, lambda x: x.mT),
@@ -68,3 +68,9 @@ def test_keys_without_weights_may_be_dropped_and_may_be_absent():
 def test_a_key_without_a_row_cannot_be_written():
     with pytest.raises(ConvertError, match=r"'out.bias' has no place"):
         write({"out.bias": torch.zeros(1)}, TABLE[:2])
+
+
+def test_layers_are_counted_by_their_numbers():
+    state = {key: torch.zeros(1) for key in ("blocks.0.w", "blocks.0.b", "blocks.10.w", "other.blocks.3.w")}
+    assert count(state, r"blocks\.(\d+)\.") == 2
+    assert count(state, r"stages\.(\d+)\.") == 0

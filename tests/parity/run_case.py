@@ -22,6 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dalle_cli import convert
+from dalle_cli.diffusion.guidance import classifier_free, gradient, threshold
+from dalle_cli.diffusion.loss import loss
+from dalle_cli.diffusion.process import Process, full
+from dalle_cli.diffusion.respacing import timesteps
+from dalle_cli.diffusion.samplers import ddim
+from dalle_cli.diffusion.schedules import cosine, linear
 from dalle_cli.models import models
 
 LIMIT = 1e-4
@@ -87,10 +93,140 @@ def dvae(case: dict, io: Tensors) -> Tensors:
     }
 
 
+STEPS = timesteps("ddim5")
+
+
+def unet(case: dict) -> nn.Module:
+    """The U-Net of a case; the width or number of heads is not in the weights, the import takes 64 wide ones."""
+    model, state = convert.read(weights(case))
+    numbers = case["model"]["hparams"] if "model" in case else case
+    model["head_width"] = numbers["num_head_channels"]
+    if "xf_heads" in numbers and "context" in model["conditions"]["text"]:
+        model["conditions"]["text"]["heads"] = numbers["xf_heads"]
+    return build(model, state)
+
+
+def glide(case: dict, io: Tensors) -> Tensors:
+    network = unet(case)
+    x, t = io["x"], io["t"]
+    given: dict = {"text": (io["tokens"], io["mask"])}
+    if "inpaint_mask" in io:
+        given["inpaint"] = io["inpaint_image"], io["inpaint_mask"]
+    if "low_res" in io:
+        given["low_res"] = io["low_res"]
+    told = network.encode(**given)
+    schedule = {"squaredcos_cap_v2": cosine, "linear": linear}[case["noise_schedule"]]
+    process = Process(schedule(1000), variance="learned-range")
+    free = process.denoiser(network, **told)
+    clipped = threshold(free)
+    outputs = {"model_output": network(x, t, **told), "ddim5_chain": ddim(process, clipped, x, STEPS)}
+    if "cfg3_ddim5_chain" in io:
+        null = torch.zeros_like(io["tokens"]), torch.zeros_like(io["mask"])
+        both = network.encode(text=tuple(torch.cat(pair) for pair in zip(given["text"], null)))
+        guided = threshold(classifier_free(process.denoiser(network, **both), 3.0))
+        outputs["cfg3_ddim5_chain"] = ddim(process, guided, x, STEPS)
+        outputs["ddim_reverse_step_t2"] = process.move(x, free(x, full(STEPS[2], x)).eps, STEPS[2], STEPS[3])
+        prediction = clipped(x, full(STEPS[3], x))
+        outputs["p_mean_t3"], outputs["p_log_variance_t3"] = process.respaced(STEPS).reverse(prediction, x, full(3, x))
+        outputs["pred_xstart_t3"] = prediction.x0
+    return outputs
+
+
+def noised_clip(case: dict, io: Tensors) -> Tensors:
+    model, state = convert.read(weights(case))
+    model["image"]["heads"] = model["text"]["heads"] = case["n_head"]
+    network = build(model, state)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        image, text, scale = network(x, t, io["tokens"], io["lengths"])
+        return scale * (image * text).sum(dim=-1)
+
+    image, text, _ = network(io["x"], io["t"], io["tokens"], io["lengths"])
+    guidance = gradient(score, 3.0)(io["x"], io["t"])
+    return {"image_embeddings": image, "text_embeddings": text, "guidance_gradient_scale3": guidance}
+
+
+def adm(case: dict, io: Tensors) -> Tensors:
+    network = unet(case)
+    told = network.encode(label=io["y"])
+    process = Process(cosine(1000), variance="learned-range")
+    noised = process.noise(io["x0"], io["t"], io["noise"])
+    total, mse, bound = loss(process, network(noised, io["t"], **told), io["x0"], io["t"], io["noise"])
+    assert bound is not None
+    return {
+        "model_output": network(io["x"], io["t"], **told),
+        "q_sample": noised,
+        "loss": total,
+        "loss_mse": mse,
+        "loss_vb": bound,
+        "ddim5_chain": ddim(process, threshold(process.denoiser(network, **told)), io["x"], STEPS),
+    }
+
+
+def adm_upsampler(case: dict, io: Tensors) -> Tensors:
+    network = unet(case)
+    return {"model_output": network(io["x"], io["t"], **network.encode(low_res=io["low_res"]))}
+
+
+def adm_classifier(case: dict, io: Tensors) -> Tensors:
+    model, state = convert.read(weights(case))
+    model["head_width"] = case["num_head_channels"]
+    network = build(model, state)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        return network(x, t).log_softmax(dim=-1).gather(1, io["y"][:, None])[:, 0]
+
+    return {"logits": network(io["x"], io["t"]), "guidance_gradient": gradient(score)(io["x"], io["t"])}
+
+
+def karlo_prior(case: dict, io: Tensors) -> Tensors:
+    statistics = {name: io[name] for name in ("clip_mean", "clip_std")}
+    model, state = convert.read(weights(case) | statistics)
+    model["heads"] = case["model"]["hparams"]["xf_heads"]
+    network = build(model, state)
+    told = network.encode(io["text_embedding"], io["text_encodings"], io["mask"])
+    process = Process(cosine(1000), predict="x0")
+    denoise = threshold(process.denoiser(network, **told), limit=10.0)
+    return {
+        "model_output": network(io["x"], io["t"], **told),
+        "ddim5_chain_denormalised": network.unwhiten(ddim(process, denoise, io["x"], STEPS)),
+    }
+
+
+def karlo_decoder(case: dict, io: Tensors) -> Tensors:
+    network = unet(case)
+    told = network.encode(clip=io["image_embedding"], text=(io["text_embedding"], io["text_encodings"], io["mask"]))
+    process = Process(cosine(1000), variance="learned-range")
+    return {
+        "model_output": network(io["x"], io["t"], **told),
+        "ddim5_chain": ddim(process, threshold(process.denoiser(network, **told)), io["x"], STEPS),
+    }
+
+
+def karlo_upsampler(case: dict, io: Tensors) -> Tensors:
+    network = build(*convert.read(weights(case)))
+    told = {"channels": io["low_res"]}  # the stored one is enlarged already
+    return {
+        "first_steps_output": network.first(io["x"], io["t"], **told),
+        "last_step_output": network.last(io["x"], io["t"], **told),
+    }
+
+
 # By the case's `kind`: the function from a case and its stored tensors to our outputs, and the names of the inputs.
 KINDS: dict[str, tuple[Callable[[dict, Tensors], Tensors], set[str]]] = {
     "clip": (clip, {"image", "tokens"}),
     "dvae": (dvae, {"image_0_1"}),
+    "glide": (glide, {"x", "t", "tokens", "mask", "low_res", "inpaint_image", "inpaint_mask"}),
+    "noised-clip": (noised_clip, {"x", "t", "tokens", "lengths"}),
+    "adm": (adm, {"x", "t", "y", "x0", "noise"}),
+    "adm-upsampler": (adm_upsampler, {"x", "t", "low_res"}),
+    "adm-classifier": (adm_classifier, {"x", "t", "y"}),
+    "karlo-prior": (
+        karlo_prior,
+        {"x", "t", "text_embedding", "text_encodings", "mask", "clip_mean", "clip_std"},
+    ),
+    "karlo-decoder": (karlo_decoder, {"x", "t", "image_embedding", "text_embedding", "text_encodings", "mask"}),
+    "karlo-upsampler": (karlo_upsampler, {"x", "t", "low_res"}),
 }
 
 

@@ -1,0 +1,71 @@
+"""ADM's classifier of noisy pictures (Dhariwal & Nichol 2021, section 4): the U-Net's way down and an attention pool.
+
+Parameter names are those of the published weights. Shapes: B batch, C channels of the last level, N its places.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.attention import attend
+from . import models
+from .adm import GroupNorm32, Layers, Order, TimeEmbedding, encoder, level_widths, split_heads
+
+
+class AttentionPool(nn.Module):
+    """What the mean of all places sees of them, mapped to `classes` scores. (B, C, H, W) to (B, classes)."""
+
+    def __init__(self, places: int, width: int, head_width: int, classes: int):
+        super().__init__()
+        self.heads = width // head_width
+        self.positional_embedding = nn.Parameter(torch.randn(width, places + 1) / width**0.5)
+        self.qkv_proj = nn.Linear(width, 3 * width)
+        self.c_proj = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        x = torch.cat([x.mean(dim=-1, keepdim=True), x], dim=-1)  # (B, C, 1 + N)
+        x = x + self.positional_embedding.to(x.dtype)
+        q, k, v = split_heads(self.qkv_proj(x.mT), self.heads, 3, "new")
+        return self.c_proj(attend(q[:, :, :1], k, v).flatten(1))
+
+
+@models.register("classifier")
+class Classifier(nn.Module):
+    """Scores of `classes` for noisy pictures of `size` pixels; the other arguments are those of the U-Net."""
+
+    def __init__(
+        self,
+        size: int,
+        classes: int,
+        channels: int,
+        multiples: list[float],
+        blocks: int,
+        attention: list[int],
+        head_width: int = 64,
+        attention_order: Order = "legacy",
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.size, self.classes, self.checkpointing = size, classes, checkpointing
+        widths = level_widths(channels, multiples, attention)
+        grid, rest = divmod(size, 2 ** (len(widths) - 1))
+        if rest:
+            raise ValueError(f"model.size: {size} does not divide by {2 ** (len(widths) - 1)}")
+        layers = Layers(
+            4 * channels, None, head_width, None, attention_order, dropout=0.0, scale_shift=True, resample="resblock"
+        )
+        self.time_embed = TimeEmbedding(channels, 4 * channels)
+        self.input_blocks, _ = encoder(layers, 3, widths, blocks, attention)
+        self.middle_block = layers.middle(widths[-1], attention=True)
+        pool = AttentionPool(grid**2, widths[-1], head_width, classes)
+        self.out = nn.Sequential(GroupNorm32(widths[-1]), nn.SiLU(), pool)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Scores of every class. x: (B, 3, size, size) in [-1, 1], noisy; t: (B,) integer times; to (B, classes)."""
+        if x.shape[-2:] != (self.size, self.size):
+            raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px for a classifier of {self.size} px")
+        time = self.time_embed(t)
+        checkpointing = self.checkpointing and torch.is_grad_enabled()
+        for stage in [*self.input_blocks, self.middle_block]:
+            x = stage(x, time, None, None, checkpointing)
+        return self.out(x)

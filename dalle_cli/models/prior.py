@@ -1,0 +1,86 @@
+"""unCLIP's diffusion prior (Ramesh et al. 2022, section 2.2), in Karlo's form: from a text to a CLIP image embedding.
+
+A causal transformer over: the states of the text's tokens, the text's embedding, the time, the noisy image embedding,
+and a query, at which the embedding without noise is read. Everything up to the text's embedding is the same at all
+times, and causal: `encode` reads it once. Parameter names are those of the published weights.
+
+Shapes: B batch, e embed_dim, w width, M = context + 1 tokens of the text, L layers, H heads, D = w / H.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import models
+from .adm import TimeEmbedding
+from .transformer import Transformer
+
+
+@models.register("diffusion-prior")
+class DiffusionPrior(nn.Module):
+    """Predicts x0, a whitened image embedding.
+
+    embed_dim: of CLIP; context, states: number and width of the text states that it reads. The buffers `mean` and
+    `std` whiten; they come with the data or the published weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        embed_dim: int,
+        context: int,
+        states: int,
+        width: int,
+        depth: int,
+        heads: int,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.embed_dim, self.context, self.checkpointing = embed_dim, context, checkpointing
+        self.text_enc_proj = nn.Linear(states, width)
+        self.text_emb_proj = nn.Linear(embed_dim, width)
+        self.clip_img_proj = nn.Linear(embed_dim, width)
+        self.time_embed = TimeEmbedding(width, width)
+        self.prd_emb = nn.Parameter(0.01 * torch.randn(1, 1, width))
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(1, context + 4, width))
+        self.transformer = Transformer(width, depth, heads)
+        self.final_ln = nn.LayerNorm(width)
+        self.out_proj = nn.Linear(width, embed_dim)
+        self.register_buffer("mean", torch.zeros(embed_dim))
+        self.register_buffer("std", torch.ones(embed_dim))
+
+    def whiten(self, embedding: Tensor) -> Tensor:
+        """A CLIP image embedding as the prior has it. (B, e) to the same; `unwhiten` undoes it."""
+        return (embedding - self.mean) / self.std
+
+    def unwhiten(self, embedding: Tensor) -> Tensor:
+        return embedding * self.std + self.mean
+
+    def encode(self, embedding: Tensor, states: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Read the text once for all steps: further arguments of `forward`.
+
+        embedding: (B, e); states: (B, context, states), those of its tokens; real: (B, context), false for padding.
+        Returns keys and values of all layers, (B, L, 2, H, M, D), and which of them may be seen, (B, M).
+        """
+        if states.shape[1] != self.context:
+            raise ValueError(f"states of {states.shape[1]} tokens for a prior of {self.context}; pad or cut the text")
+        x = torch.cat([self.text_enc_proj(states), self.text_emb_proj(embedding)[:, None]], dim=1)  # (B, M, w)
+        seen = F.pad(real, (0, 1), value=True)  # (B, M)
+        length = x.shape[1]
+        before = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        itself = torch.eye(length, dtype=torch.bool, device=x.device)  # so that no row of padding sees nothing
+        mask = (before & seen[:, None] | itself)[:, None]  # (B, 1, M, M)
+        _, kept = self.transformer(x + self.positional_embedding[:, :length], mask, None, self.checkpointing)
+        return {"past": torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1), "seen": seen}
+
+    def forward(self, x: Tensor, t: Tensor, past: Tensor, seen: Tensor) -> Tensor:
+        """The whitened embedding without noise. x: (B, e), noisy; t: (B,) integer times; past, seen: from `encode`."""
+        time = self.time_embed(t)
+        x = self.clip_img_proj(x)
+        x = torch.stack([time.to(x.dtype), x, self.prd_emb[0].to(x.dtype).expand_as(x)], dim=1)  # (B, 3, w)
+        own = torch.ones(3, 3, dtype=torch.bool, device=x.device).tril().expand(len(x), 3, 3)
+        mask = torch.cat([seen[:, None].expand(-1, 3, -1), own], dim=-1)[:, None]  # (B, 1, 3, M + 3)
+        x, _ = self.transformer(x + self.positional_embedding[:, -3:], mask, past, self.checkpointing)
+        return self.out_proj(self.final_ln(x[:, -1]))

@@ -1,0 +1,169 @@
+"""The U-Net of ADM (Dhariwal & Nichol 2021, section 3), GLIDE (Nichol et al. 2022) and unCLIP's decoder and upsamplers.
+
+It reads a noisy picture, a time, and what its conditions say (conditions.py): numbers added to the time's embedding,
+tokens that every attention sees beside the picture, further input channels. Parameter names are those of the published
+weights. Shapes: B batch, E = 4 `channels`, M tokens of the conditions, c channels of the conditions.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import models
+from .adm import (
+    GroupNorm32,
+    Layers,
+    Order,
+    Resample,
+    Stage,
+    TimeEmbedding,
+    encoder,
+    level_widths,
+    unmixed,
+    zero,
+)
+from .conditions import Condition, merge
+
+
+@models.register("unet")
+class UNet(nn.Module):
+    """Reads pictures of any size that divides by 2 to the number of levels less one.
+
+    channels: the width; multiples: of it, for each level; blocks: on each level; attention: factors of down-sampling
+    at which there is attention, in heads `head_width` wide or `heads` of them. attention_order: how its weights lie
+    (adm.py). resample: between levels by residual blocks or by plain convolutions. scale_shift: the time's embedding
+    scales and shifts, or is added. learned_variance: three more output channels for it. conditions: by name, in the
+    order of their channels and tokens. checkpointing: recompute the layers in the backward pass.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        multiples: list[float],
+        blocks: int,
+        attention: list[int],
+        conditions: dict[str, Condition] | None = None,
+        head_width: int = 64,
+        heads: int | None = None,
+        attention_order: Order = "legacy",
+        middle_attention: bool = True,
+        scale_shift: bool = True,
+        resample: Resample = "resblock",
+        learned_variance: bool = True,
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.learned_variance, self.checkpointing = learned_variance, checkpointing
+        embedding = 4 * channels
+        self.conditions: Any = nn.ModuleDict(conditions or {})
+        for name, condition in self.conditions.items():
+            if not isinstance(condition, Condition):
+                raise ValueError(f"model.conditions.{name}: {type(condition).__name__} is no condition")
+            condition.connect(embedding)
+        self.n_in = 3 + sum(condition.channels for condition in self.conditions.values())
+        context = _context(self.conditions)
+        widths = level_widths(channels, multiples, attention)
+        self.factor = 2 ** (len(widths) - 1)
+
+        layers = Layers(embedding, context, head_width, heads, attention_order, dropout, scale_shift, resample)
+        self.time_embed = TimeEmbedding(channels, embedding)
+        self.input_blocks, saved = encoder(layers, self.n_in, widths, blocks, attention)
+        self.middle_block = layers.middle(widths[-1], middle_attention)
+        self.output_blocks = nn.ModuleList()
+        width = widths[-1]
+        for level in reversed(range(len(widths))):
+            for block in range(blocks + 1):
+                stage: list[nn.Module] = [layers.resblock(width + saved.pop(), widths[level])]
+                width = widths[level]
+                if 2**level in attention:
+                    stage.append(layers.attention(width))
+                if level and block == blocks:
+                    stage.append(layers.up(width))
+                self.output_blocks.append(Stage(*stage))
+        last = zero(nn.Conv2d(width, 6 if learned_variance else 3, 3, padding=1))
+        self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), last)
+
+    def encode(self, **given: Tensor | tuple) -> dict[str, Tensor]:
+        """What all conditions say, once for all steps: further arguments of `forward`, each (B, ...).
+
+        given: for every condition its input, or a tuple of them. Raises ValueError when one is missing or unknown.
+        """
+        if given.keys() != self.conditions.keys():
+            wanted, got = (", ".join(sorted(names)) or "none" for names in (self.conditions, given))
+            raise ValueError(f"a network with conditions {wanted} was given {got}")
+        parts = []
+        for name, condition in self.conditions.items():
+            inputs = given[name]
+            parts.append(condition(*inputs) if isinstance(inputs, tuple) else condition(inputs))
+        return merge(parts)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        embedding: Tensor | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        channels: Tensor | None = None,
+    ) -> Tensor:
+        """The prediction for noisy pictures x, (B, 3, H, W), at integer times t, (B,), and what `encode` gave.
+
+        Returns (B, 3, H, W), with `learned_variance` (B, 6, H, W), the prediction first.
+        """
+        if channels is not None:
+            if channels.shape[-2:] != x.shape[-2:]:
+                sizes = [f"{picture.shape[-1]}x{picture.shape[-2]}" for picture in (channels, x)]
+                raise ValueError(f"a condition of {sizes[0]} px for a picture of {sizes[1]} px")
+            x = torch.cat([x, channels.to(x.dtype)], dim=1)  # (B, 3 + c, H, W)
+        if x.shape[1] != self.n_in:
+            raise ValueError(f"{x.shape[1]} input channels for a network of {self.n_in}; its conditions add the rest")
+        if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
+            raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px do not divide by {self.factor}")
+        time = self.time_embed(t)  # (B, E)
+        if embedding is not None:
+            time = time + embedding
+        checkpointing = self.checkpointing and torch.is_grad_enabled()
+        saved = []
+        for stage in self.input_blocks:
+            x = stage(x, time, tokens, mask, checkpointing)
+            saved.append(x)
+        x = self.middle_block(x, time, tokens, mask, checkpointing)
+        for stage in self.output_blocks:
+            x = stage(torch.cat([x, saved.pop()], dim=1), time, tokens, mask, checkpointing)
+        with unmixed(x):  # a prediction in 16 bits is noise of its own
+            return self.out(x.to(self.out[2].weight.dtype))  # type: ignore[arg-type]
+
+
+def _context(conditions: nn.ModuleDict) -> int | None:
+    """The width of the conditions' tokens, None where there are none. Raises ValueError when they differ."""
+    widths: dict[str, int] = {n: condition.context for n, condition in conditions.items() if condition.context}  # type: ignore[misc]
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"model.conditions: tokens of different widths ({told}); give them one")
+    return next(iter(widths.values()), None)
+
+
+@models.register("last-step")
+class LastStep(nn.Module):
+    """A U-Net for all steps, and one of the same shape that was tuned for the last: Karlo's upsampler.
+
+    Called like a U-Net, all rows at one time; conditions may have no weights, since they are made once for both.
+    """
+
+    def __init__(self, first: UNet, last: UNet):
+        super().__init__()
+        self.first, self.last = first, last
+        for name, network in (("first", first), ("last", last)):
+            if not isinstance(network, UNet):
+                raise ValueError(f"model.{name}: {type(network).__name__} is no U-Net")
+            if any(True for _ in network.conditions.parameters()):
+                raise ValueError(f"model.{name}.conditions: only conditions without weights can serve two networks")
+        self.learned_variance = first.learned_variance
+
+    def encode(self, **given: Tensor | tuple) -> dict[str, Tensor]:
+        return self.first.encode(**given)
+
+    def forward(self, x: Tensor, t: Tensor, **told: Tensor) -> Tensor:
+        return (self.first if t[0] > 0 else self.last)(x, t, **told)

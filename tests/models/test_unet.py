@@ -1,0 +1,145 @@
+import pytest
+import torch
+
+from dalle_cli.models import models
+from dalle_cli.models.unet import LastStep, UNet
+
+from .test_adm import awake
+
+SIZE = {"type": "unet", "channels": 32, "multiples": [1, 2], "blocks": 1, "attention": [2], "head_width": 32}
+TEXT = {"type": "text-condition", "vocab": 20, "context": 5, "width": 64, "depth": 1, "heads": 2}
+T = torch.tensor([3, 700])
+
+
+def build(conditions=None, **changes):
+    torch.manual_seed(0)
+    return awake(models.build(SIZE | {"conditions": conditions or {}} | changes)).eval()
+
+
+def x():
+    return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def given():
+    """Inputs of every kind of condition for two samples."""
+    torch.manual_seed(2)
+    return {
+        "text": (torch.randint(20, (2, 5)), torch.tensor([[True] * 5, [True, True, False, False, False]])),
+        "label": torch.tensor([3, 1]),
+        "low_res": torch.randn(2, 3, 2, 2),
+        "inpaint": (torch.randn(2, 3, 8, 8), torch.ones(2, 1, 8, 8)),
+    }
+
+
+ALL = {
+    "text": TEXT,
+    "label": {"type": "label-condition", "classes": 5},
+    "low_res": {"type": "low-res-condition"},
+    "inpaint": {"type": "inpaint-condition"},
+}
+
+
+@pytest.mark.parametrize("resample", ["resblock", "conv"])
+@pytest.mark.parametrize("learned", [True, False])
+def test_prediction_is_of_the_size_of_the_picture(resample, learned):
+    network = build(resample=resample, learned_variance=learned)
+    for height, width in ((8, 8), (4, 12)):
+        assert network(torch.randn(2, 3, height, width), T).shape == (2, 6 if learned else 3, height, width)
+
+
+def test_a_fresh_network_predicts_zero():
+    torch.manual_seed(0)
+    assert (models.build(SIZE)(x(), T) == 0).all()
+
+
+def test_picture_time_and_every_condition_matter():
+    network, told = build(ALL), given()
+    out = network(x(), T, **network.encode(**told))
+    assert (network(x().flip(-1), T, **network.encode(**told)) - out).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    assert (network(x(), T + 50, **network.encode(**told)) - out).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    changes = {
+        "text": (told["text"][0] + 1) % 20,
+        "label": told["label"] + 1,
+        "low_res": told["low_res"] + 1,
+        "inpaint": told["inpaint"][0] + 1,
+    }
+    for name, change in changes.items():
+        value = (change, told[name][1]) if isinstance(told[name], tuple) else change
+        changed = network(x(), T, **network.encode(**told | {name: value}))
+        assert (changed - out).abs().amax(dim=(1, 2, 3)).min() > 1e-4, name
+
+
+def test_samples_of_a_batch_do_not_touch():
+    network, told = build(ALL), given()
+    out = network(x(), T, **network.encode(**told))
+    second = {
+        name: tuple(part[1:] for part in value) if isinstance(value, tuple) else value[1:]
+        for name, value in told.items()
+    }
+    torch.testing.assert_close(network(x()[1:], T[1:], **network.encode(**second)), out[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_recomputing_the_layers_gives_the_same_gradients():
+    gradients = []
+    for checkpointing in (False, True):
+        network = build({"text": TEXT}, checkpointing=checkpointing)
+        network(x(), T, **network.encode(text=given()["text"])).square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for plain, recomputed in zip(*gradients):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_last_layer_is_not_in_mixed_precision():
+    network = build()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(x(), T).dtype == torch.float32
+
+
+def test_conditions_that_are_missing_or_unknown_are_named():
+    network = build({"label": ALL["label"]})
+    with pytest.raises(ValueError, match="a network with conditions label was given none"):
+        network.encode()
+    with pytest.raises(ValueError, match="a network with conditions label was given label, text"):
+        network.encode(label=T, text=T)
+    assert build().encode() == {}
+
+
+def test_what_cannot_be_is_refused_with_the_numbers():
+    network = build({"low_res": ALL["low_res"]})
+    with pytest.raises(ValueError, match="3 input channels for a network of 6"):
+        network(x(), T)
+    with pytest.raises(ValueError, match="a condition of 12x12 px for a picture of 8x8 px"):
+        network(x(), T, **network.encode(low_res=torch.zeros(2, 3, 3, 3)))
+    with pytest.raises(ValueError, match="pictures of 9x8 px do not divide by 2"):
+        build()(torch.zeros(2, 3, 8, 9), T)
+    with pytest.raises(ValueError, match=r"tokens of different widths \(text 64, clip 16\)"):
+        build({"text": TEXT, "clip": {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 16}})
+    with pytest.raises(ValueError, match=r"model.conditions.other: UNet is no condition"):
+        build({"other": SIZE})
+
+
+def last_step(**changes):
+    node = SIZE | {"conditions": {"low_res": ALL["low_res"]}, "learned_variance": False} | changes
+    torch.manual_seed(0)
+    return models.build({"type": "last-step", "first": node, "last": node})
+
+
+def test_last_step_has_a_network_of_its_own():
+    both = last_step()
+    awake(both.first)
+    assert isinstance(both, LastStep)
+    told = both.encode(low_res=torch.randn(2, 3, 2, 2))
+    for t, network in ((999, both.first), (1, both.first), (0, both.last)):
+        times = torch.full((2,), t)
+        assert torch.equal(both(x(), times, **told), network(x(), times, **told))
+    assert (both(x(), torch.tensor([1, 1]), **told) != 0).any()
+    assert (both(x(), torch.tensor([0, 0]), **told) == 0).all()
+
+
+def test_two_networks_cannot_share_conditions_with_weights():
+    with pytest.raises(ValueError, match=r"model.first.conditions: only conditions without weights"):
+        last_step(conditions={"text": TEXT})
+    network = build()
+    with pytest.raises(ValueError, match=r"model.last: Linear is no U-Net"):
+        LastStep(network, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+    assert isinstance(network, UNet)
