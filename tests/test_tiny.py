@@ -35,8 +35,7 @@ def test_the_tiny_recipes_draw_a_red_circle(tmp_path):
     ):
         _, taken = dalle(tmp_path, *words)
         assert taken < LIMIT, words
-    words = ("sample", "a red circle", "--recipe", "dalle1-tiny", "--rerank", "64", "--top", "8", "--sheet", "sheet.png")
-    lines, _ = dalle(tmp_path, *words)
+    lines, _ = dalle(tmp_path, "sample", "a red circle", "--recipe", "dalle1-tiny", "--rerank", "64", "--top", "8")
     judge = Judge(glyph_set("shapes"))
     pictures = [images.decode(tmp_path / json.loads(line)["path"]) for line in lines.splitlines()]
     right = [judge.verdict(picture, "a red circle").holds("object", "colour") for picture in pictures]
