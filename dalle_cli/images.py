@@ -115,6 +115,11 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to `size`, the middle square: what CLIP is evaluated on (openai/CLIP, clip/clip.py)."""
+    return center_crop(resize(image, size), size)
+
+
 def random_crop(image: Image.Image, size: int, rng: random.Random, short: int | None = None) -> Image.Image:
     """A square of side `size`, anywhere in the picture, resized before (bicubic) to a shorter side of `short`.
 
@@ -135,18 +140,6 @@ def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None =
     for key, value in (text or {}).items():
         chunks.add_text(key, value.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate cannot be stored
     write_atomically(Path(path), lambda temporary: image.save(temporary, "PNG", pnginfo=chunks))
-
-
-def png_text(path: str | Path) -> dict[str, str]:
-    """The text chunks of a PNG. Raises BadPicture when it is none."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()  # chunks may follow the pixels
-            return {key: str(value) for key, value in getattr(image, "text", {}).items()}
-    except FileNotFoundError:
-        raise BadPicture("missing file") from None
-    except Exception:
-        raise BadPicture("not a whole PNG") from None
 
 
 def sheet(

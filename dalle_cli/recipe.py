@@ -184,15 +184,21 @@ def _merge(config: Any, path: Path, family: str, seen: tuple[Path, ...] = ()) ->
         raise RecipeError(f"{path}: {_first_line(error)}") from None
 
 
-def _drop_replaced(base: Any, config: Any) -> None:
-    """A part of another type does not inherit its predecessor's arguments."""
+def _drop_replaced(base: Any, config: Any, inside: bool = False) -> None:
+    """A part of another type does not inherit its predecessor's arguments, nor a mapping argument its values."""
     for key in config:
         new, old = config._get_node(key), base._get_node(key)
         if _is_mapping(new) and _is_mapping(old):
-            if "type" in new and "type" in old and new._get_node("type")._value() != old._get_node("type")._value():
+            types = [one._get_node("type")._value() for one in (new, old) if "type" in one]
+            if len(set(types)) > 1 or (inside and _is_value(new) and _is_value(old)):
                 base.pop(key)
             else:
-                _drop_replaced(old, new)
+                _drop_replaced(old, new, True)
+
+
+def _is_value(node: Any) -> bool:
+    """Whether a mapping inside a section is one argument's value, such as weights by name, and no part or parts."""
+    return _is_mapping(node) and "type" not in node and not any(_is_mapping(node._get_node(key)) for key in node)
 
 
 def _is_mapping(node: Any) -> bool:
@@ -215,7 +221,8 @@ def _override(config: Any, word: str, family: str, accepts: Accepts | None, say:
     try:
         if key.endswith(".type") and accepts:
             _drop_refused(config, key.removesuffix(".type"), text, accepts, say)
-        OmegaConf.update(config, key, _value(text), force_add=True)
+        replaced = "." in key and _is_value(OmegaConf.select(config, key))
+        OmegaConf.update(config, key, _value(text), force_add=True, merge=not replaced)
     except RecipeError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:

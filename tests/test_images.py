@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dalle_cli import images
-from dalle_cli.images import BadPicture, decode, png_text, save_png, sheet, to_pil, to_tensor
+from dalle_cli.images import BadPicture, decode, save_png, sheet, square, to_pil, to_tensor
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -288,22 +288,27 @@ def grid(image: Image.Image) -> np.ndarray:
     return pixels
 
 
-def test_png_text_survives(tmp_path):
+def test_text_in_a_png_survives(tmp_path):
     path = tmp_path / "x.png"
     text = {"parameters": "a cat\nSteps: 20, Seed: 1", "dalle": '{"prompt": "猫 🐈"}', "odd": "lone \ud800 half"}
     save_png(Image.new("RGB", (4, 4), "red"), path, text)
-    assert png_text(path) == {**text, "odd": "lone ? half"}
+    with Image.open(path) as image:
+        image.load()
+        assert image.text == {**text, "odd": "lone ? half"}
     assert pixel(decode(path)) == (255, 0, 0)
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_png_text_of_something_else(tmp_path):
-    path = tmp_path / "x.png"
-    path.write_bytes(encoded(Image.new("RGB", (4, 4)), "JPEG"))
-    with pytest.raises(BadPicture, match="not a whole PNG"):
-        png_text(path)
-    with pytest.raises(BadPicture, match="missing"):
-        png_text(tmp_path / "y.png")
+@pytest.mark.parametrize("shape", [(40, 20), (20, 50), (8, 8), (300, 280)])
+def test_a_square_is_resized_before_it_is_cut(shape):
+    """Its middle is the picture's, and it reaches to both ends of the shorter side."""
+    found = np.asarray(
+        square(Image.fromarray(np.tile(np.linspace(0, 255, shape[0]).astype(np.uint8), (shape[1], 1))), 8)
+    )
+    assert found.shape == (8, 8)
+    reach = min(shape) / shape[0] * 255 / 2
+    assert found[:, 0].mean() == pytest.approx(127.5 - reach * 7 / 8, abs=17)
+    assert found[:, -1].mean() == pytest.approx(127.5 + reach * 7 / 8, abs=17)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

@@ -129,6 +129,19 @@ def test_nor_does_one_inside_another(here):
     assert model["text"] == {"type": "clip-text", "vocab": 9, "depth": 1}
 
 
+def test_an_argument_that_is_a_mapping_is_replaced_whole(here):
+    """Weights by name that a child or an override does not give are not the parent's; a part's arguments are."""
+    scenes = "data: {type: scenes, size: 16, kinds: {single: 4, pair: 2}}"
+    write("parent.yaml", f"model: {{type: clip, image: {{type: vit, size: 16}}}}\n{scenes}")
+    child = write("child.yaml", "extends: parent.yaml\nmodel: {image: {patch: 8}}\ndata: {kinds: {sign: 1}}")
+    found = load(child, complete=False)
+    assert found["data"] == {"type": "scenes", "size": 16, "kinds": {"sign": 1}}
+    assert found["model"]["image"] == {"type": "vit", "size": 16, "patch": 8}
+    assert load("parent.yaml", "data.kinds={sign: 1}", complete=False)["data"]["kinds"] == {"sign": "1"}
+    assert load("parent.yaml", "data.kinds.pair=0", complete=False)["data"]["kinds"] == {"single": 4, "pair": "0"}
+    assert load("parent.yaml", "model.image={patch: 8}", complete=False)["model"]["image"]["size"] == 16
+
+
 def test_extends_finds_the_package_s_recipes_too(here):
     write("mine.yaml", "extends: tiny.yaml\ntrain: {steps: 5}")
     assert load("mine.yaml")["model"] == load("tiny")["model"]

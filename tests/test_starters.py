@@ -9,6 +9,7 @@ from dalle_cli import checkpoint, images
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
 from dalle_cli.evaluate import codec, retrieval, suite
 from dalle_cli.evaluate.judge import Judge
+from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
 
 
@@ -18,19 +19,6 @@ def emoji():
         return glyph_set("everyday")
     except MissingFont as error:
         pytest.skip(str(error))
-
-
-class Collected:
-    """Takes the results of a command in place of standard output."""
-
-    def __init__(self):
-        self.reported = []
-
-    def report(self, result):
-        self.reported.append(result)
-
-    def finish(self):
-        return 0
 
 
 def test_together_they_are_small():

@@ -106,6 +106,7 @@ def scenes(
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import suite
     from ..evaluate.judge import Judge
+    from ..generate.outputs import Collected
     from ..generate.sample import Job, sample
 
     known = glyph_set(glyphs)
@@ -128,7 +129,7 @@ def scenes(
     items = suite.suite(known, count)
     options = {"temperature": temperature, "top_p": top_p, "scale": scale}
     for many in numbers:
-        drawn = _Collected()
+        drawn = Collected()
         folder = f"{out}/best-of-{many}"
         job = Job(
             words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
@@ -149,19 +150,6 @@ def captions(count: Count = 200, glyphs: Glyphs = "everyday") -> None:
 
     for item in suite.suite(glyph_set(glyphs), count):
         results.report({"prompt": item.caption, "category": item.category}, [], True)
-
-
-class _Collected:
-    """Takes the results of a command in place of standard output."""
-
-    def __init__(self):
-        self.reported: list[dict[str, Any]] = []
-
-    def report(self, result: dict[str, Any]) -> None:
-        self.reported.append(result)
-
-    def finish(self) -> int:
-        return 0
 
 
 def _lines(known: Any) -> Any:

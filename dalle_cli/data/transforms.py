@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from PIL import Image, ImageOps
 
-from ..images import BICUBIC, BOX, center_crop, random_crop, resize
+from ..images import BICUBIC, BOX, random_crop, square
 
 Crop = Callable[[Image.Image, int, random.Random], Image.Image]
 
 
 def center(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
-    """Shorter side to `size`, the middle square: what CLIP is evaluated on (openai/CLIP, clip/clip.py)."""
-    return center_crop(resize(image, size), size)
+    """The middle square."""
+    return square(image, size)
 
 
 def random_square(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
@@ -47,7 +47,7 @@ def dalle(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
 
 def adm(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
     """Halved by area while twice as large as needed, then bicubic, the middle square (guided-diffusion)."""
-    return center_crop(resize(_halve(image, size), size), size)
+    return square(_halve(image, size), size)
 
 
 def adm_random(image: Image.Image, size: int, rng: random.Random) -> Image.Image:

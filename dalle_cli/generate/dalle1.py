@@ -80,6 +80,6 @@ class DALLE1:
         """The codes of the upper `rows` rows of a picture, which is cropped to a square and resized. (rows * grid,)."""
         if not 0 < rows < self.task.model.grid:
             raise RecipeError(f"--keep-rows {rows}: the picture has {self.task.model.grid} rows of codes; keep fewer")
-        image = images.center_crop(images.resize(images.decode(picture), self.size), self.size)
+        image = images.square(images.decode(picture), self.size)
         codes = self.task.encode(images.to_tensor(image)[None].to(self.device.name))
         return codes[0, :rows].flatten()

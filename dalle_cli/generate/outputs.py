@@ -152,7 +152,22 @@ def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
         raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
 
 
-class Results:
+class Collected:
+    """Results kept in memory, for a command that goes on from those of another."""
+
+    def __init__(self):
+        self.reported: list[dict[str, Any]] = []
+
+    def report(self, result: dict[str, Any]) -> None:
+        """Add a result."""
+        self.reported.append(result)
+
+    def finish(self) -> int:
+        """The exit code: done, or partial when an item failed."""
+        return PARTIAL if any("error" in result for result in self.reported) else DONE
+
+
+class Results(Collected):
     """Results on standard output: a JSON line each as they come or, on a terminal, one table at the end.
 
     as_json: lines on a terminal too. columns: those of the table, the ones without any value left out.
@@ -163,13 +178,13 @@ class Results:
     ):
         if sys.stdout is None:
             raise Failure("standard output is closed; results need somewhere to go")
+        super().__init__()
         self.lines = as_json or not sys.stdout.isatty()
         self.columns = columns
-        self.reported: list[dict[str, Any]] = []
 
     def report(self, result: dict[str, Any]) -> None:
         """Add a result, and print it when lines are wanted. A closed pipe ends the program quietly."""
-        self.reported.append(result)
+        super().report(result)
         if self.lines:
             _print(json.dumps(_finite(result)))  # in ASCII: the same in any locale, and harmless to any terminal
 
@@ -177,7 +192,7 @@ class Results:
         """Print the table, if one is wanted; returns the exit code: done, or partial when an item failed."""
         if not self.lines and self.reported:
             _print(table(self.reported, self.columns, shutil.get_terminal_size().columns))
-        return PARTIAL if any("error" in result for result in self.reported) else DONE
+        return super().finish()
 
 
 def table(results: Sequence[dict[str, Any]], columns: Sequence[str], width: int) -> str:

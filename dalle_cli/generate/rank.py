@@ -51,4 +51,4 @@ class Scorer:
 
     def read(self, path: str) -> Tensor:
         """A picture file as the tower wants it: (3, size, size). Raises BadPicture."""
-        return images.to_tensor(images.center_crop(images.resize(images.decode(path), self.size), self.size))
+        return images.to_tensor(images.square(images.decode(path), self.size))

@@ -55,8 +55,7 @@ def reconstruct(
                 results.report(outputs.failed(item, item.request.fields["error"]))
                 continue
             try:
-                image = images.resize(images.decode(item.request.fields["image"]), size)
-                batch.append(images.to_tensor(images.center_crop(image, size)))
+                batch.append(images.to_tensor(images.square(images.decode(item.request.fields["image"]), size)))
                 items.append(item)
             except images.BadPicture as error:
                 results.report(outputs.failed(item, error))

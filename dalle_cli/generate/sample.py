@@ -16,7 +16,7 @@ from ..registry import RecipeError, bind, suggest
 from ..trackers import Progress
 from . import device, systems
 from .metadata import Origin, digest, recall
-from .outputs import Outputs, Results, check_sheet, save_sheet
+from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
 from .rank import Scorer
 
@@ -49,7 +49,7 @@ class Job:
     quiet: bool = False
 
 
-def sample(job: Job, results: Any = None) -> int:
+def sample(job: Job, results: Collected | None = None) -> int:
     """Draw what is asked for; returns the exit code. results: where they are reported, default: standard output.
 
     Raises Failure, RecipeError, PromptError, CheckpointError.

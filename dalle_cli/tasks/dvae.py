@@ -65,7 +65,10 @@ class DVAETask(Task):
             for part in body:
                 x = part(x)
             found.append(output.relu(x).permute(0, 2, 3, 1).flatten(0, 2))
-        centres, distance = kmeans(torch.cat(found), self.model.vocab)
+        try:
+            centres, distance = kmeans(torch.cat(found), self.model.vocab)
+        except ValueError as error:
+            raise ValueError(f"task.sharpness: {error}; set it to null, or model.vocab lower") from None
         scale = self.sharpness / distance
         output.conv.w.copy_(2 * scale * centres[..., None, None])  # -|x - c|^2 but for |x|^2, which all codes share
         output.conv.b.copy_(-scale * centres.square().sum(dim=1))

@@ -9,24 +9,12 @@ from dalle_cli.generate import sample as module
 from dalle_cli.generate import systems
 from dalle_cli.generate.dalle1 import Sampling
 from dalle_cli.generate.metadata import read
+from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.prompts import Request, plan
 from dalle_cli.generate.rank import Scorer
 from dalle_cli.generate.sample import Job, load_system
 from dalle_cli.registry import RecipeError
 from tests.generate.conftest import CPU, noise
-
-
-class Results:
-    """Takes the results in place of standard output."""
-
-    def __init__(self):
-        self.reported = []
-
-    def report(self, result):
-        self.reported.append(result)
-
-    def finish(self):
-        return PARTIAL if any("error" in result for result in self.reported) else DONE
 
 
 @pytest.fixture
@@ -35,7 +23,7 @@ def sample(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*words, code=DONE, **job):
-        results = Results()
+        results = Collected()
         job = {"recipe": tiny.recipe, "precision": "float32", "quiet": True, **job}
         assert module.sample(Job(words, **job), results) == code
         return results.reported
