@@ -111,8 +111,13 @@ class DVAE(nn.Module):
         return self.encoder(map_pixels(image))
 
     def encode(self, image: Tensor) -> Tensor:
-        """Codes of a picture: the best-scored one at every place. (B, 3, H, W) to (B, h, w), int64."""
-        return self.encode_logits(image).argmax(dim=1)
+        """Codes of a picture: the best-scored one at every place. (B, 3, H, W) to (B, h, w), int64.
+
+        In float32 whatever the precision of the run: two codes for white may lie closer than bfloat16 tells apart, and a
+        transformer must find the codes that it was trained on.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            return self.encode_logits(image.float()).argmax(dim=1)
 
     def decode_stats(self, weights: Tensor) -> Tensor:
         """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab, h, w)."""

@@ -14,7 +14,8 @@ class Scenes:
 
     glyphs: "shapes", "everyday" or "emoji". kinds: weights of single, texture, pair, relation, count, sign; those left
     out are 0. background, colour: chances of a coloured ground and of a tint. held_out: False leaves out the
-    combinations kept for evaluation, True draws only scenes that hold one. wording: vary the captions' wording.
+    combinations kept for evaluation, True draws only scenes that hold one. wording: vary the captions' wording. scatter:
+    vary where things stand; the same places always are learned several times sooner.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Scenes:
         colour: float = 0.3,
         held_out: bool = False,
         wording: bool = True,
+        scatter: bool = True,
         seed: int = 0,
     ):
         self.size = size
@@ -38,14 +40,14 @@ class Scenes:
                 f"data.kinds takes weights of {', '.join(KINDS)}; got {', '.join(sorted(unknown)) or 'none'}"
             )
         self.background, self.colour = background, colour
-        self.held_out, self.wording, self.seed = held_out, wording, seed
+        self.held_out, self.wording, self.scatter, self.seed = held_out, wording, scatter, seed
         self.blocks = [samples]
 
     def read(self, block: int, index: int, picture: bool = True) -> dict:
         rng = random.Random(f"{self.seed}/{index}")
         scene = self.scene(rng)
         text = caption(scene, rng if self.wording else None)
-        image = draw(scene, place(scene, rng), self.size, self.glyphs.drawn) if picture else None
+        image = draw(scene, place(scene, rng, self.scatter), self.size, self.glyphs.drawn) if picture else None
         return {"image": image, "text": text, "key": f"scene-{index:09d}"}
 
     def scene(self, rng: random.Random):

@@ -26,23 +26,28 @@ class Placed:
     size: float
 
 
-def place(scene: Scene, rng: random.Random) -> list[Placed]:
-    """Places for everything in a scene: apart, inside the canvas, in the stated relation or in a free one."""
+def place(scene: Scene, rng: random.Random, scatter: bool = True) -> list[Placed]:
+    """Places for everything in a scene: apart, inside the canvas, in the stated relation or in a free one.
+
+    scatter: anywhere in their part of the canvas; else one thing stands in the middle, two at opposite edges.
+    """
     things = [thing for thing in scene.things for _ in range(thing.count)]
     size = SIZES[len(things)]
     room = 1 - size  # for the left or upper edge
 
-    def cell(low: float, high: float) -> float:
+    def cell(low: float, high: float, usual: float = 0.5) -> float:
+        if not scatter:
+            low = high = usual
         return CELL * rng.randint(round(low * room / CELL), round(high * room / CELL))
 
     if len(things) == 1:
         corners = [(cell(0, 1), cell(0, 1))]
     elif len(things) == 3:
         corners = [(0.3, 0.0), (0.0, 1.0), (1.0, 1.0)]
-        corners = [(cell(x, x), cell(y, y)) for x, y in corners]
+        corners = [(cell(x, x, x), cell(y, y, y)) for x, y in corners]
     else:
         relation = scene.relation or rng.choice(("left of", "right of", "above", "below"))
-        first, second, across = cell(0, 0.2), cell(0.8, 1), cell(0.3, 0.7)
+        first, second, across = cell(0, 0.2, 0), cell(0.8, 1, 1), cell(0.3, 0.7)
         if relation in ("right of", "below"):
             first, second = second, first
         vertical = relation in ("above", "below")
