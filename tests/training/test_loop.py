@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(tmp_path, r
 def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(), first, quiet=True)
-    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False, "sharpness": None}}
+    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False}}
     fit(recipe(**more), second, quiet=True)
     before, after = weights(first), weights(second)
     for name, value in before.items():
