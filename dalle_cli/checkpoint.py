@@ -236,11 +236,17 @@ def load(name: str, kind: str | None = None, companions: Mapping[str, str] | Non
 
 
 def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
-    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it."""
+    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it.
+
+    A model that can take over the weights of a smaller one has a method `adopt`.
+    """
     path = resolve(name)
     tensors = {key: value.float() for key, value in read_tensors(path).items()}
     with torch.device("meta"):
-        wanted = models.build(recipe.get("model"), "model").state_dict()
+        model = models.build(recipe.get("model"), "model")
+        if hasattr(model, "adopt"):
+            tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
+    wanted = model.state_dict()
     wrong = list(wanted.keys() ^ tensors.keys())
     wrong += [key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape]
     if wrong:

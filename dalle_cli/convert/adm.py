@@ -15,6 +15,8 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
     """The recipe node of a U-Net as its keys and shapes tell it. Heads are taken to be 64 wide, their order legacy."""
     saved = count(state, r"output_blocks\.(\d+)\.0\.in_layers\.0\.weight")  # a level's blocks, and one for its way down
     ups = [key for key in state if re.fullmatch(r"output_blocks\.\d+\.[12]\.(?:in_layers\.0|conv)\.weight", key)]
+    if state["input_blocks.0.0.weight"].shape[1] > 10 or len(state["out.2.weight"]) not in (3, 6):
+        raise ValueError("no published network reads or draws squares of pixels as one place (model.patch)")
     levels = len(ups) + 1
     blocks = saved // levels - 1
     width = len(state["input_blocks.1.0.in_layers.2.weight"])

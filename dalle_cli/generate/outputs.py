@@ -120,14 +120,14 @@ class Outputs:
         return {**own, **{key: value for key, value in item.request.passed.items() if key not in own}}
 
 
-def check_sheet(path: str | Path, overwrite: bool = False) -> None:
+def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--sheet") -> None:
     """Whether a contact sheet can be written, asked before any work is done. Raises Failure."""
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise Failure(f"--sheet {path}: a sheet is a PNG; give a name that ends in .png", USAGE)
-    _make_writable(path.parent, "--sheet")
+        raise Failure(f"{option} {path}: a sheet is a PNG; give a name that ends in .png", USAGE)
+    _make_writable(path.parent, option)
     if path.exists() and not overwrite:
-        raise Failure(f"--sheet {path} is there already: give --overwrite or another name", WOULD_OVERWRITE)
+        raise Failure(f"{option} {path} is there already: give --overwrite or another name", WOULD_OVERWRITE)
 
 
 def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:

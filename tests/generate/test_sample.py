@@ -219,6 +219,50 @@ def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_diffusion_draws_as_well_and_so_again(sample, glide):
+    how = {"recipe": glide.recipe, "options": {"sampler": "ddpm", "scale": 2.0}}
+    first = sample("a red circle", "zebra", count=2, seed=9, watch="strip.png", sheet="sheet.png", **how)
+    assert Image.open("strip.png").size == (5 * 12 + 4, 4 * 12 + 4)
+    assert np.asarray(Image.open(first[0]["path"])).shape == (16, 16, 3)
+    found = read(first[0]["path"])
+    assert "Steps: 5, Sampler: ddpm, CFG scale: 2.0, Seed: 9" in found["parameters"]
+    assert set(found["dalle"]["models"]) == {"decoder", "upsampler", "noised_clip", "classifier"}
+    for n, result in enumerate(first):
+        (again,) = drawn(sample(like=result["path"], out=f"again-{n}", recipe=None))
+        assert np.abs(again.astype(int) - drawn([result])[0].astype(int)).max() <= 1  # sums round otherwise
+    best = sample("zebra", rerank=3, top=2, out="best", **how)
+    assert best[0]["score"] >= best[1]["score"]
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"image": "x.png", "keep_rows": 1}, "`dalle inpaint` fills parts"),
+        ({"options": {"temperature": 0.5}}, "sample takes no 'temperature'"),
+        ({"options": {"sampler": "dimm"}}, "did you mean 'ddim'"),
+        ({"options": {"steps": "5x"}}, "steps '5x': expected a number"),
+        ({"options": {"guide": "clip"}, "recipe": "bare"}, "guide clip needs a checkpoint"),
+    ],
+)
+def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_models, job, said):
+    if job.get("recipe"):
+        with open("bare.yaml", "w") as file:
+            file.write("system: {type: glide}\nparts: {decoder: none}\n")
+        job = job | {"recipe": "bare.yaml"}
+    with pytest.raises(RecipeError, match=said):
+        sample("a red circle", **{"recipe": glide.recipe} | job)
+
+
+def test_only_diffusion_has_steps_to_watch(sample, no_models):
+    with pytest.raises(RecipeError, match="--watch is for diffusion"):
+        sample("a red circle", watch="strip.png")
+
+
+def test_a_decoder_s_checkpoint_draws_by_itself(glide):
+    assert load_system(glide.decoder) == {"system": {"type": "glide"}, "parts": {"decoder": glide.decoder}}
+    assert load_system(glide.label)["sample"] == {"scale": 1.0}  # it has no text to leave out
+
+
 def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
     assert load_system("dalle1") == recipe.load("dalle1", "systems")
     assert load_system(tiny.recipe)["sample"] == {"temperature": 0.9}
