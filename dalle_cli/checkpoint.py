@@ -38,6 +38,10 @@ class CheckpointError(ValueError):
     """A file is not a whole, readable checkpoint of the kind that was asked for."""
 
 
+class NewerFormat(CheckpointError):
+    """A file of a later version of dalle."""
+
+
 def compose(
     recipe: Recipe, tokenizer: Any = None, companions: Mapping[str, str | nn.Module] | None = None
 ) -> nn.Module:
@@ -148,7 +152,7 @@ def metadata(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(f"{path}: the header is damaged") from None
     if version > VERSION:
-        raise CheckpointError(f"{path}: written by a newer dalle (format {version}, here {VERSION}); update dalle")
+        raise NewerFormat(f"{path}: written by a newer dalle (format {version}, here {VERSION}); update dalle")
     if version < 1 or not isinstance(recipe, dict) or raw.get("seal", _seal(raw)) != _seal(raw):
         raise CheckpointError(f"{path}: the header is damaged")
     for old in range(version, VERSION):

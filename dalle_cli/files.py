@@ -1,7 +1,7 @@
 """Files that are whole or not there."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +25,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.fsync(folder)  # so that the rename survives a power cut too
     finally:
         os.close(folder)
+
+
+def remove_left_overs(folder: Path, names: Container[str] | None = None) -> None:
+    """Remove the temporary files that killed writers left in a folder: those of the files `names`, or of all."""
+    for path in folder.glob(".*.tmp"):
+        if names is None or path.name[1:].rsplit(".", 2)[0] in names:
+            path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from ..files import remove_left_overs
 from ..images import BadPicture, decode, save_png, sheet
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .prompts import Item
@@ -74,6 +75,7 @@ class Outputs:
                 " give --skip-existing, --overwrite or another --out",
                 WOULD_OVERWRITE,
             )
+        remove_left_overs(self.folder, {file_name(item) for item in self.todo})
 
     def path(self, item: Item) -> Path:
         return self.folder / file_name(item)

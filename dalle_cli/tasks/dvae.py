@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.dvae import DVAE, map_pixels, unmap_pixels
+from ..nn.gather import gather
 from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task
@@ -83,7 +84,8 @@ class DVAETask(Task):
         loss = likelihood + kl * divergence
         if self.balance:
             # of sharpened scores: flat ones would use every code a little and say nothing
-            use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2)) * vocab
+            use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2), keepdim=True) * vocab
+            use = gather(use).mean(dim=0)  # over the batches of all processes
             loss = loss + self.balance * F.relu(1 - 7 * use).mean()
         figures = self._figures(image, mean, logits.argmax(dim=-1))
         logs = {"likelihood": likelihood, "divergence": divergence, **figures}

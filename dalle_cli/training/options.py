@@ -19,7 +19,8 @@ class Train:
     other data or another schedule. accumulate: parts in which each process works through its share. ema: decay of the
     averaged weights. save_every: a time such as 10m, or a number of steps. keep: states kept. patience: steps with a
     non-finite loss that are skipped before the run stops. validate_every, preview_every: steps; 0 is only at the end.
-    preview: pictures in one, 0 for none.
+    preview: pictures in one, 0 for none. shard: weights, gradients and moments are spread over the processes, without
+    previews.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class Train:
     patience: int = 10
     compile: bool = False
     channels_last: bool = False
+    shard: bool = False
 
     def __post_init__(self):
         least = {"steps": 1, "batch_size": 1, "accumulate": 1, "keep": 1, "log_every": 1, "seed": 0, "patience": 0}
@@ -47,6 +49,8 @@ class Train:
                 raise RecipeError(f"train.{name}: {getattr(self, name)} is not between {low} and 2^40")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"train.ema: {self.ema} is not in [0, 1)")
+        if self.shard and (self.compile or self.precision == "fp16"):
+            raise RecipeError("train.shard: goes with neither train.compile nor train.precision=fp16; use bf16")
         interval(self.save_every)
 
 
