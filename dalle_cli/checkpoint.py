@@ -133,7 +133,7 @@ def save(
     try:
         write_atomically(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from None
+        raise OSError(f"{path}: cannot be written: {str(error).splitlines()[0].rpartition(': ')[2]}") from None
 
 
 def metadata(path: Path) -> dict[str, Any]:

@@ -34,7 +34,15 @@ def train(
         return launch(processes, [sys.executable, "-m", "dalle_cli", *sys.argv[1:]])
     from .loop import fit
 
-    return fit(found, folder, resume, max_time, quiet)
+    try:
+        return fit(found, folder, resume, max_time, quiet)
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            raise Failure(
+                "another process of the run has ended or is not to be reached; the same command goes on from the last "
+                f"state ({str(error).splitlines()[0]})"
+            ) from None
+        raise
 
 
 def _describe(found: recipe.Recipe) -> None:
