@@ -116,6 +116,14 @@ def _linear(ours: str, published: str) -> list[Row]:
 
 
 SOURCES = (
-    Source("openai-glide", "unet", _is_unet, _unet, _unet_table),
-    Source("openai-noised-clip", "noised-clip", _is_noised_clip, _noised_clip, _noised_clip_table),
+    Source("openai-glide", "unet", _is_unet, _unet, _unet_table, tokenizer="glide"),
+    Source(
+        name="openai-noised-clip",
+        type="noised-clip",
+        recognises=_is_noised_clip,
+        model=_noised_clip,
+        table=_noised_clip_table,
+        tokenizer="clip",
+        files={"image_encoder.": "clip_image_enc.pt", "text_encoder.": "clip_text_enc.pt"},
+    ),
 )

@@ -79,7 +79,7 @@ def test_archive_in_half_precision_with_its_three_scalars_is_read():
     state |= {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     model, ours = convert.read(state)
     assert model == node(VIT)
-    assert all(tensor.dtype == torch.float32 for tensor in ours.values())
+    assert all(tensor.dtype == torch.float16 for tensor in ours.values())
 
 
 def test_prefix_of_a_parallel_wrapper_is_taken_off():
