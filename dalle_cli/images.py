@@ -81,6 +81,20 @@ def decode(
         raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
 
 
+def transparent(file: str | Path) -> "np.ndarray | None":
+    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadPicture."""
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            if not image.has_transparency_data:
+                return None
+            turn = _TURNS.get(_orientation(image))
+            alpha = image.convert("RGBA").getchannel("A")
+    except Exception as error:
+        raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
+    found = np.asarray(alpha.transpose(turn) if turn is not None else alpha) < 255
+    return found if found.any() else None
+
+
 def to_tensor(image: Image.Image) -> "torch.Tensor":
     """RGB picture -> float32 (3, H, W) in [-1, 1]."""
     return to_float(to_bytes(image))

@@ -39,7 +39,7 @@ def common(
 
 def main() -> None:
     """Run the command line; errors of the user's become one line and their exit code."""
-    from . import check, convert, create, data, evaluate, inspect, judge, manage, tokenizer, train  # noqa: F401
+    from . import check, convert, create, data, evaluate, inspect, judge, manage, paint, tokenizer, train  # noqa: F401
 
     try:
         app()
