@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..exits import USAGE, Failure
+from ..exits import BAD_INPUT, USAGE, Failure
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
 from .main import app
 
@@ -91,7 +91,7 @@ def scenes(
     count: Count = 200,
     best_of: Annotated[str, typer.Option(help="Candidates of each caption, of which CLIP chooses one.")] = "1,32",
     glyphs: Glyphs = "everyday",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing; the captions stay.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the drawing; the captions stay.")] = 0,
     out: Annotated[str, typer.Option(help="Folder for the pictures and their sheets.")] = "out/scenes",
     temperature: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
     top_p: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
@@ -126,6 +126,8 @@ def scenes(
         numbers = [0]
     if min(numbers) < 1:
         raise Failure(f"--best-of {best_of}: give numbers of candidates, such as 1,32", USAGE)
+    if max(numbers) > 1_000_000:
+        raise Failure(f"--best-of {max(numbers)}: at most 1000000 candidates", USAGE)
     items = suite.suite(known, count)
     options = {"temperature": temperature, "top_p": top_p, "scale": scale}
     for many in numbers:
@@ -158,6 +160,8 @@ def _lines(known: Any) -> Any:
     from ..generate.prompts import gather
 
     for request in gather(["-"], plain="path", pictures=("path",)):
+        if request.failed:  # figures of a part would be taken for those of the whole
+            raise Failure(f"{request.fields['error']}; mend or remove this line", BAD_INPUT)
         scene = parse(request.prompt or "", known)
         yield suite.Item(suite.category_of(scene), scene, request.prompt or ""), _open(request.fields["path"])
 
@@ -165,7 +169,10 @@ def _lines(known: Any) -> Any:
 def _open(path: str) -> Any:
     from .. import images
 
-    picture = images.decode(path)
+    try:
+        picture = images.decode(path)
+    except images.BadPicture as error:
+        raise images.BadPicture(f"{path}: {error}") from None
     return images.center_crop(picture, min(picture.size))
 
 

@@ -30,6 +30,7 @@ class DVAETask(Task):
     encoder: whether it learns; else the codes stay as they are (train.init), and the decoder learns from hard ones.
     """
 
+    family = "dvae"
     model: DVAE
 
     def __init__(
