@@ -10,6 +10,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +82,7 @@ class Registry:
             if isinstance(error, ValueError) and type(error) is not ValueError:  # says by itself what is wrong
                 raise
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise RecipeError(first if first.startswith(path) else f"{path}: {first}") from error
+            raise RecipeError(first if _PLACE.match(first) else f"{path}: {first}") from error
 
     def _check_nested(self, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
@@ -229,6 +230,7 @@ def _show(value: Any) -> str:
 
 
 # What parts, and torch inside of them, raise for arguments of the right type and impossible values.
+_PLACE = re.compile(r"\w+(\.\w+)+: ")  # of a recipe, which the message then names by itself
 _UNFIT = (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError)
 
 _SCALARS: dict[Any, Callable[[Any, str], Any]] = {

@@ -16,9 +16,9 @@ def export(name: str, out: Path, precision: str, overwrite: bool) -> None:
     """Write the checkpoint `name` to `out` with its weights in another type. Raises CheckpointError, Failure."""
     if precision not in TYPES:
         raise Failure(f"--precision {precision}: choose {', '.join(TYPES)}", USAGE)
+    check_target(out, "--out", overwrite)
     path = checkpoint.resolve(name)
     found = checkpoint.metadata(path)
-    check_target(out, "--out", overwrite)
     tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
     tensors = checkpoint.read_tensors(path)
     checkpoint.save(out, tensors, found["recipe"], tokenizer, found["step"], found["samples"], TYPES[precision])

@@ -43,8 +43,8 @@ def learn(
     watch: called with what is worked on, captions and then merges, how many are done and how many there are.
     """
     options, kind = check(recipe)
-    source, _ = open_source(recipe.get("data"))
     check_target(out, "--out", overwrite)
+    source, _ = open_source(recipe.get("data"))
 
     def read() -> Iterator[str]:
         for done, caption in enumerate(captions(source, options.captions), 1):

@@ -96,7 +96,7 @@ def test_a_system_is_judged_by_what_it_draws(dalle, tiny):
     [
         (("dvae", "--model", "gone"), 3, "no checkpoint 'gone'"),
         (("dvae", "--model", "CLIP"), 3, "holds a 'clip', where a 'dvae' is needed"),
-        (("dvae", "--model", "DVAE", "--glyphs", "shape"), 3, "shapes"),
+        (("dvae", "--model", "DVAE", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
         (("retrieval", "--model", "CLIP", "-n", "5"), 2, "--count 5 is less than --among 100"),
         (("scenes", "--best-of", "1,x", "--glyphs", "shapes"), 2, "--best-of 1,x: give numbers"),
         (("scenes", "--best-of", "0", "--glyphs", "shapes"), 2, "--best-of 0: give numbers"),

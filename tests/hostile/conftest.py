@@ -287,7 +287,12 @@ def rewritten(whole: bytes, change: Callable[[dict], object]) -> bytes:
     (length,) = struct.unpack("<Q", whole[:8])
     fields = json.loads(whole[8 : 8 + length])
     change(fields)
+    return with_header(whole, fields)
+
+
+def with_header(whole: bytes, fields: object) -> bytes:
     header = json.dumps(fields).encode()
+    (length,) = struct.unpack("<Q", whole[:8])
     return struct.pack("<Q", len(header)) + header + whole[8 + length :]
 
 
