@@ -75,6 +75,8 @@ def decode(
         raise
     except FileNotFoundError:
         raise BadPicture("missing file") from None
+    except IsADirectoryError:
+        raise BadPicture("a folder") from None
     except Image.UnidentifiedImageError:
         raise BadPicture("not a picture") from None
     except Exception as error:  # a broken file makes Pillow's parsers raise nearly anything

@@ -54,13 +54,16 @@ def sample(
         typer.Option(help="System recipe, or a checkpoint that draws. Default: dalle1.", rich_help_panel=MODEL),
     ] = None,
     count: Annotated[
-        int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt.", rich_help_panel=SAMPLING)
-    ] = 1,
+        int | None,
+        typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt. Default: 1.", rich_help_panel=SAMPLING),
+    ] = None,
     rerank: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="Draw so many, keep CLIP's best.", rich_help_panel=SAMPLING),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many --rerank keeps.", rich_help_panel=SAMPLING)] = 1,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many --rerank keeps. Default: 1.", rich_help_panel=SAMPLING)
+    ] = None,
     seed: Seed = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest.", rich_help_panel=SAMPLING)] = None,
     top_k: Annotated[int | None, typer.Option(help="Choose among so many codes.", rich_help_panel=SAMPLING)] = None,

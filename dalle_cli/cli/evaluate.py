@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..exits import USAGE, Failure
+from ..exits import BAD_INPUT, USAGE, Failure
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
 from .main import app
 
@@ -94,7 +94,7 @@ def scenes(
         typer.Option(help="Candidates of each caption, of which CLIP chooses one. Default: 1,32 with a CLIP."),
     ] = None,
     glyphs: Glyphs = "everyday",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing; the captions stay.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the drawing; the captions stay.")] = 0,
     out: Annotated[str, typer.Option(help="Folder for the pictures and their sheets.")] = "out/scenes",
     temperature: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
     top_p: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
@@ -132,7 +132,9 @@ def scenes(
         return
     clip = "clip" in (load_system(recipe).get("parts") or {})
     numbers = _numbers("--best-of", best_of or ("1,32" if clip and not scales else "1"), int, 1)
-    guidance = _numbers("--scales", scales, float, 0) if scales else [scale]
+    if max(numbers) > 1_000_000:
+        raise Failure(f"--best-of {max(numbers)}: at most 1000000 candidates", USAGE)
+    guidance: list[Any] = _numbers("--scales", scales, float, 0) if scales else [scale]
     pages = {many: f"{out}/scales-best-of-{many}.png" for many in numbers} if scales else {}
     for path in pages.values():
         check_sheet(path, overwrite)
@@ -180,6 +182,8 @@ def _lines(known: Any) -> Any:
     from ..generate.prompts import gather
 
     for request in gather(["-"], plain="path", pictures=("path",)):
+        if request.failed:  # figures of a part would be taken for those of the whole
+            raise Failure(f"{request.fields['error']}; mend or remove this line", BAD_INPUT)
         scene = parse(request.prompt or "", known)
         yield suite.Item(suite.category_of(scene), scene, request.prompt or ""), _open(request.fields["path"])
 
@@ -197,7 +201,10 @@ def _numbers(option: str, text: str, kind: type, least: float) -> list:
 def _open(path: str) -> Any:
     from .. import images
 
-    picture = images.decode(path)
+    try:
+        picture = images.decode(path)
+    except images.BadPicture as error:
+        raise images.BadPicture(f"{path}: {error}") from None
     return images.center_crop(picture, min(picture.size))
 
 

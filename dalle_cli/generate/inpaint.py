@@ -50,7 +50,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     asked = _requests(job)
     requests = [one for one in asked if not one.failed]
     system_recipe = load_system(job.recipe)
-    kind = systems.get((system_recipe.get("system") or {}).get("type"), "system.type")
+    kind = systems.get((system_recipe.get("system") or {}).get("type") or "", "system.type")
     if not getattr(kind, "shows", False):
         raise RecipeError(f"{job.recipe}: this system draws whole pictures; inpainting needs diffusion, such as glide")
     given = {key: value for key, value in (job.options or {}).items() if value is not None}

@@ -32,9 +32,9 @@ class Job:
     words: Sequence[str] = ()
     prompts: str | None = None
     recipe: str | None = None
-    count: int = 1
+    count: int | None = None
     rerank: int | None = None
-    top: int = 1
+    top: int | None = None
     seed: int | None = None
     out: str = "out"
     sheet: str | None = None
@@ -73,8 +73,8 @@ def sample(job: Job, results: Collected | None = None) -> int:
         raise RecipeError(f"{name}: --watch is for diffusion; this system has no steps to show")
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
-    candidates = job.rerank or job.count
-    kept = min(job.top, candidates) if job.rerank else candidates
+    candidates = job.rerank or job.count or 1
+    kept = min(job.top or 1, candidates) if job.rerank else candidates
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     if job.dry_run:
@@ -179,12 +179,16 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
         raise Failure("--image needs --keep-rows: how many rows of codes of the picture to keep", USAGE)
     if job.keep_rows is not None and not job.image:
         raise Failure("--keep-rows needs --image: the picture to continue", USAGE)
+    if job.top is not None and not job.rerank:
+        raise Failure("--top needs --rerank: how many to draw, of which --top are kept", USAGE)
+    if job.count is not None and job.rerank:
+        raise Failure("-n does not go with --rerank: --rerank says how many are drawn, --top how many are kept", USAGE)
     requests = gather(job.words, job.prompts)
     if job.like:
         origin, request = recall(job.like)
         if origin.command != "sample":
             raise Failure(f"{job.like} was made by `dalle {origin.command}`, not by `dalle sample`", USAGE)
-        return origin, [replace(request, prompt=one.prompt) for one in requests] or [request]
+        return origin, [one if one.failed else replace(request, prompt=one.prompt) for one in requests] or [request]
     if not requests:
         raise Failure(
             'what to draw? Give a prompt ("an avocado chair"), --prompts FILE, or - for standard input', USAGE

@@ -14,7 +14,6 @@ from ..nn.attention import SelfAttention
 from . import models
 from .clip import ImageTower
 
-
 Activation = Literal["quick-gelu", "gelu"]
 
 

@@ -28,6 +28,7 @@ class DVAETask(Task):
     and the decoder learns from hard ones.
     """
 
+    family = "dvae"
     model: DVAE
 
     def __init__(

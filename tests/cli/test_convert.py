@@ -21,7 +21,7 @@ def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("CLIP", "--out", "there"), 73, "there exists; add --overwrite"),
+        (("CLIP", "--out", "there"), 73, "--out there is there already: give --overwrite"),
         (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose float16, bf16, float32"),
         (("gone", "--out", "new"), 3, "no checkpoint 'gone'"),
         (("there", "--out", "new"), 3, "there: not a safetensors file"),

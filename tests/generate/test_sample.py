@@ -114,17 +114,16 @@ def no_clip():
     return "bare.yaml"
 
 
-@pytest.mark.parametrize("options", [{}, {"rerank": 3, "top": 2}])
+@pytest.mark.parametrize("options", [{"count": 2}, {"rerank": 3, "top": 2}])
 def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
-    how = {"count": 2, **options}
-    first = sample("a red circle", "zebra", **how)
+    first = sample("a red circle", "zebra", **options)
     pictures = drawn(first)
     with open(first[2]["path"], "wb") as file:
         file.write(b"cut short")
     prompts = []
     draw = systems.get("dalle1").draw
     monkeypatch.setattr(systems.get("dalle1"), "draw", lambda self, *a: prompts.extend(a[0]) or draw(self, *a))
-    again = sample("a red circle", "zebra", skip_existing=True, **how)
+    again = sample("a red circle", "zebra", skip_existing=True, **options)
     assert prompts == ["zebra"]
     assert again == [{**result, "skipped": True} if result["index"] != 2 else result for result in first]
     assert same(drawn(again), pictures)
