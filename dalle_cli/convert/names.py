@@ -74,7 +74,7 @@ WIDTHS = {"float64": 8, "int64": 8, "complex64": 8, "complex128": 16, "float32":
 def storage(pid: Any) -> Any:
     """What a persistent id stands for: a Storage, or the class of a module in old files."""
     match pid:
-        case ("module", Name() as found, str(), str()):
+        case ("module", Name() as found, str() | None, str() | None):
             return found
         case ("storage", Name() as kind, str(key), str(), int(size), *view) if _key(key) and view in ([], [None]):
             dtype = DTYPES.get(kind.text.rpartition(".")[2]) if kind.text.startswith("torch.") else None

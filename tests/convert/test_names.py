@@ -86,6 +86,7 @@ def test_references_to_numbers():
     assert storage(("storage", kind, "7", "cuda:0", 5)) == Storage("7", "float16", 5)
     assert storage(("storage", kind, "7", "cpu", 5, None)) == Storage("7", "float16", 5)
     assert storage(("module", Name("a.B"), "b.py", "class B: ...")) == Name("a.B")
+    assert storage(("module", Name("a.B"), None, None)) == Name("a.B")  # of a class without source
     for wrong in (
         ("storage", Name("torch.QInt8Storage"), "7", "cpu", 5),
         ("storage", Name("evil.HalfStorage"), "7", "cpu", 5),
