@@ -132,7 +132,7 @@ def scenes(
         return
     clip = "clip" in (load_system(recipe).get("parts") or {})
     numbers = _numbers("--best-of", best_of or ("1,32" if clip and not scales else "1"), int, 1)
-    guidance = _numbers("--scales", scales, float, 0) if scales else [scale]
+    guidance: list[Any] = _numbers("--scales", scales, float, 0) if scales else [scale]
     pages = {many: f"{out}/scales-best-of-{many}.png" for many in numbers} if scales else {}
     for path in pages.values():
         check_sheet(path, overwrite)
