@@ -52,7 +52,11 @@ class DALLE1:
         self.task = task.to(device.name)
         self.task.model.to(device.dtype)
         self.size = self.task.model.grid * self.task.dvae.factor
-        self.files = {"transformer": checkpoint.resolve(transformer)}
+        self._transformer = checkpoint.resolve(transformer)
+
+    def files(self, options: Sampling) -> dict[str, Path]:
+        """The checkpoints that draw with these options, by name."""
+        return {"transformer": self._transformer}
 
     def draw(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -77,10 +78,12 @@ class GLIDE:
 
     @staticmethod
     def check(options: Sampling, parts: Mapping[str, Any]) -> None:
-        """Raises RecipeError when what is to guide is not among the parts."""
+        """Raises RecipeError when what is to guide is not among the parts, CheckpointError when it is not there."""
         needed = PARTS.get(options.guide)
         if needed and not parts.get(needed):
             raise RecipeError(f"guide {options.guide} needs a checkpoint as parts.{needed}, and the recipe names none")
+        if needed:
+            checkpoint.resolve(str(parts[needed]))
 
     def __init__(
         self,
@@ -98,9 +101,13 @@ class GLIDE:
         self.size = self.upsampler.size if self.upsampler else self.decoder.size
         if self.upsampler and enlarged(self.upsampler, self.decoder.size) != self.size:
             raise RecipeError(f"parts.upsampler: {upsampler} does not begin with {self.decoder.size} px")
-        self.guides = {"noised_clip": noised_clip, "classifier": classifier}
-        named = {"decoder": decoder, "upsampler": upsampler, **self.guides}
-        self.files = {name: checkpoint.resolve(source) for name, source in named.items() if source}
+        self.guides = {"noised_clip": noised_clip, "classifier": classifier}  # loaded, and there, only where they guide
+        self._named = {"decoder": decoder, "upsampler": upsampler}
+
+    def files(self, options: Sampling) -> dict[str, Path]:
+        """The checkpoints that draw with these options, by name."""
+        used = {**self._named, **{part: self.guides[part] for guide, part in PARTS.items() if guide == options.guide}}
+        return {name: checkpoint.resolve(source) for name, source in used.items() if source}
 
     def draw(
         self,
@@ -172,11 +179,18 @@ class GLIDE:
 
 
 def load(device: Device, name: str) -> DecoderTask:
-    """A decoder on its device, its weights fixed. Raises CheckpointError, or RecipeError for what draws nothing."""
+    """A decoder on its device, its weights fixed, and in the device's type but for its ends, as published.
+
+    Raises CheckpointError, or RecipeError for what draws nothing.
+    """
     task = checkpoint.load(name, "unet")
     if not isinstance(task, DecoderTask):
         raise RecipeError(f"{name} is no decoder that draws by itself")
-    return task.requires_grad_(False).to(device.name)
+    task.requires_grad_(False).to(device.name)
+    task.model.to(device.dtype)
+    task.model.time_embed.float()
+    task.model.out.float()
+    return task
 
 
 def enlarged(upsampler: DecoderTask, side: int) -> int | None:

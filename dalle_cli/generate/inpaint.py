@@ -50,7 +50,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     asked = _requests(job)
     requests = [one for one in asked if not one.failed]
     system_recipe = load_system(job.recipe)
-    kind = systems.get((system_recipe.get("system") or {}).get("type") or "", "system.type")
+    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *(system_recipe.get("parts") or {})))
     if not getattr(kind, "shows", False):
         raise RecipeError(f"{job.recipe}: this system draws whole pictures; inpainting needs diffusion, such as glide")
     given = {key: value for key, value in (job.options or {}).items() if value is not None}
@@ -69,7 +69,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
 
     place = device.choose(job.precision)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if outputs.todo else None
-    files = system.files if system else {}
+    files = system.files(options) if system else {}
     made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})
     progress = Progress("inpaint", len(outputs.todo), quiet=job.quiet)
     before: str | None = None  # the picture that a script goes on from

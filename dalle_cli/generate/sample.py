@@ -94,7 +94,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
     progress = Progress("sample", len(todo) * candidates, quiet=job.quiet)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
     scorer = Scorer(place, clip) if todo and job.rerank else None
-    models = {**(system.files if system else {}), **({"clip": scorer.file} if scorer else {})}
+    models = {**(system.files(options) if system else {}), **({"clip": scorer.file} if scorer else {})}
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
     first = system.begin_with(job.image, job.keep_rows) if system and job.image else None

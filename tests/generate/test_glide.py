@@ -194,7 +194,12 @@ def test_a_guide_must_be_among_the_parts_and_fit(glide):
     for guide, part in (("clip", "noised_clip"), ("classifier", "classifier")):
         with pytest.raises(RecipeError, match=f"guide {guide} needs a checkpoint as parts.{part}"):
             GLIDE.check(Sampling(guide=guide), {"decoder": "x"})
-        GLIDE.check(Sampling(guide=guide), {part: "x"})
+        GLIDE.check(Sampling(guide=guide), {part: glide.classifier})
+        with pytest.raises(CheckpointError, match="no checkpoint 'gone'"):
+            GLIDE.check(Sampling(guide=guide), {part: "gone"})
+    system = build(decoder=glide.decoder, noised_clip=glide.clip, classifier="gone")  # it need not be there
+    assert system.files(Sampling()).keys() == {"decoder"}
+    assert system.files(Sampling(guide="clip")).keys() == {"decoder", "noised_clip"}
     GLIDE.check(Sampling(), {})
     decoder, upsampler = load(CPU, glide.decoder), load(CPU, glide.upsampler)
     with pytest.raises(RecipeError, match="holds a 'unet', where one of clip is to guide"):
