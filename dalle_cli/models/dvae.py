@@ -114,10 +114,14 @@ class DVAE(nn.Module):
         else:
             self.encoder = _stack(Conv(3, hidden, 7), down, blocks, (3, 3, 3, 1), gain, nn.MaxPool2d(2), vocab)
 
-    def encode_logits(self, image: Tensor) -> Tensor:
-        """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab, h, w)."""
+    def check_size(self, image: Tensor) -> None:
+        """Raise ValueError for pictures whose sides do not divide by a code's."""
         if image.shape[-1] % self.factor or image.shape[-2] % self.factor:
             raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
+
+    def encode_logits(self, image: Tensor) -> Tensor:
+        """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab, h, w)."""
+        self.check_size(image)
         return self.encoder(map_pixels(image))
 
     def encode(self, image: Tensor) -> Tensor:

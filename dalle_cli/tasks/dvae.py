@@ -58,6 +58,7 @@ class DVAETask(Task):
         images: list[Tensor] = []
         while sum(map(len, images)) < START:
             images.append(next(batches)["image"])
+        self.model.check_size(images[0])
         try:
             self.model.start(torch.cat(images))
         except ValueError as error:
