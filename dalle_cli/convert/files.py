@@ -73,9 +73,16 @@ def read(file: Path) -> dict[str, Tensor]:
         raise ConvertError(f"{file}: a checkpoint of dalle; use it as it is, or `dalle export` it")
     try:
         with safe_open(file, framework="pt") as tensors:
-            return {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118  (not a mapping)
+            names = list(tensors.keys())
+        return {name: _own(file, name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise ConvertError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _own(file: Path, name: str) -> Tensor:
+    """One tensor in memory of its own; the file is opened for each, for what is mapped counts as memory."""
+    with safe_open(file, framework="pt") as tensors:
+        return tensors.get_tensor(name).clone()
 
 
 def configuration(source: Source, folder: Path) -> dict[str, Any] | None:

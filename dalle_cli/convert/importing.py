@@ -36,7 +36,7 @@ def import_(
     if target.exists() and not overwrite:
         raise Failure(f"{target} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
     state, files = gather(source)
-    layout, _ = recognise(state)
+    layout, state = recognise(state)
     folder = files[0].parent
     config = configuration(layout, folder)
     model, tensors = read(state, config)

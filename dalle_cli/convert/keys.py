@@ -71,7 +71,8 @@ class Source:
 def read(state: State, table: list[Row], ours: State, dropped: Iterable[str] = ()) -> dict[str, Tensor]:
     """Our state from a published one, every tensor in the type that it has there.
 
-    ours: our keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are
+    state: tensors that are joined are taken out of it where it is a dict, so that they are not held twice. ours: our
+    keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are
     missing, of another shape or kind of number, or left over.
     """
     out, missing, misshapen, mistyped, used = {}, [], [], [], set(dropped)
@@ -87,6 +88,9 @@ def read(state: State, table: list[Row], ours: State, dropped: Iterable[str] = (
             tensor = row.read(*given) if row.read else given[0]
         except (RuntimeError, IndexError):  # of a number of dimensions that cannot be
             tensor = given[0]
+        if len(names) > 1 and isinstance(state, dict):
+            for one in names:
+                del state[one]
         if tensor.shape != expected.shape:
             misshapen.append(f"{name} {_shape(tensor)} instead of {_shape(expected)}")
         elif tensor.is_floating_point() != expected.is_floating_point():

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from dalle_cli import checkpoint, convert
@@ -217,3 +218,31 @@ def test_nothing_is_written_when_it_is_refused(tmp_path, vocab):
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "hit").exists()
     assert (tmp_path / "there.safetensors").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip.pt", "hf/model.safetensors", "old.pt"])
+def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
+    node = CLIP | {"image": VIT | {"width": 1024, "depth": 8, "heads": 16}}
+    layout = "hf-clip" if "hf" in name else "openai-clip"
+    state = {key: torch.zeros(shape) for key, shape in shapes(layout, node).items()}
+    (tmp_path / "hf").mkdir()
+    if name.endswith(".safetensors"):
+        save_file(state, name)
+    else:
+        torch.save(state, name, _use_new_zipfile_serialization=name != "old.pt")
+    grown = peak(
+        "from dalle_cli.convert.importing import import_; from dalle_cli import convert\n"
+        "from dalle_cli.text import tokenizers; tokenizers.names(), convert.models.names(), convert.sources()",
+        "import_(sys.argv[1], 'out', sys.argv[2], None, None, False, print)",
+        name,
+        vocab,
+    )
+    print(f"{grown / (tmp_path / name).stat().st_size:.2f} of the file")
+    assert 0.9 * (tmp_path / name).stat().st_size < grown < 1.3 * (tmp_path / name).stat().st_size
+
+
+def shapes(layout, node):
+    with torch.device("meta"):
+        state = convert.write(layout, node, models.build(node).state_dict())
+    return {key: tensor.shape for key, tensor in state.items()}

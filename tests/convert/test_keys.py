@@ -32,7 +32,7 @@ def test_writing_undoes_reading():
 def test_one_of_ours_may_be_several_of_theirs():
     table = [Row(r"qkv", ("q", "k", "v"), lambda *parts: torch.cat(parts), lambda whole: whole.chunk(3)), *TABLE]
     theirs = {name: torch.full((2, 4), float(i)) for i, name in enumerate("qkv")}
-    ours = read(theirs, table, {"qkv": torch.empty(6, 4)})
+    ours = read(dict(theirs), table, {"qkv": torch.empty(6, 4)})
     assert ours["qkv"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
     back = write(ours, table)
     assert back.keys() == theirs.keys()
