@@ -137,7 +137,7 @@ SOURCES = (
         model=_model,
         table=_table,
         dropped=frozenset(f"{tower}_model.embeddings.position_ids" for tower in ("text", "vision")),
-        task="clip",
+        task=lambda model: {"type": "clip"},
         tokenizer="clip",
         config=Config("config.json", "model.safetensors", _told, _config),
     ),

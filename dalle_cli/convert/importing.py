@@ -47,8 +47,8 @@ def import_(
         told = config is not None or original is not None or "input_resolution" in state  # in OpenAI's archives alone
         model = _activated(model, activation, told, say)
     recipe: dict[str, Any] = {"model": model}
-    if layout.task:
-        recipe["task"] = {"type": layout.task}
+    if task := layout.task(model):
+        recipe["task"] = task
     tokenizer = _tokenizer(layout, model, vocab, folder) if layout.tokenizer else None
     if tokenizer is not None:
         recipe["tokenizer"] = {"type": layout.tokenizer, "path": vocab or "published"}

@@ -49,10 +49,10 @@ class Source:
     """One published layout of one type of model.
 
     recognises: whether a state has this layout's keys, no other layout's; model: the recipe's model node as keys and
-    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights. task: trained by.
-    tokenizer: the type that its texts are packed with. files: of a model published in several, what is put before the
-    keys of each, and its name. sums: names of published files by their sha256. config: how the layout is kept in a
-    folder.
+    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights. task: the recipe's
+    task node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files:
+    of a model published in several, what is put before the keys of each, and its name. sums: names of published files
+    by their sha256. config: how the layout is kept in a folder.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Source:
     model: Callable[[State], dict]
     table: Callable[[dict], list[Row]]
     dropped: frozenset[str] = frozenset()
-    task: str | None = None
+    task: Callable[[dict], dict | None] = lambda model: None
     tokenizer: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     sums: Mapping[str, str] = field(default_factory=dict)
@@ -72,8 +72,8 @@ def read(state: State, table: list[Row], ours: State, dropped: Iterable[str] = (
     """Our state from a published one, every tensor in the type that it has there.
 
     state: tensors that are joined are taken out of it where it is a dict, so that they are not held twice. ours: our
-    keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are
-    missing, of another shape or kind of number, or left over.
+    keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are missing, of
+    another shape or kind of number, or left over.
     """
     out, missing, misshapen, mistyped, used = {}, [], [], [], set(dropped)
     for key, expected in ours.items():

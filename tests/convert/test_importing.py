@@ -181,15 +181,53 @@ def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
     assert (result["published"], said) == ("ViT-B-32.pt", [])
 
 
-def test_a_network_without_a_task_yet_is_kept_as_it_is():
-    node = {
-        **{"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "attention": [2], "conditions": {}},
-        **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True},
-        **{"scale_shift": True, "resample": "resblock", "learned_variance": True},
-    }
-    torch.save(published("openai-adm", node), "unet.pt")
-    assert bring("unet.pt")[0]["model"] == node
-    assert equal(convert.write("openai-adm", node, weights()), published("openai-adm", node))
+UNET = {
+    **{"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "attention": [2], "conditions": {}},
+    **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True},
+    **{"scale_shift": True, "resample": "resblock", "learned_variance": True},
+}
+LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
+
+
+def test_a_network_of_no_published_size_is_kept_as_it_is():
+    torch.save(published("openai-adm", UNET), "unet.pt")
+    assert bring("unet.pt")[0]["model"] == UNET
+    assert "task" not in checkpoint.metadata(checkpoint.resolve("out"))["recipe"]
+    assert equal(convert.write("openai-adm", UNET, weights()), published("openai-adm", UNET))
+
+
+@pytest.mark.parametrize(
+    ("layout", "node", "task"),
+    [
+        ("openai-adm", UNET | {"multiples": [1, 1, 2, 2]}, {"type": "decoder", "size": 64, "schedule": "cosine"}),
+        ("openai-adm", UNET | {"conditions": LOW_RES}, {"type": "decoder", "size": 512, "schedule": "linear"}),
+        (
+            "openai-adm-classifier",
+            {**{"type": "classifier", "size": 32, "classes": 9, "channels": 64, "multiples": [1, 2], "blocks": 1},
+             **{"attention": [2], "head_width": 64, "attention_order": "legacy"}},
+            {"type": "classifier", "schedule": "linear"},
+        ),
+    ],
+)  # fmt: skip
+def test_networks_of_diffusion_load_with_the_published_process(layout, node, task):
+    torch.save(published(layout, node), "unet.pt")
+    bring("unet.pt")
+    assert checkpoint.metadata(checkpoint.resolve("out"))["recipe"]["task"] == task
+    assert len(checkpoint.load("out", node["type"]).process.alpha_bar) == 1000
+
+
+@pytest.mark.parametrize("conditions", [{}, LOW_RES], ids=["base", "upsampler"])
+def test_glide_loads_with_its_tokenizer_and_process(conditions, tmp_path):
+    words = learn(CAPTIONS, 300, "glide")
+    words.save(tmp_path / "gpt.json")
+    entries = {"vocab": words.vocab_size, "context": 6, "width": 64, "depth": 1, "heads": 1}
+    node = UNET | {"conditions": {"text": {"type": "text-condition", **entries}, **conditions}}
+    torch.save(published("openai-glide", node), "base.pt")
+    result, _ = bring("base.pt", vocab="gpt.json")
+    assert (result["layout"], result["entries"]) == ("openai-glide", words.vocab_size)
+    task = checkpoint.load("out", "unet")
+    assert task.size == (256 if conditions else 64)
+    assert task.tokenizer.merges == words.merges
 
 
 class Bait:
