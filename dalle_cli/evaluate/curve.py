@@ -1,4 +1,4 @@
-"""Accuracy against the scale of guidance, as a table and as a drawing (Nichol et al. 2022, figure 6, has its like)."""
+"""Accuracy against the scale of guidance, as a table and as a drawing."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
