@@ -1,4 +1,5 @@
 import json
+import random
 import struct
 
 import pytest
@@ -116,6 +117,21 @@ def test_a_damaged_file_is_named_and_not_loaded(dvae, damage, said):
     dvae.write_bytes(damage(dvae.read_bytes()))
     with pytest.raises(CheckpointError, match=f"{dvae}: {said}"):
         checkpoint.load(str(dvae))
+
+
+def test_any_cut_and_any_flipped_bit_is_recognised_before_anything_is_built(dvae, monkeypatch):
+    monkeypatch.setattr(checkpoint, "compose", None)
+    whole, chance = dvae.read_bytes(), random.Random(0)
+    damaged = [whole[: chance.randrange(len(whole))] for _ in range(100)] + [whole[: len(whole) // 2]]
+    header = struct.unpack("<Q", whole[:8])[0] + 8
+    for place in [chance.randrange(8 * end) for end in (header, len(whole)) for _ in range(300)]:
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(flipped))
+    for data in damaged:
+        dvae.write_bytes(data)
+        with pytest.raises(CheckpointError, match=str(dvae)):
+            checkpoint.load(str(dvae))
 
 
 @pytest.mark.parametrize(

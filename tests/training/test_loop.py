@@ -153,6 +153,25 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(tmp_path, r
     assert [line["step"] for line in log(run) if line.get("event") == "not finite"] == [4, 5, 6]
 
 
+def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, monkeypatch):
+    constant = {"optim": {"schedule": "constant"}}
+    fit(recipe(**constant, train={"steps": 4}), tmp_path / "four", quiet=True)
+    whole = DVAETask.forward
+
+    def broken(self, batch, step):
+        loss, logs = whole(self, batch, step)
+        return (loss * float("inf") if step >= 4 and self.model.training else loss), logs
+
+    monkeypatch.setattr(DVAETask, "forward", broken)
+    with pytest.raises(Failure, match="holds the state before"):
+        fit(recipe(**constant, train={"patience": 2}), tmp_path / "run", quiet=True)
+    four, newest = state.saved(tmp_path / "four")[0], state.saved(tmp_path / "run")[0]
+    assert checkpoint.metadata(newest)["step"] == 6, "after two skipped steps"
+    before, after = checkpoint.read_tensors(four), checkpoint.read_tensors(newest)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(), first, quiet=True)
@@ -161,8 +180,14 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     before, after = weights(first), weights(second)
     for name, value in before.items():
         assert torch.equal(after[name], value) == name.startswith("encoder."), name
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_built(tmp_path, recipe, monkeypatch):
+    first = tmp_path / "first"
+    fit(recipe(), first, quiet=True)
+    monkeypatch.setattr(checkpoint, "compose", None)
     with pytest.raises(checkpoint.CheckpointError, match=r"train\.init: .* does not fit the model: decoder"):
-        fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "third", quiet=True)
+        fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "second", quiet=True)
 
 
 def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):

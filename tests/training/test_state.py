@@ -58,6 +58,16 @@ def test_the_newest_whole_state_is_found_and_the_others_named(tmp_path):
     assert not left_over.exists()
 
 
+def test_a_state_of_a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
+    tensors = state.gather(*trained())
+    state.save(tmp_path, RECIPE, 1, 1, tensors, {}, keep=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "VERSION", 2)
+        state.save(tmp_path, RECIPE, 2, 2, tensors, {}, keep=9)
+    with pytest.raises(CheckpointError, match=r"step-000000002.* written by a newer dalle .* update dalle"):
+        state.newest(tmp_path)
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
     path = state.save(tmp_path, RECIPE, 3, 12, state.gather(*trained()), {}, keep=2)
     other = nn.Linear(4, 2)
