@@ -99,15 +99,15 @@ def test_one_that_is_wrong_does_not_hide_the_others(dalle, tmp_path, monkeypatch
     assert wrong["error"].startswith("model.widht: ")
     shown = dalle("check", terminal=True).out.splitlines()
     assert [line.split()[0] for line in shown if "FAILED: model.widht" in line] == ["dvae/wrong"]
-    assert any(line.split()[:2] == ["dvae/tiny", "84,890"] for line in shown)
+    assert any(line.split()[:2] == ["dvae/tiny", "75,164"] for line in shown)
 
 
 def test_steps_and_epochs_follow_from_the_data(dalle, tmp_path):
     dalle("data", "scenes", "pairs", "--glyphs", "shapes", "--count", "40", "--size", "16")
     words = ["check", "--recipe", "dvae/tiny", "data.type=folder", "data.path=pairs", "train.steps=19"]
     found = dalle(*words).result
-    assert (found["batch_size"], found["samples"]) == (32, 608)
-    assert (found["epoch_samples"], found["epochs"]) == (38, 16.0)  # a twentieth is held out
+    assert (found["batch_size"], found["samples"]) == (16, 304)
+    assert (found["epoch_samples"], found["epochs"]) == (38, 8.0)  # a twentieth is held out
     assert "epoch_samples  38" in dalle(*words, terminal=True).out.splitlines()
 
 
