@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .files import write_atomically
 from .models import models
-from .recipe import Recipe
+from .recipe import Recipe, section, type_of
 from .registry import RecipeError
 from .tasks import tasks
 from .text import from_state, tokenizers
@@ -54,7 +54,7 @@ def compose(
     if tokenizer is None and recipe.get("tokenizer"):
         tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
     given: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
-    frozen = {**_frozen(recipe), **(companions or {})}
+    frozen = {**section(recipe, "frozen"), **(companions or {})}
     part, _ = tasks.bind(recipe.get("task"), "task", {*given, *frozen, "model"})
     _check_frozen(frozen, part, recipe)
     kinds = typing.get_type_hints(part.__init__)
@@ -70,7 +70,7 @@ def compose(
 
 def check(recipe: Recipe) -> Recipe:
     """A training recipe with the sections of parts registered here validated and typed; nothing is built."""
-    frozen = _frozen(recipe)
+    frozen = section(recipe, "frozen")
     typed, given = dict(recipe), {"model", *frozen}
     if recipe.get("tokenizer"):
         given.add("tokenizer")
@@ -79,13 +79,6 @@ def check(recipe: Recipe) -> Recipe:
     typed["task"] = tasks.typed(recipe.get("task"), "task", given)
     _check_frozen(frozen, tasks.get(typed["task"]["type"]), recipe)
     return typed
-
-
-def _frozen(recipe: Recipe) -> Mapping[str, Any]:
-    frozen = recipe.get("frozen") or {}
-    if not isinstance(frozen, Mapping):
-        raise RecipeError("frozen: expected a mapping of names to checkpoints")
-    return frozen
 
 
 def _check_frozen(names: Iterable[str], part: Callable, recipe: Recipe) -> None:
@@ -99,8 +92,7 @@ def accepts(path: str, name: str) -> set[str] | None:
     from .data import sources
     from .data.loader import Loading
 
-    section = path.split(".")[0]
-    registry = {"model": models, "task": tasks, "tokenizer": tokenizers, "data": sources}.get(section)
+    registry = {"model": models, "task": tasks, "tokenizer": tokenizers, "data": sources}.get(path.split(".")[0])
     if registry is None:
         return None
     extra = _arguments(Loading) if path == "data" else set()
@@ -227,7 +219,7 @@ def load(name: str, kind: str | None = None, companions: Mapping[str, str] | Non
     path = resolve(name)
     found = metadata(path)
     recipe = found["recipe"]
-    type_ = recipe["model"].get("type") if isinstance(recipe.get("model"), dict) else None
+    type_ = type_of(recipe, "model")
     if kind and type_ != kind:
         raise CheckpointError(f"{path}: holds a '{type_}', where a '{kind}' is needed")
     tensors = read_tensors(path)
@@ -272,6 +264,13 @@ def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
         if wanted[key].shape != tensors[key].shape
     ]
     return wrong[:4]
+
+
+def pixels(path: Path, default: int) -> int:
+    """The side of the pictures that a checkpoint was trained on; `default` where its recipe does not say."""
+    data = metadata(path)["recipe"].get("data")
+    size = data.get("size") if isinstance(data, dict) else None
+    return size if isinstance(size, int) and 1 <= size <= 1 << 16 else default
 
 
 def resolve(name: str) -> Path:

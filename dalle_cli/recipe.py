@@ -81,6 +81,20 @@ def finish(config: Any, name: str, family: str, complete: bool = True) -> Recipe
     return recipe
 
 
+def section(recipe: Recipe, name: str) -> dict[str, Any]:
+    """A section that holds values by name, empty where the recipe has none. Raises RecipeError."""
+    node = recipe.get(name)
+    if not isinstance(node, dict | None):
+        raise RecipeError(f"{name}: expected a mapping")
+    return node or {}
+
+
+def type_of(recipe: Recipe, name: str) -> str | None:
+    """The type of the part in a section; None where the section is missing or no part, as a stranger's may be."""
+    node = recipe.get(name)
+    return str(node.get("type")) if isinstance(node, dict) else None
+
+
 def find(name: str, family: str) -> Path:
     """The file of a recipe: a path, else ./recipes/<family>/<name>.yaml, else the package's."""
     given = Path(name)
@@ -143,18 +157,16 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _read(path: Path) -> Any:
-    import yaml
     from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         config = OmegaConf.create(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {_first_line(error)}") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file in UTF-8; is it a recipe?") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # broken text makes the parsers raise nearly anything
+        raise RecipeError(f"{path}: not valid YAML: {_first_line(error)}") from None
     if not isinstance(config, DictConfig):
         raise RecipeError(f"{path}: a recipe is a mapping of sections")
     return config

@@ -76,6 +76,7 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     from .. import checkpoint
+    from ..recipe import type_of
     from ..text import from_state
 
     path = checkpoint.resolve(name)
@@ -104,8 +105,8 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
         "kind": "saved state" if saved_state else "checkpoint",
         "path": str(path),
         "bytes": path.stat().st_size,
-        "model": _type(recipe, "model"),
-        "task": _type(recipe, "task"),
+        "model": type_of(recipe, "model"),
+        "task": type_of(recipe, "task"),
         "step": found["step"],
         "samples": found["samples"],
         "values": values,
@@ -116,11 +117,6 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
         "checksum": "verified" if verify else "not verified",
         "recipe": recipe,
     }
-
-
-def _type(recipe: dict, section: str) -> str | None:
-    node = recipe.get(section)
-    return str(node.get("type")) if isinstance(node, dict) else None
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:

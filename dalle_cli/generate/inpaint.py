@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..exits import USAGE, Failure
+from ..recipe import section
 from ..registry import RecipeError
 from ..trackers import Progress
 from . import device, systems
@@ -50,7 +51,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     asked = _requests(job)
     requests = [one for one in asked if not one.failed]
     system_recipe = load_system(job.recipe)
-    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *(system_recipe.get("parts") or {})))
+    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *section(system_recipe, "parts")))
     if not getattr(kind, "shows", False):
         raise RecipeError(f"{job.recipe}: this system draws whole pictures; inpainting needs diffusion, such as glide")
     given = {key: value for key, value in (job.options or {}).items() if value is not None}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import checkpoint, images, recipe
 from ..exits import USAGE, Failure
-from ..registry import RecipeError, bind, suggest
+from ..registry import RecipeError, bind, convert, suggest
 from ..trackers import Progress
 from . import device, systems
 from .metadata import Origin, digest, recall
@@ -139,15 +139,17 @@ def sample(job: Job, results: Collected | None = None) -> int:
 
 def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
     """A system's class, its parts and its options, those given before the recipe's, all checked and nothing loaded."""
-    parts = dict(system_recipe.get("parts") or {})
+    parts = dict(recipe.section(system_recipe, "parts"))
     part: Any
     part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
     takes = {*inspect.signature(part).parameters, "clip"} - {"device"}
     for key in parts:
         if key not in takes:
             raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
+    if "clip" in parts:
+        parts["clip"] = convert(parts["clip"], str | None, "parts.clip")
     kind = part.sampling
-    options = kind(**bind(kind, {**(system_recipe.get("sample") or {}), **given}, "sample"))
+    options = kind(**bind(kind, {**recipe.section(system_recipe, "sample"), **given}, "sample"))
     part.check(options, parts)
     return part, parts, options
 
@@ -162,9 +164,9 @@ def load_system(name: str) -> dict:
                 raise
             return recipe.load(name, "systems")  # which says what there is
         found = checkpoint.metadata(path)["recipe"]
-        kind = (found.get("model") or {}).get("type")
+        kind = recipe.type_of(found, "model")
         if kind == "unet":
-            free = (found.get("task") or {}).get("drop_text")  # without, no guidance is possible
+            free = recipe.section(found, "task").get("drop_text")  # without, no guidance is possible
             scale = {} if free else {"sample": {"scale": 1.0}}
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":

@@ -12,6 +12,7 @@ from .. import checkpoint, images
 from ..exits import BAD_INPUT, Failure
 from ..models.conditions import LowResCondition
 from ..nn.noise import stream
+from ..recipe import type_of
 from ..registry import RecipeError
 from ..tasks.decoder import DecoderTask
 from ..trackers import Progress
@@ -99,7 +100,7 @@ def _prompt(request: Request, given: str | None) -> str:
 def _upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Sampling]:
     """The checkpoint that enlarges, of a system or by itself, and how it does."""
     system = load_system(recipe)
-    if system["system"]["type"] != "glide":
+    if type_of(system, "system") != "glide":
         raise RecipeError(
             f"{recipe}: this system has no upsampler; give one of type glide, or an upsampler's checkpoint"
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..registry import RecipeError, Registry
 
+LARGEST = 1 << 24  # number that a size can be; the widest published vocabulary has 49,408 entries
 MOST_TENSORS = 10_000  # of a model; the largest published one has a tenth
 
 
@@ -16,8 +17,8 @@ class Models(Registry):
         part, arguments = super().bind(node, path, given)
         for key, value in arguments.items():
             for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, int) and not 0 <= number < 1 << 31:
-                    raise RecipeError(f"{path or self.section}.{key}: {number} is not between 0 and 2^31")
+                if isinstance(number, int) and not 0 <= number < LARGEST:
+                    raise RecipeError(f"{path or self.section}.{key}: {number} is not between 0 and {LARGEST}")
         return part, arguments
 
     def build(self, node: Any, path: str | None = None, **given: Any) -> Any:

@@ -97,8 +97,8 @@ class DVAE(nn.Module):
         patches: bool = False,
     ):
         super().__init__()
-        if groups < 1 or blocks < 1:
-            raise ValueError(f"a dVAE needs at least one group of one block, got groups={groups} blocks={blocks}")
+        if not 1 <= groups <= 16 or blocks < 1:
+            raise ValueError(f"a dVAE needs 1 to 16 groups of at least one block, got groups={groups} blocks={blocks}")
         self.vocab = vocab
         self.factor = 2 ** (groups - 1)
         down = [hidden] + [hidden * 2**g for g in range(groups)]

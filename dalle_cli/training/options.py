@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import checkpoint
+from .. import recipe as recipes
 from ..data import loader
 from ..registry import RecipeError, bind
 from ..trackers import Tracker
@@ -75,10 +76,7 @@ def check(recipe: dict) -> dict:
 
 
 def _typed(recipe: dict, section: str, kind: type) -> dict:
-    node = recipe.get(section)
-    if not isinstance(node, dict | None):
-        raise RecipeError(f"{section}: expected a mapping")
-    return bind(kind, node or {}, section)
+    return bind(kind, recipes.section(recipe, section), section)
 
 
 def interval(text: str) -> tuple[int, float]:

@@ -12,6 +12,7 @@ from ..data.section import check as check_data
 from ..data.section import open_source
 from ..data.source import BadSample
 from ..files import check_target
+from ..recipe import section
 from ..registry import RecipeError, bind
 from ..text import tokenizers
 from ..text.learn import learn as learn_vocabulary
@@ -64,11 +65,8 @@ def check(recipe: dict) -> tuple[Learn, str]:
     if not isinstance(node, dict) or set(node) != {"type"}:
         raise RecipeError("tokenizer: expected a type alone, such as {type: dalle}; the rest is learned")
     tokenizers.get(node["type"], "tokenizer.type")
-    learn = recipe.get("learn")
-    if not isinstance(learn, dict | None):
-        raise RecipeError("learn: expected a mapping")
     check_data(recipe.get("data"))
-    options = Learn(**bind(Learn, learn or {}, "learn"))
+    options = Learn(**bind(Learn, section(recipe, "learn"), "learn"))
     least = smallest(node["type"])
     if options.size < least:
         raise RecipeError(f"learn.size: {options.size} is less than {least}, the bytes and special tokens alone")

@@ -88,7 +88,7 @@ def test_pictures_that_do_not_divide_are_refused_with_the_numbers(dvae, size):
 
 @pytest.mark.parametrize("arguments", [{"groups": 0}, {"blocks": 0}])
 def test_a_stack_of_nothing_is_refused(arguments):
-    with pytest.raises(ValueError, match="at least one group of one block"):
+    with pytest.raises(ValueError, match="1 to 16 groups of at least one block"):
         DVAE(vocab=4, hidden=4, init=4, **arguments)
 
 
