@@ -217,7 +217,7 @@ REFUSED = {
     "import half a file": (("import", "@cut.safetensors", "--out", "x"), 3, "cut"),
     "import unknown keys": (("import", "@unknown.safetensors", "--out", "x"), 3, "no known layout"),
     "export in no format": (("export", "@dvae.safetensors", "--out", "x", "--format", "onnx"), 2, "onnx"),
-    "export of another model's format": (("export", "@dvae.safetensors", "--out", "x", "--format", "hf-clip"), 2, "dvae"),
+    "export in another's format": (("export", "@dvae.safetensors", "--out", "x", "--format", "hf-clip"), 2, "dvae"),
     # output
     "output through a file": ((*DRAW, "x", "--out", "@good.txt/out"), 1, "--out"),
     "output in /proc": ((*DRAW, "x", "--out", "/proc/out"), 1, "--out /proc/out"),
