@@ -7,6 +7,7 @@ Nothing in a file is ever executed.
 
 import inspect
 import json
+import os
 import struct
 import typing
 import zlib
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from .files import write_atomically
 from .models import models
-from .recipe import Recipe
+from .recipe import Recipe, section, type_of
 from .registry import RecipeError
 from .tasks import tasks
 from .text import from_state, tokenizers
@@ -53,7 +54,7 @@ def compose(
     if tokenizer is None and recipe.get("tokenizer"):
         tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
     given: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
-    frozen = {**(recipe.get("frozen") or {}), **(companions or {})}
+    frozen = {**section(recipe, "frozen"), **(companions or {})}
     part, _ = tasks.bind(recipe.get("task"), "task", {*given, *frozen, "model"})
     _check_frozen(frozen, part, recipe)
     kinds = typing.get_type_hints(part.__init__)
@@ -69,9 +70,7 @@ def compose(
 
 def check(recipe: Recipe) -> Recipe:
     """A training recipe with the sections of parts registered here validated and typed; nothing is built."""
-    frozen = recipe.get("frozen") or {}
-    if not isinstance(frozen, Mapping):
-        raise RecipeError("frozen: expected a mapping of names to checkpoints")
+    frozen = section(recipe, "frozen")
     typed, given = dict(recipe), {"model", *frozen}
     if recipe.get("tokenizer"):
         given.add("tokenizer")
@@ -93,8 +92,7 @@ def accepts(path: str, name: str) -> set[str] | None:
     from .data import sources
     from .data.loader import Loading
 
-    section = path.split(".")[0]
-    registry = {"model": models, "task": tasks, "tokenizer": tokenizers, "data": sources}.get(section)
+    registry = {"model": models, "task": tasks, "tokenizer": tokenizers, "data": sources}.get(path.split(".")[0])
     if registry is None:
         return None
     extra = _arguments(Loading) if path == "data" else set()
@@ -221,35 +219,58 @@ def load(name: str, kind: str | None = None, companions: Mapping[str, str] | Non
     path = resolve(name)
     found = metadata(path)
     recipe = found["recipe"]
-    type_ = recipe["model"].get("type") if isinstance(recipe.get("model"), dict) else None
+    type_ = type_of(recipe, "model")
     if kind and type_ != kind:
         raise CheckpointError(f"{path}: holds a '{type_}', where a '{kind}' is needed")
     tensors = read_tensors(path)
     try:
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
+        if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
+            raise ValueError(", ".join(wrong))
         task: Any = compose(recipe, tokenizer, companions)
-        result = task.model.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=False)
+        task.model.load_state_dict({key: value.float() for key, value in tensors.items()})
     except CheckpointError:  # a companion's
         raise
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit its recipe: {str(error).splitlines()[0]}") from None
-    wrong = [f"no {key}" for key in result.missing_keys] + [f"unknown {key}" for key in result.unexpected_keys]
-    if wrong:
-        raise CheckpointError(f"{path}: does not fit its recipe: {', '.join(wrong[:4])}")
     return task.eval()
 
 
 def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
-    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it."""
+    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it.
+
+    A model that can take over the weights of a smaller one has a method `adopt`.
+    """
     path = resolve(name)
     tensors = {key: value.float() for key, value in read_tensors(path).items()}
     with torch.device("meta"):
-        wanted = models.build(recipe.get("model"), "model").state_dict()
-    wrong = list(wanted.keys() ^ tensors.keys())
-    wrong += [key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape]
-    if wrong:
-        raise CheckpointError(f"train.init: {path} does not fit the model: {', '.join(sorted(wrong)[:4])}")
+        model: Any = models.build(recipe.get("model"), "model")
+        if hasattr(model, "adopt"):
+            tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
+    if wrong := _misfits(recipe, tensors):
+        raise CheckpointError(f"train.init: {path} does not fit the model: {', '.join(wrong)}")
     return tensors
+
+
+def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The first four reasons why tensors are not the weights of a recipe's model."""
+    with torch.device("meta"):
+        wanted = models.build(recipe.get("model"), "model").state_dict()
+    wrong = [f"no {key}" for key in sorted(wanted.keys() - tensors.keys())]
+    wrong += [f"unknown {key}" for key in sorted(tensors.keys() - wanted.keys())]
+    wrong += [
+        f"{key} of {tuple(tensors[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if wanted[key].shape != tensors[key].shape
+    ]
+    return wrong[:4]
+
+
+def pixels(path: Path, default: int) -> int:
+    """The side of the pictures that a checkpoint was trained on; `default` where its recipe does not say."""
+    data = metadata(path)["recipe"].get("data")
+    size = data.get("size") if isinstance(data, dict) else None
+    return size if isinstance(size, int) and 1 <= size <= 1 << 16 else default
 
 
 def resolve(name: str) -> Path:
@@ -263,6 +284,6 @@ def resolve(name: str) -> Path:
         shipped = Path(str(resources.files("dalle_cli")))
         places.append(shipped / f"{name}.safetensors")
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):  # which, unlike Path's, is false for a name too long
             return place
     raise CheckpointError(f"no checkpoint '{name}': neither a file, a run folder, nor a run under checkpoints/")

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from dalle_cli.files import remove_left_overs, write_atomically
+from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.files import check_target, remove_left_overs, write_atomically
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -41,7 +42,8 @@ def test_files_have_the_mode_that_the_user_s_umask_gives(tmp_path, umask):
     program = f"""
 import os, sys
 from pathlib import Path
-from dalle_cli.files import write_atomically
+from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.files import check_target, write_atomically
 os.umask({umask})
 def write(temporary):
     temporary.unlink()
@@ -57,7 +59,8 @@ def test_a_writer_killed_half_way_leaves_the_old_file(tmp_path):
     program = """
 import os, signal
 from pathlib import Path
-from dalle_cli.files import write_atomically
+from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.files import check_target, write_atomically
 def write(temporary):
     temporary.write_text("ne")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -71,3 +74,33 @@ write_atomically(Path("file"), write)
     assert len(os.listdir(tmp_path)) == 3
     remove_left_overs(tmp_path, {"file"})
     assert sorted(os.listdir(tmp_path)) == [".hidden", "file"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("folder", USAGE, "is a folder: give the name of a file"),
+        ("file", WOULD_OVERWRITE, "is there already: give --overwrite or another name"),
+        ("broken-link", WOULD_OVERWRITE, "is there already"),
+        ("file/new", FAILED, "cannot write there: a file is in the way; give another place"),
+        ("file/deep/new", FAILED, "cannot write there: a file is in the way"),
+        ("x" * 300 + "/new", FAILED, "cannot write there: File name too long"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_known_before(tmp_path, name, code, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "broken-link").symlink_to("nowhere")
+    with pytest.raises(Failure) as failure:
+        check_target(tmp_path / name, "--out")
+    assert failure.value.code == code
+    assert str(failure.value).startswith("--out ")
+    assert said in str(failure.value)
+
+
+def test_a_target_that_can_be_written_gets_its_folder_and_nothing_else(tmp_path):
+    check_target(tmp_path / "deep" / "new", "--out")
+    assert os.listdir(tmp_path / "deep") == []
+    (tmp_path / "file").write_text("mine")
+    check_target(tmp_path / "file", "--out", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -127,6 +127,7 @@ def _sketch(recipe: dict, needs: list[str]) -> "tuple[nn.Module, dict[str, nn.Mo
     import torch
 
     from .. import checkpoint
+    from .. import recipe as recipes
     from ..models import models
     from ..text import TextError, tokenizers
 
@@ -138,7 +139,7 @@ def _sketch(recipe: dict, needs: list[str]) -> "tuple[nn.Module, dict[str, nn.Mo
         needs.append(f"tokenizer: {error}")
     frozen: dict[str, nn.Module | None] = {}
     with torch.device("meta"):
-        for name, source in (recipe.get("frozen") or {}).items():
+        for name, source in recipes.section(recipe, "frozen").items():
             frozen[name] = None
             try:
                 if source != OPEN:
@@ -182,11 +183,12 @@ def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:
     """As generate/sample.py reads it: the parts are checkpoints, the options are of the system's own kind."""
     from .. import checkpoint
     from ..generate import systems
+    from ..recipe import section
     from ..registry import bind
 
-    parts = recipe.get("parts") or {}
+    parts = section(recipe, "parts")
     part, _ = systems.bind(recipe.get("system"), "system", ("device", *parts))
-    bind(part.sampling, recipe.get("sample") or {}, "sample")  # type: ignore[attr-defined]
+    bind(part.sampling, section(recipe, "sample"), "sample")  # type: ignore[attr-defined]
     sizes: dict[str, int | None] = {}
     for name, source in parts.items():
         sizes[name] = None

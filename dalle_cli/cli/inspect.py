@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from collections import Counter
 from pathlib import Path
@@ -32,14 +33,15 @@ def inspect(
     """Print what a picture, a checkpoint or a tokenizer says about itself."""
     path = Path(file)
     head = b""
-    if path.is_file():
+    there = os.path.isfile(path)
+    if there:
         with open(path, "rb") as stream:
             head = stream.read(24)
     if head.startswith(PNG):
         result = _picture(path, head)
     elif head[:1] == b"{" or head[:2] == b"\x1f\x8b":
         result = _tokenizer(path)
-    elif path.is_file() and head[8:9] != b"{":
+    elif there and head[8:9] != b"{":
         raise InspectError(f"{path}: neither a PNG, a checkpoint, nor a tokenizer's JSON")
     else:
         result = _checkpoint(file, verify)
@@ -74,6 +76,7 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     from .. import checkpoint
+    from ..recipe import type_of
     from ..text import from_state
 
     path = checkpoint.resolve(name)
@@ -102,8 +105,8 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
         "kind": "saved state" if saved_state else "checkpoint",
         "path": str(path),
         "bytes": path.stat().st_size,
-        "model": _type(recipe, "model"),
-        "task": _type(recipe, "task"),
+        "model": type_of(recipe, "model"),
+        "task": type_of(recipe, "task"),
         "step": found["step"],
         "samples": found["samples"],
         "values": values,
@@ -114,11 +117,6 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
         "checksum": "verified" if verify else "not verified",
         "recipe": recipe,
     }
-
-
-def _type(recipe: dict, section: str) -> str | None:
-    node = recipe.get(section)
-    return str(node.get("type")) if isinstance(node, dict) else None
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..images import EXTENSIONS, BadPicture, decode
 from . import sources
 from .source import BadSample, DataError, caption_text, captions, find_files
-from .tar import Member, TarError, ends_whole, members
+from .tar import BLOCK, Member, TarError, ends_whole, members
 
 LONGEST_TEXT = 1 << 20  # bytes of a caption or a JSON member
 ABSENT = -1
@@ -91,7 +91,8 @@ def _count(file: str, caption: str) -> tuple[int, list[str]]:
     try:
         successes = json.loads(stats.read_bytes())["successes"]
         with open(file, "rb", buffering=0) as shard:
-            if isinstance(successes, int) and successes > 0 and ends_whole(shard):
+            room = os.fstat(shard.fileno()).st_size // (2 * BLOCK)  # a picture alone takes a header and a block
+            if isinstance(successes, int) and 0 < successes <= room and ends_whole(shard):
                 return successes, []
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # no statistics: count

@@ -25,8 +25,7 @@ class Report:
 def evaluate(model: str, count: int, glyphs: str, size: int | None = None) -> Report:
     """Reconstruct `count` unseen scenes. Raises CheckpointError."""
     dvae: Any = checkpoint.load(model, "dvae").model
-    trained = checkpoint.metadata(checkpoint.resolve(model))["recipe"].get("data", {}).get("size", 64)
-    size = size or int(trained)
+    size = size or checkpoint.pixels(checkpoint.resolve(model), 64)
     errors, used = [], set()
     pictures = [picture for _, _, picture in unseen.scenes(count, size, glyphs)]
     for start in range(0, count, 64):

@@ -1,4 +1,10 @@
-"""Drawing: systems composed of checkpoints, candidates and their choice, and what all commands share."""
+"""Drawing: systems composed of checkpoints, candidates and their choice, and what all commands share.
+
+A system is a class registered here. Its constructor takes a device and the checkpoints of its parts; `sampling` is the
+dataclass of its options, `together` how many pictures are drawn at once where nothing else is asked for, `check` what
+can be told of options and parts before anything is loaded, `files` the checkpoints that it uses, `draw` what it is for.
+Some can also begin with a given picture (`begin_with`), or show how one comes about (`draw(..., see=)`, where `shows`).
+"""
 
 from ..registry import Registry
 

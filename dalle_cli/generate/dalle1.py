@@ -1,6 +1,6 @@
 """DALL-E 1 as a system: the transformer draws codes of candidates, the dVAE decodes them, CLIP chooses among them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class DALLE1:
     """Draws pictures of prompts. transformer: a checkpoint; dvae: one to take instead of the transformer's own."""
 
     sampling = Sampling
+    together = 128
+
+    @staticmethod
+    def check(options: Sampling, parts: Mapping[str, Any]) -> None:
+        """Nothing of options depends on parts."""
 
     def __init__(self, device: Device, transformer: str, dvae: str | None = None):
         companions = {"dvae": dvae} if dvae else None
@@ -47,7 +52,11 @@ class DALLE1:
         self.task = task.to(device.name)
         self.task.model.to(device.dtype)
         self.size = self.task.model.grid * self.task.dvae.factor
-        self.files = {"transformer": checkpoint.resolve(transformer)}
+        self._transformer = checkpoint.resolve(transformer)
+
+    def files(self, options: Sampling) -> dict[str, Path]:
+        """The checkpoints that draw with these options, by name."""
+        return {"transformer": self._transformer}
 
     def draw(
         self,

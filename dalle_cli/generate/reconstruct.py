@@ -39,8 +39,7 @@ def reconstruct(
     place = device.choose(precision)
     path = checkpoint.resolve(model)
     dvae: Any = checkpoint.load(model, "dvae").model.to(place.name)
-    trained = int(checkpoint.metadata(path)["recipe"].get("data", {}).get("size", 256))
-    size = size or trained
+    size = size or checkpoint.pixels(path, 256)
     if size % dvae.factor:
         raise Failure(f"--size {size}: not a multiple of {dvae.factor}, the side of the dVAE's places", USAGE)
     origin = Origin("reconstruct", model, {"size": size}, {"dvae": digest(path)})

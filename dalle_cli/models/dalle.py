@@ -26,6 +26,7 @@ from . import models
 # Products of so few numbers are left to other kernels by oneDNN on a CPU, which round bfloat16 otherwise. To draw the
 # same picture whatever is drawn beside it, they are done here in float32.
 FEW = 4096
+LARGEST_GRID = 128  # rows of codes; the paper has 32
 
 
 @dataclass
@@ -119,6 +120,8 @@ class DALLE(nn.Module):
                 f"model: width {width} must divide by heads {heads}, and context {context}, grid {grid} and depth "
                 f"{depth} be at least 1"
             )
+        if grid > LARGEST_GRID:
+            raise ValueError(f"model: grid {grid} is over {LARGEST_GRID}, for which a mask would take {grid**4} bytes")
         self.vocab, self.context, self.codes, self.grid = vocab, context, codes, grid
         self.checkpointing = checkpointing
         self.patterns = masks.layers(attention, depth)

@@ -18,6 +18,20 @@ def normal(seeds: Tensor, *shape: int) -> Tensor:
     return _each(seeds, shape, np.random.Generator.standard_normal, torch.randn)
 
 
+def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
+    """Standard normal numbers as its argument (B, ...), more of them at each call, for each sample from its own seed.
+
+    seeds: (B,) int64. The numbers are made on the CPU, so that they are the same on any device.
+    """
+    generators = [np.random.Generator(np.random.SFC64(seed % 2**64)) for seed in seeds.tolist()]
+
+    def more(like: Tensor) -> Tensor:
+        rows = [one.standard_normal(like.shape[1:], dtype=np.float32) for one in generators]
+        return torch.from_numpy(np.stack(rows)).to(like)
+
+    return more
+
+
 def _each(seeds: Tensor, shape: tuple[int, ...], on_cpu: Callable, elsewhere: Callable) -> Tensor:
     out = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
     if seeds.device.type == "cpu":  # numpy's generators, because torch's there looks at 32 bits of a seed alone

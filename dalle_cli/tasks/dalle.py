@@ -24,6 +24,7 @@ class DALLETask(Task):
     out, for guidance; the paper has none.
     """
 
+    family = "prior"
     model: DALLE
     codec = "dvae"
 

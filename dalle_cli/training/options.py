@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import checkpoint
+from .. import recipe as recipes
 from ..data import loader
 from ..registry import RecipeError, bind
 from ..trackers import Tracker
@@ -47,6 +48,8 @@ class Train:
         for name, low in least.items():
             if not low <= getattr(self, name) < 1 << 40:
                 raise RecipeError(f"train.{name}: {getattr(self, name)} is not between {low} and 2^40")
+        if self.batch_size % self.accumulate:
+            raise RecipeError(f"train.batch_size: {self.batch_size} does not divide by accumulate={self.accumulate}")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"train.ema: {self.ema} is not in [0, 1)")
         if self.shard and (self.compile or self.precision == "fp16"):
@@ -66,16 +69,14 @@ def options(recipe: dict) -> tuple[Optim, Train, Tracker]:
 
 def check(recipe: dict) -> dict:
     """A training recipe, all of it validated and its values typed; nothing is built. Raises RecipeError."""
+    parts = checkpoint.check(recipe)  # first: a recipe without a model is no training recipe at all
     options(recipe)
     own = {name: _typed(recipe, name, kind) for name, kind in SECTIONS.items() if name in recipe}
-    return checkpoint.check(recipe) | own | {"data": loader.check(recipe.get("data"))}
+    return parts | own | {"data": loader.check(recipe.get("data"))}
 
 
 def _typed(recipe: dict, section: str, kind: type) -> dict:
-    node = recipe.get(section)
-    if not isinstance(node, dict | None):
-        raise RecipeError(f"{section}: expected a mapping")
-    return bind(kind, node or {}, section)
+    return bind(kind, recipes.section(recipe, section), section)
 
 
 def interval(text: str) -> tuple[int, float]:
@@ -89,7 +90,7 @@ def interval(text: str) -> tuple[int, float]:
 
 def seconds(text: str, name: str = "--max-time") -> float:
     """A duration such as 30s, 10m, 3h50m or 1d in seconds. Raises RecipeError."""
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text.strip())
     if not match or not any(match.groups()):
         raise RecipeError(f"{name}: '{text}' is not a time such as 30s, 10m or 3h50m")
     return sum(int(part or 0) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1)))

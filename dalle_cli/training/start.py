@@ -10,6 +10,8 @@ import torch
 from .. import checkpoint, recipe
 from ..exits import DONE, USAGE, Failure
 from ..models import models
+from ..registry import RecipeError
+from ..tasks import tasks
 from . import options
 from .launch import launch
 
@@ -26,6 +28,11 @@ def train(
         raise Failure(f"--processes {processes} within a launch of other processes; leave it out", USAGE)
     found = recipe.load(name, family, overrides, checkpoint.accepts, _silent if launching or quiet else _say)
     found = options.check(found)
+    own = tasks.get(found["task"]["type"]).family  # type: ignore[attr-defined]
+    if own not in ("", family):
+        raise RecipeError(f"{name}: a recipe of `dalle train-{own}`, not of `dalle train-{family}`")
+    if max_time:
+        options.seconds(max_time)
     folder = Path("checkpoints") / (run or f"{family}-{Path(name).stem}")
     if dry_run:
         _describe(found)

@@ -102,7 +102,7 @@ def test_the_version(dalle):
     ],
 )
 def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
-    def fail():
+    def fail(**_):
         raise error
 
     monkeypatch.setattr(module, "app", fail)
@@ -113,7 +113,7 @@ def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
 
 
 def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, monkeypatch):
-    def fail():
+    def fail(**_):
         return {}["x"]
 
     monkeypatch.setattr(module, "app", fail)
@@ -127,12 +127,12 @@ def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, 
 
 
 def test_an_error_about_a_file_names_it(dalle, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "app", lambda: (tmp_path / "none").read_bytes())
+    monkeypatch.setattr(module, "app", lambda **_: (tmp_path / "none").read_bytes())
     assert dalle().err == f"dalle: {tmp_path}/none: No such file or directory\n"
 
 
 def test_names_in_errors_do_not_drive_the_terminal(dalle, monkeypatch):
-    def fail():
+    def fail(**_):
         raise DataError("bad\x1b[31m\n\u202ename\ud800")
 
     monkeypatch.setattr(module, "app", fail)
@@ -140,8 +140,29 @@ def test_names_in_errors_do_not_drive_the_terminal(dalle, monkeypatch):
 
 
 def test_an_unknown_command_or_option_is_a_usage_error(dalle):
-    assert dalle("smaple").code == 2
-    assert dalle("recipes", "--jsno").code == 2
+    for words, said in (
+        (("smaple",), "dalle: No such command 'smaple'. Did you mean 'sample'?; see dalle --help\n"),
+        (("recipes", "--jsno"), "dalle: No such option: --jsno (Possible options: --json); see dalle recipes --help\n"),
+    ):
+        ended = dalle(*words)
+        assert (ended.code, ended.out, ended.err) == (2, "", said)
+
+
+def test_a_group_alone_shows_its_help(dalle):
+    ended = dalle("data")
+    assert (ended.code, ended.err) == (2, "")
+    assert "Usage" in ended.out
+
+
+def test_what_a_long_error_says_first_and_last_stays(dalle, monkeypatch):
+    def fail(**_):
+        raise Failure(f"cause {'x' * 9_999} remedy")
+
+    monkeypatch.setattr(module, "app", fail)
+    said = dalle().err
+    assert said.startswith("dalle: cause x")
+    assert said.endswith("x remedy\n")
+    assert len(said) < 1000
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does(tmp_path):

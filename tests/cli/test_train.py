@@ -33,6 +33,7 @@ def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
         (["--recipe", "mein.yaml"], 2, "mein.yaml"),
         (["--recipe", "tinny"], 2, "did you mean 'tiny'"),
         (["--recipe", "mine.yaml", "data.type=folder", "data.path=nowhere"], 3, "nowhere"),
+        (["--recipe", "mine.yaml", "train.accumulate=3"], 2, "train.batch_size: 8 does not divide by accumulate=3"),
         (["--recipe", "mine.yaml", "--max-time", "soon"], 2, "'soon' is not a time"),
         (["--recipe", "mine.yaml", "--resume", "maybe"], 2, "choose one of auto, no, changed"),
         (["--recipe", "mine.yaml", "train.init=nowhere"], 3, "no checkpoint 'nowhere'"),
@@ -46,7 +47,14 @@ def test_what_a_user_gets_wrong_is_one_line(dalle, mine, words, code, said):
     assert said in ended.err
 
 
-@pytest.mark.parametrize("command", ["train-dvae", "train-clip", "train-prior"])
+def test_a_recipe_of_another_family_is_refused(dalle, mine, tmp_path):
+    ended = dalle("train-clip", "--recipe", mine)
+    assert ended.code == 2
+    assert ended.err == "dalle: mine.yaml: a recipe of `dalle train-dvae`, not of `dalle train-clip`\n"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("command", ["train-dvae", "train-clip", "train-prior", "train-decoder"])
 def test_the_default_recipe_is_the_starter(dalle, command):
     ended = dalle(command, "--dry-run", "-q")
     if ended.code:  # the emoji font is not needed for that

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.nn.noise import normal, uniform
+from dalle_cli.nn.noise import normal, stream, uniform
 
 SEEDS = torch.tensor([0, 1, 2**62, 2**32, -3])  # of which torch's own CPU generator would make three
 
@@ -36,3 +36,15 @@ def test_the_numbers_have_their_distribution():
 
 def test_no_sample_is_no_number():
     assert uniform(SEEDS[:0], 4).shape == (0, 4)
+
+
+def test_a_stream_goes_on_for_each_seed_by_itself():
+    def drawn(seeds):
+        more = stream(seeds)
+        return torch.stack([more(torch.zeros(len(seeds), 3, 4)) for _ in range(2)])
+
+    together = drawn(SEEDS)
+    assert not torch.equal(together[0], together[1])
+    for i in range(len(SEEDS)):
+        assert torch.equal(drawn(SEEDS[i : i + 1])[:, 0], together[:, i])
+    assert stream(SEEDS)(torch.zeros(5, 2, dtype=torch.float64)).dtype == torch.float64

@@ -9,8 +9,11 @@ from dalle_cli import checkpoint, images
 from dalle_cli.exits import Failure
 from dalle_cli.registry import RecipeError
 from dalle_cli.tasks.dvae import DVAETask
+from dalle_cli.text.learn import learn
 from dalle_cli.training import optim, state
 from dalle_cli.training.loop import fit
+from dalle_cli.training.options import check
+from tests.tasks.conftest import INPAINT, LOW_RES, TEXT, UNET
 
 
 def weights(run):
@@ -172,7 +175,7 @@ def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, m
 def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(), first, quiet=True)
-    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False, "sharpness": None}}
+    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False}}
     fit(recipe(**more), second, quiet=True)
     before, after = weights(first), weights(second)
     for name, value in before.items():
@@ -185,6 +188,39 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_built(tmp_path, 
     monkeypatch.setattr(checkpoint, "compose", None)
     with pytest.raises(checkpoint.CheckpointError, match=r"train\.init: .* does not fit the model: decoder"):
         fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "second", quiet=True)
+
+
+def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """With all that is random in it: steps, noise, captions left out, regions erased, small pictures, dropout."""
+    learn(["a red circle", "a blue star"], 260, "glide").save(tmp_path / "words.json")
+    conditions = {"text": TEXT, "inpaint": INPAINT, "low_res": LOW_RES}
+    decoder = check(
+        {
+            "tokenizer": {"type": "glide", "path": str(tmp_path / "words.json")},
+            "model": UNET | {"conditions": conditions, "dropout": 0.2},
+            "task": {"type": "decoder", "size": 8, "drop_text": 0.3, "noise": 0.2, "blur": 0.5},
+            "data": {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 100, "validation": 4, "workers": 0},
+            "optim": {"lr": 1e-3},
+            "train": {
+                "steps": 6,
+                "batch_size": 4,
+                "save_every": "2",
+                "log_every": 2,
+                "preview": 2,
+                "precision": "float32",
+            },
+        }
+    )
+    assert fit(decoder, tmp_path / "undisturbed", quiet=True) == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, kill)
+        with pytest.raises(Killed):
+            fit(decoder, tmp_path / "run", quiet=True)
+    assert fit(decoder, tmp_path / "run", quiet=True) == 0
+    found = weights(tmp_path / "run")
+    assert all(torch.equal(found[name], value) for name, value in weights(tmp_path / "undisturbed").items())
+    assert {"mse", "bound"} <= log(tmp_path / "run")[1].keys()
+    assert (tmp_path / "run" / "samples" / "step-000000006.png").exists()
 
 
 def test_a_wrong_recipe_touches_nothing(tmp_path, recipe):
