@@ -4,6 +4,7 @@ JOBS: a JSON file, a list of {recipe, run, broken}; `broken` is a step whose los
 that a test pays once for starting processes.
 """
 
+import gc
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ def main(jobs: str) -> int:
     for number, job in enumerate(json.loads(Path(jobs).read_text())):
         os.environ["MASTER_PORT"] = str(port + number)  # the store of the run before may still be there
         AcceleratorState._reset_state(reset_partial_state=True)
+        gc.collect()  # its process group ends here: in a forked worker it would wait for threads that are not there
         DVAETask.forward = breaking(job["broken"]) if "broken" in job else whole
         code = fit(job["recipe"], Path(job["run"]))
         if code:
