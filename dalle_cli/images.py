@@ -9,7 +9,8 @@ import io
 import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -60,39 +61,22 @@ def decode(
     shorter side below which a JPEG must not be reduced while decoding (1/2, 1/4 or 1/8 in its own transform, which
     is several times faster); None decodes at full size. Raises BadPicture.
     """
-    try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadPicture(f"too many pixels: {width}x{height}, at most {max_pixels} (data.max_pixels)")
-            if at_least:
-                image.draft("RGB", (at_least, at_least))
-            image.load()
-            turn = _TURNS.get(_orientation(image))
-            picture = _rgb(image)
-            return picture.transpose(turn) if turn is not None else picture
-    except BadPicture:
-        raise
-    except FileNotFoundError:
-        raise BadPicture("missing file") from None
-    except IsADirectoryError:
-        raise BadPicture("a folder") from None
-    except Image.UnidentifiedImageError:
-        raise BadPicture("not a picture") from None
-    except Exception as error:  # a broken file makes Pillow's parsers raise nearly anything
-        raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
+    with _opened(file, max_pixels) as image:
+        if at_least:
+            image.draft("RGB", (at_least, at_least))
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        picture = _rgb(image)
+        return picture.transpose(turn) if turn is not None else picture
 
 
-def transparent(file: str | Path) -> "np.ndarray | None":
+def transparent(file: str | Path, max_pixels: int = 50_000_000) -> "np.ndarray | None":
     """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadPicture."""
-    try:
-        with Image.open(file, formats=_formats()) as image:
-            if not image.has_transparency_data:
-                return None
-            turn = _TURNS.get(_orientation(image))
-            alpha = image.convert("RGBA").getchannel("A")
-    except Exception as error:
-        raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
+    with _opened(file, max_pixels) as image:
+        if not image.has_transparency_data:
+            return None
+        turn = _TURNS.get(_orientation(image))
+        alpha = image.convert("RGBA").getchannel("A")
     found = np.asarray(alpha.transpose(turn) if turn is not None else alpha) < 255
     return found if found.any() else None
 
@@ -187,6 +171,27 @@ def sheet(
                 draw.text((left, below + number * line), words, fill="black", font=font)
         top += height + gap
     return page
+
+
+@contextmanager
+def _opened(file: str | Path | bytes | BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture whose header has been read and says that it is not too large; what then goes wrong is a BadPicture."""
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadPicture(f"too many pixels: {width}x{height}, at most {max_pixels} (data.max_pixels)")
+            yield image
+    except BadPicture:
+        raise
+    except FileNotFoundError:
+        raise BadPicture("missing file") from None
+    except IsADirectoryError:
+        raise BadPicture("a folder") from None
+    except Image.UnidentifiedImageError:
+        raise BadPicture("not a picture") from None
+    except Exception as error:  # a broken file makes Pillow's parsers raise nearly anything
+        raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
 
 
 @functools.cache

@@ -43,7 +43,9 @@ def inpaint(
     recipe: Annotated[
         str, typer.Option(help="System recipe, or a decoder's checkpoint.", rich_help_panel=MODEL)
     ] = "glide-inpaint",
-    count: Annotated[int, typer.Option("-n", min=1, help="Pictures of each prompt.", rich_help_panel=SAMPLING)] = 1,
+    count: Annotated[
+        int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt.", rich_help_panel=SAMPLING)
+    ] = 1,
     seed: Seed = None,
     scale: Scale = None,
     steps: Steps = None,
