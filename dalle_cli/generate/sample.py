@@ -14,13 +14,11 @@ from .. import checkpoint, images, recipe
 from ..exits import USAGE, Failure
 from ..registry import RecipeError, bind, suggest
 from ..trackers import Progress
-from . import device, systems
+from . import device, memory, systems
 from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
 from .rank import Scorer
-
-AUTO_BATCH = 128  # candidates drawn together where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,11 @@ def sample(job: Job, results: Collected | None = None) -> int:
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     if job.dry_run:
-        return _describe(name, system_recipe, options, len(requests), candidates, kept)
+        place = device.choose(job.precision)
+        held = memory.estimate(
+            system_recipe, parts, clip if job.rerank else None, place, options, len(requests), candidates, job.batch_size
+        )
+        return _describe(name, system_recipe, options, len(requests), candidates, kept, held)
     if job.image:
         _check_picture(job.image)
     if job.sheet:
@@ -98,8 +100,10 @@ def sample(job: Job, results: Collected | None = None) -> int:
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
     first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
-    batch = job.batch_size or AUTO_BATCH
-    together = max(1, batch // candidates)
+    if job.batch_size:
+        together, batch = max(1, job.batch_size // candidates), job.batch_size
+    else:
+        together, batch = memory.plan(system, options, len(todo), candidates)
     for start in range(0, len(requests), together):
         group = range(start, min(start + together, len(requests)))
         chosen: dict[int, dict[str, Any]] = {}
@@ -193,11 +197,15 @@ def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> l
     return [(i, scores[i].item()) for i in order.tolist()]
 
 
-def _describe(name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int) -> int:
+def _describe(
+    name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int, held: dict[str, int]
+) -> int:
     print(f"system: {name}", file=sys.stderr)
     for key, value in (system_recipe.get("parts") or {}).items():
         path = checkpoint.resolve(str(value))
         print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
     print(f"{prompts} prompts x {candidates} candidates, {kept} of each kept: {prompts * kept} files", file=sys.stderr)
+    rest = ", ".join(f"{key} {size / 2**30:.2f}" for key, size in held.items() if key != "total")
+    print(f"memory: {held['total'] / 2**30:.2f} GiB at the peak ({rest})", file=sys.stderr)
     return 0

@@ -1,7 +1,9 @@
 """What this machine's arithmetic units are good at, and how its memory is best used."""
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -13,6 +15,22 @@ def fast_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability()[0] >= 8
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def free_memory(device: str) -> int:
+    """Bytes that may still be taken: of the GPU, or of this machine and this process's container."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    try:
+        rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * int(rows["MemAvailable"].split()[0])
+    except (OSError, KeyError):  # not Linux: half of all there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current"))
+        return max(0, min(free, int(limit) - int(used)))
+    except (OSError, ValueError):  # no limit
+        return free
 
 
 def keep_memory() -> None:
