@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import checkpoint, images, recipe
 from ..exits import USAGE, Failure
+from ..nn.meter import readable
 from ..registry import RecipeError, bind, suggest
 from ..trackers import Progress
 from . import device, memory, systems
@@ -206,6 +207,5 @@ def _describe(
         print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
     print(f"{prompts} prompts x {candidates} candidates, {kept} of each kept: {prompts * kept} files", file=sys.stderr)
-    rest = ", ".join(f"{key} {size / 2**30:.2f}" for key, size in held.items() if key != "total")
-    print(f"memory: {held['total'] / 2**30:.2f} GiB at the peak ({rest})", file=sys.stderr)
+    print(f"memory: {readable(held)}", file=sys.stderr)
     return 0

@@ -103,6 +103,16 @@ class Line:
         return max(1, (room - self.fixed) // max(self.each, 1))
 
 
+def readable(parts: dict[str, int]) -> str:
+    """Bytes in parts, `total` among them, as words."""
+    total, *rest = (
+        f"{name} {size / 2**30:.2f} GiB" if size >= 2**30 else f"{name} {size / 2**20:.0f} MiB"
+        for name, size in sorted(parts.items(), key=lambda part: part[0] != "total")
+        if size
+    )
+    return f"{total.removeprefix('total ')} ({', '.join(rest)})"
+
+
 def line_of(work: Callable[[int], Any]) -> Line:
     """What `work(n)` holds, tried with two and with three items: of one alone, copies may be views."""
     two, three = (_peak(work, count) for count in (2, 3))

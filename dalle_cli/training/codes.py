@@ -14,11 +14,13 @@ from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
 from ..models.dvae import DVAE
+from ..nn.meter import together
 from ..trackers import Progress
 from . import ranks
 
 CHUNK = 8192  # samples in a file
-BATCH = 256
+BATCH = 256  # pictures encoded together, where they hold no more than ROOM
+ROOM = 4 << 30  # bytes; not what is free, so that a run that goes on finds the same codes to the last bit
 
 
 def cache(recipe: dict, folder: Path, codec: str, seed: int, layout: Any, progress: Callable[..., Progress]) -> dict:
@@ -44,8 +46,10 @@ def cache(recipe: dict, folder: Path, codec: str, seed: int, layout: Any, progre
         dvae: Any = checkpoint.load(codec, "dvae").model
         dvae.to(layout.device, memory_format=torch.channels_last)
         shown = progress("encoding", len(own) * CHUNK)
+        size = (3, data["size"], data["size"])
+        batch = together(lambda count: dvae.encode(torch.zeros(count, *size, device=layout.device)), BATCH, BATCH, ROOM)
         for number in own:
-            _encode(samples, dvae, folder, number, seed, layout, shown)
+            _encode(samples, dvae, folder, number, seed, layout, shown, batch)
         shown.close()
     ranks.agree([0], layout)
     common = {key: data[key] for key in ("validation", "workers", "max_bad", "captions") if key in data}
@@ -54,13 +58,14 @@ def cache(recipe: dict, folder: Path, codec: str, seed: int, layout: Any, progre
 
 @torch.no_grad()
 def _encode(
-    samples: loader.Data, dvae: Any, folder: Path, number: int, seed: int, layout: Any, shown: Progress
-) -> None:
+    samples: loader.Data, dvae: Any, folder: Path, number: int, seed: int, layout: Any, shown: Progress,
+    batch_size: int,
+) -> None:  # fmt: skip
     assert isinstance(dvae, DVAE)
     start = number * CHUNK
     size = min(CHUNK, samples.samples - start)
     codes, texts, keys = [], [], []
-    for batch in samples.train(BATCH, start=start, seed=seed, device=layout.device):
+    for batch in samples.train(batch_size, start=start, seed=seed, device=layout.device):
         with layout.autocast():
             pictures = batch["image"].contiguous(memory_format=torch.channels_last)
             codes.append(dvae.encode(pictures).cpu().numpy().astype(np.uint16))

@@ -6,17 +6,19 @@ gathers from other processes, what the allocator cannot use again.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..nn.meter import Meter
+from ..nn.meter import HOLES, PROGRAM, Meter, line_of
+from ..registry import RecipeError
+from . import codes
 from .optim import Optim
+from .options import Train
 
-GIB = 2**30
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -26,7 +28,8 @@ class Step:
 
     forward: FLOPs of a sample; training: with the backward pass and what is computed again for it. activations: what
     the backward pass waits for, and passing results. copies: of the weights, in the type of the arithmetic. peak: of
-    activations, copies and gradients together; gradients come as activations go.
+    activations, copies and gradients together; gradients come as activations go. encoding: of the codec's work before
+    the first step, where there is one.
     """
 
     samples: int
@@ -35,32 +38,35 @@ class Step:
     activations: int
     copies: int
     peak: int
+    encoding: int = 0
 
 
-@dataclass(frozen=True)
-class Devices:
-    """What trains: so many processes, each with a device of `memory` bytes and `flops` a second, of which a share."""
+def share(settings: Train, processes: int) -> int:
+    """Samples that a process works on at once. Raises RecipeError when the batch does not divide."""
+    parts = processes * settings.accumulate
+    if settings.batch_size % parts:
+        raise RecipeError(
+            f"train.batch_size: {settings.batch_size} does not divide among {processes} processes x "
+            f"{settings.accumulate} parts of a step"
+        )
+    return settings.batch_size // parts
 
-    processes: int
-    memory: int
-    flops: float
-    utilisation: float
 
+def measure(task: Any, samples: int, size: int, precision: str, both: bool = False) -> list[Step]:
+    """A step of a task on the meta device; both: a second one, the other way round in recomputing activations.
 
-def measure(task: Any, samples: int, size: int, precision: str) -> dict[bool, Step]:
-    """A step of a task on the meta device with and without recomputed activations, by whether they are.
-
-    Only as the task has it where its model leaves no choice. size: pixels. The task is left unusable.
+    size: pixels. There is one alone where the model has no such choice. The task cannot be used afterwards.
     """
     model = task.model
-    ways = (False, True) if hasattr(model, "checkpointing") else (False,)
+    found = []
     with FakeTensorMode(allow_non_fake_inputs=True):
         task.to_empty(device="cpu").train()
-        found = {}
-        for way in ways:
-            if len(ways) > 1:
-                model.checkpointing = way
-            found[way] = _step(task, samples, size, DTYPES[precision])
+        encoding = _encoding(task, size)
+        found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
+        if both and hasattr(model, "checkpointing"):
+            model.checkpointing = not model.checkpointing
+            found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
+            model.checkpointing = not model.checkpointing
     return found
 
 
@@ -83,18 +89,31 @@ def _step(task: Any, samples: int, size: int, dtype: torch.dtype) -> Step:
     )
 
 
-def memory(task: Any, optim: Optim, step: Step, processes: int, cuda: bool) -> dict[str, int]:
-    """Bytes of a device that trains alone or with others under DDP: parts and their `total`.
+def _encoding(task: Any, size: int) -> int:
+    if not task.codec:
+        return 0
+    held = line_of(lambda count: getattr(task, task.codec).encode(torch.zeros(count, 3, size, size)))
+    return held.of(min(codes.BATCH, held.within(codes.ROOM)))
 
-    The gradients have room of their own only where processes exchange them (`buckets`).
+
+def memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> dict[str, int]:
+    """Bytes of a device, "cpu" or "cuda", that trains alone or with others under DDP: parts and their `total`.
+
+    program: what is there before any tensor. buckets: gradients on their way between processes. step: gradients and
+    activations together at their peak, with the holes of the heap; encoding is over before.
     """
-    parts = _state(task, optim)
+    parts = {"program": PROGRAM[device], **_state(task, optim)}
     gradients = parts.pop("gradients")
     if processes > 1:
         parts["buckets"] = gradients
-    # On CUDA, Adam works through all parameters at once and needs as much again.
-    parts["step"] = max(step.peak, 2 * gradients) if cuda and optim.type == "adamw" else step.peak
-    return _with_total(parts)
+    # On CUDA, Adam goes through all parameters at once and needs as much again.
+    least = 2 * gradients if device == "cuda" and optim.type == "adamw" else gradients
+    parts["step"] = max(least, int(HOLES[device] * step.peak))
+    total = sum(parts.values())
+    if step.encoding:
+        parts["encoding"] = int(HOLES[device] * step.encoding)
+        total = max(total, parts["program"] + parts["weights"] + parts["encoding"])
+    return {**parts, "total": total}
 
 
 def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str) -> dict[str, int]:
@@ -112,7 +131,7 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str)
     whole = sum(p.numel() for p in task.model.parameters())
     gathered = whole - sum(inside) + 2 * max(inside, default=0)
     parts |= {"gathered": gathered * DTYPES[precision].itemsize, "activations": step.activations}
-    return _with_total(parts)
+    return {**parts, "total": sum(parts.values())}
 
 
 def _state(task: Any, optim: Optim) -> dict[str, int]:
@@ -125,9 +144,40 @@ def _state(task: Any, optim: Optim) -> dict[str, int]:
     }
 
 
-def _with_total(parts: dict[str, int]) -> dict[str, int]:
-    return {**parts, "total": sum(parts.values())}
-
-
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def forecast(
+    task: Any, optim: Optim, settings: Train, size: int, processes: int, room: int, rate: float, utilisation: float
+) -> dict[str, Any]:
+    """What training on so many GPUs takes, each of `room` bytes and `rate` FLOPs a second, of which a share is used.
+
+    precision auto counts as bf16. most: samples that a device could take at once. days: for all of the recipe's steps;
+    the arithmetic is all that is done, with what recomputed activations add. A codec's codes are made before.
+    """
+    precision = "bf16" if settings.precision == "auto" else settings.precision
+    samples = share(settings, processes)
+    step, *other = measure(task, samples, size, precision, both=True)
+    layouts = {"ddp": memory(task, optim, step, processes, "cuda")}
+    if processes > 1:
+        layouts["fsdp"] = sharded(task, optim, step, processes, precision)
+    each = max(1, step.activations // samples)
+    fixed = {"ddp": layouts["ddp"]["total"] - layouts["ddp"]["step"] + _state(task, optim)["gradients"] + step.copies}
+    fixed["fsdp"] = layouts["fsdp"]["total"] - step.activations if processes > 1 else 0
+    speed = processes * rate * utilisation / step.training
+    recomputing = bool(getattr(task.model, "checkpointing", False))
+    ways = {recomputing: step, **{not recomputing: one for one in other}}
+    return {
+        "assumed": {
+            "processes": processes, "device_memory": room, "flops_per_s": rate, "utilisation": utilisation,
+            "precision": precision, "recomputed": recomputing, "samples_at_once": samples,
+        },
+        "flops": {"forward": step.forward, "training": step.training},
+        "activations": {"recomputed" if way else "kept": one.activations for way, one in sorted(ways.items())},
+        **{name: {**parts, "fits": parts["total"] <= room} for name, parts in layouts.items()},
+        "most": {name: max(0, (room - fixed[name]) // each) for name in layouts},
+        "samples_per_s": speed,
+        "flop": step.training * settings.steps * settings.batch_size,
+        "days": settings.steps * settings.batch_size / speed / 86400,
+    }  # fmt: skip
