@@ -20,7 +20,7 @@ from . import ranks
 
 CHUNK = 8192  # samples in a file
 BATCH = 256  # pictures encoded together, where they hold no more than ROOM
-ROOM = 4 << 30  # bytes; not what is free, so that a run that goes on finds the same codes to the last bit
+ROOM = 1 << 30  # bytes; not what is free, so that a run that goes on finds the same codes to the last bit
 
 
 def cache(recipe: dict, folder: Path, codec: str, seed: int, layout: Any, progress: Callable[..., Progress]) -> dict:

@@ -163,8 +163,9 @@ def forecast(
     if processes > 1:
         layouts["fsdp"] = sharded(task, optim, step, processes, precision)
     each = max(1, step.activations // samples)
-    fixed = {"ddp": layouts["ddp"]["total"] - layouts["ddp"]["step"] + _state(task, optim)["gradients"] + step.copies}
-    fixed["fsdp"] = layouts["fsdp"]["total"] - step.activations if processes > 1 else 0
+    moving = ("step", "encoding", "activations", "total")
+    fixed = {name: sum(size for key, size in parts.items() if key not in moving) for name, parts in layouts.items()}
+    fixed["ddp"] += _state(task, optim)["gradients"] + step.copies
     speed = processes * rate * utilisation / step.training
     recomputing = bool(getattr(task.model, "checkpointing", False))
     ways = {recomputing: step, **{not recomputing: one for one in other}}
