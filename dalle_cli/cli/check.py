@@ -97,9 +97,7 @@ def _verdict(result: dict[str, Any]) -> str:
     return ", ".join(["ok", *(f"needs {need.partition(':')[0]}" for need in result["needs"])])
 
 
-def examine(
-    family: str, name: str, overrides: list[str], hardware: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def examine(family: str, name: str, overrides: list[str], hardware: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a recipe amounts to; `needs` names what is to be given, or is not on this machine. Raises ValueError.
 
     hardware: of training/estimate.py's `forecast`, for an estimate of what training takes.
@@ -236,11 +234,12 @@ def _estimate(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from ..nn.meter import readable
 
     given = found["assumed"]
-    yield "on", (
+    hardware = (
         f"{given['processes']} GPUs of {given['device_memory'] / 2**30:.0f} GiB and {given['flops_per_s'] / 1e12:g} "
         f"TFLOP/s, {given['utilisation']:.0%} of it used, in {given['precision']}, {given['samples_at_once']} samples "
         f"at once, activations {'recomputed' if given['recomputed'] else 'kept'}"
     )
+    yield "on", hardware
     for line in given["stand_ins"]:
         yield "assumed", line
     yield "a sample", "{:.4g} GFLOP forward, {:.4g} in training".format(*(n / 1e9 for n in found["flops"].values()))

@@ -1,8 +1,8 @@
 """Where drawing and judging run, and in which arithmetic."""
 
 import contextlib
-from contextlib import AbstractContextManager
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch

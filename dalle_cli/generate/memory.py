@@ -1,16 +1,13 @@
 """How many pictures are drawn together in the memory that is free, and what drawing will take."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..nn.hardware import free_memory
 from ..nn.meter import FEW, HOLES, PROGRAM, SHARE, line_of
-from . import systems
-from .device import Device
-from .rank import BATCH
-from .rank import Scorer
+from .rank import BATCH, Scorer
 
 MOST = 128  # candidates drawn together: more are no faster
 
@@ -56,15 +53,14 @@ def plan(system: Any, options: Any, prompts: int, candidates: int) -> tuple[int,
 
 
 def estimate(
-    recipe: dict, parts: dict, clip: str | None, place: Device, options: Any, prompts: int, candidates: int, asked: int | None
+    system: Any, scorer: Scorer | None, options: Any, prompts: int, candidates: int, asked: int | None
 ) -> dict[str, int]:
-    """Bytes that drawing would hold at its peak, in parts and their `total`; no weights are read.
+    """Bytes that drawing would hold at its peak, in parts and their `total`.
 
-    recipe: of a system with `needs`; parts: its checkpoints. clip: the checkpoint that chooses, if any does. asked: --batch-size.
+    system: of a kind with `needs`; it and the scorer on an `empty` device. asked: --batch-size.
     """
-    shapes, room = replace(place, empty=True), int(SHARE * free_memory(place.name))
-    system: Any = systems.build(recipe["system"], "system", device=shapes, **parts)
-    scorer = Scorer(shapes, clip) if clip else None
+    device = system.device.name
+    room = int(SHARE * free_memory(device))
     models = [one.task for one in (system, scorer) if one]
     weights = [sum(value.nbytes for value in (*one.parameters(), *one.buffers())) for one in models]
     read = max(4 * sum(value.numel() for value in one.model.parameters()) for one in models)  # as float32, beside it
@@ -81,7 +77,7 @@ def estimate(
         if scorer:
             scoring = line_of(scorer.try_scoring)
             works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room)))
-    found = {"program": PROGRAM[place.name], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
-    found |= {name: int(HOLES[place.name] * size) for name, size in works.items()}
+    found = {"program": PROGRAM[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
+    found |= {name: int(HOLES[device] * size) for name, size in works.items()}
     most = found["pictures"] + max(found[name] for name in works)
     return {**found, "total": found["program"] + found["weights"] + max(read, most)}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import checkpoint, images, recipe
-from ..exits import USAGE, Failure
+from ..exits import DONE, USAGE, Failure
 from ..nn.meter import readable
 from ..registry import RecipeError, bind, suggest
 from ..trackers import Progress
@@ -78,11 +78,14 @@ def sample(job: Job, results: Collected | None = None) -> int:
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     if job.dry_run:
-        place = device.choose(job.precision)
-        held = memory.estimate(
-            system_recipe, parts, clip if job.rerank else None, place, options, len(requests), candidates, job.batch_size
-        )
-        return _describe(name, system_recipe, options, len(requests), candidates, kept, held)
+        _describe(name, system_recipe, options, len(requests), candidates, kept)
+        if hasattr(part, "needs"):
+            shapes = replace(device.choose(job.precision), empty=True)
+            system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
+            scorer = Scorer(shapes, clip) if job.rerank else None
+            held = memory.estimate(system, scorer, options, len(requests), candidates, job.batch_size)
+            print(f"memory: {readable(held)}", file=sys.stderr)
+        return DONE
     if job.image:
         _check_picture(job.image)
     if job.sheet:
@@ -198,14 +201,10 @@ def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> l
     return [(i, scores[i].item()) for i in order.tolist()]
 
 
-def _describe(
-    name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int, held: dict[str, int]
-) -> int:
+def _describe(name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int) -> None:
     print(f"system: {name}", file=sys.stderr)
     for key, value in (system_recipe.get("parts") or {}).items():
         path = checkpoint.resolve(str(value))
         print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
     print(f"{prompts} prompts x {candidates} candidates, {kept} of each kept: {prompts * kept} files", file=sys.stderr)
-    print(f"memory: {readable(held)}", file=sys.stderr)
-    return 0

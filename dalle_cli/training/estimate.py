@@ -77,7 +77,7 @@ def _step(task: Any, samples: int, size: int, dtype: torch.dtype) -> Step:
     with meter:
         batch = task.example(samples, size)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss, logs = task(batch, 0)
+            loss, _kept = task(batch, 0)
         forward = meter.flops
         loss.backward()
     for hook in hooks:
@@ -124,10 +124,8 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str)
     frozen = _bytes(p for p in task.parameters() if not p.requires_grad)
     parts = {name: size // processes for name, size in _state(task, optim).items()}
     parts["weights"] += frozen - frozen // processes
-    layers = [
-        layer for group in task.model.modules() if isinstance(group, nn.ModuleList) for layer in group.children()
-    ]
-    inside = [sum(p.numel() for p in layer.parameters()) for layer in layers]
+    groups = [module for module in task.model.modules() if isinstance(module, nn.ModuleList)]
+    inside = [sum(p.numel() for p in layer.parameters()) for group in groups for layer in group]
     whole = sum(p.numel() for p in task.model.parameters())
     gathered = whole - sum(inside) + 2 * max(inside, default=0)
     parts |= {"gathered": gathered * DTYPES[precision].itemsize, "activations": step.activations}
@@ -167,15 +165,15 @@ def forecast(
     fixed = {name: sum(size for key, size in parts.items() if key not in moving) for name, parts in layouts.items()}
     fixed["ddp"] += _state(task, optim)["gradients"] + step.copies
     speed = processes * rate * utilisation / step.training
-    recomputing = bool(getattr(task.model, "checkpointing", False))
-    ways = {recomputing: step, **{not recomputing: one for one in other}}
+    recomputed = bool(getattr(task.model, "checkpointing", False))
+    ways = ("recomputed", "kept") if recomputed else ("kept", "recomputed")
     return {
         "assumed": {
             "processes": processes, "device_memory": room, "flops_per_s": rate, "utilisation": utilisation,
-            "precision": precision, "recomputed": recomputing, "samples_at_once": samples,
+            "precision": precision, "recomputed": recomputed, "samples_at_once": samples,
         },
         "flops": {"forward": step.forward, "training": step.training},
-        "activations": {"recomputed" if way else "kept": one.activations for way, one in sorted(ways.items())},
+        "activations": {way: one.activations for way, one in zip(ways, [step, *other])},
         **{name: {**parts, "fits": parts["total"] <= room} for name, parts in layouts.items()},
         "most": {name: max(0, (room - fixed[name]) // each) for name in layouts},
         "samples_per_s": speed,
