@@ -1,15 +1,20 @@
 """What `make bench` prints: our speed beside the limit or the slow way, in the same run on the same machine.
 
-python -m tests.bench            all of it, some three minutes on two cores
+python -m tests.bench            all of it, some four minutes on two cores
 python -m tests.bench sampling   a part of it
 """
 
+import multiprocessing
 import random
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -108,6 +113,60 @@ def training() -> None:
     line("train the transformer", f"{share:.0%} of the limit", 1 / each, "samples/s")
 
 
+def memory() -> None:
+    """The largest batch of ViT-B/32 that 20 GiB of this machine hold, and a real step at a smaller one beside it."""
+    from dalle_cli.training import estimate
+
+    batch, room = 12, 20 << 30
+    for checkpointing in (False, True):
+        how = "activations recomputed" if checkpointing else "activations kept"
+        few, task, options = _clip(checkpointing, batch)
+        many, *_ = _clip(checkpointing, 64)
+        parts = estimate.memory(task, options, few, 1, "cpu")
+        each = (estimate.memory(task, options, many, 1, "cpu")["step"] - parts["step"]) / (64 - batch)
+        largest = int(64 + (room - estimate.memory(task, options, many, 1, "cpu")["total"]) / each)
+        full, *_ = _clip(checkpointing, largest)
+        held = estimate.memory(task, options, full, 1, "cpu")["total"]
+        line("ViT-B/32 in 20 GiB", how, largest, f"samples, which hold {held / 2**30:.2f} GiB")
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            measured = pool.apply(_real_steps, (checkpointing, batch))
+        line(f"a step of {batch}, estimated", how, parts["total"] / 2**30, "GiB")
+        line(
+            f"a step of {batch}, measured", f"{measured / parts['total']:.2f} of the estimate", measured / 2**30, "GiB"
+        )
+
+
+def _clip(checkpointing: bool, batch: int) -> tuple:
+    """A step of ViT-B/32 in shapes, with its task and the recipe's optimiser."""
+    from dalle_cli import recipe
+    from dalle_cli.training import estimate, optim
+    from dalle_cli.training.sketch import sketch
+
+    found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
+    task = sketch(found, []).task
+    return *estimate.measure(task, batch, 224, "float32"), task, optim.Optim(**found["optim"])
+
+
+def _real_steps(checkpointing: bool, batch: int) -> int:
+    """Bytes that a process holds at most which trains two steps."""
+    from dalle_cli import checkpoint, recipe
+    from dalle_cli.nn.hardware import keep_memory, return_memory
+    from dalle_cli.training import optim
+    from dalle_cli.training.ema import EMA
+
+    found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
+    return_memory() if checkpointing else keep_memory()
+    task: Any = checkpoint.compose(found, SimpleNamespace(vocab_size=49408))
+    average, optimizer = EMA(task.model, 0.999), optim.build(optim.Optim(**found["optim"]), task)
+    for step in range(2):
+        loss, _ = task(task.example(batch, 224), step)
+        loss.backward()
+        optimizer.step()
+        average.update(task.model, step)
+        optimizer.zero_grad()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "matmul": matmul,
     "start": start,
@@ -115,6 +174,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "scenes": scenes,
     "sampling": sampling,
     "training": training,
+    "memory": memory,
 }
 
 

@@ -19,8 +19,8 @@ FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
 }
 
-# Beside what tensors hold, on a CPU: the program with its libraries, and the heap's holes, which were measured as 6 to
-# 45 % of what is allocated and freed in a step. Of a GPU's allocator neither is known here.
+# Beside what tensors hold, on a CPU: the program with its libraries, and the heap's holes where memory is kept
+# (nn/hardware.py), measured as 6 to 45 % of what a step allocates and frees. Of a GPU neither is known here.
 PROGRAM = {"cpu": 400 << 20, "cuda": 0}
 HOLES = {"cpu": 1.25, "cuda": 1.0}
 

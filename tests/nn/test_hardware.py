@@ -33,6 +33,10 @@ def test_freed_memory_is_kept_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     hardware.keep_memory()
     assert {hardware.MMAP_MAX, hardware.TRIM_THRESHOLD} <= set(asked)
+    asked.clear()
+    hardware.return_memory()
+    assert hardware.MMAP_MAX not in asked
+    assert hardware.MMAP_THRESHOLD in asked
 
 
 def test_a_system_without_glibc_does_without(monkeypatch):

@@ -177,5 +177,5 @@ def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):
     task = sketch(found, []).task
     step = estimate.measure(task, settings.batch_size, found["data"]["size"], "float32")[0]
     parts = estimate.memory(task, options(found)[0], step, 1, "cpu")
-    assert parts["step"] > parts["total"] / 2
+    assert parts["step"] > 0.35 * parts["total"]
     assert peak_of_a_run(found, tmp_path) == pytest.approx(parts["total"], rel=0.2)

@@ -42,7 +42,9 @@ def test_a_dry_run_needs_no_companion_and_says_what_stands_in_for_it(tmp_path, m
         "tokenizer",
         "frozen.dvae",
     ]
-    assert any(line.startswith("assumed in place of what is not here: a vocabulary of 600, the published ") for line in said)
+    assert any(
+        line.startswith("assumed in place of what is not here: a vocabulary of 600, the published ") for line in said
+    )
     assert "buckets 4 MiB" in said[-1]
     with pytest.raises(RecipeError, match="64 does not divide among 3 processes"):
         start.train(
