@@ -114,37 +114,33 @@ def training() -> None:
 
 
 def memory() -> None:
-    """The largest batch of ViT-B/32 that 20 GiB of this machine hold, and a real step at a smaller one beside it."""
-    from dalle_cli.training import estimate
-
+    """The largest batch of ViT-B/32 that 20 GiB of this machine hold, and real steps of a smaller one beside it."""
     batch, room = 12, 20 << 30
     for checkpointing in (False, True):
         how = "activations recomputed" if checkpointing else "activations kept"
-        few, task, options = _clip(checkpointing, batch)
-        many, *_ = _clip(checkpointing, 64)
-        parts = estimate.memory(task, options, few, 1, "cpu")
-        each = (estimate.memory(task, options, many, 1, "cpu")["step"] - parts["step"]) / (64 - batch)
-        largest = int(64 + (room - estimate.memory(task, options, many, 1, "cpu")["total"]) / each)
-        full, *_ = _clip(checkpointing, largest)
-        held = estimate.memory(task, options, full, 1, "cpu")["total"]
+        largest = 512
+        for _ in range(3):  # memory is nearly a line
+            parts = _estimated(checkpointing, largest)
+            largest = int(largest * (room - parts["total"] + parts["step"]) / parts["step"])
+        held = _estimated(checkpointing, largest)["total"]
         line("ViT-B/32 in 20 GiB", how, largest, f"samples, which hold {held / 2**30:.2f} GiB")
+        estimated = _estimated(checkpointing, batch)["total"]
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             measured = pool.apply(_real_steps, (checkpointing, batch))
-        line(f"a step of {batch}, estimated", how, parts["total"] / 2**30, "GiB")
-        line(
-            f"a step of {batch}, measured", f"{measured / parts['total']:.2f} of the estimate", measured / 2**30, "GiB"
-        )
+        line(f"steps of {batch}, estimated", how, estimated / 2**30, "GiB")
+        line("measured", f"{measured / estimated:.2f} of the estimate", measured / 2**30, "GiB")
 
 
-def _clip(checkpointing: bool, batch: int) -> tuple:
-    """A step of ViT-B/32 in shapes, with its task and the recipe's optimiser."""
+def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
+    """Bytes that steps of ViT-B/32 in float32 hold here."""
     from dalle_cli import recipe
     from dalle_cli.training import estimate, optim
     from dalle_cli.training.sketch import sketch
 
     found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
     task = sketch(found, []).task
-    return *estimate.measure(task, batch, 224, "float32"), task, optim.Optim(**found["optim"])
+    (step,) = estimate.measure(task, batch, 224, "float32")
+    return estimate.memory(task, optim.Optim(**found["optim"]), step, 1, "cpu")
 
 
 def _real_steps(checkpointing: bool, batch: int) -> int:

@@ -166,7 +166,7 @@ def peak_of_a_run(found, folder):
         ("clip", "starter", ["train.batch_size=192", "model.checkpointing=false"]),
         pytest.param("dvae", "starter", ["task.sharpness=null"], marks=pytest.mark.slow),
         pytest.param("prior", "dalle1-starter", [], marks=pytest.mark.slow),
-        pytest.param("clip", "starter", ["train.batch_size=384", "model.checkpointing=true"], marks=pytest.mark.slow),
+        pytest.param("clip", "starter", ["train.batch_size=256", "model.checkpointing=true"], marks=pytest.mark.slow),
     ],
 )
 def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):
