@@ -35,8 +35,7 @@ bench: setup
 starter: setup
 	$(DALLE) train-tokenizer --recipe starter --out dalle_cli/starter/tokenizer.json --overwrite
 	$(DALLE) train-dvae --recipe starter
-	$(DALLE) train-dvae --recipe starter-decoder
-	$(DALLE) export checkpoints/dvae-starter-decoder --out dalle_cli/starter/dvae.safetensors --overwrite
+	$(DALLE) export checkpoints/dvae-starter --out dalle_cli/starter/dvae.safetensors --overwrite
 	$(DALLE) train-clip --recipe starter
 	$(DALLE) export checkpoints/clip-starter --out dalle_cli/starter/clip.safetensors --overwrite
 	$(DALLE) train-prior --recipe dalle1-starter

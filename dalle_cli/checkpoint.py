@@ -7,6 +7,7 @@ Nothing in a file is ever executed.
 
 import inspect
 import json
+import os
 import struct
 import typing
 import zlib
@@ -38,6 +39,10 @@ class CheckpointError(ValueError):
     """A file is not a whole, readable checkpoint of the kind that was asked for."""
 
 
+class NewerFormat(CheckpointError):
+    """A file of a later version of dalle."""
+
+
 def compose(
     recipe: Recipe, tokenizer: Any = None, companions: Mapping[str, str | nn.Module] | None = None
 ) -> nn.Module:
@@ -49,7 +54,7 @@ def compose(
     if tokenizer is None and recipe.get("tokenizer"):
         tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
     given: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
-    frozen = {**(recipe.get("frozen") or {}), **(companions or {})}
+    frozen = {**_frozen(recipe), **(companions or {})}
     part, _ = tasks.bind(recipe.get("task"), "task", {*given, *frozen, "model"})
     _check_frozen(frozen, part, recipe)
     kinds = typing.get_type_hints(part.__init__)
@@ -65,9 +70,7 @@ def compose(
 
 def check(recipe: Recipe) -> Recipe:
     """A training recipe with the sections of parts registered here validated and typed; nothing is built."""
-    frozen = recipe.get("frozen") or {}
-    if not isinstance(frozen, Mapping):
-        raise RecipeError("frozen: expected a mapping of names to checkpoints")
+    frozen = _frozen(recipe)
     typed, given = dict(recipe), {"model", *frozen}
     if recipe.get("tokenizer"):
         given.add("tokenizer")
@@ -76,6 +79,13 @@ def check(recipe: Recipe) -> Recipe:
     typed["task"] = tasks.typed(recipe.get("task"), "task", given)
     _check_frozen(frozen, tasks.get(typed["task"]["type"]), recipe)
     return typed
+
+
+def _frozen(recipe: Recipe) -> Mapping[str, Any]:
+    frozen = recipe.get("frozen") or {}
+    if not isinstance(frozen, Mapping):
+        raise RecipeError("frozen: expected a mapping of names to checkpoints")
+    return frozen
 
 
 def _check_frozen(names: Iterable[str], part: Callable, recipe: Recipe) -> None:
@@ -129,7 +139,7 @@ def save(
     try:
         write_atomically(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from None
+        raise OSError(f"{path}: cannot be written: {str(error).splitlines()[0].rpartition(': ')[2]}") from None
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -148,7 +158,7 @@ def metadata(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(f"{path}: the header is damaged") from None
     if version > VERSION:
-        raise CheckpointError(f"{path}: written by a newer dalle (format {version}, here {VERSION}); update dalle")
+        raise NewerFormat(f"{path}: written by a newer dalle (format {version}, here {VERSION}); update dalle")
     if version < 1 or not isinstance(recipe, dict) or raw.get("seal", _seal(raw)) != _seal(raw):
         raise CheckpointError(f"{path}: the header is damaged")
     for old in range(version, VERSION):
@@ -223,16 +233,15 @@ def load(name: str, kind: str | None = None, companions: Mapping[str, str] | Non
     tensors = read_tensors(path)
     try:
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
+        if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
+            raise ValueError(", ".join(wrong))
         task: Any = compose(recipe, tokenizer, companions)
         floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
-        result = task.model.load_state_dict(floats, strict=False)
+        task.model.load_state_dict(floats)
     except CheckpointError:  # a companion's
         raise
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit its recipe: {str(error).splitlines()[0]}") from None
-    wrong = [f"no {key}" for key in result.missing_keys] + [f"unknown {key}" for key in result.unexpected_keys]
-    if wrong:
-        raise CheckpointError(f"{path}: does not fit its recipe: {', '.join(wrong[:4])}")
     return task.eval()
 
 
@@ -247,16 +256,33 @@ def shapes(name: str, companions: Mapping[str, str] | None = None) -> nn.Module:
 
 
 def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
-    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it."""
+    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it.
+
+    A model that can take over the weights of a smaller one has a method `adopt`.
+    """
     path = resolve(name)
     tensors = {key: value.float() for key, value in read_tensors(path).items()}
     with torch.device("meta"):
-        wanted = models.build(recipe.get("model"), "model").state_dict()
-    wrong = list(wanted.keys() ^ tensors.keys())
-    wrong += [key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape]
-    if wrong:
-        raise CheckpointError(f"train.init: {path} does not fit the model: {', '.join(sorted(wrong)[:4])}")
+        model: Any = models.build(recipe.get("model"), "model")
+        if hasattr(model, "adopt"):
+            tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
+    if wrong := _misfits(recipe, tensors):
+        raise CheckpointError(f"train.init: {path} does not fit the model: {', '.join(wrong)}")
     return tensors
+
+
+def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The first four reasons why tensors are not the weights of a recipe's model."""
+    with torch.device("meta"):
+        wanted = models.build(recipe.get("model"), "model").state_dict()
+    wrong = [f"no {key}" for key in sorted(wanted.keys() - tensors.keys())]
+    wrong += [f"unknown {key}" for key in sorted(tensors.keys() - wanted.keys())]
+    wrong += [
+        f"{key} of {tuple(tensors[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if wanted[key].shape != tensors[key].shape
+    ]
+    return wrong[:4]
 
 
 def resolve(name: str) -> Path:
@@ -270,6 +296,6 @@ def resolve(name: str) -> Path:
         shipped = Path(str(resources.files("dalle_cli")))
         places.append(shipped / f"{name}.safetensors")
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):  # which, unlike Path's, is false for a name too long
             return place
     raise CheckpointError(f"no checkpoint '{name}': neither a file, a run folder, nor a run under checkpoints/")

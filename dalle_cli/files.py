@@ -1,9 +1,12 @@
 """Files that are whole or not there."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
+
+from .exits import USAGE, WOULD_OVERWRITE, Failure
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -25,3 +28,31 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.fsync(folder)  # so that the rename survives a power cut too
     finally:
         os.close(folder)
+
+
+def remove_left_overs(folder: Path, names: Container[str] | None = None) -> None:
+    """Remove the temporary files that killed writers left in a folder: those of the files `names`, or of all."""
+    for path in folder.glob(".*.tmp"):
+        if names is None or path.name[1:].rsplit(".", 2)[0] in names:
+            path.unlink(missing_ok=True)
+
+
+def check_target(path: Path, option: str, overwrite: bool = False) -> None:
+    """Whether a file can be written at `path`, asked before the work that it is to hold. Raises Failure."""
+    if os.path.isdir(path):
+        raise Failure(f"{option} {path} is a folder: give the name of a file", USAGE)
+    if os.path.lexists(path) and not overwrite:
+        raise Failure(f"{option} {path} is there already: give --overwrite or another name", WOULD_OVERWRITE)
+    make_folder(path.parent, option)
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder, if there is none, and see that files can be written in it. Raises Failure."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell of a read-only or full disk
+            pass
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is in the way" if in_the_way else error.strerror or error
+        raise Failure(f"{option} {folder}: cannot write there: {reason}; give another place") from None

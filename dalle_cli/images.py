@@ -75,10 +75,26 @@ def decode(
         raise
     except FileNotFoundError:
         raise BadPicture("missing file") from None
+    except IsADirectoryError:
+        raise BadPicture("a folder") from None
     except Image.UnidentifiedImageError:
         raise BadPicture("not a picture") from None
     except Exception as error:  # a broken file makes Pillow's parsers raise nearly anything
         raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
+
+
+def transparent(file: str | Path) -> "np.ndarray | None":
+    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadPicture."""
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            if not image.has_transparency_data:
+                return None
+            turn = _TURNS.get(_orientation(image))
+            alpha = image.convert("RGBA").getchannel("A")
+    except Exception as error:
+        raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
+    found = np.asarray(alpha.transpose(turn) if turn is not None else alpha) < 255
+    return found if found.any() else None
 
 
 def to_tensor(image: Image.Image) -> "torch.Tensor":

@@ -4,6 +4,7 @@
 dicts and lists. Values stay as written; the parts' signatures type them (see registry.py).
 """
 
+import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -64,7 +65,7 @@ def finish(config: Any, name: str, family: str, complete: bool = True) -> Recipe
     sections = SECTIONS.get(family, TRAINING)
     for key in config:
         if key not in sections:
-            raise RecipeError(f"{name}: no section '{key}'{suggest(key, sections)}")
+            raise RecipeError(f"{name}: no section '{str(key)[:60]}'{suggest(key, sections)}")
     try:
         missing = sorted(str(key) for key in OmegaConf.missing_keys(config)) if complete else []
         if "data.path" in missing:
@@ -84,12 +85,12 @@ def find(name: str, family: str) -> Path:
     """The file of a recipe: a path, else ./recipes/<family>/<name>.yaml, else the package's."""
     given = Path(name)
     if given.suffix in (".yaml", ".yml") or "/" in name:
-        if given.is_file():
+        if os.path.isfile(given):  # which, unlike Path's, is false for a name too long
             return given
         raise RecipeError(f"no recipe file {name}")
     for root in roots():
         path = root / family / f"{name}.yaml"
-        if path.is_file() and not name.startswith("_"):
+        if os.path.isfile(path) and not name.startswith("_"):
             return path
     for other, command in FAMILIES.items():
         if other != family and name in names(other):
@@ -150,8 +151,10 @@ def _read(path: Path) -> Any:
         config = OmegaConf.create(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {_first_line(error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {_first_line(error)}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file in UTF-8; is it a recipe?") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not isinstance(config, DictConfig):
         raise RecipeError(f"{path}: a recipe is a mapping of sections")
     return config
@@ -172,7 +175,7 @@ def _merge(config: Any, path: Path, family: str, seen: tuple[Path, ...] = ()) ->
     seen = (*seen, path.resolve())
     # Beside the file, else among the recipes of its family, where one may extend its own namesake of the package.
     folders = (path.parent, *(root / family for root in roots()))
-    files = [file for folder in folders if (file := folder / parent).is_file()]
+    files = [file for folder in folders if os.path.isfile(file := folder / parent)]
     found = next((file for file in files if file.resolve() not in seen), None)
     if found is None:
         raise RecipeError(f"{path}: extends " + ("goes in a circle" if files else f"{parent}, which does not exist"))
@@ -225,7 +228,7 @@ def _override(config: Any, word: str, family: str, accepts: Accepts | None, say:
         OmegaConf.update(config, key, _value(text), force_add=True, merge=not replaced)
     except RecipeError:
         raise
-    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RecipeError(f"{key}: cannot be set: {_first_line(error)}") from None
 
 
@@ -257,4 +260,9 @@ def _value(text: str) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    mark = getattr(error, "problem_mark", None)  # of YAML
+    if mark is not None:
+        return f"{getattr(error, 'problem', '')} (line {mark.line + 1}, column {mark.column + 1})"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,7 +8,9 @@ with the same registry. `bind` does the checking alone, for sections that are re
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -74,7 +76,13 @@ class Registry:
         path = path or self.section
         built = {key: self._build_nested(value, f"{path}.{key}") for key, value in arguments.items()}
         accepted = set(inspect.signature(part).parameters)
-        return part(**built, **{key: value for key, value in given.items() if key in accepted})
+        try:
+            return part(**built, **{key: value for key, value in given.items() if key in accepted})
+        except _UNFIT as error:
+            if isinstance(error, ValueError) and type(error) is not ValueError:  # says by itself what is wrong
+                raise
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RecipeError(first if _PLACE.match(first) else f"{path}: {first}") from error
 
     def _check_nested(self, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
@@ -133,8 +141,7 @@ def convert(value: Any, kind: Any, path: str) -> Any:
         for option in options:
             if value == option or (isinstance(value, str) and value == str(option)):
                 return option
-        names = ", ".join(str(option) for option in options)
-        raise RecipeError(f"{path}: '{value}' is not one of {names}{suggest(value, [str(o) for o in options])}")
+        raise RecipeError(f"{path}: no choice {_show(value)}{suggest(value, map(str, options))}")
     if origin is list or kind is list:
         item = options[0] if options else Any
         if isinstance(value, str):
@@ -203,8 +210,11 @@ def _number(value: Any, path: str) -> float:
     try:
         if isinstance(value, bool):
             raise ValueError
-        return float(value)
-    except (ValueError, TypeError):
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    except (ValueError, TypeError, OverflowError):
         raise RecipeError(f"{path}: expected a number, got {_show(value)}") from None
 
 
@@ -218,6 +228,10 @@ def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
+
+# What parts, and torch inside of them, raise for arguments of the right type and impossible values.
+_PLACE = re.compile(r"\w+(\.\w+)+: ")  # of a recipe, which the message then names by itself
+_UNFIT = (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError)
 
 _SCALARS: dict[Any, Callable[[Any, str], Any]] = {
     bool: _boolean,

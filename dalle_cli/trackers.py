@@ -39,8 +39,12 @@ class Log:
 
     def write(self, **values: Any) -> None:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps(finite, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(finite, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self.path)  # so that whoever shows it says where the disk is full
+            raise
 
     def close(self) -> None:
         self._file.close()

@@ -1,4 +1,5 @@
 import json
+import random
 import struct
 
 import pytest
@@ -7,9 +8,13 @@ from safetensors.torch import save_file
 
 from dalle_cli import checkpoint
 from dalle_cli.checkpoint import CheckpointError
+from dalle_cli.models import models
 from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
 
+UNET = {"type": "unet", "channels": 32, "multiples": [1], "blocks": 1, "attention": [], "head_width": 32}
+LABEL = {"type": "label-condition", "classes": 3}
+INPAINT = {"type": "inpaint-condition"}
 DVAE = {
     "model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 2, "blocks": 1},
     "task": {"type": "dvae"},
@@ -128,6 +133,21 @@ def test_a_damaged_file_is_named_and_not_loaded(dvae, damage, said):
         checkpoint.load(str(dvae))
 
 
+def test_any_cut_and_any_flipped_bit_is_recognised_before_anything_is_built(dvae, monkeypatch):
+    monkeypatch.setattr(checkpoint, "compose", None)
+    whole, chance = dvae.read_bytes(), random.Random(0)
+    damaged = [whole[: chance.randrange(len(whole))] for _ in range(100)] + [whole[: len(whole) // 2]]
+    header = struct.unpack("<Q", whole[:8])[0] + 8
+    for place in [chance.randrange(8 * end) for end in (header, len(whole)) for _ in range(300)]:
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(flipped))
+    for data in damaged:
+        dvae.write_bytes(data)
+        with pytest.raises(CheckpointError, match=str(dvae)):
+            checkpoint.load(str(dvae))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -192,3 +212,18 @@ def test_nothing_half_written_remains(dvae, monkeypatch):
         checkpoint.save(dvae, {}, DVAE)
     assert dvae.read_bytes() == before
     assert [path.name for path in dvae.parent.iterdir()] == [dvae.name]
+
+
+def test_first_weights_may_be_those_of_a_network_that_knows_less(tmp_path):
+    base = {"model": UNET | {"conditions": {"label": LABEL}}}
+    state = models.build(base["model"]).state_dict()
+    checkpoint.save(tmp_path / "base.safetensors", state, base)
+    wider = {"model": UNET | {"conditions": {"label": LABEL, "inpaint": INPAINT}}}
+    found = checkpoint.weights(str(tmp_path / "base.safetensors"), wider)
+    key = "input_blocks.0.0.weight"
+    assert torch.equal(found[key][:, :3], state[key])
+    assert (found[key][:, 3:] == 0).all()
+    assert found[key].shape[1] == 7
+    checkpoint.save(tmp_path / "wider.safetensors", found, wider)
+    with pytest.raises(CheckpointError, match=rf"train\.init: .* does not fit the model: {key}"):
+        checkpoint.weights(str(tmp_path / "wider.safetensors"), base)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dalle_cli.files import write_atomically
+from dalle_cli.files import remove_left_overs, write_atomically
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -66,3 +66,8 @@ write_atomically(Path("file"), write)
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
     assert (tmp_path / "file").read_text() == "old"
     assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["file"]
+    (tmp_path / ".hidden").touch()
+    remove_left_overs(tmp_path, {"another file"})
+    assert len(os.listdir(tmp_path)) == 3
+    remove_left_overs(tmp_path, {"file"})
+    assert sorted(os.listdir(tmp_path)) == [".hidden", "file"]

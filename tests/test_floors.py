@@ -19,7 +19,7 @@ FLOORS = (
     {"__main__"},
 )
 # Within a floor: from, to. Single files that the packages of their floor stand on, or that join them.
-BESIDE = {("text", "registry"), ("images", "files"), ("checkpoint", "tasks")}
+BESIDE = {("text", "registry"), ("text", "files"), ("files", "exits"), ("images", "files"), ("checkpoint", "tasks")}
 
 UNMIRRORED = {"__init__", "__main__"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

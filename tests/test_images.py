@@ -200,7 +200,7 @@ def test_reasons(tmp_path):
         decode(b"")
     with pytest.raises(BadPicture, match=r"^missing file$"):
         decode(tmp_path / "nothing.jpg")
-    with pytest.raises(BadPicture, match="cannot be decoded"):
+    with pytest.raises(BadPicture, match=r"^a folder$"):
         decode(tmp_path)
 
 
@@ -358,3 +358,21 @@ def test_captions_with_the_plainest_font(monkeypatch):
     plain = ImageFont.load_default_imagefont()
     monkeypatch.setattr(ImageFont, "load_default", lambda size=None: plain)
     assert sheet([Image.new("RGB", (24, 24))], ["naïve 猫 🐈"]).height > 24
+
+
+def test_transparency_is_found_upright_and_only_where_there_is_some(tmp_path):
+    rgba = np.full((4, 6, 4), 255, dtype=np.uint8)
+    rgba[0, 1, 3] = 254
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(rgba).save(tmp_path / "a.png", exif=exif)
+    found = images.transparent(tmp_path / "a.png")
+    assert found.shape == (6, 4)
+    assert np.argwhere(found).tolist() == [[1, 3]]
+    rgba[0, 1, 3] = 255
+    Image.fromarray(rgba).save(tmp_path / "b.png")
+    assert images.transparent(tmp_path / "b.png") is None
+    Image.new("RGB", (2, 2)).save(tmp_path / "c.png")
+    assert images.transparent(tmp_path / "c.png") is None
+    with pytest.raises(images.BadPicture):
+        images.transparent(tmp_path / "none.png")

@@ -98,7 +98,7 @@ def test_a_file_that_is_none_is_named_in_one_line(here, text, message):
 
 def test_bytes_that_are_no_text_are_named(here):
     Path("bad.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecipeError, match=r"^bad\.yaml: cannot be read"):
+    with pytest.raises(RecipeError, match=r"^bad\.yaml: not a text file"):
         load("bad.yaml")
 
 
@@ -236,13 +236,13 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("frozen.clip=x", "frozen.clip: task 'dvae' takes no 'clip'"),
         (
             "tracker.extras=[tensorbord]",
-            "tracker.extras.0: 'tensorbord' is not one of tensorboard, wandb (did you mean",
+            "tracker.extras.0: no choice 'tensorbord' (did you mean",
         ),
         (
             "optim.schedule=cosin",
-            "optim.schedule: 'cosin' is not one of constant, cosine, linear (did you mean 'cosine'",
+            "optim.schedule: no choice 'cosin' (did you mean 'cosine'",
         ),
-        ("train.precision=bf32", "train.precision: 'bf32' is not one of auto, float32, bf16, fp16"),
+        ("train.precision=bf32", "train.precision: no choice 'bf32' (known: auto, bf16, float32, fp16)"),
         ("model.vocab=many", "model.vocab: expected a whole number, got 'many'"),
         ("model=5", "model: expected a mapping with a type"),
         ("task=null", "task: expected a mapping with a type"),
@@ -254,7 +254,7 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("tracker=wandb", "tracker: expected a mapping"),
         ("tokenizer=clip", "tokenizer: expected a mapping with a type"),
         ("optim.lr=-1", "optim.lr: -1.0 is not a positive number"),
-        ("optim.lr=nan", "optim.lr: nan is not a positive number"),
+        ("optim.lr=nan", "optim.lr: expected a number, got 'nan'"),
         ("optim.clip_norm=-1", "optim.clip_norm: -1.0 is negative"),
         ("optim.betas=[0.9]", "optim.betas: [0.9] are not two numbers"),
         ("train.batch_size=0", "train.batch_size: 0 is not between 1 and"),

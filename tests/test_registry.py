@@ -191,7 +191,7 @@ def test_whole_numbers_are_exact_at_any_size(number):
     assert convert(number, int, "x") == number
 
 
-@given(st.floats(allow_nan=False))
+@given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_survive_their_text(number):
     assert convert(repr(number), float, "x") == number
 

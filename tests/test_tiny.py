@@ -35,9 +35,29 @@ def test_the_tiny_recipes_draw_a_red_circle(tmp_path):
     ):
         _, taken = dalle(tmp_path, *words)
         assert taken < LIMIT, words
-    lines, _ = dalle(tmp_path, "sample", "a red circle", "--recipe", "dalle1-tiny", "--rerank", "64", "--top", "8")
+    drawn, _ = dalle(tmp_path, "sample", "a red circle", "--recipe", "dalle1-tiny", "--rerank", "64", "--top", "8")
+    assert right(tmp_path, drawn, "a red circle") >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tiny_decoder_draws_shapes_and_paints_over_them(tmp_path):
+    dalle(tmp_path, "train-tokenizer", "--recipe", "tiny", "--out", "checkpoints/tokenizer-tiny.json")
+    _, taken = dalle(tmp_path, "train-decoder", "--recipe", "glide-tiny")
+    assert taken < LIMIT
+    for prompt in ("a red circle", "a blue star"):
+        drawn, _ = dalle(tmp_path, "sample", prompt, "--recipe", "glide-tiny", "-n", "8", "--out", prompt)
+        assert right(tmp_path, drawn, prompt) >= 6, prompt
+    circle = "a red circle/000000-0-a-red-circle.png"
+    painted, _ = dalle(
+        tmp_path, "inpaint", circle, "a green heart", "--box", "0,0,32,32", "--recipe", "glide-tiny", "-n", "4"
+    )
+    assert right(tmp_path, painted, "a green heart", 4) >= 3
+
+
+def right(folder, lines, prompt, count=8):
+    """How many of the pictures of result lines show shape and colour of their prompt."""
     judge = Judge(glyph_set("shapes"))
-    pictures = [images.decode(tmp_path / json.loads(line)["path"]) for line in lines.splitlines()]
-    right = [judge.verdict(picture, "a red circle").holds("object", "colour") for picture in pictures]
-    assert len(right) == 8
-    assert sum(right) >= 6, right
+    pictures = [images.decode(folder / json.loads(line)["path"]) for line in lines.splitlines()]
+    assert len(pictures) == count
+    return sum(judge.verdict(picture, prompt).holds("object", "colour") for picture in pictures)

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import pytest
 
@@ -106,3 +107,12 @@ def test_quiet_progress_says_nothing(monkeypatch, now):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_full_disk_is_said_with_the_file(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    log._file = open("/dev/full", "w")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left") as full:
+        log.write(step=1)
+    assert full.value.filename == str(tmp_path / "log.jsonl")

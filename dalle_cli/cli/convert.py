@@ -1,23 +1,63 @@
-"""Commands that carry weights over: export."""
+"""Commands that carry weights over: import, export."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .create import AsJson, Overwrite
 from .main import app
 
 
-@app.command(epilog="Example: dalle export checkpoints/clip-starter --out clip.safetensors")
+@app.command(
+    "import",
+    epilog="Examples: dalle import ViT-B-32.pt --out checkpoints/vit-b32 --vocab bpe_simple_vocab_16e6.txt.gz   |   "
+    "dalle import dvae/ --out checkpoints/openai-dvae   (the folder of encoder.pkl and decoder.pkl)",
+)
+def import_(
+    source: Annotated[str, typer.Argument(help="A file of published weights, or a folder with one.")],
+    out: Annotated[str, typer.Option(help="Folder for the checkpoint, or a file ending in .safetensors.")],
+    vocab: Annotated[
+        str | None, typer.Option(help="The vocabulary's file or folder. Default: beside the weights, or installed.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float16, bf16 or float32. Default: as the weights are.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Of a CLIP, where nothing beside it tells: quick-gelu or gelu.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a checkpoint of published weights, recognised by their keys; nothing in the file is run."""
+    from ..convert.importing import import_ as carry
+    from .manage import say
+    from .results import columns, report
+
+    result = carry(source, out, vocab, precision, activation, overwrite, say)
+    shown = {key: value for key, value in result.items() if value is not None and key != "model"}
+    report(result, columns([*shown.items(), ("model", f"{result['model']['type']}: dalle show {out}")]), as_json)
+
+
+@app.command(
+    epilog="Examples: dalle export checkpoints/clip-starter --out clip.safetensors   |   "
+    "dalle export checkpoints/vit-b32 --format hf-clip --out vit-b32-hf"
+)
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file, run folder or name.")],
-    out: Annotated[str, typer.Option(help="File to write.")],
-    precision: Annotated[str, typer.Option(help="Type of the weights: float16, bf16 or float32.")] = "float16",
+    out: Annotated[str, typer.Option(help="File to write; a folder for hf-clip, and for open_clip.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="dalle, openai-clip, open-clip, hf-clip, openai-dvae, ...")
+    ] = "dalle",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float16, bf16 or float32. Default: float16; in another format, as the weights are."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a checkpoint as one small file that carries its recipe and tokenizer."""
-    from ..convert.native import export as write
+    """Write a checkpoint as one small file of ours, or in a published layout."""
+    from ..convert.exporting import export as write
     from . import results
 
-    write(checkpoint, Path(out), precision, overwrite)
-    results.report({"path": out, "precision": precision}, [out], False)
+    files = write(checkpoint, layout, out, precision, overwrite)
+    told = {"precision": precision or "float16"} if layout == "dalle" else {"format": layout, "files": files}
+    results.report({"path": out, **told}, [out], False)

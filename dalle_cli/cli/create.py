@@ -40,6 +40,11 @@ DryRun = Annotated[
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**64 - 1, help="Seed of all pictures. Default: 0.", rich_help_panel=SAMPLING)
 ]
+Scale = Annotated[float | None, typer.Option(help="Guidance; by the text, 1 is none.", rich_help_panel=SAMPLING)]
+Steps = Annotated[
+    str | None, typer.Option(help="Diffusion: how many (27), or which (ddim25, fast27).", rich_help_panel=SAMPLING)
+]
+Sampler = Annotated[str | None, typer.Option(help="Diffusion: ddim, ddpm, plms or dpm++.", rich_help_panel=SAMPLING)]
 
 
 @app.command(
@@ -62,27 +67,37 @@ def sample(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="System recipe, or a transformer's checkpoint. Default: dalle1.", rich_help_panel=MODEL),
+        typer.Option(help="System recipe, or a checkpoint that draws. Default: dalle1.", rich_help_panel=MODEL),
     ] = None,
     count: Annotated[
-        int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt.", rich_help_panel=SAMPLING)
-    ] = 1,
+        int | None,
+        typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt. Default: 1.", rich_help_panel=SAMPLING),
+    ] = None,
     rerank: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="Draw so many, keep CLIP's best.", rich_help_panel=SAMPLING),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many --rerank keeps.", rich_help_panel=SAMPLING)] = 1,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many --rerank keeps. Default: 1.", rich_help_panel=SAMPLING)
+    ] = None,
     seed: Seed = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest.", rich_help_panel=SAMPLING)] = None,
     top_k: Annotated[int | None, typer.Option(help="Choose among so many codes.", rich_help_panel=SAMPLING)] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Choose among codes of this probability.", rich_help_panel=SAMPLING)
     ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SAMPLING)
+    scale: Scale = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    eta: Annotated[float | None, typer.Option(help="Fresh noise of ddim, 0 to 1.", rich_help_panel=SAMPLING)] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="Diffusion: free (by the text), clip, classifier.", rich_help_panel=SAMPLING)
     ] = None,
     out: Out = "out",
     sheet: Sheet = None,
+    watch: Annotated[
+        str | None, typer.Option(help="Also write how diffusion comes to the picture.", rich_help_panel=OUTPUT)
+    ] = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     as_json: AsJson = False,
@@ -95,12 +110,15 @@ def sample(
     from ..generate.sample import Job
     from ..generate.sample import sample as draw
 
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale}
+    options = {
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale, "steps": steps, "sampler": sampler,
+        "eta": eta, "guide": guide,
+    }  # fmt: skip
     raise typer.Exit(
         draw(
             Job(
                 words or (), prompts, recipe, count, rerank, top, seed, out, sheet, like, image, keep_rows, options,
-                overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet,
+                overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet, watch,
             )
         )
     )  # fmt: skip

@@ -59,7 +59,7 @@ def scenes(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only scenes with a combination that training never shows.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Other scenes for every seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Other scenes for every seed.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -67,8 +67,10 @@ def scenes(
     if os.path.lexists(out):
         raise Failure(f"{out} is there already: choose another folder, or remove it", WOULD_OVERWRITE)
     from ..data.scenes import Scenes
+    from ..files import make_folder
 
     source = Scenes(size=size, glyphs=glyphs.value, samples=count, held_out=held_out, seed=seed)
+    make_folder(out.parent, "OUT")
     watch = Watch(quiet)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)
@@ -168,12 +170,12 @@ def preview(
     """Write a sheet of the first training samples, cropped and captioned as a model will see them."""
     if out.suffix.lower() != ".png":
         raise Failure(f"--out {out}: a sheet is a PNG; give a name that ends in .png", USAGE)
-    if os.path.lexists(out) and not overwrite:
-        raise Failure(f"{out} is there already: give --overwrite or another --out", WOULD_OVERWRITE)
     from ..data.check import preview as draw
+    from ..files import check_target
     from ..images import save_png
 
     node = _section(where or [])
+    check_target(out, "--out", overwrite)
     save_png(draw(node, count), out)
     result = {"path": str(out), "samples": count, "data": node}
     report(result, [f"{out}: {count} samples of {node.get('path', node['type'])}, {node['size']} px"], as_json)

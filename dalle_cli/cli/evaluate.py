@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..exits import USAGE, Failure
+from ..exits import BAD_INPUT, USAGE, Failure
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
 from .main import app
 
@@ -89,13 +89,22 @@ def scenes(
     ] = None,
     recipe: Annotated[str, typer.Option(help="The system that draws.")] = "dalle1",
     count: Count = 200,
-    best_of: Annotated[str, typer.Option(help="Candidates of each caption, of which CLIP chooses one.")] = "1,32",
+    best_of: Annotated[
+        str | None,
+        typer.Option(help="Candidates of each caption, of which CLIP chooses one. Default: 1,32 with a CLIP."),
+    ] = None,
     glyphs: Glyphs = "everyday",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing; the captions stay.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the drawing; the captions stay.")] = 0,
     out: Annotated[str, typer.Option(help="Folder for the pictures and their sheets.")] = "out/scenes",
     temperature: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
     top_p: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
     scale: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Several scales of guidance, such as 1,2,3: accuracy against scale.")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
+    guide: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -104,10 +113,11 @@ def scenes(
 ) -> None:
     """Draw held-out captions and let a program judge what is there; or judge given pictures."""
     from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import suite
+    from ..evaluate import curve, suite
     from ..evaluate.judge import Judge
-    from ..generate.outputs import Collected
-    from ..generate.sample import Job, sample
+    from ..generate.outputs import Collected, check_sheet
+    from ..generate.sample import Job, load_system, sample
+    from . import results
 
     known = glyph_set(glyphs)
     court = Judge(known)
@@ -120,25 +130,39 @@ def scenes(
                 as_json,
             )
         return
-    try:
-        numbers = [int(part) for part in best_of.split(",")]
-    except ValueError:
-        numbers = [0]
-    if min(numbers) < 1:
-        raise Failure(f"--best-of {best_of}: give numbers of candidates, such as 1,32", USAGE)
+    clip = "clip" in (load_system(recipe).get("parts") or {})
+    numbers = _numbers("--best-of", best_of or ("1,32" if clip and not scales else "1"), int, 1)
+    if max(numbers) > 1_000_000:
+        raise Failure(f"--best-of {max(numbers)}: at most 1000000 candidates", USAGE)
+    guidance: list[Any] = _numbers("--scales", scales, float, 0) if scales else [scale]
+    pages = {many: f"{out}/scales-best-of-{many}.png" for many in numbers} if scales else {}
+    for path in pages.values():
+        check_sheet(path, overwrite)
     items = suite.suite(known, count)
-    options = {"temperature": temperature, "top_p": top_p, "scale": scale}
-    for many in numbers:
-        drawn = Collected()
-        folder = f"{out}/best-of-{many}"
-        job = Job(
-            words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
-            out=folder, sheet=f"{folder}.png", options=options, overwrite=overwrite, batch_size=batch_size,
-            precision=precision, quiet=quiet,
-        )  # fmt: skip
-        sample(job, drawn)
-        read = _watched((_open(result["path"]) for result in drawn.reported), "judging", quiet, len(items))
-        _print(f"best of {many}", suite.score(court, items, read), as_json)
+    options = {
+        "temperature": temperature, "top_p": top_p, "steps": steps, "sampler": sampler, "guide": guide,
+    }  # fmt: skip
+    reports = []
+    for value in guidance:
+        for many in numbers:
+            drawn = Collected()
+            folder = f"{out}/scale-{value:g}/best-of-{many}" if scales else f"{out}/best-of-{many}"
+            job = Job(
+                words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
+                out=folder, sheet=f"{folder}.png", options=options | {"scale": value}, overwrite=overwrite,
+                batch_size=batch_size, precision=precision, quiet=quiet,
+            )  # fmt: skip
+            sample(job, drawn)
+            read = _watched((_open(result["path"]) for result in drawn.reported), "judging", quiet, len(items))
+            report = suite.score(court, items, read)
+            _print(f"best of {many}" + (f", scale {value:g}" if scales else ""), report, as_json)
+            reports.append(report)
+    for offset, (many, path) in enumerate(pages.items()):
+        found = curve.figures(reports[offset :: len(numbers)])
+        curve.draw(guidance, found, path)
+        title = f"accuracy against scale, best of {many}"
+        text = ["", f"{title}; drawn in {path}", *curve.table(guidance, found)]
+        results.report({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
 
 
 @evaluate.command()
@@ -158,14 +182,29 @@ def _lines(known: Any) -> Any:
     from ..generate.prompts import gather
 
     for request in gather(["-"], plain="path", pictures=("path",)):
+        if request.failed:  # figures of a part would be taken for those of the whole
+            raise Failure(f"{request.fields['error']}; mend or remove this line", BAD_INPUT)
         scene = parse(request.prompt or "", known)
         yield suite.Item(suite.category_of(scene), scene, request.prompt or ""), _open(request.fields["path"])
+
+
+def _numbers(option: str, text: str, kind: type, least: float) -> list:
+    try:
+        found = [kind(part) for part in text.split(",")]
+        if min(found) >= least:
+            return found
+    except ValueError:
+        pass
+    raise Failure(f"{option} {text}: give numbers of at least {least}, with commas between them", USAGE)
 
 
 def _open(path: str) -> Any:
     from .. import images
 
-    picture = images.decode(path)
+    try:
+        picture = images.decode(path)
+    except images.BadPicture as error:
+        raise images.BadPicture(f"{path}: {error}") from None
     return images.center_crop(picture, min(picture.size))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from collections import Counter
 from pathlib import Path
@@ -32,14 +33,15 @@ def inspect(
     """Print what a picture, a checkpoint or a tokenizer says about itself."""
     path = Path(file)
     head = b""
-    if path.is_file():
+    there = os.path.isfile(path)
+    if there:
         with open(path, "rb") as stream:
             head = stream.read(24)
     if head.startswith(PNG):
         result = _picture(path, head)
     elif head[:1] == b"{" or head[:2] == b"\x1f\x8b":
         result = _tokenizer(path)
-    elif path.is_file() and head[8:9] != b"{":
+    elif there and head[8:9] != b"{":
         raise InspectError(f"{path}: neither a PNG, a checkpoint, nor a tokenizer's JSON")
     else:
         result = _checkpoint(file, verify)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,10 @@ from .. import __version__
 from ..exits import BAD_INPUT, FAILED, INTERRUPTED, USAGE, Failure
 from ..registry import RecipeError
 from .results import printable
+
+LONGEST = 800  # letters of an error: names in it may be of any length
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # that of all wrong options; typer exports no more of it
 
 app = typer.Typer(
     name="dalle",
@@ -39,10 +43,12 @@ def common(
 
 def main() -> None:
     """Run the command line; errors of the user's become one line and their exit code."""
-    from . import check, convert, create, data, evaluate, inspect, judge, manage, tokenizer, train  # noqa: F401
+    from . import check, convert, create, data, evaluate, inspect, judge, manage, paint, tokenizer, train  # noqa: F401
 
     try:
-        app()
+        sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
+    except UsageError as error:
+        _end_usage(error)
     except Failure as error:
         _end(error, error.code)
     except RecipeError as error:
@@ -57,6 +63,15 @@ def main() -> None:
         _end(error, FAILED, f"internal error, {type(error).__name__} (dalle --debug ... shows where): ")
 
 
+def _end_usage(error: Any) -> None:
+    """A wrong word on the command line; a group alone has nothing to say, as its help has been printed."""
+    words = error.format_message().rstrip(".").replace("Value error, ", "")
+    if not words:
+        sys.exit(USAGE)
+    command = error.ctx.command_path if error.ctx else "dalle"
+    _end(Failure(f"{words}; see {command} --help"), USAGE)
+
+
 def _end(error: BaseException, code: int, prefix: str = "") -> None:
     if os.environ.get("DALLE_DEBUG"):
         raise error
@@ -64,5 +79,7 @@ def _end(error: BaseException, code: int, prefix: str = "") -> None:
     if isinstance(error, OSError) and error.filename and error.strerror:
         words = f"{error.filename}: {error.strerror}"
     line = printable(" ".join(words.split())) or type(error).__name__
+    if len(line) > LONGEST:  # the cause stands first, the remedy last
+        line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     print(f"dalle: {prefix}{line}", file=sys.stderr)
     sys.exit(code)

@@ -150,7 +150,7 @@ def locate(name: str, family: str | None = None) -> tuple[str, str] | None:
         return family, name.removeprefix(f"{family}/")
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file() and path.resolve().parent.name not in recipe.FAMILIES:
+        if os.path.isfile(path) and path.resolve().parent.name not in recipe.FAMILIES:
             raise RecipeError(f"{name}: a recipe of which family? Add --family, one of {', '.join(recipe.FAMILIES)}")
         return path.resolve().parent.name, name
     head, _, tail = name.partition("/")

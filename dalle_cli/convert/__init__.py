@@ -1,6 +1,7 @@
 """Published weights and ours: a publisher's layouts per file, found by their keys. Adding one is adding a file."""
 
 import importlib
+import inspect
 import pkgutil
 
 import torch
@@ -8,8 +9,11 @@ from torch import Tensor
 
 from ..models import models
 from ..registry import suggest
-from . import keys
+from . import keys, strangers
 from .keys import ConvertError, Source, State
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "clip.")  # parallel and compiled wrappers, modules of training
+ASIDE = {"checkpointing", "dropout"}  # how a model is trained, no part of what it is
 
 
 def sources() -> dict[str, Source]:
@@ -18,38 +22,72 @@ def sources() -> dict[str, Source]:
     return {source.name: source for module in modules for source in getattr(module, "SOURCES", ())}
 
 
-def read(state: State) -> tuple[dict, dict[str, Tensor]]:
-    """The recipe's model node and our state of published weights, recognised by their keys alone.
+def recognise(state: State) -> tuple[Source, State]:
+    """The layout of published weights, told by their keys alone, and the weights without what wrappers put before keys.
 
-    state: published keys, with or without a leading `module.`. Raises ConvertError when no layout, or no size of it,
-    has these keys and shapes.
+    Raises ConvertError when no layout, or more than one, has these keys.
     """
-    if state and all(key.startswith("module.") for key in state):  # saved from inside a parallel wrapper
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    fitting = [source for source in sources().values() if source.recognises(state)]
+    shorter, fitting = state, _fitting(state)
+    while not fitting and (prefix := next((one for one in PREFIXES if _all_begin(shorter, one)), None)):
+        shorter = {key.removeprefix(prefix): tensor for key, tensor in shorter.items()}
+        fitting = _fitting(shorter)
     if not fitting:
+        known = ", ".join(sources())
+        stranger = strangers.name(state) or strangers.name(shorter)
+        if stranger:
+            raise ConvertError(f"weights of {stranger}, which are not read; known: {known}")
         first = ", ".join(list(state)[:3]) or "none"
-        raise ConvertError(f"no known layout has these keys ({first}, ...); known: {', '.join(sources())}")
+        raise ConvertError(f"no known layout has these keys ({first}, ...); known: {known}")
     if len(fitting) > 1:
         raise ConvertError(f"keys of several models in one file: {', '.join(source.name for source in fitting)}")
-    (source,) = fitting
+    return fitting[0], shorter
+
+
+def _fitting(state: State) -> list[Source]:
+    return [source for source in sources().values() if source.recognises(state)]
+
+
+def _all_begin(state: State, prefix: str) -> bool:
+    return bool(state) and all(key.startswith(prefix) for key in state)
+
+
+def read(state: State, config: dict | None = None) -> tuple[dict, dict[str, Tensor]]:
+    """The recipe's model node and our state of published weights, recognised by their keys alone.
+
+    config: what stands in the layout's file beside the weights, see keys.Config. Raises ConvertError when no layout, or
+    no size of it, has these keys and shapes.
+    """
+    source, state = recognise(state)
     try:
         model = source.model(state)
+    except ConvertError as error:
+        raise ConvertError(f"{source.name}: {error}") from None
     except KeyError as error:
         raise ConvertError(f"{source.name}: the key {error} is missing; the file is not whole") from None
     except (IndexError, TypeError, ValueError):
         raise ConvertError(f"{source.name}: the shapes of the weights fit no size of this model") from None
+    if config is not None and source.config:
+        model = _configured(source.config, model, config)
     try:
         return model, keys.read(state, source.table(model), _expected(model), source.dropped)
     except ValueError as error:
         raise ConvertError(f"{source.name}: {error}") from None
 
 
-def write(name: str, model: dict, state: State) -> dict[str, Tensor]:
+def _configured(kept: keys.Config, model: dict, config: dict) -> dict:
+    try:
+        return kept.read(model, config)
+    except ConvertError as error:
+        raise ConvertError(f"{kept.file}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        raise ConvertError(f"{kept.file}: not what belongs to these weights") from None
+
+
+def write(name: str, model: dict, state: State, configured: bool = False) -> dict[str, Tensor]:
     """The published state, in the layout `name`, of a model node and its weights; `read` undoes it.
 
-    Raises ConvertError when there is no such layout, it is one of other models, or it cannot tell this model: who reads
-    it takes some numbers for granted, such as 64 a head.
+    configured: the layout's configuration is written beside it. Raises ConvertError when there is no such layout, it is
+    one of other models, or it cannot tell this model: who reads it takes some numbers for granted, such as 64 a head.
     """
     known = sources()
     if name not in known:
@@ -61,20 +99,26 @@ def write(name: str, model: dict, state: State) -> dict[str, Tensor]:
         out = keys.write(state, source.table(model))
     except ConvertError as error:
         raise ConvertError(f"{name}: {error}") from None
-    lost = _differences(model, source.model(out), "model")
+    told = source.model(out)
+    if configured and source.config:
+        told = source.config.read(told, source.config.write(model))
+    lost = _differences(model, told, "model")
     if lost:
         raise ConvertError(f"{name} cannot hold this model: {'; '.join(lost)}")
     return out
 
 
 def _differences(given: dict, told: dict, path: str) -> list[str]:
-    """Values of a model node that its published weights would be read with otherwise."""
+    """Values of a model node that its published weights would be read with otherwise; one left out is its default."""
     found = []
-    for key, value in told.items():
-        if isinstance(value, dict):
-            found += _differences(given.get(key, {}), value, f"{path}.{key}")
-        elif key in given and given[key] != value:
-            found.append(f"{path}.{key} is {given[key]}, would be read as {value}")
+    parameters = inspect.signature(models.get(told["type"])).parameters if "type" in told else {}
+    defaults = {key: parameter.default for key, parameter in parameters.items() if key not in ASIDE}
+    for key in {**told, **given}:
+        value, ours = (node.get(key, defaults.get(key)) for node in (told, given))
+        if isinstance(value, dict) and isinstance(ours, dict):
+            found += _differences(ours, value, f"{path}.{key}")
+        elif ours != value and (ours or value) and key not in ASIDE:
+            found.append(f"{path}.{key} is {ours}, would be read as {value}")
     return found
 
 

@@ -15,6 +15,8 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
     """The recipe node of a U-Net as its keys and shapes tell it. Heads are taken to be 64 wide, their order legacy."""
     saved = count(state, r"output_blocks\.(\d+)\.0\.in_layers\.0\.weight")  # a level's blocks, and one for its way down
     ups = [key for key in state if re.fullmatch(r"output_blocks\.\d+\.[12]\.(?:in_layers\.0|conv)\.weight", key)]
+    if state["input_blocks.0.0.weight"].shape[1] > 10 or len(state["out.2.weight"]) not in (3, 6):
+        raise ValueError("no published network reads or draws squares of pixels as one place (model.patch)")
     levels = len(ups) + 1
     blocks = saved // levels - 1
     width = len(state["input_blocks.1.0.in_layers.2.weight"])
@@ -93,6 +95,18 @@ def _unet(state: State) -> dict:
     return model
 
 
+def _task(model: dict) -> dict | None:
+    """By the number of levels, which only published sizes have, and for the upsamplers by where there is attention."""
+    if "low_res" in model["conditions"]:
+        size = 256 if 8 in model["attention"] else 512
+    else:
+        size = {4: 64, 5: 128, 6: 256, 7: 512}.get(len(model["multiples"]))
+    if size is None:
+        return None
+    kind = {} if model["learned_variance"] else {"variance": "small"}
+    return {"type": "decoder", "size": size, "schedule": "cosine" if size == 64 else "linear", **kind}
+
+
 def _unet_table(model: dict) -> list[Row]:
     rows: dict[str, Callable[[str], list[Row]]] = {
         "label-condition": lambda ours: [Row(rf"{ours}(label_emb\..+)", r"\1")],
@@ -127,6 +141,13 @@ def _classifier_table(model: dict) -> list[Row]:
 
 
 SOURCES = (
-    Source("openai-adm", "unet", _is_unet, _unet, _unet_table),
-    Source("openai-adm-classifier", "classifier", _is_classifier, _classifier, _classifier_table),
+    Source("openai-adm", "unet", _is_unet, _unet, _unet_table, task=_task),
+    Source(
+        name="openai-adm-classifier",
+        type="classifier",
+        recognises=_is_classifier,
+        model=_classifier,
+        table=_classifier_table,
+        task=lambda model: {"type": "classifier", "schedule": "cosine" if model["size"] == 64 else "linear"},
+    ),
 )

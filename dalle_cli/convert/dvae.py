@@ -28,5 +28,7 @@ SOURCES = (
         recognises=_recognises,
         model=_model,
         table=lambda model: [Row(r"(.+)", r"\1")],
+        task=lambda model: {"type": "dvae"},
+        files={"encoder.": "encoder.pkl", "decoder.": "decoder.pkl"},
     ),
 )

@@ -34,6 +34,12 @@ def _unet(state: State) -> dict:
     return unet(state, {"text": text, **BY_CHANNELS[n_in]})
 
 
+def _task(model: dict) -> dict:
+    small = {"size": 64, "schedule": "cosine"}
+    large = {"size": 256, "schedule": "linear"}
+    return {"type": "decoder", **(large if "low_res" in model["conditions"] else small)}
+
+
 def _unet_table(model: dict) -> list[Row]:
     rows: dict[str, Callable[[str], list[Row]]] = {
         "text-condition": lambda ours: [Row(rf"{ours}(.+)", r"\1")],
@@ -116,6 +122,15 @@ def _linear(ours: str, published: str) -> list[Row]:
 
 
 SOURCES = (
-    Source("openai-glide", "unet", _is_unet, _unet, _unet_table),
-    Source("openai-noised-clip", "noised-clip", _is_noised_clip, _noised_clip, _noised_clip_table),
+    Source("openai-glide", "unet", _is_unet, _unet, _unet_table, task=_task, tokenizer="glide"),
+    Source(
+        name="openai-noised-clip",
+        type="noised-clip",
+        recognises=_is_noised_clip,
+        model=_noised_clip,
+        table=_noised_clip_table,
+        task=lambda model: {"type": "noised-clip"},
+        tokenizer="clip",
+        files={"image_encoder.": "clip_image_enc.pt", "text_encoder.": "clip_text_enc.pt"},
+    ),
 )

@@ -6,8 +6,8 @@ Applied forwards it imports, backwards it exports; both fail on anything that is
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -21,12 +21,27 @@ class ConvertError(ValueError):
 class Row(NamedTuple):
     """Our keys (a regular expression for the whole key), the published key (its replacement), and what becomes of the
     tensor on the way in and on the way out.
+
+    published: or several keys; `read` then takes as many tensors, and `write` returns them.
     """
 
     ours: str
-    published: str
-    read: Callable[[Tensor], Tensor] | None = None
-    write: Callable[[Tensor], Tensor] | None = None
+    published: str | tuple[str, ...]
+    read: Callable[..., Tensor] | None = None
+    write: Callable[[Tensor], Any] | None = None
+
+
+class Config(NamedTuple):
+    """What a folder says of weights that they do not say themselves.
+
+    file: its name; weights: that of the weights beside it. read: the model node that keys told, completed by the file's
+    content; write: the content for a model node. Raises ConvertError for what our model has no place for.
+    """
+
+    file: str
+    weights: str
+    read: Callable[[dict, dict], dict]
+    write: Callable[[dict], dict]
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,10 @@ class Source:
     """One published layout of one type of model.
 
     recognises: whether a state has this layout's keys, no other layout's; model: the recipe's model node as keys and
-    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights.
+    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights. task: the recipe's
+    task node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files:
+    of a model published in several, what is put before the keys of each, and its name. sums: names of published files
+    by their sha256. config: how the layout is kept in a folder.
     """
 
     name: str
@@ -43,27 +61,41 @@ class Source:
     model: Callable[[State], dict]
     table: Callable[[dict], list[Row]]
     dropped: frozenset[str] = frozenset()
+    task: Callable[[dict], dict | None] = lambda model: None
+    tokenizer: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    sums: Mapping[str, str] = field(default_factory=dict)
+    config: Config | None = None
 
 
 def read(state: State, table: list[Row], ours: State, dropped: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Our state from a published one, floating-point numbers in float32.
+    """Our state from a published one, every tensor in the type that it has there.
 
-    ours: our keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are
-    missing, of another shape or kind of number, or left over.
+    state: tensors that are joined are taken out of it where it is a dict, so that they are not held twice. ours: our
+    keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are missing, of
+    another shape or kind of number, or left over.
     """
     out, missing, misshapen, mistyped, used = {}, [], [], [], set(dropped)
     for key, expected in ours.items():
-        row, name = _find(table, key)
-        if name not in state:
-            missing.append(name)
+        row, names = _find(table, key)
+        used.update(names)
+        absent = [name for name in names if name not in state]
+        missing += absent
+        if absent:
             continue
-        used.add(name)
-        tensor = row.read(state[name]) if row.read else state[name]
+        name, given = names[0], [state[name] for name in names]
+        try:
+            tensor = row.read(*given) if row.read else given[0]
+        except (RuntimeError, IndexError):  # of a number of dimensions that cannot be
+            tensor = given[0]
+        if len(names) > 1 and isinstance(state, dict):
+            for one in names:
+                del state[one]
         if tensor.shape != expected.shape:
             misshapen.append(f"{name} {_shape(tensor)} instead of {_shape(expected)}")
         elif tensor.is_floating_point() != expected.is_floating_point():
             mistyped.append(f"{name} {_type(tensor)} instead of {_type(expected)}")
-        out[key] = tensor.float() if tensor.is_floating_point() else tensor
+        out[key] = tensor
     unknown = [key for key in state if key not in used]
     _refuse({"missing": missing, "of another shape": misshapen, "of another type": mistyped, "unknown": unknown})
     return out
@@ -73,9 +105,10 @@ def write(state: State, table: list[Row]) -> dict[str, Tensor]:
     """The published state of ours; `read` undoes it. Raises ConvertError for a key that the layout has no place for."""
     out = {}
     for key, tensor in state.items():
-        row, name = _find(table, key)
-        assert name not in out, f"two keys become '{name}'"
-        out[name] = row.write(tensor) if row.write else tensor
+        row, names = _find(table, key)
+        assert not out.keys() & set(names), f"two keys become '{names[0]}'"
+        written = row.write(tensor) if row.write else tensor
+        out |= dict(zip(names, written)) if len(names) > 1 else {names[0]: written}
     return out
 
 
@@ -84,11 +117,12 @@ def count(state: State, pattern: str) -> int:
     return len({match.group(1) for key in state if (match := re.match(pattern, key))})
 
 
-def _find(table: list[Row], key: str) -> tuple[Row, str]:
+def _find(table: list[Row], key: str) -> tuple[Row, list[str]]:
     for row in table:
         match = re.fullmatch(row.ours, key)
         if match:
-            return row, match.expand(row.published)
+            names = (row.published,) if isinstance(row.published, str) else row.published
+            return row, [match.expand(name) for name in names]
     raise ConvertError(f"'{key}' has no place in this layout")
 
 

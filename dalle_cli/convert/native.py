@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from .. import checkpoint
-from ..exits import USAGE, WOULD_OVERWRITE, Failure
+from ..exits import USAGE, Failure
+from ..files import check_target
 from ..text import from_state
 
 TYPES = {"float16": torch.float16, "bf16": torch.bfloat16, "float32": torch.float32}
@@ -15,8 +16,7 @@ def export(name: str, out: Path, precision: str, overwrite: bool) -> None:
     """Write the checkpoint `name` to `out` with its weights in another type. Raises CheckpointError, Failure."""
     if precision not in TYPES:
         raise Failure(f"--precision {precision}: choose {', '.join(TYPES)}", USAGE)
-    if out.exists() and not overwrite:
-        raise Failure(f"{out} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
+    check_target(out, "--out", overwrite)
     path = checkpoint.resolve(name)
     found = checkpoint.metadata(path)
     tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None

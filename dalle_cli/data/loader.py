@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..images import to_bytes
+from ..registry import RecipeError
 from .mixture import Mixture, assign, shares
 from .order import Order, combine
 from .section import Loading, open_source
@@ -96,11 +97,11 @@ class Data:
         """Training batches of process `rank` of `world`, for ever, from sample `start` of the sequence on.
 
         batch_size: samples of one step, over all processes and all its `accumulate` parts; each batch that comes is
-        one part of one process. Raises ValueError when it does not divide.
+        one part of one process. Raises RecipeError when it does not divide.
         """
         parts = world * accumulate
         if batch_size < 1 or batch_size % parts:
-            raise ValueError(
+            raise RecipeError(
                 f"train.batch_size: {batch_size} does not divide among {world} processes x {accumulate} parts of a step"
             )
         reader = _Reader(self, seed, True, start, batch_size // parts, rank, world, collate)

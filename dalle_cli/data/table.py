@@ -105,7 +105,9 @@ class TextRows:
                         self.columns += [name for name in names if name not in self.columns]
                     starts.append(start)
             except csv.Error as error:
-                raise DataError(f"{file}: row {len(starts) + 1}: {error} (is a quote left open?)") from None
+                raise DataError(
+                    f"{file}: row {len(starts) + 1} cannot be read ({error}): is it text, and every quote closed?"
+                ) from None
         self._starts = np.array(starts, np.int64)[1 if self._delimiter else 0 :]  # less the header
         self.blocks = [len(self._starts)]
 
@@ -181,6 +183,8 @@ def _open(file: str) -> Rows:
 
 
 def _column(file: str, columns: list[str], role: str, name: str | None, usual: tuple[str, ...]) -> str:
+    if not columns:
+        raise DataError(f"{file}: no columns; is it a table of the kind that its name says?")
     if name is None:
         name = next((column for column in usual if column in columns), None)
         if name is None:

@@ -20,17 +20,6 @@ Watch = Callable[[int, Tensor], Any]
 Sampler = Callable[..., Tensor]
 
 
-def seeded(seeds: Tensor) -> Noise:
-    """Noise that belongs to each sample's seed, so that a sample is the same in any batch. seeds: (B,) int64."""
-    generators = [torch.Generator(seeds.device).manual_seed(seed) for seed in seeds.tolist()]
-
-    def noise(x: Tensor) -> Tensor:
-        rows = [torch.randn(x.shape[1:], generator=one, dtype=x.dtype, device=one.device) for one in generators]
-        return torch.stack(rows).to(x.device)
-
-    return noise
-
-
 @torch.no_grad()
 def ddpm(
     process: Process,
@@ -166,4 +155,4 @@ def invert(process: Process, denoise: Denoiser, x: Tensor, steps: Sequence[int],
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "plms": plms, "dpm-solver++": dpm_solver}
+SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "plms": plms, "dpm++": dpm_solver}

@@ -1,6 +1,6 @@
 """DALL-E 1 as a system: the transformer draws codes of candidates, the dVAE decodes them, CLIP chooses among them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..registry import RecipeError
 from ..tasks.dalle import DALLETask
 from . import systems
 from .device import Device
-from .memory import MOST, Needs
+from .memory import Needs
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class DALLE1:
     """Draws pictures of prompts. transformer: a checkpoint; dvae: one to take instead of the transformer's own."""
 
     sampling = Sampling
+    together = 128
+
+    @staticmethod
+    def check(options: Sampling, parts: Mapping[str, Any]) -> None:
+        """Nothing of options depends on parts."""
 
     def __init__(self, device: Device, transformer: str, dvae: str | None = None):
         companions = {"dvae": dvae} if dvae else None
@@ -50,8 +55,12 @@ class DALLE1:
         self.task = task
         self.task.model.to(device.dtype)
         self.size = self.task.model.grid * self.task.dvae.factor
-        self.files = {"transformer": checkpoint.resolve(transformer)}
-        self._together: int | None = None  # pictures decoded
+        self._transformer = checkpoint.resolve(transformer)
+        self._decoding: int | None = None  # pictures decoded together
+
+    def files(self, options: Sampling) -> dict[str, Path]:
+        """The checkpoints that draw with these options, by name."""
+        return {"transformer": self._transformer}
 
     def draw(
         self,
@@ -99,10 +108,10 @@ class DALLE1:
 
     def _decode(self, codes: Tensor) -> Tensor:
         """(B, h, w) to (B, 3, S, S) on the CPU, as many at a time as memory is free for."""
-        if len(codes) > FEW and self._together is None:
+        if len(codes) > FEW and self._decoding is None:
             room = int(SHARE * free_memory(self.device.name))
-            self._together = together(self.try_decoding, MOST, MOST, room)
-        return torch.cat([self._decoded(part) for part in codes.split(self._together or MOST)])
+            self._decoding = together(self.try_decoding, self.together, self.together, room)
+        return torch.cat([self._decoded(part) for part in codes.split(self._decoding or self.together)])
 
     @torch.no_grad()
     def _decoded(self, codes: Tensor) -> Tensor:

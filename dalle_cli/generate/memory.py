@@ -9,8 +9,6 @@ from ..nn.hardware import free_memory
 from ..nn.meter import FEW, HOLES, PROGRAM, SHARE, line_of
 from .rank import BATCH, Scorer
 
-MOST = 128  # candidates drawn together: more are no faster
-
 
 @dataclass(frozen=True)
 class Needs:
@@ -29,9 +27,9 @@ class Needs:
         """Of finished pictures, which are copied once when all candidates are there."""
         return 2 * prompts * candidates * self.picture
 
-    def plan(self, prompts: int, candidates: int, room: int) -> tuple[int, int]:
-        """Prompts and candidates of each to draw together in `room` bytes, at least one of one."""
-        group, batch = _most(prompts, candidates)
+    def plan(self, prompts: int, candidates: int, most: int, room: int) -> tuple[int, int]:
+        """Prompts and candidates of each to draw together: at most `most` pictures, in `room` bytes, at least one."""
+        group, batch = _most(prompts, candidates, most)
         while group > 1 and self.drawing(group, batch) + self.kept(group, candidates) > room:
             group -= 1
         if group > 1:
@@ -40,16 +38,17 @@ class Needs:
         return 1, max(1, min(batch, rest // max(self.candidate, 1)))
 
 
-def _most(prompts: int, candidates: int) -> tuple[int, int]:
-    return max(1, min(prompts, MOST // candidates)), min(candidates, MOST)
+def _most(prompts: int, candidates: int, most: int) -> tuple[int, int]:
+    return max(1, min(prompts, most // candidates)), min(candidates, most)
 
 
 def plan(system: Any, options: Any, prompts: int, candidates: int) -> tuple[int, int]:
     """Prompts and candidates of each to draw together on the system's device, looking at memory where many are."""
-    group, batch = _most(prompts, candidates)
+    most = system.together
+    group, batch = _most(prompts, candidates, most)
     if group * batch <= FEW or not hasattr(system, "needs"):
-        return group, batch
-    return system.needs(options).plan(prompts, candidates, int(SHARE * free_memory(system.device.name)))
+        return group, most
+    return system.needs(options).plan(prompts, candidates, most, int(SHARE * free_memory(system.device.name)))
 
 
 def estimate(
@@ -68,7 +67,7 @@ def estimate(
         for model in models:
             model.to_empty(device="cpu")
         needs = system.needs(options)
-        group, batch = needs.plan(prompts, candidates, room)
+        group, batch = needs.plan(prompts, candidates, system.together, room)
         if asked:
             group, batch = max(1, min(asked // candidates, prompts)), min(asked, candidates)
         decoding = line_of(system.try_decoding)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from ..files import check_target, make_folder, remove_left_overs
 from ..images import BadPicture, decode, save_png, sheet
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .prompts import Item
@@ -58,7 +58,7 @@ class Outputs:
         self.folder = Path(folder)
         self.todo = list(items)
         self.skipped: list[dict[str, Any]] = []
-        _make_writable(self.folder, "--out")
+        make_folder(self.folder, "--out")
         present = set(os.listdir(self.folder))
         existing = [item for item in self.todo if file_name(item) in present]
         if skip_existing:
@@ -74,6 +74,7 @@ class Outputs:
                 " give --skip-existing, --overwrite or another --out",
                 WOULD_OVERWRITE,
             )
+        remove_left_overs(self.folder, {file_name(item) for item in self.todo})
 
     def path(self, item: Item) -> Path:
         return self.folder / file_name(item)
@@ -120,14 +121,12 @@ class Outputs:
         return {**own, **{key: value for key, value in item.request.passed.items() if key not in own}}
 
 
-def check_sheet(path: str | Path, overwrite: bool = False) -> None:
+def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--sheet") -> None:
     """Whether a contact sheet can be written, asked before any work is done. Raises Failure."""
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise Failure(f"--sheet {path}: a sheet is a PNG; give a name that ends in .png", USAGE)
-    _make_writable(path.parent, "--sheet")
-    if path.exists() and not overwrite:
-        raise Failure(f"--sheet {path} is there already: give --overwrite or another name", WOULD_OVERWRITE)
+        raise Failure(f"{option} {path}: a sheet is a PNG; give a name that ends in .png", USAGE)
+    check_target(path, option, overwrite)
 
 
 def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
@@ -221,16 +220,6 @@ def _cell(key: str, value: Any) -> str:
         return ""
     text = key if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
     return "".join(c if c.isprintable() else " " for c in text)  # a prompt must not drive the terminal
-
-
-def _make_writable(folder: Path, option: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell of a read-only or full disk
-            pass
-    except OSError as error:
-        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror or error
-        raise Failure(f"{option} {folder}: cannot write there: {reason}; give another place") from None
 
 
 def _finite(value: Any) -> Any:

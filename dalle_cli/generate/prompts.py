@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 LONGEST_LINE = 1 << 18  # bytes; room for an embedding or the tokens of a picture beside the prompt
 LONGEST_PROMPT = 10_000  # characters; no text encoder reads a tenth of it
 MOST_REQUESTS = 1_000_000
+MOST_PICTURES = 10_000_000  # of a run, candidates included
 DEEPEST = 32  # nested JSON
 
 # What a result says of its own picture, and what would be a lie about another that is drawn from it.
@@ -79,7 +80,9 @@ def gather(
     plain: the field that a line without `{` is, and that every request must have but those that failed: `prompt`,
     `image` (a picture to draw from; the `path` of an earlier result counts as one) or `path` (a picture to judge).
     pictures: fields that name files which this command reads; they must be there.
-    Nothing given gives nothing; a file or standard input without requests is an error. Raises PromptError.
+    A line that cannot be meant is a request that failed, unless all of them are; a word raises at once, and so does
+    what is no text. Nothing given gives nothing; a file or standard input without requests is an error. Raises
+    PromptError.
     """
     words = [*words, *(["-"] if str(file) == "-" else [])]
     if words.count("-") > 1:
@@ -102,8 +105,13 @@ def plan(requests: Iterable[Request], count: int = 1, seed: int | None = None, d
 
     A seed given here is the seed of all; otherwise a request with its own gets that one's pictures from its `draw`
     (0 if it names none) on, so that a result line draws its picture again; the others share `default`. A picture
-    depends on (seed, draw) and its request alone.
+    depends on (seed, draw) and its request alone. Raises PromptError for more pictures than can be counted up.
     """
+    requests = list(requests)
+    if len(requests) * count > MOST_PICTURES:
+        raise PromptError(
+            f"{len(requests)} prompts x {count} pictures are more than {MOST_PICTURES} for one run; divide it"
+        )
     items: list[Item] = []
     for request in requests:
         first = request.fields.get("draw") or 0
@@ -122,7 +130,7 @@ def request_of(fields: Mapping[str, Any]) -> Request:
     if prompt is not None and not isinstance(prompt, str):
         raise PromptError(f"'prompt' must be text, not {_show(prompt)}")
     if prompt is not None and len(prompt) > LONGEST_PROMPT:
-        raise PromptError(f"a prompt of {len(prompt)} characters; at most {LONGEST_PROMPT}")
+        raise PromptError(f"a prompt of {len(prompt)} characters; shorten it to {LONGEST_PROMPT}")
     for key, bits in (("seed", 64), ("draw", 32)):
         value = fields.get(key)
         if value is not None and (type(value) is not int or not 0 <= value < 2**bits):
@@ -174,7 +182,8 @@ def _read(file: str | Path | None, stdin: BinaryIO | None, plain: str, pictures:
 
 
 def _lines(stream: BinaryIO, name: str, plain: str, pictures: Sequence[str]) -> list[Request]:
-    requests = []
+    requests: list[Request] = []
+    errors: list[PromptError] = []
     for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), 1):
         where = f"{name}, line {number}"
         text = _decode(line, where).removeprefix("\ufeff").strip()
@@ -182,7 +191,13 @@ def _lines(stream: BinaryIO, name: str, plain: str, pictures: Sequence[str]) -> 
             continue
         if len(requests) == MOST_REQUESTS:
             raise PromptError(f"{name}: more than {MOST_REQUESTS} requests; split it")
-        requests.append(_request(text, where, plain, pictures))
+        try:
+            requests.append(_request(text, where, plain, pictures))
+        except PromptError as error:
+            errors.append(error)
+            requests.append(Request(fields={"error": str(error)}))
+    if errors and len(errors) == len(requests):
+        raise errors[0]
     return requests
 
 

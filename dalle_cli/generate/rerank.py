@@ -23,7 +23,8 @@ def rerank(
     A picture is scored against the prompts given, or against its own line's. score: the cosine of CLIP's features.
     """
     requests = gather(expand(pictures), plain="path", pictures=("path",))
-    wanted = [one.prompt or "" for one in gather(prompt, prompts)]
+    texts = gather(prompt, prompts)
+    wanted = [one.prompt or "" for one in texts if not one.failed]
     if not wanted and any(one.prompt is None and not one.failed for one in requests):
         raise Failure('score against what? Give --prompt "an avocado chair", or lines that carry a prompt', USAGE)
     if sheet:
@@ -32,7 +33,7 @@ def rerank(
     scorer = Scorer(device.choose(precision), model)
     progress = Progress("rerank", len(requests), quiet=quiet)
     scored: dict[str, list[tuple[float, Request]]] = {}
-    failed: list[dict] = []
+    failed = [one.line for one in texts if one.failed]
     for start in range(0, len(requests), batch_size or BATCH):
         read, batch = [], []
         for one in requests[start : start + (batch_size or BATCH)]:

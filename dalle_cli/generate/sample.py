@@ -3,7 +3,7 @@
 import inspect
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,22 @@ from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
 from .rank import Scorer
+from .strip import Strip
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. options: those of the system's `sampling`, None where not given."""
+    """What the command line asks for.
+
+    options: those of the system's `sampling`, None where not given. watch: file for the first pictures' steps.
+    """
 
     words: Sequence[str] = ()
     prompts: str | None = None
     recipe: str | None = None
-    count: int = 1
+    count: int | None = None
     rerank: int | None = None
-    top: int = 1
+    top: int | None = None
     seed: int | None = None
     out: str = "out"
     sheet: str | None = None
@@ -46,6 +50,7 @@ class Job:
     as_json: bool = False
     dry_run: bool = False
     quiet: bool = False
+    watch: str | None = None
 
 
 def sample(job: Job, results: Collected | None = None) -> int:
@@ -59,22 +64,18 @@ def sample(job: Job, results: Collected | None = None) -> int:
     job, earlier = _continued(job, dict(origin.options) if origin else {})
     name = job.recipe or (origin.recipe if origin else "dalle1")
     system_recipe = load_system(name)
-    parts = dict(system_recipe.get("parts") or {})
-    part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
-    takes = {*inspect.signature(part).parameters, "clip"} - {"device"}
-    for key in parts:
-        if key not in takes:
-            raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
-    given = {key: value for key, value in (job.options or {}).items() if value is not None}
-    kind = part.sampling  # type: ignore[attr-defined]
-    options = kind(**bind(kind, {**(system_recipe.get("sample") or {}), **earlier, **given}, "sample"))
+    part, parts, options = prepare(system_recipe, {**earlier, **_given(job.options)})
     clip = parts.pop("clip", None)
     if job.rerank and not clip:
         raise RecipeError(f"{name}: --rerank needs a CLIP, and the recipe names none in parts.clip")
+    if job.image and not hasattr(part, "begin_with"):
+        raise RecipeError(f"{name}: --image and --keep-rows are for transformers; `dalle inpaint` fills parts")
+    if job.watch and not getattr(part, "shows", False):
+        raise RecipeError(f"{name}: --watch is for diffusion; this system has no steps to show")
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
-    candidates = job.rerank or job.count
-    kept = min(job.top, candidates) if job.rerank else candidates
+    candidates = job.rerank or job.count or 1
+    kept = min(job.top or 1, candidates) if job.rerank else candidates
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     if job.dry_run:
@@ -88,8 +89,9 @@ def sample(job: Job, results: Collected | None = None) -> int:
         return DONE
     if job.image:
         _check_picture(job.image)
-    if job.sheet:
-        check_sheet(job.sheet, job.overwrite or job.skip_existing)
+    for option, page in (("--sheet", job.sheet), ("--watch", job.watch)):
+        if page:
+            check_sheet(page, job.overwrite or job.skip_existing, option)
     outputs = Outputs(job.out, files, job.overwrite, job.skip_existing)
     results = results or Results(job.as_json)
     todo = {item.index // kept for item in outputs.todo}
@@ -100,14 +102,16 @@ def sample(job: Job, results: Collected | None = None) -> int:
     progress = Progress("sample", len(todo) * candidates, quiet=job.quiet)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
     scorer = Scorer(place, clip) if todo and job.rerank else None
-    models = {**(system.files if system else {}), **({"clip": scorer.file} if scorer else {})}
+    models = {**(system.files(options) if system else {}), **({"clip": scorer.file} if scorer else {})}
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
     first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
+    strip = Strip(job.watch) if job.watch else None
+    more = {"see": strip} if strip else {}
     if job.batch_size:
         together, batch = max(1, job.batch_size // candidates), job.batch_size
     else:
-        together, batch = memory.plan(system, options, len(todo), candidates)
+        together, batch = memory.plan(system, options, len(todo), candidates) if system else (max(1, len(requests)), 1)
     for start in range(0, len(requests), together):
         group = range(start, min(start + together, len(requests)))
         chosen: dict[int, dict[str, Any]] = {}
@@ -116,7 +120,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
             assert system is not None
             prompts = [requests[r].prompt or "" for r in busy]
             seeds = [[item.noise for item in drawn[r * candidates : (r + 1) * candidates]] for r in busy]
-            pictures = system.draw(prompts, seeds, options, batch, first, progress.advance)
+            pictures = system.draw(prompts, seeds, options, batch, first, progress.advance, **more)
             for r, prompt, candidates_of in zip(busy, prompts, pictures):
                 best = _best(scorer, prompt, candidates_of, kept)
                 for k, (which, score) in enumerate(best):
@@ -136,13 +140,30 @@ def sample(job: Job, results: Collected | None = None) -> int:
         progress.note(
             f"{len(todo) * candidates} drawn, {len(outputs.todo)} kept in {job.out}, {time.monotonic() - began:.1f} s"
         )
+    if strip:
+        strip.save()
     if job.sheet:
         save_sheet(job.sheet, results.reported)
     return results.finish()
 
 
+def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
+    """A system's class, its parts and its options, those given before the recipe's, all checked and nothing loaded."""
+    parts = dict(system_recipe.get("parts") or {})
+    part: Any
+    part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
+    takes = {*inspect.signature(part).parameters, "clip"} - {"device"}
+    for key in parts:
+        if key not in takes:
+            raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
+    kind = part.sampling
+    options = kind(**bind(kind, {**(system_recipe.get("sample") or {}), **given}, "sample"))
+    part.check(options, parts)
+    return part, parts, options
+
+
 def load_system(name: str) -> dict:
-    """A system recipe by name or path, or the one that a checkpoint of a transformer makes with the starters."""
+    """A system recipe by name or path, or the one that a checkpoint of a transformer or of a decoder makes."""
     if Path(name).suffix not in (".yaml", ".yml") and name not in recipe.names("systems"):
         try:
             path = checkpoint.resolve(name)
@@ -150,7 +171,12 @@ def load_system(name: str) -> dict:
             if "/" in name:
                 raise
             return recipe.load(name, "systems")  # which says what there is
-        kind = (checkpoint.metadata(path)["recipe"].get("model") or {}).get("type")
+        found = checkpoint.metadata(path)["recipe"]
+        kind = (found.get("model") or {}).get("type")
+        if kind == "unet":
+            free = (found.get("task") or {}).get("drop_text")  # without, no guidance is possible
+            scale = {} if free else {"sample": {"scale": 1.0}}
+            return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
         return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/clip"}}
@@ -163,17 +189,25 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
         raise Failure("--image needs --keep-rows: how many rows of codes of the picture to keep", USAGE)
     if job.keep_rows is not None and not job.image:
         raise Failure("--keep-rows needs --image: the picture to continue", USAGE)
+    if job.top is not None and not job.rerank:
+        raise Failure("--top needs --rerank: how many to draw, of which --top are kept", USAGE)
+    if job.count is not None and job.rerank:
+        raise Failure("-n does not go with --rerank: --rerank says how many are drawn, --top how many are kept", USAGE)
     requests = gather(job.words, job.prompts)
     if job.like:
         origin, request = recall(job.like)
         if origin.command != "sample":
             raise Failure(f"{job.like} was made by `dalle {origin.command}`, not by `dalle sample`", USAGE)
-        return origin, [replace(request, prompt=one.prompt) for one in requests] or [request]
+        return origin, [one if one.failed else replace(request, prompt=one.prompt) for one in requests] or [request]
     if not requests:
         raise Failure(
             'what to draw? Give a prompt ("an avocado chair"), --prompts FILE, or - for standard input', USAGE
         )
     return None, requests
+
+
+def _given(options: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (options or {}).items() if value is not None}
 
 
 def _continued(job: Job, earlier: dict[str, Any]) -> tuple[Job, dict[str, Any]]:

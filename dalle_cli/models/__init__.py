@@ -1,5 +1,44 @@
 """Networks: one architecture per file, registered under the name that recipes use."""
 
-from ..registry import Registry
+from collections.abc import Callable, Iterable
+from typing import Any
 
-models = Registry("model", __name__)
+from ..registry import RecipeError, Registry
+
+MOST_TENSORS = 10_000  # of a model; the largest published one has a tenth
+
+
+class Models(Registry):
+    """As any registry, with bounds to what a recipe may ask for: it may be a stranger's, or have a key slipped."""
+
+    def bind(self, node: Any, path: str | None = None, given: Iterable[str] = ()) -> tuple[Callable, dict[str, Any]]:
+        """Raises RecipeError for negative numbers too, and for those that no size can be."""
+        part, arguments = super().bind(node, path, given)
+        for key, value in arguments.items():
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and not 0 <= number < 1 << 31:
+                    raise RecipeError(f"{path or self.section}.{key}: {number} is not between 0 and 2^31")
+        return part, arguments
+
+    def build(self, node: Any, path: str | None = None, **given: Any) -> Any:
+        """Raises RecipeError for more layers than could ever be used, as soon as there are so many."""
+        from torch.nn.modules.module import register_module_parameter_registration_hook
+
+        count = 0
+
+        def counted(module: Any, name: str, parameter: Any) -> None:
+            nonlocal count
+            count += 1
+            if count > MOST_TENSORS:
+                raise RecipeError(
+                    f"{path or self.section}: more than {MOST_TENSORS} tensors; lower the number of layers"
+                )
+
+        hook = register_module_parameter_registration_hook(counted)
+        try:
+            return super().build(node, path, **given)
+        finally:
+            hook.remove()
+
+
+models = Models("model", __name__)

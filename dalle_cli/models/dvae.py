@@ -6,7 +6,6 @@ Parameter names are those of the two published modules, prefixed `encoder.` and 
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.clusters import kmeans
 from . import models
 
+SHARPNESS = 3.0
 EDGE = 0.1  # the pixel map keeps clear of 0 and 1, where the logit-Laplace density has its poles
 
 
@@ -50,15 +51,20 @@ class Block(nn.Module):
 
 
 def _stack(
-    first: nn.Module, widths: list[int], blocks: int, kernels: Sequence[tuple], gain: float, resample: nn.Module,
+    first: nn.Module,
+    widths: list[int],
+    blocks: int,
+    kernels: tuple[int, int, int, int],
+    gain: float,
+    resample: nn.Module,
     last: int,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """input -> groups of blocks, resampled between -> ReLU and 1x1 convolution to `last` channels."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(input=first)
     for g, (n_in, n_out) in enumerate(pairwise(widths), start=1):
         group = OrderedDict()
         for b in range(1, blocks + 1):
-            group[f"block_{b}"] = Block(n_in if b == 1 else n_out, n_out, kernels[g - 1], gain)
+            group[f"block_{b}"] = Block(n_in if b == 1 else n_out, n_out, kernels, gain)
         if g < len(widths) - 1:
             group["resample"] = resample
         parts[f"group_{g}"] = nn.Sequential(group)
@@ -71,9 +77,10 @@ class DVAE(nn.Module):
     """The encoder and decoder.
 
     vocab: number of codes; hidden: base width; init: width of the decoder's input. gain: of every residual branch,
-    1 / layers^2 if not given, as published; a short training wants more. kernels: sizes of the encoder's convolutions
-    by group, 3 in all as published; 1 in the later groups keeps a code to what stands at its place, so that the same
-    patch has the same code wherever it stands, which a small transformer needs.
+    1 / layers^2 if not given, as published; a short training wants more. patches: not in the paper: the encoder is one
+    linear map of each place's own pixels, and the decoder has one beside its network; started as the k-means of patches
+    (`start`), they need little training, and the same patch has the same code wherever it stands, which is what a
+    transformer of a few million parameters can learn.
     """
 
     encoder: Any  # pyright takes modules inside modules for tensors
@@ -87,41 +94,51 @@ class DVAE(nn.Module):
         groups: int = 4,
         blocks: int = 2,
         gain: float | None = None,
-        kernels: list[int] | None = None,
+        patches: bool = False,
     ):
         super().__init__()
         if groups < 1 or blocks < 1:
             raise ValueError(f"a dVAE needs at least one group of one block, got groups={groups} blocks={blocks}")
-        kernels = [3] * groups if kernels is None else kernels
-        if len(kernels) != groups or any(size not in (1, 3) for size in kernels):
-            raise ValueError(f"model.kernels: {kernels} is not a 1 or a 3 for each of the {groups} groups")
         self.vocab = vocab
         self.factor = 2 ** (groups - 1)
         down = [hidden] + [hidden * 2**g for g in range(groups)]
         up = [init] + [hidden * 2**g for g in reversed(range(groups))]
         gain = 1 / (groups * blocks) ** 2 if gain is None else gain
-        down_kernels, up_kernels = [(size, size, size, 1) for size in kernels], [(1, 3, 3, 3)] * groups
-        self.encoder = _stack(Conv(3, hidden, 7), down, blocks, down_kernels, gain, nn.MaxPool2d(2), vocab)
-        self.decoder = _stack(Conv(vocab, init, 1), up, blocks, up_kernels, gain, nn.Upsample(scale_factor=2), 6)
+        self.decoder = _stack(Conv(vocab, init, 1), up, blocks, (1, 3, 3, 3), gain, nn.Upsample(scale_factor=2), 6)
+        self.drawn = None  # the decoder's linear map: mean and log-scale of every pixel of a code's patch
+        if patches:
+            self.encoder = nn.Conv2d(3, vocab, self.factor, stride=self.factor)
+            self.drawn = nn.Embedding(vocab, 6 * self.factor**2)
+            nn.init.zeros_(self.drawn.weight)
+            nn.init.zeros_(self.decoder.blocks.output.conv.w)
+        else:
+            self.encoder = _stack(Conv(3, hidden, 7), down, blocks, (3, 3, 3, 1), gain, nn.MaxPool2d(2), vocab)
+
+    def check_size(self, image: Tensor) -> None:
+        """Raise ValueError for pictures whose sides do not divide by a code's."""
+        if image.shape[-1] % self.factor or image.shape[-2] % self.factor:
+            raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
 
     def encode_logits(self, image: Tensor) -> Tensor:
         """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab, h, w)."""
-        if image.shape[-1] % self.factor or image.shape[-2] % self.factor:
-            raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
+        self.check_size(image)
         return self.encoder(map_pixels(image))
 
     def encode(self, image: Tensor) -> Tensor:
         """Codes of a picture: the best-scored one at every place. (B, 3, H, W) to (B, h, w), int64.
 
-        In float32 whatever the precision of the run: two codes for white may lie closer than bfloat16 tells apart, and a
-        transformer must find the codes that it was trained on.
+        In float32 whatever the precision of the run: two codes for white may lie closer than bfloat16 tells apart, and
+        a transformer must find the codes that it was trained on.
         """
         with torch.autocast(image.device.type, enabled=False):
             return self.encode_logits(image.float()).argmax(dim=1)
 
     def decode_stats(self, weights: Tensor) -> Tensor:
         """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab, h, w)."""
-        return self.decoder(weights)
+        stats = self.decoder(weights)
+        if self.drawn is None:
+            return stats
+        return stats + F.pixel_shuffle(F.conv2d(weights, self.drawn.weight.T[..., None, None]), self.factor)
 
     def decode_codes(self, codes: Tensor) -> Tensor:
         """`decode_stats` of codes themselves, (B, h, w): the convolution over one-hot maps is a look-up."""
@@ -129,7 +146,25 @@ class DVAE(nn.Module):
         x = F.embedding(codes, first.w[:, :, 0, 0].T).permute(0, 3, 1, 2) + first.b[:, None, None]
         for part in list(self.decoder.blocks)[1:]:
             x = part(x)
-        return x
+        if self.drawn is None:
+            return x
+        return x + F.pixel_shuffle(self.drawn(codes).permute(0, 3, 1, 2), self.factor)
+
+    @torch.no_grad()
+    def start(self, images: Tensor) -> None:
+        """Start the codes of a model with `patches` as the k-means of the patches of pictures (B, 3, H, W).
+
+        A code's score is minus the squared distance to its patch, so scaled that a place's own loses SHARPNESS on
+        average. Raises ValueError when there are fewer different patches than codes.
+        """
+        assert self.drawn is not None
+        pixels = F.pixel_unshuffle(map_pixels(images), self.factor)  # (B, 3 f f, h, w)
+        centres, distance = kmeans(pixels.permute(0, 2, 3, 1).flatten(0, 2), self.vocab)
+        scale = SHARPNESS / distance
+        # -|x - c|^2 but for |x|^2, which all codes share
+        self.encoder.weight.copy_(2 * scale * centres.view_as(self.encoder.weight))
+        self.encoder.bias.copy_(-scale * centres.square().sum(dim=1))
+        self.drawn.weight[:, : centres.shape[1]] = torch.logit(centres.clamp(EDGE, 1 - EDGE))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Pictures of codes. (B, h, w) to (B, 3, H, W) in [-1, 1]."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from . import models
 from .clip import TextTower
-from .vit import Block, LayerNorm, Transformer
+from .vit import Activation, Block, LayerNorm, Transformer
 
 
 @models.register("clip-text")
@@ -19,12 +19,14 @@ class TextTransformer(TextTower):
     and may be cut to the longest caption. Raises ValueError for more than `context` tokens.
     """
 
-    def __init__(self, vocab: int, context: int, width: int, depth: int, heads: int):
+    def __init__(
+        self, vocab: int, context: int, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"
+    ):
         super().__init__(context, width)
         self.vocab = vocab
         self.token_embedding = nn.Embedding(vocab, width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
-        self.transformer = Transformer(width, depth, heads)
+        self.transformer = Transformer(width, depth, heads, activation)
         self.ln_final = LayerNorm(width)
         self._initialise(depth)
 

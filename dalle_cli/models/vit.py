@@ -3,6 +3,8 @@
 Parameter names are those of the published weights. Shapes: B batch, N tokens, w width.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from ..nn.attention import SelfAttention
 from . import models
 from .clip import ImageTower
+
+Activation = Literal["quick-gelu", "gelu"]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -21,25 +25,28 @@ class LayerNorm(nn.LayerNorm):
 
 
 class MLP(nn.Module):
-    """w -> 4w -> w with CLIP's activation, x * sigmoid(1.702 x). Exact GELU gives visibly other features."""
+    """w -> 4w -> w with CLIP's activation, x * sigmoid(1.702 x), or exact GELU, whose features are visibly others."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, activation: Activation = "quick-gelu"):
         super().__init__()
+        self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
+        if self.activation == "gelu":
+            return self.c_proj(F.gelu(x))
         return self.c_proj(F.silu(1.702 * x) / 1.702)  # through silu, one tensor is kept for the gradient, not two
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, activation: Activation = "quick-gelu"):
         super().__init__()
         self.ln_1 = LayerNorm(width)
         self.attn = SelfAttention(width, heads)
         self.ln_2 = LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, activation)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         x = x + self.attn(self.ln_1(x), causal)
@@ -49,9 +56,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Pre-norm residual blocks, (B, N, w) to the same. checkpointing: recompute each block in the backward pass."""
 
-    def __init__(self, width: int, depth: int, heads: int):
+    def __init__(self, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"):
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(depth))
 
     def forward(self, x: Tensor, causal: bool = False, checkpointing: bool = False) -> Tensor:
         for block in self.resblocks:
@@ -63,11 +70,13 @@ class Transformer(nn.Module):
 class VisionTransformer(ImageTower):
     """Image tower: square patches, a class token, and its state after the last block as the feature.
 
-    image: (B, 3, size, size), normalised; returns (B, width). size and patch in pixels. The blocks start as torch's
-    layers do, as in the published code.
+    image: (B, 3, size, size), normalised; returns (B, width). size and patch in pixels. activation: quick-gelu as in
+    OpenAI's weights, gelu as in most of open_clip's. The blocks start as torch's layers do, as in the published code.
     """
 
-    def __init__(self, size: int, patch: int, width: int, depth: int, heads: int):
+    def __init__(
+        self, size: int, patch: int, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"
+    ):
         super().__init__(size, width)
         if size % patch:
             raise ValueError(f"size {size} is not divisible by patch {patch}")
@@ -76,7 +85,7 @@ class VisionTransformer(ImageTower):
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(scale * torch.randn((size // patch) ** 2 + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, depth, heads)
+        self.transformer = Transformer(width, depth, heads, activation)
         self.ln_post = LayerNorm(width)
 
     def forward(self, image: Tensor, checkpointing: bool = False) -> Tensor:

@@ -29,11 +29,13 @@ def _start(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Points that lie apart: each is drawn by its squared distance to those before (Arthur and Vassilvitskii 2007)."""
     chosen: list[Tensor] = []
     distance = torch.ones(len(points), device=points.device)
+    square = points.square().sum(dim=1)
     for number in range(count):
         if not distance.any():
             raise ValueError(f"{number} different points make no {count} clusters")
         chosen.append(points[torch.multinomial(distance, 1, generator=generator)[0]])
-        latest = (points - chosen[-1]).square().sum(dim=1)
+        latest = (square - 2 * points @ chosen[-1] + chosen[-1].square().sum()).clamp(min=0)
+        latest[latest <= 1e-6 * square] = 0  # what is left of a point's distance to itself is rounding
         distance = torch.minimum(distance, latest) if number else latest
     return torch.stack(chosen)
 

@@ -9,19 +9,23 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+# Their names since torch 2.13, and before.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         out = x.new_empty(dist.get_world_size() * x.shape[0], *x.shape[1:])
-        dist.all_gather_into_tensor(out, x.contiguous())
+        _all_gather(out, x.contiguous())
         return out
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> Tensor:
         (gradient,) = gradients
         out = gradient.new_empty(gradient.shape[0] // dist.get_world_size(), *gradient.shape[1:])
-        dist.reduce_scatter_tensor(out, gradient.contiguous())
+        _reduce_scatter(out, gradient.contiguous())
         return out
 
 

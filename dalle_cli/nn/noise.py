@@ -1,6 +1,7 @@
 """Random numbers that belong to a sample, not to a process: the same at any batch size and number of ranks."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +16,20 @@ def uniform(seeds: Tensor, *shape: int) -> Tensor:
 def normal(seeds: Tensor, *shape: int) -> Tensor:
     """Standard normal numbers for each sample from its own seed. seeds: (B,) int64; returns (B, *shape)."""
     return _draw(seeds, list(shape), True)
+
+
+def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
+    """Standard normal numbers as its argument (B, ...), more of them at each call, for each sample from its own seed.
+
+    seeds: (B,) int64. The numbers are made on the CPU, so that they are the same on any device.
+    """
+    generators = [np.random.Generator(np.random.SFC64(seed % 2**64)) for seed in seeds.tolist()]
+
+    def more(like: Tensor) -> Tensor:
+        rows = [one.standard_normal(like.shape[1:], dtype=np.float32) for one in generators]
+        return torch.from_numpy(np.stack(rows)).to(like)
+
+    return more
 
 
 # An operator of torch's, so that it has a shape where tensors are shapes alone (training/estimate.py, torch.compile).

@@ -13,10 +13,12 @@ class Task(nn.Module):
     """An objective: `forward(batch, step)` gives the loss and further values to log, all scalars.
 
     model: what is trained, averaged and saved. Companions are attributes without gradients. codec: the companion whose
-    codes may stand in for pictures; the loop then encodes the data once (training/codes.py).
+    codes may stand in for pictures; the loop then encodes the data once (training/codes.py). family: the recipes that
+    this objective is of; "" for any.
     """
 
     codec: str | None = None
+    family = ""
 
     def __init__(self, model: nn.Module, tokenizer: Any = None):
         super().__init__()

@@ -19,6 +19,7 @@ from .base import Task
 class CLIPTask(Task):
     """The contrastive loss over the global batch. max_scale: ceiling of the cosines' factor, clamped after a step."""
 
+    family = "clip"
     model: CLIP
 
     def __init__(self, model: CLIP, tokenizer: Tokenizer, max_scale: float = 100.0):

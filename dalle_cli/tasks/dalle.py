@@ -24,6 +24,7 @@ class DALLETask(Task):
     out, for guidance; the paper has none.
     """
 
+    family = "prior"
     model: DALLE
     codec = "dvae"
 
@@ -65,7 +66,7 @@ class DALLETask(Task):
         return {**batch, "codes": codes, "ids": ids, "real": ids.bool()}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        codes = batch["codes"] if "codes" in batch else self.encode(batch["image"])
+        codes = self._checked(batch["codes"]) if "codes" in batch else self.encode(batch["image"])
         text, codes = self.model.pad(batch["ids"], batch["real"]), codes.flatten(1)
         text_scores, code_scores = self.model(text, codes)
         text_loss, image_loss = loss(text_scores, code_scores, text, codes)
@@ -75,10 +76,12 @@ class DALLETask(Task):
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Codes of pictures, (B, 3, H, W) to (B, h, w). Raises ValueError when the grid is not the model's."""
-        codes = self.dvae.encode(image)
+        return self._checked(self.dvae.encode(image))
+
+    def _checked(self, codes: Tensor) -> Tensor:
         if codes.shape[-2:] != (self.model.grid, self.model.grid):
-            size = self.model.grid * self.dvae.factor
-            raise ValueError(f"the transformer draws {size} px pictures, not {image.shape[-1]}: set data.size={size}")
+            size, found = (side * self.dvae.factor for side in (self.model.grid, codes.shape[-1]))
+            raise ValueError(f"the transformer draws {size} px pictures, not {found}: set data.size={size}")
         return codes
 
     @torch.no_grad()

@@ -1,6 +1,5 @@
 """Training a discrete VAE (Ramesh et al. 2021, section 2.1, appendix A.1-A.3): the evidence bound, relaxed."""
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -9,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.dvae import DVAE, map_pixels, unmap_pixels
-from ..nn.clusters import kmeans
+from ..nn.gather import gather
 from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task
 
-START_BATCHES = 8
+START = 2048  # pictures from which the codes start
 
 
 @tasks.register("dvae")
@@ -25,11 +24,11 @@ class DVAETask(Task):
     temperature, temperature_steps: the relaxation's temperature falls from 1 to this. Both move along a cosine.
     min_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
     balance: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the paper.
-    sharpness: where given, codes start as the k-means of the untrained encoder's features, and so all in use: a code's
-    score is minus the squared distance to its centre, in units that make a place's own code lose so much on average.
-    encoder: whether it learns; else the codes stay as they are (train.init), and the decoder learns from hard ones.
+    encoder: whether it learns; else the codes stay as they are (those that model.patches starts with, or train.init's),
+    and the decoder learns from hard ones.
     """
 
+    family = "dvae"
     model: DVAE
 
     def __init__(
@@ -41,7 +40,6 @@ class DVAETask(Task):
         temperature_steps: int = 150_000,
         min_scale: float | None = None,
         balance: float = 0.0,
-        sharpness: float | None = None,
         encoder: bool = True,
     ):
         super().__init__(model)
@@ -49,29 +47,22 @@ class DVAETask(Task):
             raise ValueError(f"task.temperature: {temperature} is not positive")
         self.kl, self.kl_steps = kl, kl_steps
         self.temperature, self.temperature_steps = temperature, temperature_steps
-        self.min_scale, self.balance, self.sharpness = min_scale, balance, sharpness
+        self.min_scale, self.balance = min_scale, balance
         self.encoder = encoder
         model.encoder.requires_grad_(encoder)
 
-    @torch.no_grad()
     def prepare(self, batches: Iterator[dict]) -> None:
-        """Start the codes from the data; see `sharpness`."""
-        if self.sharpness is None:
+        """Start the codes from the data, where the model has patches."""
+        if self.model.drawn is None:
             return
-        *body, output = self.model.encoder.blocks
-        found = []
-        for batch in itertools.islice(batches, START_BATCHES):
-            x = map_pixels(batch["image"])
-            for part in body:
-                x = part(x)
-            found.append(output.relu(x).permute(0, 2, 3, 1).flatten(0, 2))
+        images: list[Tensor] = []
+        while sum(map(len, images)) < START:
+            images.append(next(batches)["image"])
+        self.model.check_size(images[0])
         try:
-            centres, distance = kmeans(torch.cat(found), self.model.vocab)
+            self.model.start(torch.cat(images))
         except ValueError as error:
-            raise ValueError(f"task.sharpness: {error}; set it to null, or model.vocab lower") from None
-        scale = self.sharpness / distance
-        output.conv.w.copy_(2 * scale * centres[..., None, None])  # -|x - c|^2 but for |x|^2, which all codes share
-        output.conv.b.copy_(-scale * centres.square().sum(dim=1))
+            raise ValueError(f"model.patches: {error}; set model.vocab lower") from None
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, vocab = batch["image"], self.model.vocab
@@ -95,7 +86,8 @@ class DVAETask(Task):
         loss = likelihood + kl * divergence
         if self.balance:
             # of sharpened scores: flat ones would use every code a little and say nothing
-            use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2)) * vocab
+            use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2), keepdim=True) * vocab
+            use = gather(use).mean(dim=0)  # over the batches of all processes
             loss = loss + self.balance * F.relu(1 - 7 * use).mean()
         figures = self._figures(image, mean, logits.argmax(dim=-1))
         logs = {"likelihood": likelihood, "divergence": divergence, **figures}

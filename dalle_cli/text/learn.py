@@ -29,15 +29,21 @@ def learn(
     Raises TextError when vocab_size has no room for the bytes and special tokens.
     """
     part = tokenizers.get(kind)
-    smallest = len(base_symbols(part.suffix)) + len(part.specials)
-    if vocab_size < smallest:
-        raise TextError(f"vocab_size {vocab_size}: '{kind}' needs {smallest} for the bytes and special tokens alone")
+    least = smallest(kind)
+    if vocab_size < least:
+        raise TextError(f"vocab_size {vocab_size}: '{kind}' needs {least} for the bytes and special tokens alone")
     words: Counter[str] = Counter()
     for caption in captions:
         words.update(part.split(caption))
     for special in part.specials:
         del words[special]
-    return part(merges=learn_merges(words, vocab_size - smallest, part.suffix, progress))
+    return part(merges=learn_merges(words, vocab_size - least, part.suffix, progress))
+
+
+def smallest(kind: str) -> int:
+    """Entries of a vocabulary of this kind that has learned nothing: the bytes and special tokens."""
+    part = tokenizers.get(kind)
+    return len(base_symbols(part.suffix)) + len(part.specials)
 
 
 def learn_merges(

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..files import write_atomically
 from . import TextError
 from .bpe import BytePairs, Random
 from .vocabulary import read_merges
@@ -106,7 +106,5 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the state as JSON, one merge a line; the file is whole or not there."""
-        partial = Path(f"{path}.partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(self.state(), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        text = json.dumps(self.state(), ensure_ascii=False, indent=0) + "\n"
+        write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -85,7 +85,7 @@ def find_published(kind: str) -> Path:
         folders += [Path(place, folder) for place in (spec and spec.submodule_search_locations) or ()]
     for pattern in known.hub_folders:
         folders += sorted(_hub_cache().glob(f"{pattern}/snapshots/*"))
-    found = next(filter(None, map(_in_folder, folders)), None)
+    found = next(filter(None, map(in_folder, folders)), None)
     if found is None:
         raise TextError(
             f"the published vocabulary of '{kind}' is not on this machine: set path or {known.variable} to "
@@ -104,13 +104,14 @@ def _merge_file(path: Path) -> Path:
     folder = path.parent if path.name.removesuffix(".gz") in _ID_FILES else path
     if not folder.is_dir():
         return path
-    file = _in_folder(folder)
+    file = in_folder(folder)
     if file is None:
         raise TextError(f"{folder}: no vocabulary in this folder; expected one of {', '.join(_MERGE_FILES)}")
     return file
 
 
-def _in_folder(folder: Path, names: tuple[str, ...] = _MERGE_FILES) -> Path | None:
+def in_folder(folder: Path, names: tuple[str, ...] = _MERGE_FILES) -> Path | None:
+    """The vocabulary in a folder, if there is one."""
     files = (folder / (name + ending) for name in names for ending in ("", ".gz"))
     return next((file for file in files if file.is_file()), None)
 
@@ -160,7 +161,7 @@ def _json_merges(content: Any, file: Path) -> tuple[list[str], str]:
 
 def _check_ids(file: Path, merges: list[str], suffix: str) -> None:
     """Where the ids are written down beside the merges, they must be those that follow from the merges."""
-    beside = _in_folder(file.parent, _ID_FILES)
+    beside = in_folder(file.parent, _ID_FILES)
     if beside is None or file.name.removesuffix(".gz") not in _MERGE_FILES[:2]:
         return
     ids = read_json(beside)

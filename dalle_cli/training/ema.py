@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .shard import like, local
+
 
 class EMA:
     """Averages of all parameters and buffers of a model, float32, on the model's device.
@@ -26,8 +28,8 @@ class EMA:
         ours, theirs = [], []
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                ours.append(self.average[name])
-                theirs.append(value.detach())
+                ours.append(local(self.average[name]))
+                theirs.append(local(value.detach()))
             else:
                 self.average[name].copy_(value)
         torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
@@ -44,4 +46,4 @@ class EMA:
 
     def load(self, average: dict[str, Tensor]) -> None:
         for name, value in average.items():
-            self.average[name].copy_(value)
+            self.average[name].copy_(like(value, self.average[name]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..nn.meter import HOLES, PROGRAM, Meter, line_of
@@ -18,6 +18,7 @@ from ..registry import RecipeError
 from . import codes
 from .optim import Optim
 from .options import Train
+from .shard import blocks
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -108,29 +109,35 @@ def memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> 
         parts["buckets"] = gradients
     # On CUDA, Adam goes through all parameters at once and needs as much again.
     least = 2 * gradients if device == "cuda" and optim.type == "adamw" else gradients
-    holes = 1.0 if getattr(task.model, "checkpointing", False) else HOLES[device]  # large blocks are then returned
-    parts["step"] = max(least, int(holes * step.peak))
+    parts["step"] = max(least, int(_holes(task, device) * step.peak))
     total = sum(parts.values())
     if step.encoding:
-        parts["encoding"] = int(holes * step.encoding)
+        parts["encoding"] = int(_holes(task, device) * step.encoding)
         total = max(total, parts["program"] + parts["weights"] + parts["encoding"])
     return {**parts, "total": total}
 
 
-def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str) -> dict[str, int]:
-    """The same under FSDP, which spreads everything but the companions and gathers weights layer by layer.
+def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str, device: str) -> dict[str, int]:
+    """The same under FSDP, which spreads everything but the companions and gathers weights block by block.
 
-    gathered: two layers, one of them on its way, and what is in no layer, in the type of the arithmetic.
+    gathered: two blocks, one of them on its way, and what is in no block, in the type of the arithmetic.
     """
     frozen = _bytes(p for p in task.parameters() if not p.requires_grad)
-    parts = {name: size // processes for name, size in _state(task, optim).items()}
+    parts = {"program": PROGRAM[device], **{name: size // processes for name, size in _state(task, optim).items()}}
     parts["weights"] += frozen - frozen // processes
-    groups = [module for module in task.model.modules() if isinstance(module, nn.ModuleList)]
-    inside = [sum(p.numel() for p in layer.parameters()) for group in groups for layer in group]
+    inside = [sum(p.numel() for p in block.parameters()) for block in blocks(task.model)]
     whole = sum(p.numel() for p in task.model.parameters())
     gathered = whole - sum(inside) + 2 * max(inside, default=0)
-    parts |= {"gathered": gathered * DTYPES[precision].itemsize, "activations": step.activations}
+    parts |= {
+        "gathered": gathered * DTYPES[precision].itemsize,
+        "activations": int(_holes(task, device) * step.activations),
+    }
     return {**parts, "total": sum(parts.values())}
+
+
+def _holes(task: Any, device: str) -> float:
+    """The loop has large blocks returned where activations are recomputed."""
+    return 1.0 if getattr(task.model, "checkpointing", False) else HOLES[device]
 
 
 def _state(task: Any, optim: Optim) -> dict[str, int]:
@@ -160,7 +167,7 @@ def forecast(
     step, *other = measure(task, samples, size, precision, both=True)
     layouts = {"ddp": memory(task, optim, step, processes, "cuda")}
     if processes > 1:
-        layouts["fsdp"] = sharded(task, optim, step, processes, precision)
+        layouts["fsdp"] = sharded(task, optim, step, processes, precision, "cuda")
     each = max(1, step.activations // samples)
     moving = ("step", "encoding", "activations", "total")
     fixed = {name: sum(size for key, size in parts.items() if key not in moving) for name, parts in layouts.items()}

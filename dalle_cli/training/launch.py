@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from ..exits import DONE, INTERRUPTED, STOPPED, USAGE, Failure
+from .signals import end_with_parent
 
 GRACE = 5.0  # seconds that the others get to end by themselves after one has failed
 IN_GOOD_ORDER = (DONE, STOPPED, INTERRUPTED)
@@ -81,16 +82,8 @@ def _start(command: Sequence[str], environment: dict[str, str], words: IO[bytes]
         stdout=None if first else subprocess.DEVNULL,
         stderr=None if first else words,
         process_group=0,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
-
-
-def _end_with_parent() -> None:
-    """Ask to be told to stop when the parent is killed: nobody else would, and it would train on."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _last_words(code: int, file: IO[bytes]) -> str:

@@ -25,7 +25,7 @@ from ..files import write_atomically
 from ..nn.hardware import keep_memory, return_memory
 from ..recipe import to_yaml
 from ..trackers import Log, Progress
-from . import codes, optim, ranks, state
+from . import codes, optim, ranks, shard, state
 from .ema import EMA
 from .options import Train, interval, options, seconds
 from .precision import choose
@@ -43,37 +43,44 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
     with Stop() as stop:
         # ---- processes, device, precision ---------------------------------------------------------------------------
         main = not quiet  # until the layout is known
+        sharded = shard.wanted(settings.shard)
         layout = ranks.accelerator(choose(settings.precision), tracker, run, lambda line: main and _print(line))
         rank, world, device = layout.process_index, layout.num_processes, layout.device
         main = layout.is_main_process
         progress = Progress(run.name, settings.steps, quiet=quiet or not main)
         precision = {"no": "float32"}.get(layout.mixed_precision, layout.mixed_precision)
-        progress.note(f"{world} process{'es' if world > 1 else ''} on {device.type}, precision {precision}")
+        sharded = sharded and world > 1
+        laid_out = f"{world} process{'es' if world > 1 else ''} on {device.type}, precision {precision}"
+        progress.note(laid_out + (", sharded" if sharded else ""))
 
         # ---- what is trained: the same initial weights in every process ----------------------------------------------
         found = resumable(run, recipe, resume, progress.note)
+        first = checkpoint.weights(settings.init, recipe) if settings.init and not found else None
         torch.manual_seed(settings.seed)
         task: Any = checkpoint.compose(recipe)
         return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
         data = recipe["data"]
         if task.codec and data["type"] != "codes":
             codec = str(recipe["frozen"][task.codec])
-            data = codes.cache(
-                recipe, run / "codes", codec, settings.seed, layout, partial(Progress, quiet=quiet or not main)
-            )
+            shown = partial(Progress, quiet=quiet or not main)
+            data = codes.cache(recipe, run / "codes", codec, settings.seed, layout, shown, stop)
         samples = loader.build(data)
         for line in samples.problems:
             progress.note(line)
-        if settings.channels_last:
+        if settings.channels_last and not sharded:  # slices must be contiguous
             task.to(memory_format=torch.channels_last)
         task.to(device)
         model = task.model
-        if not found and settings.init:
-            model.load_state_dict(checkpoint.weights(settings.init, recipe))
+        if first:
+            model.load_state_dict(first)
         elif not found:  # every process prepares from the same samples
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
+        if sharded:
+            wrapped = shard.shard(task, layout)
+        else:
+            wrapped = layout.prepare(torch.compile(task) if settings.compile else task)
+        optimizer: Any = layout.prepare(optim.build(optim_options, model))
         ema = EMA(model, settings.ema)
-        optimizer = optim.build(optim_options, task)
 
         # ---- where it goes on ----------------------------------------------------------------------------------------
         step, seen, skipped = 0, 0, 0
@@ -81,11 +88,14 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             step, seen, extra = state.restore(found, model, ema, optimizer)
             skipped = extra["skipped"]
             progress.note(f"continuing {run} from step {step}, {seen} samples ({found.name})")
+            if extra.get("layout", laid_out) != laid_out:
+                progress.note(f"changed since the saved state: {extra['layout']} -> {laid_out}")
+            if main and step == settings.steps:
+                state.complete(run, found, recipe, task.tokenizer)
+            if layout.scaler and extra.get("scaler"):
+                layout.scaler.load_state_dict(extra["scaler"])
         if ranks.agree([step, -step], layout) != [step, -step]:
             raise Failure(f"the processes find different states in {run}; it must be a folder that all of them share")
-        wrapped, optimizer = layout.prepare(torch.compile(task) if settings.compile else task, optimizer)
-        if found and layout.scaler and extra.get("scaler"):
-            layout.scaler.load_state_dict(extra["scaler"])
         batches = samples.train(
             settings.batch_size, rank, world, seen, settings.seed, task.collate, settings.accumulate, device
         )
@@ -137,7 +147,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             )
             if not infinite:
                 norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.clip_norm or math.inf)
-                values["grad_norm"] += norm
+                values["grad_norm"] += shard.whole(norm)
             # The gradient is the same in all processes. That of fp16 may be infinite: the scaler then skips the step.
             if infinite or not (layout.scaler or values["grad_norm"].isfinite()):
                 skipped += 1
@@ -177,11 +187,12 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 last_log, waited, logged = now, 0.0, step
                 totals, counted = _zeros(device), 0
             if code or overdue or step == settings.steps or (save_steps and step % save_steps == 0):
+                tensors = state.gather(model, ema, optimizer, keep=main)
                 if main:
                     scaler = layout.scaler.state_dict() if layout.scaler else None
-                    extra = {"skipped": skipped, "scaler": scaler}
-                    state.save(run, recipe, step, seen, model, ema, optimizer, extra, settings.keep)
-                    checkpoint.save(run / checkpoint.FILE, ema.average, recipe, task.tokenizer, step, seen)
+                    extra = {"skipped": skipped, "scaler": scaler, "layout": laid_out}
+                    state.save(run, recipe, step, seen, tensors, extra, settings.keep)
+                    state.save_model(run, recipe, step, seen, tensors, task.tokenizer)
                 layout.wait_for_everyone()
                 last_save = time.monotonic()
             if code and step < settings.steps:
@@ -192,7 +203,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                     log.write(step=step, samples=seen, event="validation", **means)
                 layout.log({f"validation/{name}": value for name, value in means.items()}, step=step)
                 progress.note(f"step {step}: validation " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()))
-            if main and settings.preview and _due(step, settings.preview_every, settings.steps):
+            if main and settings.preview and not sharded and _due(step, settings.preview_every, settings.steps):
                 preview(task, ema, samples, settings, run, step, layout)
 
         progress.close()

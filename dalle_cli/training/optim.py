@@ -44,12 +44,22 @@ class Optim:
             raise RecipeError(f"optim.schedule_steps: {self.schedule_steps} is not at least 1")
 
 
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters, decayed ones first: the order in which saved states number them."""
+    found = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [p for p in found if p.ndim >= 2] + [p for p in found if p.ndim < 2]
+
+
 def build(options: Optim, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over the trainable parameters of `module`, decayed and spared ones in two groups."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    """The optimiser over the trainable parameters of `module`, in groups: decayed, spared, and scalars.
+
+    Scalars are not sharded (shard.py), and the optimiser updates the tensors of a group together, which must be alike.
+    """
+    parameters = trainable(module)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim == 0], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if options.type == "sgd":

@@ -19,7 +19,8 @@ class Train:
     other data or another schedule. accumulate: parts in which each process works through its share. ema: decay of the
     averaged weights. save_every: a time such as 10m, or a number of steps. keep: states kept. patience: steps with a
     non-finite loss that are skipped before the run stops. validate_every, preview_every: steps; 0 is only at the end.
-    preview: pictures in one, 0 for none.
+    preview: pictures in one, 0 for none. shard: weights, gradients and moments are spread over the processes, without
+    previews.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class Train:
     patience: int = 10
     compile: bool = False
     channels_last: bool = False
+    shard: bool = False
 
     def __post_init__(self):
         least = {"steps": 1, "batch_size": 1, "accumulate": 1, "keep": 1, "log_every": 1, "seed": 0, "patience": 0}
@@ -45,8 +47,12 @@ class Train:
         for name, low in least.items():
             if not low <= getattr(self, name) < 1 << 40:
                 raise RecipeError(f"train.{name}: {getattr(self, name)} is not between {low} and 2^40")
+        if self.batch_size % self.accumulate:
+            raise RecipeError(f"train.batch_size: {self.batch_size} does not divide by accumulate={self.accumulate}")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"train.ema: {self.ema} is not in [0, 1)")
+        if self.shard and (self.compile or self.precision == "fp16"):
+            raise RecipeError("train.shard: goes with neither train.compile nor train.precision=fp16; use bf16")
         interval(self.save_every)
 
 
@@ -62,9 +68,10 @@ def options(recipe: dict) -> tuple[Optim, Train, Tracker]:
 
 def check(recipe: dict) -> dict:
     """A training recipe, all of it validated and its values typed; nothing is built. Raises RecipeError."""
+    parts = checkpoint.check(recipe)  # first: a recipe without a model is no training recipe at all
     options(recipe)
     own = {name: _typed(recipe, name, kind) for name, kind in SECTIONS.items() if name in recipe}
-    return checkpoint.check(recipe) | own | {"data": loader.check(recipe.get("data"))}
+    return parts | own | {"data": loader.check(recipe.get("data"))}
 
 
 def _typed(recipe: dict, section: str, kind: type) -> dict:
@@ -85,7 +92,7 @@ def interval(text: str) -> tuple[int, float]:
 
 def seconds(text: str, name: str = "--max-time") -> float:
     """A duration such as 30s, 10m, 3h50m or 1d in seconds. Raises RecipeError."""
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text.strip())
     if not match or not any(match.groups()):
         raise RecipeError(f"{name}: '{text}' is not a time such as 30s, 10m or 3h50m")
     return sum(int(part or 0) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1)))

@@ -11,7 +11,7 @@ from . import state
 # Keys that may differ from the saved state's: they change how a run is watched, not what it computes.
 FREE = (
     "train.log_every", "train.save_every", "train.keep", "train.preview", "train.validate_every", "train.patience",
-    "tracker", "data.workers", "frozen",
+    "train.shard", "tracker", "data.workers", "frozen",
 )  # fmt: skip
 CHOICES = ("auto", "no", "changed")
 

@@ -2,16 +2,20 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 from ..exits import INTERRUPTED, STOPPED
+
+LAUNCHED = {"RANK", "ACCELERATE_MIXED_PRECISION"}  # set by torchrun and --processes, and by accelerate launch
 
 
 class Stop:
     """Whether somebody asked the run to stop, and with which exit code.
 
     SIGTERM and SIGUSR1 ask for 75 (state saved, run the same command again), the first Ctrl-C for 130. A Ctrl-C after
-    any of them leaves at once; whatever is half-written then carries a temporary name.
+    any of them leaves at once; whatever is half-written then carries a temporary name. `accelerate launch` passes no
+    signal on and torchrun not all: when the launcher is ended by one, that counts as SIGTERM.
     """
 
     def __init__(self):
@@ -19,6 +23,8 @@ class Stop:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Stop":
+        if LAUNCHED & os.environ.keys():
+            end_with_parent()
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             self._before[number] = signal.signal(number, self._handle)
         return self
@@ -31,3 +37,11 @@ class Stop:
         if number == signal.SIGINT and self.code:
             os._exit(INTERRUPTED)
         self.code = self.code or (INTERRUPTED if number == signal.SIGINT else STOPPED)
+
+
+def end_with_parent() -> None:
+    """Ask for a SIGTERM when the parent is gone: nobody else would send one, and this process would train on."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

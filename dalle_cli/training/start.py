@@ -10,6 +10,8 @@ import torch
 from .. import checkpoint, recipe
 from ..exits import DONE, USAGE, Failure
 from ..nn.meter import readable
+from ..registry import RecipeError
+from ..tasks import tasks
 from . import estimate, options
 from .launch import launch
 from .precision import choose
@@ -26,6 +28,11 @@ def train(
         raise Failure(f"--processes {processes} within a launch of other processes; leave it out", USAGE)
     found = recipe.load(name, family, overrides, checkpoint.accepts, _silent if launching or quiet else _say)
     found = options.check(found)
+    own = tasks.get(found["task"]["type"]).family  # type: ignore[attr-defined]
+    if own not in ("", family):
+        raise RecipeError(f"{name}: a recipe of `dalle train-{own}`, not of `dalle train-{family}`")
+    if max_time:
+        options.seconds(max_time)
     folder = Path("checkpoints") / (run or f"{family}-{Path(name).stem}")
     if dry_run:
         _describe(found, processes)
@@ -34,7 +41,15 @@ def train(
         return launch(processes, [sys.executable, "-m", "dalle_cli", *sys.argv[1:]])
     from .loop import fit
 
-    return fit(found, folder, resume, max_time, quiet)
+    try:
+        return fit(found, folder, resume, max_time, quiet)
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            raise Failure(
+                "another process of the run has ended or is not to be reached; the same command goes on from the last "
+                f"state ({str(error).splitlines()[0]})"
+            ) from None
+        raise
 
 
 def _describe(found: recipe.Recipe, processes: int) -> None:
@@ -58,7 +73,10 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = estimate.share(settings, processes)
     (step,) = estimate.measure(shapes.task, samples, found["data"]["size"], precision)
-    parts = estimate.memory(shapes.task, optim, step, processes, device)
+    if settings.shard and processes > 1:
+        parts = estimate.sharded(shapes.task, optim, step, processes, precision, device)
+    else:
+        parts = estimate.memory(shapes.task, optim, step, processes, device)
     _say(f"memory in every process: {readable(parts)}")
 
 

@@ -14,17 +14,32 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
+from ..files import remove_left_overs
 from .ema import EMA
+from .optim import trainable
+from .shard import like, whole
+
+
+def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Tensor]:
+    """All tensors of a state, whole; every process must take part, and those that do not `keep` them get none."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in ema.average.items()}
+    for index, parameter in enumerate(trainable(model)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"optim.{index}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    kept = {}
+    for name, value in tensors.items():  # one at a time: a device need not hold them all
+        all_of_it = whole(value)
+        if keep:
+            kept[name] = all_of_it.detach().to("cpu")
+    return kept
 
 
 def save(
-    run: Path, recipe: dict, step: int, samples: int, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer,
-    extra: dict[str, Any], keep: int,
-) -> Path:  # fmt: skip
+    run: Path, recipe: dict, step: int, samples: int, tensors: dict[str, Tensor], extra: dict[str, Any], keep: int
+) -> Path:
     """Write the state after `step` steps; then remove all but the newest `keep`. extra: anything JSON can hold."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"ema.{name}": value for name, value in ema.average.items()}
-    tensors |= {f"optim.{key}": value for key, value in _optimizer_tensors(optimizer).items()}
     path = run / "resume" / f"step-{step:09d}.safetensors"
     checkpoint.save(path, tensors, recipe, step=step, samples=samples, extra=json.dumps(extra))
     for old in saved(run)[keep:]:
@@ -38,14 +53,19 @@ def saved(run: Path) -> list[Path]:
 
 
 def newest(run: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole state, read through, and a line about each file passed over. Left-overs are removed."""
-    for rest in (*run.glob(".*.tmp"), *(run / "resume").glob(".*.tmp")):
-        rest.unlink(missing_ok=True)
+    """The newest whole state, read through, and a line about each file passed over. Left-overs are removed.
+
+    Raises NewerFormat: a run goes on from its last state or not at all.
+    """
+    for folder in (run, run / "resume", run / "samples"):
+        remove_left_overs(folder)
     skipped = []
     for path in saved(run):
         try:
             checkpoint.read_tensors(path)
             return path, skipped
+        except checkpoint.NewerFormat:
+            raise
         except CheckpointError as error:
             skipped.append(str(error))
     return None, skipped
@@ -58,31 +78,44 @@ def restore(
     found = checkpoint.metadata(path)
     tensors = checkpoint.read_tensors(path)
     try:
-        model.load_state_dict(_part(tensors, "model."))
+        sharded = model.state_dict()
+        weights = _part(tensors, "model.")
+        model.load_state_dict({name: like(value, sharded.get(name, value)) for name, value in weights.items()})
         ema.load(_part(tensors, "ema."))
-        _load_optimizer(optimizer, _part(tensors, "optim."))
-    except (RuntimeError, KeyError) as error:
+        _load_optimizer(optimizer, trainable(model), _part(tensors, "optim."))
+    except (RuntimeError, LookupError) as error:
         raise CheckpointError(f"{path}: does not fit the recipe: {str(error).splitlines()[0]}") from None
     return found["step"], found["samples"], json.loads(found.get("extra", "{}"))
+
+
+def save_model(run: Path, recipe: dict, step: int, samples: int, tensors: dict[str, Tensor], tokenizer: Any) -> None:
+    """Write the averaged weights of a state as the run's checkpoint, for use."""
+    checkpoint.save(run / checkpoint.FILE, _part(tensors, "ema."), recipe, tokenizer, step, samples)
+
+
+def complete(run: Path, found: Path, recipe: dict, tokenizer: Any) -> None:
+    """Write the checkpoint of the last state where the run was killed between the two."""
+    about = checkpoint.metadata(found)
+    try:
+        if checkpoint.metadata(run / checkpoint.FILE)["step"] == about["step"]:
+            return
+    except CheckpointError:
+        pass
+    save_model(run, recipe, about["step"], about["samples"], checkpoint.read_tensors(found), tokenizer)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by `index.name`; what is a plain number becomes a tensor."""
-    out = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if value is not None:
-                out[f"{index}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
-    return out
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], tensors: dict[str, Tensor]
+) -> None:
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        parameter = parameters[int(index)]
+        if name != "step":  # which stays on the CPU
+            if value.shape != parameter.shape:
+                raise LookupError(f"the optimiser's {key} has another shape")
+            value = like(value, parameter)
+        optimizer.state[parameter][name] = value

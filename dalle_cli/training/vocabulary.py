@@ -11,10 +11,11 @@ from ..data.mixture import Mixture
 from ..data.section import check as check_data
 from ..data.section import open_source
 from ..data.source import BadSample
-from ..exits import WOULD_OVERWRITE, Failure
+from ..files import check_target
 from ..registry import RecipeError, bind
 from ..text import tokenizers
 from ..text.learn import learn as learn_vocabulary
+from ..text.learn import smallest
 from ..text.tokenizer import Tokenizer
 
 
@@ -42,8 +43,7 @@ def learn(
     watch: called with what is worked on, captions and then merges, how many are done and how many there are.
     """
     options, kind = check(recipe)
-    if out.exists() and not overwrite:
-        raise Failure(f"{out} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
+    check_target(out, "--out", overwrite)
     source, _ = open_source(recipe.get("data"))
 
     def read() -> Iterator[str]:
@@ -68,7 +68,11 @@ def check(recipe: dict) -> tuple[Learn, str]:
     if not isinstance(learn, dict | None):
         raise RecipeError("learn: expected a mapping")
     check_data(recipe.get("data"))
-    return Learn(**bind(Learn, learn or {}, "learn")), node["type"]
+    options = Learn(**bind(Learn, learn or {}, "learn"))
+    least = smallest(node["type"])
+    if options.size < least:
+        raise RecipeError(f"learn.size: {options.size} is less than {least}, the bytes and special tokens alone")
+    return options, node["type"]
 
 
 def captions(source: Any, count: int) -> Iterator[str]:

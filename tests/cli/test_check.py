@@ -38,6 +38,40 @@ def test_published_sizes_are_counted_without_their_data_or_vocabulary(dalle, nam
     assert ended.result["samples"] == ended.result["steps"] * 32_768
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [  # computed from the published modules; those of the paper's GLIDE are 3.5 and 1.5 billion there
+        ("decoder/glide-small", 385_030_726),
+        ("decoder/glide-small-inpaint", 385_037_638),
+        ("decoder/glide-small-256", 398_361_286),
+        ("decoder/glide-small-256-inpaint", 398_368_198),
+        ("decoder/glide-64", 3_554_414_086),
+        ("decoder/glide-256", 1_540_932_998),
+        ("decoder/adm-64", 295_904_454),
+        ("decoder/adm-128", 421_529_606),
+        ("decoder/adm-256", 553_838_086),
+        ("decoder/adm-512", 558_997_638),
+        ("decoder/adm-64-256", 311_795_910),
+        ("decoder/adm-128-512", 308_835_270),
+        ("classifier/adm-64", 65_438_568),
+        ("classifier/adm-128", 42_568_040),
+        ("classifier/adm-256", 54_096_360),
+        ("classifier/adm-512", 54_448_360),
+        ("clip/noised-glide", 86_443_776 + 71_679_488 + 1),
+    ],
+)
+def test_published_diffusion_models_are_counted(dalle, name, count):
+    ended = dalle("check", "--recipe", name, "data.path=nowhere", "data.type=folder")
+    assert ended.code == 3  # the data is looked for
+    assert dalle("check", "--recipe", name).result["parameters"] == count
+
+
+def test_published_upsamplers_that_inpaint_read_in_the_published_order():
+    for name in ("glide-256-inpaint", "glide-small-256-inpaint"):
+        found = recipe.load(name, "decoder", complete=False)
+        assert list(found["model"]["conditions"]) == ["text", "inpaint", "low_res"]
+
+
 def test_the_largest_recipe_is_composed_without_memory_or_companions(dalle):
     found = dalle("check", "--recipe", "prior/dalle1-12b").result
     assert round(found["parameters"] / 1e9) == 12
@@ -65,15 +99,15 @@ def test_one_that_is_wrong_does_not_hide_the_others(dalle, tmp_path, monkeypatch
     assert wrong["error"].startswith("model.widht: ")
     shown = dalle("check", terminal=True).out.splitlines()
     assert [line.split()[0] for line in shown if "FAILED: model.widht" in line] == ["dvae/wrong"]
-    assert any(line.split()[:2] == ["dvae/tiny", "84,890"] for line in shown)
+    assert any(line.split()[:2] == ["dvae/tiny", "75,164"] for line in shown)
 
 
 def test_steps_and_epochs_follow_from_the_data(dalle, tmp_path):
     dalle("data", "scenes", "pairs", "--glyphs", "shapes", "--count", "40", "--size", "16")
     words = ["check", "--recipe", "dvae/tiny", "data.type=folder", "data.path=pairs", "train.steps=19"]
     found = dalle(*words).result
-    assert (found["batch_size"], found["samples"]) == (32, 608)
-    assert (found["epoch_samples"], found["epochs"]) == (38, 16.0)  # a twentieth is held out
+    assert (found["batch_size"], found["samples"]) == (16, 304)
+    assert (found["epoch_samples"], found["epochs"]) == (38, 8.0)  # a twentieth is held out
     assert "epoch_samples  38" in dalle(*words, terminal=True).out.splitlines()
 
 
@@ -147,7 +181,7 @@ def test_the_largest_recipe_is_forecast_without_memory_or_companions(dalle):
     [
         (["--recipe", "tokenizer/tiny", "--processes", "2"], "trains no network"),
         (["--processes", "2"], "need a --recipe"),
-        (["--recipe", "dvae/tiny", "--processes", "3"], "train.batch_size: 32 does not divide among 3 processes"),
+        (["--recipe", "dvae/tiny", "--processes", "3"], "train.batch_size: 16 does not divide among 3 processes"),
         (["--recipe", "dvae/tiny", "--processes", "2", "--device-memory", "8x"], "is not a size such as 80GiB"),
     ],
 )

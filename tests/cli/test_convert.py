@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
 
 from dalle_cli import checkpoint
 from tests.cli.conftest import one_line
+from tests.generate.conftest import noise
 
 
 def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
@@ -21,7 +24,7 @@ def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("CLIP", "--out", "there"), 73, "there exists; add --overwrite"),
+        (("CLIP", "--out", "there"), 73, "--out there is there already: give --overwrite"),
         (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose float16, bf16, float32"),
         (("gone", "--out", "new"), 3, "no checkpoint 'gone'"),
         (("there", "--out", "new"), 3, "there: not a safetensors file"),
@@ -40,3 +43,77 @@ def test_an_existing_file_is_replaced_when_told(dalle, tiny, tmp_path):
     (tmp_path / "there").write_text("mine")
     assert dalle("export", tiny.clip, "--out", "there", "--overwrite", "--precision", "bf16").code == 0
     assert checkpoint.metadata(tmp_path / "there")["recipe"]["model"]["type"] == "clip"
+
+
+def carried(dalle, tiny, kind, layout, out, back):
+    """Export a tiny checkpoint, import what was written, and compare."""
+    assert dalle("export", getattr(tiny, kind), "--format", layout, "--out", out, "--precision", "float32").code == 0
+    ended = dalle("import", out, "--out", back)
+    assert ended.code == 0, ended.err
+    one, two = (checkpoint.read_tensors(checkpoint.resolve(name)) for name in (getattr(tiny, kind), back))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+    return ended
+
+
+@pytest.mark.parametrize("layout", ["hf-clip", "openai-clip", "open-clip"])
+def test_an_imported_clip_ranks_as_the_original_does(dalle, tiny, tmp_path, layout):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        noise(i, 32, 32).save(tmp_path / "in" / f"{i}.png")
+    ended = carried(dalle, tiny, "clip", layout, "clip", "checkpoints/mine")
+    assert ended.err == ""
+    assert (ended.result["layout"], ended.result["entries"]) == (layout, 522)
+    words = ("rerank", "in", "--prompt", "a red circle", "--precision", "float32", "--model")
+    assert dalle(*words, "mine").results == dalle(*words, tiny.clip).results
+    assert json.loads(dalle("show", "mine", "--json").out)["model"] == ended.result["model"]
+
+
+def test_an_imported_dvae_reconstructs_as_the_original_does(dalle, tiny, tmp_path):
+    noise(0, 16, 16).save(tmp_path / "x.png")
+    carried(dalle, tiny, "dvae", "openai-dvae", "dvae.pt", "mine")
+    words = ("reconstruct", "x.png", "--size", 16, "--overwrite", "--model")
+    one, two = (dalle(*words, model).result for model in ("mine", tiny.dvae))
+    assert (one["psnr"], one["codes"]) == (two["psnr"], two["codes"])
+
+
+def test_import_says_to_a_person_what_it_found(dalle, tiny):
+    dalle("export", tiny.dvae, "--format", "openai-dvae", "--out", "dvae.pt")
+    out = dalle("import", "dvae.pt", "--out", "mine", terminal=True).out
+    assert "openai-dvae" in out
+    assert "dvae: dalle show mine" in out
+
+
+class Bait:
+    def __reduce__(self):
+        return eval, ("open('hit', 'w')",)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("bait.pt", "--out", "new"), 3, "asks for __builtin__.eval"),
+        (("unknown.pt", "--out", "new"), 3, "no known layout has these keys (a, b, ...)"),
+        (("gone.pt", "--out", "new"), 3, "gone.pt: no such file or folder"),
+        (("empty", "--out", "new"), 3, "no weights in this folder"),
+        (("text.pt", "--out", "new"), 3, "text.pt: a damaged pickle, or none"),
+        (("CLIP", "--out", "new"), 3, "a checkpoint of dalle"),
+        (("unknown.pt", "--out", "there"), 73, "exists; add --overwrite"),
+        (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose float16, bf16, float32"),
+        (("unknown.pt",), 2, "Missing option '--out'"),
+    ],
+)
+def test_import_refuses_in_one_line(dalle, tiny, tmp_path, words, code, said):
+    torch.save({"weight": torch.ones(1), "bait": Bait()}, tmp_path / "bait.pt")
+    torch.save({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "unknown.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / checkpoint.FILE).write_text("mine")
+    ended = dalle("import", *(tiny.clip if word == "CLIP" else word for word in words))
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.err
+    assert one_line(ended.err) or "Missing option" in said
+    assert (tmp_path / "there" / checkpoint.FILE).read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "hit").exists()

@@ -91,12 +91,27 @@ def test_a_system_is_judged_by_what_it_draws(dalle, tiny):
     assert dalle(*words, "--overwrite").results == [one, two]
 
 
+def test_accuracy_is_printed_and_drawn_against_scale(dalle, glide):
+    words = ("evaluate", "scenes", "--recipe", glide.decoder, "-n", "5", "--glyphs", "shapes", "-q", "--steps", "2")
+    first, second, whole = dalle(*words, "--scales", "1,2.5").results
+    assert (first["title"], second["title"]) == ("best of 1, scale 1", "best of 1, scale 2.5")
+    assert whole["scales"] == [1, 2.5]
+    for name in suite.CATEGORIES:
+        assert whole["figures"][name] == [first["figures"][name], second["figures"][name]]
+    assert os.path.getsize(whole["path"]) > 0
+    assert len(os.listdir("out/scenes/scale-2.5/best-of-1")) == 5
+    assert "accuracy against scale" in dalle(*words, "--scales", "2", "--overwrite", terminal=True).out
+    (alone,) = dalle(*words, "--overwrite").results  # without a CLIP there is nothing to choose with
+    assert alone["title"] == "best of 1"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
+        (("scenes", "--scales", "1,x", "--glyphs", "shapes"), 2, "--scales 1,x: give numbers"),
         (("dvae", "--model", "gone"), 3, "no checkpoint 'gone'"),
         (("dvae", "--model", "CLIP"), 3, "holds a 'clip', where a 'dvae' is needed"),
-        (("dvae", "--model", "DVAE", "--glyphs", "shape"), 3, "shapes"),
+        (("dvae", "--model", "DVAE", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
         (("retrieval", "--model", "CLIP", "-n", "5"), 2, "--count 5 is less than --among 100"),
         (("scenes", "--best-of", "1,x", "--glyphs", "shapes"), 2, "--best-of 1,x: give numbers"),
         (("scenes", "--best-of", "0", "--glyphs", "shapes"), 2, "--best-of 0: give numbers"),

@@ -65,7 +65,8 @@ def test_verify_reads_the_tensors(dalle, saved):
 def test_a_saved_state_counts_the_weights_once(dalle, tmp_path):
     model = models.build(RECIPE["model"])
     optimizer = torch.optim.AdamW(model.parameters())
-    path = state.save(tmp_path, RECIPE, 3, 30, model, EMA(model, 0.9), optimizer, {"skipped": 0}, keep=1)
+    tensors = state.gather(model, EMA(model, 0.9), optimizer)
+    path = state.save(tmp_path, RECIPE, 3, 30, tensors, {"skipped": 0}, keep=1)
     found = dalle("inspect", path).result
     assert (found["kind"], found["step"]) == ("saved state", 3)
     assert found["values"] == sum(value.numel() for value in model.parameters())

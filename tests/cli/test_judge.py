@@ -80,11 +80,11 @@ def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
         (("in/9.png", "--prompt", "zebra"), 3, "no file 'in/9.png'"),
         (("in", "--prompt", "zebra", "--prompts", "none.txt"), 3, "none.txt: No such file"),
         (("in", "--prompt", "zebra", "--precision", "half"), 2, "choose auto"),
-        (("-",), 3, "standard input, line 2: not JSON"),
+        (("-", "--prompt", "x"), 3, "standard input, line 1: not JSON"),
     ],
 )
 def test_mistakes_get_a_line_and_their_code(rerank, tiny, monkeypatch, words, code, said):
-    typed(monkeypatch, {"path": "in/0.png", "prompt": "zebra"}, "{broken")
+    typed(monkeypatch, "{broken")
     ended = rerank(*(tiny.dvae if word == "DVAE" else word for word in words))
     assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True), ended.err
     assert said in ended.err

@@ -102,7 +102,7 @@ def test_the_version(dalle):
     ],
 )
 def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
-    def fail():
+    def fail(**_):
         raise error
 
     monkeypatch.setattr(module, "app", fail)
@@ -113,7 +113,7 @@ def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
 
 
 def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, monkeypatch):
-    def fail():
+    def fail(**_):
         return {}["x"]
 
     monkeypatch.setattr(module, "app", fail)
@@ -127,12 +127,12 @@ def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, 
 
 
 def test_an_error_about_a_file_names_it(dalle, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "app", lambda: (tmp_path / "none").read_bytes())
+    monkeypatch.setattr(module, "app", lambda **_: (tmp_path / "none").read_bytes())
     assert dalle().err == f"dalle: {tmp_path}/none: No such file or directory\n"
 
 
 def test_names_in_errors_do_not_drive_the_terminal(dalle, monkeypatch):
-    def fail():
+    def fail(**_):
         raise DataError("bad\x1b[31m\n\u202ename\ud800")
 
     monkeypatch.setattr(module, "app", fail)

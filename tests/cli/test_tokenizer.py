@@ -53,7 +53,7 @@ def test_nothing_is_overwritten_unless_told(dalle, tmp_path):
         (("learn.sise=3",), 2, "did you mean 'size'?"),
         (("tokenizer.type=clp",), 2, "did you mean 'clip'?"),
         (("data.type=folder", "data.path=nowhere"), 3, "no folder 'nowhere'"),
-        (("learn.size=3",), 3, "vocab_size 3"),
+        (("learn.size=3",), 2, "learn.size: 3 is less than 512"),
         (("learn.captions=0",), 2, "learn.captions"),
         (("model.width=3",), 2, "no section 'model'"),
     ],

@@ -46,7 +46,7 @@ def test_what_a_user_gets_wrong_is_one_line(dalle, mine, words, code, said):
     assert said in ended.err
 
 
-@pytest.mark.parametrize("command", ["train-dvae", "train-clip", "train-prior"])
+@pytest.mark.parametrize("command", ["train-dvae", "train-clip", "train-prior", "train-decoder"])
 def test_the_default_recipe_is_the_starter(dalle, command):
     ended = dalle(command, "--dry-run", "-q")
     if ended.code:  # the emoji font is not needed for that

@@ -154,3 +154,9 @@ def test_a_key_too_few_is_named():
     del published["middle_block.1.norm.bias"]
     with pytest.raises(convert.ConvertError, match=r"openai-adm: .*1 missing: middle_block.1.norm.bias"):
         convert.read(published)
+
+
+def test_a_network_of_patches_has_no_published_layout():
+    node = UNET | {"patch": 2}
+    with pytest.raises(ValueError, match=r"squares of pixels as one place \(model\.patch\)"):
+        convert.write("openai-adm", node, models.build(node).state_dict())

@@ -79,7 +79,7 @@ def test_archive_in_half_precision_with_its_three_scalars_is_read():
     state |= {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     model, ours = convert.read(state)
     assert model == node(VIT)
-    assert all(tensor.dtype == torch.float32 for tensor in ours.values())
+    assert all(tensor.dtype == torch.float16 for tensor in ours.values())
 
 
 def test_prefix_of_a_parallel_wrapper_is_taken_off():
@@ -140,3 +140,46 @@ def test_another_kind_of_model_is_not_exported():
 def test_an_unknown_layout_is_named_with_the_nearest():
     with pytest.raises(convert.ConvertError, match=r"no layout 'openai-clp' \(did you mean 'openai-clip'\?\)"):
         convert.write("openai-clp", node(VIT), {})
+
+
+def test_heads_that_a_configuration_tells_are_exported_and_read():
+    model = node({**VIT, "heads": 4, "activation": "gelu"})
+    model["text"] = TEXT | {"activation": "gelu"}
+    state = convert.write("openai-clip", model, state_of(model), configured=True)
+    kept = convert.sources()["openai-clip"].config
+    assert convert.read(state, kept.write(model))[0] == model
+    with pytest.raises(
+        convert.ConvertError, match=r"model.image.heads is 4.*activation is gelu, would be read as quick"
+    ):
+        convert.write("openai-clip", model, state_of(model))
+
+
+@pytest.mark.parametrize("image", [VIT, RESNET], ids=["vit", "resnet"])
+def test_open_clips_own_layout_differs_by_the_prefix_of_its_text_tower(image):
+    plain, own = (convert.write(name, node(image), state_of(node(image))) for name in ("openai-clip", "open-clip"))
+    assert {key for key in own if key.startswith("text.")} == {f"text.{key}" for key in plain.keys() - own.keys()}
+    assert own["text.text_projection"].shape == (128, 12)
+    assert convert.read(own, convert.sources()["open-clip"].config.write(node(image)))[0] == node(image)
+    assert convert.recognise(own)[0].name == "open-clip"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vision_cfg": {"timm_model_name": "convnext"}}, "vision_cfg.timm_model_name: convnext"),
+        ({"text_cfg": {"heads": 2, "no_causal_mask": True}}, "text_cfg.no_causal_mask: True"),
+        ({"vision_cfg": None}, "not what belongs to these weights"),
+    ],
+)
+def test_an_open_clip_model_that_ours_is_not_is_refused(changes, said):
+    config = {"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": 2}} | changes}
+    with pytest.raises(convert.ConvertError, match=rf"open_clip_config\.json: .*{said}"):
+        convert.read(published(), config)
+    other = {"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": 2}}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}
+    with pytest.raises(convert.ConvertError, match=r"preprocess_cfg\.mean"):
+        convert.read(published(), other)
+
+
+def test_wrappers_are_taken_off_one_after_the_other():
+    inside = {f"module.model.{key}": tensor for key, tensor in published().items()}
+    assert convert.read(inside)[0] == node(VIT)

@@ -40,3 +40,9 @@ def test_half_of_the_model_is_refused():
     state = {key: tensor for key, tensor in models.build(node).state_dict().items() if key.startswith("encoder.")}
     with pytest.raises(convert.ConvertError, match=r"openai-dvae: the key 'decoder.blocks.input.w' is missing"):
         convert.read(state)
+
+
+def test_what_the_layout_cannot_tell_is_not_exported():
+    node = {"type": "dvae", "vocab": 24, "hidden": 8, "init": 4, "groups": 2, "blocks": 1, "gain": 1.0}
+    with pytest.raises(convert.ConvertError, match=r"model.gain is 1.0, would be read as None"):
+        convert.write("openai-dvae", node, models.build(node).state_dict())

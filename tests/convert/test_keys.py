@@ -29,10 +29,24 @@ def test_writing_undoes_reading():
         assert torch.equal(state[key], tensor)
 
 
-def test_half_precision_becomes_float32_and_counters_stay():
+def test_one_of_ours_may_be_several_of_theirs():
+    table = [Row(r"qkv", ("q", "k", "v"), lambda *parts: torch.cat(parts), lambda whole: whole.chunk(3)), *TABLE]
+    theirs = {name: torch.full((2, 4), float(i)) for i, name in enumerate("qkv")}
+    ours = read(dict(theirs), table, {"qkv": torch.empty(6, 4)})
+    assert ours["qkv"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    back = write(ours, table)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in theirs.items())
+    with pytest.raises(ConvertError, match=r"2 missing: k, v"):
+        read({"q": theirs["q"]}, table, {"qkv": torch.empty(6, 4)})
+    with pytest.raises(ConvertError, match=r"1 of another shape: q 2x4 instead of 6x4"):
+        read(theirs | {"k": torch.zeros(3)}, table, {"qkv": torch.empty(6, 4)})
+
+
+def test_types_stay():
     state = {key: tensor.half() for key, tensor in published().items()} | {"count": torch.tensor(7)}
     state = read(state, TABLE, OURS | {"count": torch.tensor(0)})
-    assert state["blocks.10.w"].dtype == torch.float32
+    assert state["blocks.10.w"].dtype == torch.float16
     assert state["count"].dtype == torch.int64
 
 

@@ -6,8 +6,9 @@ import torch
 from dalle_cli.diffusion.guidance import gradient, keep, threshold
 from dalle_cli.diffusion.process import Process, full
 from dalle_cli.diffusion.respacing import timesteps
-from dalle_cli.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver, invert, plms, seeded
+from dalle_cli.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver, invert, plms
 from dalle_cli.diffusion.schedules import linear
+from dalle_cli.nn.noise import stream
 
 from .conftest import DEVIATION, MEAN, best_network, flow
 
@@ -74,7 +75,7 @@ def test_ddpm_step_by_step(variance, x):
 
 def test_ddim_with_all_its_noise_is_ddpm(process, denoise, x):
     def drawn():
-        return seeded(torch.arange(4))
+        return stream(torch.arange(4))
 
     torch.testing.assert_close(
         ddim(process, denoise, x, STEPS, noise=drawn(), eta=1.0), ddpm(process, denoise, x, STEPS, noise=drawn())
@@ -147,8 +148,8 @@ def test_every_step_is_asked_for_once_and_watched(name, process, x):
 
 
 def test_seeded_samples_are_the_same_in_any_batch(process, denoise, x):
-    all_four = ddpm(process, denoise, x, STEPS, noise=seeded(torch.tensor([5, 6, 7, 8])))
-    one = ddpm(process, denoise, x[2:3], STEPS, noise=seeded(torch.tensor([7])))
+    all_four = ddpm(process, denoise, x, STEPS, noise=stream(torch.tensor([5, 6, 7, 8])))
+    one = ddpm(process, denoise, x[2:3], STEPS, noise=stream(torch.tensor([7])))
     torch.testing.assert_close(one, all_four[2:3])
     assert (all_four[0] - all_four[1]).abs().max() > 1e-3
 

@@ -86,3 +86,77 @@ def tiny(tmp_path_factory) -> Tiny:
 def noise(seed: int = 0, width: int = SIZE, height: int = SIZE) -> Image.Image:
     """A picture that no other seed has."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@dataclass(frozen=True)
+class Glide:
+    """Paths of miniature diffusion checkpoints, 8 px and upsampled 16 px, and of the system recipe of all of them."""
+
+    decoder: str
+    inpaint: str
+    upsampler: str
+    upsampler_inpaint: str
+    noised_clip: str
+    clip: str
+    classifier: str
+    label: str
+    recipe: str
+
+
+def glide_recipes() -> dict[str, dict[str, Any]]:
+    text = {"type": "text-condition", "vocab": 522, "context": 6, "width": 32, "depth": 1, "heads": 2}
+    low_res, inpaint = {"type": "low-res-condition", "factor": 2}, {"type": "inpaint-condition"}
+    base = {"type": "unet", "channels": 32, "multiples": [1, 1], "blocks": 1, "attention": [2], "head_width": 32}
+    base |= {"learned_variance": False}
+    image = {"type": "noised-vit", "size": 8, "patch": 4, "width": 16, "depth": 1, "heads": 2, "steps": 1000}
+    words = {"type": "noised-clip-text", "vocab": 522, "context": 12, "width": 16, "depth": 1, "heads": 2}
+    names = ["circle", "square", "star"]
+    classifier = {"type": "classifier", "size": 8, "classes": 3, "channels": 32, "multiples": [1, 1], "blocks": 1}
+
+    def decoder(size: int, **conditions: Any) -> dict[str, Any]:
+        task = {"type": "decoder", "size": size, "predict": "v", "variance": "small", "drop_text": 0.1}
+        return {"model": base | {"conditions": {"text": text} | conditions}, "task": task}
+
+    label = {"conditions": {"label": {"type": "label-condition", "classes": 3}}}
+    return {
+        "decoder": decoder(8),
+        "inpaint": decoder(8, inpaint=inpaint),
+        "upsampler": decoder(16, low_res=low_res),
+        "upsampler_inpaint": decoder(16, inpaint=inpaint, low_res=low_res),
+        "noised_clip": {
+            "model": {"type": "noised-clip", "embed_dim": 8, "image": image, "text": words},
+            "task": {"type": "noised-clip"},
+        },
+        "classifier": {
+            "model": classifier | {"attention": [2], "head_width": 32},
+            "task": {"type": "classifier", "classes": names},
+        },
+        "label": {
+            "model": base | label,
+            "task": {"type": "decoder", "size": 8, "variance": "small", "classes": names},
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def glide(tiny, tmp_path_factory) -> Glide:
+    """Diffusion networks of random weights, none of them zero, in a folder that nothing else is written to."""
+    folder = tmp_path_factory.mktemp("glide")
+    words = learn(CAPTIONS, 522, "clip")
+    paths = {}
+    for kind, recipe in glide_recipes().items():
+        tokenizer = None if kind in ("classifier", "label") else words
+        if tokenizer:
+            recipe["tokenizer"] = {"type": "clip", "path": "nowhere.json"}
+        torch.manual_seed(len(paths))
+        task: Any = checkpoint.compose(recipe, tokenizer)
+        with torch.no_grad():
+            for parameter in task.model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        paths[kind] = str(folder / f"{kind}.safetensors")
+        checkpoint.save(Path(paths[kind]), task.model.state_dict(), recipe, tokenizer, step=7, samples=70)
+    named = {name: paths[name] for name in ("decoder", "upsampler", "noised_clip", "classifier")} | {"clip": tiny.clip}
+    recipe = folder / "glide.yaml"
+    parts = ", ".join(f"{name}: {path}" for name, path in named.items())
+    recipe.write_text(f"system: {{type: glide}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3}}\n")
+    return Glide(**paths, clip=tiny.clip, recipe=str(recipe))

@@ -11,13 +11,14 @@ from dalle_cli import checkpoint
 from dalle_cli.generate import dalle1, memory, systems
 from dalle_cli.generate import sample as sampling
 from dalle_cli.generate.dalle1 import Sampling
-from dalle_cli.generate.memory import MOST, Needs
+from dalle_cli.generate.memory import Needs
 from dalle_cli.generate.rank import Scorer
 from dalle_cli.generate.sample import Job, load_system
 from dalle_cli.nn.meter import Meter
 from dalle_cli.text.learn import learn
 from tests.generate.conftest import CAPTIONS, CPU, recipes
 
+MOST = 128
 NEEDS = Needs(fixed=1000, prompt=100, candidate=10, picture=1)
 
 
@@ -35,7 +36,7 @@ NEEDS = Needs(fixed=1000, prompt=100, candidate=10, picture=1)
     ],
 )
 def test_as_many_are_drawn_together_as_room_holds(prompts, candidates, room, planned):
-    assert NEEDS.plan(prompts, candidates, room) == planned
+    assert NEEDS.plan(prompts, candidates, MOST, room) == planned
     group, batch = planned
     if room:
         assert NEEDS.drawing(group, batch) + NEEDS.kept(group, candidates) <= room
@@ -57,7 +58,7 @@ def test_needs_are_what_drawing_holds(system, prompts, candidates, scale):
 
 def test_few_are_drawn_without_looking(system, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda name: 0)
-    assert memory.plan(system, Sampling(), prompts=2, candidates=4) == (2, 4)
+    assert memory.plan(system, Sampling(), prompts=2, candidates=4) == (2, MOST)
     assert memory.plan(system, Sampling(), prompts=3, candidates=4) == (1, 1)
     monkeypatch.setattr(memory, "free_memory", lambda name: 1 << 40)
     assert memory.plan(system, Sampling(), prompts=3, candidates=4) == (3, 4)
@@ -70,7 +71,7 @@ def test_pictures_are_decoded_as_memory_allows(system, monkeypatch):
     decode = system.task.dvae.decode
     monkeypatch.setattr(system.task.dvae, "decode", lambda part: sizes.append(len(part)) or decode(part))
     monkeypatch.setattr(dalle1, "free_memory", lambda name: 0)
-    system._together = None
+    system._decoding = None
     torch.testing.assert_close(system._decode(codes), expected)
     assert sizes == [2, 3, *[1] * 12]  # tried with two and three
     sizes.clear()

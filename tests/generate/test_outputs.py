@@ -131,6 +131,13 @@ def test_whole_files_are_skipped_and_reported_again(tmp_path, items):
     assert out.skipped == [{**done, "skipped": True}]
 
 
+def test_what_a_killed_run_left_of_these_files_is_removed(tmp_path, items):
+    for name in (f".{file_name(items[0])}.123.tmp", ".another.png.123.tmp"):
+        (tmp_path / name).touch()
+    Outputs(tmp_path, items)
+    assert os.listdir(tmp_path) == [".another.png.123.tmp"]
+
+
 def test_contradictory_flags(tmp_path, items):
     with pytest.raises(Failure, match="contradict each other") as failure:
         Outputs(tmp_path, items, overwrite=True, skip_existing=True)

@@ -67,7 +67,7 @@ def test_only_newlines_end_a_line():
         (b"\n\ncaf\xe9\n", "standard input, line 3: not UTF-8 text; save it as UTF-8"),
         (b"\xed\xa0\x80\n", "line 1: not UTF-8"),
         (b"ok\n" + b"x" * 5_000_000, "line 2: longer than 262144 bytes"),
-        (b"x" * 10_001, "line 1: a prompt of 10001 characters; at most 10000"),
+        (b"x" * 10_001, "line 1: a prompt of 10001 characters; shorten it to 10000"),
         (b'{"prompt": "a cat"\n', "line 1: not JSON: .* \\(column 19\\); a prompt that starts with {"),
         (b"{a cat}", 'goes into {"prompt": ...}'),
         (b'{"prompt": "a cat"} trailing', "line 1: not JSON: Extra data"),
@@ -124,9 +124,23 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "empty.txt").touch()
     with pytest.raises(PromptError, match=r"empty.txt is empty: expected one prompt or JSON object a line$"):
         gather(file=tmp_path / "empty.txt")
-    (tmp_path / "bad.txt").write_text('a cat\n{"seed": 1}\n')
-    with pytest.raises(PromptError, match=r"bad.txt, line 2: no 'prompt'"):
+    (tmp_path / "bad.txt").write_text('{"seed": 1}\n')
+    with pytest.raises(PromptError, match=r"bad.txt, line 1: no 'prompt'"):
         gather(file=tmp_path / "bad.txt")
+
+
+def test_a_line_among_others_that_cannot_be_meant_is_one_that_failed(tmp_path):
+    (tmp_path / "bad.txt").write_text('a cat\n{"seed": 1}\n{"prompt": "a dog"}\n')
+    cat, bad, dog = gather(file=tmp_path / "bad.txt")
+    assert [(one.prompt, one.failed) for one in (cat, bad, dog)] == [("a cat", False), (None, True), ("a dog", False)]
+    assert bad.line == {"error": f"{tmp_path}/bad.txt, line 2: no 'prompt' among its fields: 'seed'"}
+    with pytest.raises(PromptError, match="no 'prompt'"):
+        gather(["a cat", '{"seed": 1}'])
+
+
+def test_more_pictures_than_can_be_counted_up():
+    with pytest.raises(PromptError, match="2 prompts x 9999999999 pictures"):
+        plan([Request("a cat"), Request("a dog")], 9_999_999_999)
 
 
 def test_closed_standard_input(monkeypatch):
@@ -164,8 +178,8 @@ def test_a_prompt_of_an_earlier_result_has_no_picture(here):
 
 
 def test_a_wrong_path_is_found_before_any_work(here):
-    with pytest.raises(PromptError, match=r"line 2: no file 'gone.png' \(seen from .*\)"):
-        piped("a.png\ngone.png\n", plain="image", pictures=("image",))
+    _, gone = piped("a.png\ngone.png\n", plain="image", pictures=("image",))
+    assert "line 2: no file 'gone.png' (seen from " in gone.fields["error"]
     with pytest.raises(PromptError, match=r"line 1: '.' is a folder; give a picture"):
         piped(".", plain="image", pictures=("image",))
     with pytest.raises(PromptError, match=r"command line: no file 'gone.png'"):

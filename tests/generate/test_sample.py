@@ -114,17 +114,16 @@ def no_clip():
     return "bare.yaml"
 
 
-@pytest.mark.parametrize("options", [{}, {"rerank": 3, "top": 2}])
+@pytest.mark.parametrize("options", [{"count": 2}, {"rerank": 3, "top": 2}])
 def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
-    how = {"count": 2, **options}
-    first = sample("a red circle", "zebra", **how)
+    first = sample("a red circle", "zebra", **options)
     pictures = drawn(first)
     with open(first[2]["path"], "wb") as file:
         file.write(b"cut short")
     prompts = []
     draw = systems.get("dalle1").draw
     monkeypatch.setattr(systems.get("dalle1"), "draw", lambda self, *a: prompts.extend(a[0]) or draw(self, *a))
-    again = sample("a red circle", "zebra", skip_existing=True, **how)
+    again = sample("a red circle", "zebra", skip_existing=True, **options)
     assert prompts == ["zebra"]
     assert again == [{**result, "skipped": True} if result["index"] != 2 else result for result in first]
     assert same(drawn(again), pictures)
@@ -153,8 +152,8 @@ def test_a_picture_is_drawn_again_from_what_it_says(sample):
         assert one.read() == two.read()
     for n, result in enumerate(first[1:]):
         assert same(drawn(sample(like=result["path"], out=f"again-{n}")), drawn([result]))
-    best = sample("zebra", rerank=5, out="best")
-    assert best[0]["draw"] > 0
+    ranked = (sample("zebra", rerank=5, seed=seed, out=f"best-{seed}") for seed in range(20))
+    best = next(one for one in ranked if one[0]["draw"] > 0)  # not the candidate that is drawn without ranking
     assert same(drawn(sample(like=best[0]["path"], out="again-best")), drawn(best))
 
 
@@ -217,6 +216,50 @@ def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys)
     assert "2 prompts x 8 candidates, 3 of each kept: 6 files" in told.err
     assert "temperature 0.9" in told.err  # the recipe's
     assert list(tmp_path.iterdir()) == []
+
+
+def test_diffusion_draws_as_well_and_so_again(sample, glide):
+    how = {"recipe": glide.recipe, "options": {"sampler": "ddpm", "scale": 2.0}}
+    first = sample("a red circle", "zebra", count=2, seed=9, watch="strip.png", sheet="sheet.png", **how)
+    assert Image.open("strip.png").size == (5 * 12 + 4, 4 * 12 + 4)
+    assert np.asarray(Image.open(first[0]["path"])).shape == (16, 16, 3)
+    found = read(first[0]["path"])
+    assert "Steps: 5, Sampler: ddpm, CFG scale: 2.0, Seed: 9" in found["parameters"]
+    assert set(found["dalle"]["models"]) == {"decoder", "upsampler"}
+    for n, result in enumerate(first):
+        (again,) = drawn(sample(like=result["path"], out=f"again-{n}", recipe=None))
+        assert np.abs(again.astype(int) - drawn([result])[0].astype(int)).max() <= 1  # sums round otherwise
+    best = sample("zebra", rerank=3, top=2, out="best", **how)
+    assert best[0]["score"] >= best[1]["score"]
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"image": "x.png", "keep_rows": 1}, "`dalle inpaint` fills parts"),
+        ({"options": {"temperature": 0.5}}, "sample takes no 'temperature'"),
+        ({"options": {"sampler": "dimm"}}, "did you mean 'ddim'"),
+        ({"options": {"steps": "5x"}}, "steps '5x': expected a number"),
+        ({"options": {"guide": "clip"}, "recipe": "bare"}, "guide clip needs a checkpoint"),
+    ],
+)
+def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_models, job, said):
+    if job.get("recipe"):
+        with open("bare.yaml", "w") as file:
+            file.write("system: {type: glide}\nparts: {decoder: none}\n")
+        job = job | {"recipe": "bare.yaml"}
+    with pytest.raises(RecipeError, match=said):
+        sample("a red circle", **{"recipe": glide.recipe} | job)
+
+
+def test_only_diffusion_has_steps_to_watch(sample, no_models):
+    with pytest.raises(RecipeError, match="--watch is for diffusion"):
+        sample("a red circle", watch="strip.png")
+
+
+def test_a_decoder_s_checkpoint_draws_by_itself(glide):
+    assert load_system(glide.decoder) == {"system": {"type": "glide"}, "parts": {"decoder": glide.decoder}}
+    assert load_system(glide.label)["sample"] == {"scale": 1.0}  # it has no text to leave out
 
 
 def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):

@@ -107,18 +107,48 @@ def test_it_learns_to_redraw_one_picture():
     assert error < 0.01
 
 
-def test_with_small_kernels_a_code_depends_on_what_is_near():
+@pytest.fixture
+def patches():
     torch.manual_seed(0)
-    model = DVAE(vocab=16, hidden=8, init=8, groups=3, blocks=2, gain=0.5, kernels=[1, 1, 1]).eval()
+    model = DVAE(vocab=16, hidden=8, init=8, groups=3, blocks=1, gain=0.5, patches=True).eval()
+    model.start(pictures(8, 3, 16, 16))
+    return model
+
+
+def test_codes_of_patches_start_as_their_clusters(patches):
+    image = pictures(8, 3, 16, 16)
+    codes = patches.encode(image)
+    assert len(codes.unique()) == 16
+    cut = F.pixel_unshuffle(map_pixels(image), 4).permute(0, 2, 3, 1).flatten(0, 2)
+    centres = torch.stack([cut[codes.flatten() == code].mean(0) for code in range(16)])
+    nearest = torch.cdist(cut, centres).argmin(1)
+    assert (nearest == codes.flatten()).float().mean() > 0.9  # but for the last step of the k-means
+    drawn = F.pixel_unshuffle(patches.decode(codes), 4).permute(0, 2, 3, 1).flatten(0, 2)
+    torch.testing.assert_close(drawn, unmap_pixels(centres[codes.flatten()]), atol=0.15, rtol=0)
+
+
+def test_a_code_of_a_patch_depends_on_its_own_pixels_alone(patches):
     image = pictures(1, 3, 32, 32)
     other = image.clone()
     other[:, :, 16:20, 16:20] = -other[:, :, 16:20, 16:20]  # the place (4, 4)
-    changed = (model.encode_logits(image) - model.encode_logits(other)).abs().amax(1)[0] > 0
-    expected = torch.zeros(8, 8, dtype=torch.bool)
-    expected[3:6, 3:6] = True  # the first convolution sees three pixels to every side
-    assert torch.equal(changed, expected)
+    changed = (patches.encode_logits(image) - patches.encode_logits(other)).abs().amax(1)[0] > 0
+    assert changed.nonzero().tolist() == [[4, 4]]
 
 
-def test_kernels_that_fit_no_group_are_refused():
-    with pytest.raises(ValueError, match=r"model\.kernels: \[3, 1\] is not a 1 or a 3 for each of the 3 groups"):
-        DVAE(vocab=4, hidden=8, init=8, groups=3, kernels=[3, 1])
+def test_decoding_codes_of_patches_is_decoding_their_one_hot_maps(patches):
+    torch.nn.init.normal_(patches.decoder.blocks.output.conv.w)  # starts at zero
+    codes = torch.randint(16, (3, 4, 5))
+    weights = F.one_hot(codes, 16).permute(0, 3, 1, 2).float()
+    torch.testing.assert_close(patches.decode_codes(codes), patches.decode_stats(weights))
+
+
+def test_fewer_patches_than_codes_are_refused(patches):
+    with pytest.raises(ValueError, match="1 different points make no 16 clusters"):
+        patches.start(torch.zeros(4, 3, 16, 16))
+
+
+def test_codes_are_found_in_float32_whatever_the_precision(dvae):
+    image = pictures(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = dvae.encode(image)
+    assert torch.equal(codes, dvae.encode(image))

@@ -118,6 +118,39 @@ def test_what_cannot_be_is_refused_with_the_numbers():
         build({"other": SIZE})
 
 
+def test_patches_are_read_and_drawn_as_places():
+    network = build(ALL, patch=2, learned_variance=True)
+    told = network.encode(**given())
+    out = network(x(), T, **told)
+    assert out.shape == (2, 6, 8, 8)
+    stages = network.input_blocks[0][0]
+    assert stages.in_channels == 4 * network.n_in
+    # the channels of one pixel of the picture stay in its place: a change of a corner is largest there
+    changed = network(x() + 3 * (torch.arange(64).view(8, 8) == 0), T, **told)
+    assert (changed - out).abs().sum(dim=(0, 1))[:2, :2].mean() > (changed - out).abs().mean(dim=(0, 1)).mean()
+    with pytest.raises(ValueError, match="pictures of 6x8 px do not divide by 4"):
+        build(patch=2)(torch.zeros(2, 3, 8, 6), T)
+    with pytest.raises(ValueError, match=r"model\.patch: 0 is not at least 1"):
+        build(patch=0)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_weights_of_a_network_that_knows_less_are_taken_over(patch):
+    """Channels of a condition in the middle, too; the new ones start at zero."""
+    small = build({"text": TEXT, "low_res": ALL["low_res"]}, patch=patch)
+    large = build({"text": TEXT, "inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}, patch=patch)
+    assert large.reads() == {"": slice(0, 3), "inpaint": slice(3, 7), "low_res": slice(7, 10)}
+    large.load_state_dict(large.adopt(small.state_dict(), small))
+    told = given()
+    fewer = {name: told[name] for name in ("text", "low_res")}
+    expected = small(x(), T, **small.encode(**fewer))
+    torch.testing.assert_close(large(x(), T, **large.encode(**fewer, inpaint=told["inpaint"])), expected)
+    state = small.state_dict()
+    assert small.adopt(state, large) is state  # nothing is forgotten silently
+    assert small.adopt(state, small) is state
+    assert small.adopt(state, torch.nn.Linear(1, 1)) is state
+
+
 def last_step(**changes):
     node = SIZE | {"conditions": {"low_res": ALL["low_res"]}, "learned_variance": False} | changes
     torch.manual_seed(0)

@@ -10,6 +10,17 @@ def test_activation_is_x_times_sigmoid_of_1_702_x():
     torch.testing.assert_close(mlp(x), mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden)))
 
 
+def test_the_exact_gelu_reaches_every_block():
+    torch.manual_seed(0)
+    towers = [VisionTransformer(16, 8, 32, 2, 4, activation) for activation in ("quick-gelu", "gelu")]
+    towers[1].load_state_dict(towers[0].state_dict())
+    image = torch.randn(2, 3, 16, 16)
+    assert 1e-4 < (towers[0](image) - towers[1](image)).abs().max() < 0.1
+    for block in towers[1].transformer.resblocks:
+        x = torch.randn(2, 32)
+        torch.testing.assert_close(block.mlp(x), block.mlp.c_proj(torch.nn.functional.gelu(block.mlp.c_fc(x))))
+
+
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
 def test_layer_norm_computes_in_float32_and_keeps_the_type(weights):
     torch.manual_seed(0)

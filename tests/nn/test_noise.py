@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dalle_cli.nn.noise import normal, uniform
+from dalle_cli.nn.noise import normal, stream, uniform
 
 SEEDS = torch.tensor([0, 1, 2**62, 2**32, -3])  # of which torch's own CPU generator would make three
 
@@ -43,3 +43,15 @@ def test_where_tensors_are_shapes_alone_so_are_the_numbers():
     with FakeTensorMode(allow_non_fake_inputs=True):
         found = normal(SEEDS, 3, 2)
     assert (found.shape, found.dtype, found.device.type) == ((5, 3, 2), torch.float32, "cpu")
+
+
+def test_a_stream_goes_on_for_each_seed_by_itself():
+    def drawn(seeds):
+        more = stream(seeds)
+        return torch.stack([more(torch.zeros(len(seeds), 3, 4)) for _ in range(2)])
+
+    together = drawn(SEEDS)
+    assert not torch.equal(together[0], together[1])
+    for i in range(len(SEEDS)):
+        assert torch.equal(drawn(SEEDS[i : i + 1])[:, 0], together[:, i])
+    assert stream(SEEDS)(torch.zeros(5, 2, dtype=torch.float64)).dtype == torch.float64

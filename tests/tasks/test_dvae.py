@@ -70,21 +70,23 @@ def test_schedules_move_along_half_a_cosine():
     assert losses[1][0] > losses[1][1]["likelihood"]
 
 
-def test_codes_start_as_clusters_of_the_features():
-    one = task(sharpness=3.0)
+def test_codes_of_patches_start_from_the_data():
+    torch.manual_seed(0)
+    one = DVAETask(DVAE(VOCAB, hidden=8, init=8, groups=2, blocks=1, patches=True), encoder=False)
     given = batch(16)
-    used = one.model.encode(given["image"]).unique()
+    before = one(given, 0)[1]
     one.prepare(repeat(given))
-    codes = one.model.encode(given["image"])
-    assert len(codes.unique()) == VOCAB >= len(used)
-    *body, output = one.model.encoder.blocks
-    features = map_pixels(given["image"])
-    for part in body:
-        features = part(features)
-    features = output.relu(features).permute(0, 2, 3, 1).flatten(0, 2)
-    centres = torch.stack([features[codes.flatten() == code].mean(0) for code in range(VOCAB)])
-    nearest = torch.cdist(features, centres).argmin(1)
-    assert (nearest == codes.flatten()).float().mean() > 0.9  # but for the last step of the k-means
+    after = one(given, 0)[1]
+    assert after["psnr"] > before["psnr"] + 1
+    assert after["perplexity"] > before["perplexity"]
+
+
+def test_data_with_too_few_patches_are_refused():
+    one = DVAETask(DVAE(VOCAB, hidden=8, init=8, groups=2, blocks=1, patches=True))
+    with pytest.raises(
+        ValueError, match=r"model\.patches: 1 different points make no 8 clusters; set model\.vocab lower"
+    ):
+        one.prepare(repeat({"image": torch.zeros(64, 3, 8, 8)}))
 
 
 def test_without_the_encoder_the_decoder_learns_from_hard_codes():

@@ -1,9 +1,13 @@
+import os
+import signal
+
 import pytest
 import torch
 
 from dalle_cli import checkpoint
 from dalle_cli.data import loader
 from dalle_cli.exits import Failure
+from dalle_cli.models.dvae import DVAE
 from dalle_cli.text.learn import learn
 from dalle_cli.training import codes
 from dalle_cli.training.loop import fit
@@ -47,6 +51,31 @@ def test_a_run_encodes_its_pictures_once(tmp_path, recipe, capsys):
     assert fit(recipe | {"train": {**recipe["train"], "steps": 4}}, run, resume="changed") == 0
     again = [path.stat().st_mtime_ns for path in files]
     assert [a == b for a, b in zip(again, made)] == [True, False, True]
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_the_encoding(tmp_path, recipe, monkeypatch):
+    whole, run, calls = DVAE.encode, tmp_path / "run", []
+
+    def signalled(self, image):
+        calls.append(len(image))
+        if len(calls) == 6:  # two to see what they hold, and the first batch of the second file
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DVAE, "encode", signalled)
+        with pytest.raises(Failure, match="stopped while encoding; the same command goes on") as stopped:
+            fit(recipe, run, quiet=True)
+    assert stopped.value.code == 75
+    assert len(calls) == 6
+    assert [path.name for path in sorted((run / "codes").glob("codes-*"))] == ["codes-00000.safetensors"]
+    assert fit(recipe, run, quiet=True) == 0
+
+
+def test_a_grid_that_is_not_the_dvae_s_is_said_of_cached_codes_too(tmp_path, recipe):
+    wrong = {**recipe, "model": {**recipe["model"], "grid": 2}}
+    with pytest.raises(ValueError, match=r"the transformer draws 8 px pictures, not 16: set data\.size=8"):
+        fit(wrong, tmp_path / "run", quiet=True)
 
 
 def test_the_codes_are_those_of_the_pictures_with_their_captions(tmp_path, recipe):

@@ -104,7 +104,7 @@ def test_memory_is_the_sum_of_its_parts():
     }  # fmt: skip
     assert estimate.memory(task, ADAMW, step, 2, "cuda")["total"] == alone["total"] + trained
     assert estimate.memory(task, optim.Optim(lr=1, type="sgd"), step, 1, "cuda")["moments"] == 0
-    spread = estimate.sharded(task, ADAMW, step, 4, "bf16")
+    spread = estimate.sharded(task, ADAMW, step, 4, "bf16", "cuda")
     assert spread["moments"] == 2 * trained // 4
     assert spread["weights"] == pytest.approx(frozen + (trained + masks) / 4, abs=4)
     assert frozen < spread["total"] - spread["gathered"] - 1000 < frozen + 1.3 * trained + masks
@@ -164,7 +164,7 @@ def peak_of_a_run(found, folder):
     ("family", "name", "words"),
     [
         ("clip", "starter", ["train.batch_size=192", "model.checkpointing=false"]),
-        pytest.param("dvae", "starter", ["task.sharpness=null"], marks=pytest.mark.slow),
+        pytest.param("dvae", "starter", ["train.batch_size=32"], marks=pytest.mark.slow),
         pytest.param("prior", "dalle1-starter", [], marks=pytest.mark.slow),
         pytest.param("clip", "starter", ["train.batch_size=256", "model.checkpointing=true"], marks=pytest.mark.slow),
     ],

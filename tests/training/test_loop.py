@@ -9,8 +9,11 @@ from dalle_cli import checkpoint, images
 from dalle_cli.exits import Failure
 from dalle_cli.registry import RecipeError
 from dalle_cli.tasks.dvae import DVAETask
+from dalle_cli.text.learn import learn
 from dalle_cli.training import optim, state
 from dalle_cli.training.loop import fit
+from dalle_cli.training.options import check
+from tests.tasks.conftest import INPAINT, LOW_RES, TEXT, UNET
 
 
 def weights(run):
@@ -150,16 +153,74 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(tmp_path, r
     assert [line["step"] for line in log(run) if line.get("event") == "not finite"] == [4, 5, 6]
 
 
+def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, monkeypatch):
+    constant = {"optim": {"schedule": "constant"}}
+    fit(recipe(**constant, train={"steps": 4}), tmp_path / "four", quiet=True)
+    whole = DVAETask.forward
+
+    def broken(self, batch, step):
+        loss, logs = whole(self, batch, step)
+        return (loss * float("inf") if step >= 4 and self.model.training else loss), logs
+
+    monkeypatch.setattr(DVAETask, "forward", broken)
+    with pytest.raises(Failure, match="holds the state before"):
+        fit(recipe(**constant, train={"patience": 2}), tmp_path / "run", quiet=True)
+    four, newest = state.saved(tmp_path / "four")[0], state.saved(tmp_path / "run")[0]
+    assert checkpoint.metadata(newest)["step"] == 6, "after two skipped steps"
+    before, after = checkpoint.read_tensors(four), checkpoint.read_tensors(newest)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(), first, quiet=True)
-    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False, "sharpness": None}}
+    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False}}
     fit(recipe(**more), second, quiet=True)
     before, after = weights(first), weights(second)
     for name, value in before.items():
         assert torch.equal(after[name], value) == name.startswith("encoder."), name
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_built(tmp_path, recipe, monkeypatch):
+    first = tmp_path / "first"
+    fit(recipe(), first, quiet=True)
+    monkeypatch.setattr(checkpoint, "compose", None)
     with pytest.raises(checkpoint.CheckpointError, match=r"train\.init: .* does not fit the model: decoder"):
-        fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "third", quiet=True)
+        fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "second", quiet=True)
+
+
+def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """With all that is random in it: steps, noise, captions left out, regions erased, small pictures, dropout."""
+    learn(["a red circle", "a blue star"], 260, "glide").save(tmp_path / "words.json")
+    conditions = {"text": TEXT, "inpaint": INPAINT, "low_res": LOW_RES}
+    decoder = check(
+        {
+            "tokenizer": {"type": "glide", "path": str(tmp_path / "words.json")},
+            "model": UNET | {"conditions": conditions, "dropout": 0.2},
+            "task": {"type": "decoder", "size": 8, "drop_text": 0.3, "noise": 0.2, "blur": 0.5},
+            "data": {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 100, "validation": 4, "workers": 0},
+            "optim": {"lr": 1e-3},
+            "train": {
+                "steps": 6,
+                "batch_size": 4,
+                "save_every": "2",
+                "log_every": 2,
+                "preview": 2,
+                "precision": "float32",
+            },
+        }
+    )
+    assert fit(decoder, tmp_path / "undisturbed", quiet=True) == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, kill)
+        with pytest.raises(Killed):
+            fit(decoder, tmp_path / "run", quiet=True)
+    assert fit(decoder, tmp_path / "run", quiet=True) == 0
+    found = weights(tmp_path / "run")
+    assert all(torch.equal(found[name], value) for name, value in weights(tmp_path / "undisturbed").items())
+    assert {"mse", "bound"} <= log(tmp_path / "run")[1].keys()
+    assert (tmp_path / "run" / "samples" / "step-000000006.png").exists()
 
 
 def test_a_wrong_recipe_touches_nothing(tmp_path, recipe):

@@ -9,7 +9,7 @@ from tests.training.test_state import trained
 
 @pytest.fixture
 def run(tmp_path, recipe):
-    state.save(tmp_path, recipe(), 3, 12, *trained(), {}, keep=2)
+    state.save(tmp_path, recipe(), 3, 12, state.gather(*trained()), {}, keep=2)
     return tmp_path
 
 

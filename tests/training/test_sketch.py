@@ -44,8 +44,8 @@ def test_an_open_place_is_no_new_need():
 
 
 def test_parts_that_do_not_fit_are_found():
-    with pytest.raises(ValueError, match="sharpness"):
-        sketch({"model": CODEC, "task": {"type": "dvae", "sharpnes": 3.0}}, [])
+    with pytest.raises(ValueError, match="codes: 16 is not the dVAE's"):
+        sketch(PRIOR | {"model": {**PRIOR["model"], "codes": 16}, "frozen": {"dvae": "starter/dvae"}}, [])
 
 
 def test_for_a_companion_of_no_known_kind_nothing_stands_in():

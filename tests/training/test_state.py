@@ -24,7 +24,7 @@ def trained(steps=3):
 
 def test_everything_comes_back(tmp_path):
     model, ema, optimizer = trained()
-    path = state.save(tmp_path, RECIPE, 3, 12, model, ema, optimizer, {"skipped": 2}, keep=2)
+    path = state.save(tmp_path, RECIPE, 3, 12, state.gather(model, ema, optimizer), {"skipped": 2}, keep=2)
     other, other_ema, other_optimizer = trained(1)
     assert state.restore(path, other, other_ema, other_optimizer) == (3, 12, {"skipped": 2})
     assert torch.equal(other.weight, model.weight)
@@ -34,9 +34,9 @@ def test_everything_comes_back(tmp_path):
 
 
 def test_old_states_go_once_the_new_one_is_there(tmp_path):
-    parts = trained()
+    tensors = state.gather(*trained())
     for step in (1, 2, 30):
-        state.save(tmp_path, RECIPE, step, step, *parts, {}, keep=2)
+        state.save(tmp_path, RECIPE, step, step, tensors, {}, keep=2)
     assert [path.name for path in state.saved(tmp_path)] == [
         "step-000000030.safetensors",
         "step-000000002.safetensors",
@@ -44,8 +44,8 @@ def test_old_states_go_once_the_new_one_is_there(tmp_path):
 
 
 def test_the_newest_whole_state_is_found_and_the_others_named(tmp_path):
-    parts = trained()
-    paths = [state.save(tmp_path, RECIPE, step, step, *parts, {}, keep=9) for step in (1, 2, 3)]
+    tensors = state.gather(*trained())
+    paths = [state.save(tmp_path, RECIPE, step, step, tensors, {}, keep=9) for step in (1, 2, 3)]
     flipped = bytearray(paths[2].read_bytes())
     flipped[-1] ^= 1
     paths[2].write_bytes(flipped)
@@ -58,14 +58,24 @@ def test_the_newest_whole_state_is_found_and_the_others_named(tmp_path):
     assert not left_over.exists()
 
 
+def test_a_state_of_a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
+    tensors = state.gather(*trained())
+    state.save(tmp_path, RECIPE, 1, 1, tensors, {}, keep=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "VERSION", 2)
+        state.save(tmp_path, RECIPE, 2, 2, tensors, {}, keep=9)
+    with pytest.raises(CheckpointError, match=r"step-000000002.* written by a newer dalle .* update dalle"):
+        state.newest(tmp_path)
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
-    path = state.save(tmp_path, RECIPE, 3, 12, *trained(), {}, keep=2)
+    path = state.save(tmp_path, RECIPE, 3, 12, state.gather(*trained()), {}, keep=2)
     other = nn.Linear(4, 2)
     with pytest.raises(CheckpointError, match="does not fit the recipe"):
         state.restore(path, other, EMA(other, 0.9), torch.optim.AdamW(other.parameters()))
 
 
 def test_a_state_is_a_checkpoint_without_pickles(tmp_path):
-    path = state.save(tmp_path, RECIPE, 3, 12, *trained(), {}, keep=2)
+    path = state.save(tmp_path, RECIPE, 3, 12, state.gather(*trained()), {}, keep=2)
     assert checkpoint.metadata(path)["step"] == 3
     assert {"model.weight", "ema.bias", "optim.0.exp_avg", "optim.0.step"} <= checkpoint.read_tensors(path).keys()

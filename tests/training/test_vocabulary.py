@@ -49,7 +49,7 @@ def test_fewer_entries_than_asked_for_are_said(tmp_path):
 def test_a_file_that_is_there_is_kept(tmp_path):
     path = tmp_path / "words.json"
     path.write_text("mine")
-    with pytest.raises(Failure, match="exists; add --overwrite"):
+    with pytest.raises(Failure, match="give --overwrite"):
         vocabulary.learn(recipe(), path, False, print)
     assert path.read_text() == "mine"
     vocabulary.learn(recipe(), path, True, print)

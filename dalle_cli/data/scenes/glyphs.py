@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ...registry import RecipeError, suggest
+
 ART = 128  # px, side of the artwork before it is scaled; Noto's emoji are bitmaps of this size
 
 # What a tinted object is painted in, and what lies behind one: the second set is lighter, so that a red tomato
@@ -108,7 +110,7 @@ def glyph_set(name: str) -> GlyphSet:
     if name == "emoji":
         names = tuple(_font_names())
         return GlyphSet(name, names, names, names, own_colours=True, sign="placard", drawn=False)
-    raise ValueError(f"no glyph set '{name}' (known: shapes, everyday, emoji)")
+    raise RecipeError(f"no glyph set '{name}'{suggest(name, ('shapes', 'everyday', 'emoji'))}")
 
 
 @lru_cache

@@ -103,3 +103,13 @@ def test_emoji_are_drawn_over_the_background():
     assert (pixels == BACKGROUNDS["blue"]).all(-1).mean() > 0.2
     red = (pixels[..., 0] > 180) & (pixels[..., 1] < 100) & (pixels[..., 2] < 100)
     assert red.mean() > 0.15
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_without_scatter_things_stand_in_the_same_places_always(kind):
+    rng = random.Random(0)
+    scenes = [invent(rng, SHAPES, {kind: 1.0}, 0, 0) for _ in range(60)]
+    places = {tuple((one.x, one.y, one.size) for one in place(scene, rng, scatter=False)) for scene in scenes}
+    scattered = {tuple((one.x, one.y, one.size) for one in place(scene, rng)) for scene in scenes}
+    alike = {"single": 1, "texture": 1, "sign": 1, "pair": 4, "relation": 4, "count": 5}  # two things: four relations
+    assert len(places) == alike[kind] < len(scattered)

@@ -1,0 +1,107 @@
+"""Commands that work on given pictures by diffusion: inpaint, upscale."""
+
+from typing import Annotated
+
+import typer
+
+from .create import (
+    INPUT,
+    MODEL,
+    SAMPLING,
+    AsJson,
+    BatchSize,
+    Out,
+    Overwrite,
+    Precision,
+    Quiet,
+    Sampler,
+    Scale,
+    Seed,
+    Sheet,
+    SkipExisting,
+    Steps,
+)  # fmt: skip
+from .main import app
+
+Threshold = Annotated[float | None, typer.Option(help="Dynamic threshold, such as 0.995.", rich_help_panel=SAMPLING)]
+
+
+@app.command(
+    epilog='Examples: dalle inpaint dog.png --box 40,40,80,80 "a corgi"   |   '
+    "dalle inpaint room.png --script room.jsonl --out room"
+)
+def inpaint(
+    image: Annotated[str, typer.Argument(help="A picture; - reads lines with image, prompt, and mask or box.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to draw in the hole.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="A picture, light or transparent where to draw.", rich_help_panel=INPUT)
+    ] = None,
+    box: Annotated[str | None, typer.Option(help="Where to draw: x,y,width,height.", rich_help_panel=INPUT)] = None,
+    script: Annotated[
+        str | None, typer.Option(help="File of JSON lines (prompt, box or mask), in turn.", rich_help_panel=INPUT)
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="System recipe, or a decoder's checkpoint.", rich_help_panel=MODEL)
+    ] = "glide-inpaint",
+    count: Annotated[int, typer.Option("-n", min=1, help="Pictures of each prompt.", rich_help_panel=SAMPLING)] = 1,
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    threshold: Threshold = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw a part of a picture anew: a box, a mask, or what is transparent; the rest stays to the bit."""
+    from ..generate.inpaint import Job
+    from ..generate.inpaint import inpaint as draw
+
+    options = {"scale": scale, "steps": steps, "sampler": sampler, "threshold": threshold}
+    raise typer.Exit(
+        draw(
+            Job(
+                image, words or (), mask, box, script, recipe, count, seed, out, sheet, options, overwrite,
+                skip_existing, batch_size, precision, as_json, quiet,
+            )
+        )
+    )  # fmt: skip
+
+
+@app.command(
+    epilog="Examples: dalle upscale out/*.png --out large   |   "
+    'dalle sample "a cat" --recipe glide | dalle upscale - --out large'
+)
+def upscale(
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads lines.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="What they show. Default: what they were drawn from.", rich_help_panel=INPUT)
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="System recipe, or an upsampler's checkpoint.", rich_help_panel=MODEL)
+    ] = "glide",
+    steps: Steps = None,
+    sampler: Sampler = None,
+    seed: Seed = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    precision: Precision = "auto",
+) -> None:
+    """Enlarge pictures with a diffusion upsampler."""
+    from ..generate.upscale import upscale as enlarge
+
+    options = {"steps": steps, "sampler": sampler}
+    raise typer.Exit(
+        enlarge(
+            pictures, prompt, recipe, options, seed, out, sheet, overwrite, skip_existing, as_json, quiet, precision
+        )
+    )

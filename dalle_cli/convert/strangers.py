@@ -1,0 +1,41 @@
+"""Weights that are often met and not read here, by their keys, so that a refusal can say what they are."""
+
+import re
+
+from .keys import State
+
+# All patterns of a name must match the beginning of some key; the first name that fits is said.
+STRANGERS = {
+    "DALLE-pytorch's dVAE": (r"codebook\.weight$", r"decoder\.", r"encoder\."),
+    "DALLE-pytorch's transformer": (r"text_emb\.", r"to_logits\."),
+    "dalle2-pytorch's prior": (r"net\.causal_transformer\.",),
+    "dalle2-pytorch's decoder": (r"unets\.0\.",),
+    "Stable Diffusion": (r"model\.diffusion_model\.",),
+    "a prior of diffusers": (r"prd_embedding$", r"transformer_blocks\.0\."),
+    "a text projection of diffusers' unCLIP": (r"learned_classifier_free_guidance_embeddings$",),
+    "a U-Net of diffusers": (r"conv_in\.weight$", r"down_blocks\."),
+    "an autoencoder of diffusers": (r"encoder\.down_blocks\.",),
+    "taming's VQGAN": (r"quantize\.embedding\.weight$", r"encoder\.down\.0\."),
+    "SigLIP": (r"logit_bias$", r"logit_scale$"),
+    "BLIP": (r"visual_encoder\.", r"text_(?:en|de)coder\."),
+    "a CLIP with a timm tower": (r"visual\.trunk\.",),
+    "a Vision Transformer of timm": (r"patch_embed\.proj\.weight$", r"blocks\.0\.attn\.qkv\."),
+    "a ResNet": (r"layer1\.0\.conv1\.weight$", r"fc\.weight$"),
+    "T5": (r"shared\.weight$", r"encoder\.block\.0\.layer\.0\."),
+    "BERT": (r"(?:bert\.)?embeddings\.word_embeddings\.weight$",),
+    "GPT-2": (r"(?:transformer\.)?wte\.weight$", r"(?:transformer\.)?h\.0\."),
+    "LLaMA, or a language model like it": (
+        r"(?:model\.)?layers\.0\.self_attn\.q_proj\.",
+        r"(?:model\.)?embed_tokens\.",
+    ),
+    "Whisper": (r"(?:model\.)?encoder\.conv1\.weight$", r"(?:model\.)?decoder\."),
+    "a LoRA adapter": (r".*lora_(?:A|B|up|down)\b",),
+}
+
+
+def name(state: State) -> str | None:
+    """What a state of an unknown layout is, as its keys tell."""
+    for stranger, patterns in STRANGERS.items():
+        if all(any(re.match(pattern, key) for key in state) for pattern in patterns):
+            return stranger
+    return None

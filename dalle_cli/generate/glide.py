@@ -1,0 +1,246 @@
+"""GLIDE as a system: a decoder draws by diffusion, guided, and an upsampler enlarges (Nichol et al. 2022)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..diffusion import guidance
+from ..diffusion.guidance import Gradient
+from ..diffusion.respacing import timesteps
+from ..diffusion.samplers import SAMPLERS, Watch
+from ..models.conditions import InpaintCondition, LowResCondition
+from ..nn.noise import stream
+from ..registry import RecipeError
+from ..tasks.decoder import DecoderTask, Known
+from ..tasks.degradations import rounded
+from . import systems
+from .device import Device
+from .guides import Guide, toward_class, toward_clip
+
+Name = Literal["ddim", "ddpm", "plms", "dpm++"]
+PARTS = {"clip": "noised_clip", "classifier": "classifier"}  # what guides, and the part that it needs
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The `sample` section.
+
+    steps: how many of the process's steps, or which (diffusion/respacing.py). eta: DDIM's share of fresh noise. guide:
+    by the text (classifier-free), by CLIP or by a classifier, `scale` times; for the text, 1 is no guidance. threshold:
+    dynamic, for this share of the values; else what is expected is clamped to the range of pixels. up_...: of the
+    upsampler, which is not guided; up_temperature: a factor of its first noise.
+    """
+
+    steps: str = "27"
+    sampler: Name = "ddim"
+    eta: float = 0.0
+    guide: Literal["free", "clip", "classifier"] = "free"
+    scale: float = 3.0
+    threshold: float | None = None
+    up_steps: str = "fast27"
+    up_sampler: Name = "ddim"
+    up_temperature: float = 0.997
+
+    def __post_init__(self):
+        for steps in (self.steps, self.up_steps):
+            try:
+                timesteps(steps)
+            except ValueError as error:
+                raise RecipeError(str(error)) from None
+        if not 0 <= self.eta <= 1:
+            raise RecipeError(f"eta {self.eta} is not between 0 and 1")
+        if self.eta and self.sampler != "ddim":
+            raise RecipeError(f"eta is of sampler ddim; {self.sampler} takes none")
+        if not 0 <= self.scale < 1000:
+            raise RecipeError(f"scale {self.scale} is not between 0 and 1000")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise RecipeError(f"threshold {self.threshold} is not in (0, 1]")
+        if not 0 < self.up_temperature <= 2:
+            raise RecipeError(f"up_temperature {self.up_temperature} is not in (0, 2]")
+
+
+@systems.register("glide")
+class GLIDE:
+    """Draws pictures of prompts. decoder, upsampler: checkpoints; the others guide, where that is asked for.
+
+    noised_clip: a noised CLIP, or an ordinary one, which then judges the data that is expected.
+    """
+
+    sampling = Sampling
+    together = 16
+    shows = True
+
+    @staticmethod
+    def check(options: Sampling, parts: Mapping[str, Any]) -> None:
+        """Raises RecipeError when what is to guide is not among the parts, CheckpointError when it is not there."""
+        needed = PARTS.get(options.guide)
+        if needed and not parts.get(needed):
+            raise RecipeError(f"guide {options.guide} needs a checkpoint as parts.{needed}, and the recipe names none")
+        if needed:
+            checkpoint.resolve(str(parts[needed]))
+
+    def __init__(
+        self,
+        device: Device,
+        decoder: str,
+        upsampler: str | None = None,
+        noised_clip: str | None = None,
+        classifier: str | None = None,
+    ):
+        self.device = device
+        self.decoder = load(device, decoder)
+        if self.decoder.condition(LowResCondition):
+            raise RecipeError(f"parts.decoder: {decoder} enlarges pictures; name it as parts.upsampler")
+        self.upsampler = load(device, upsampler) if upsampler else None
+        self.size = self.upsampler.size if self.upsampler else self.decoder.size
+        if self.upsampler and enlarged(self.upsampler, self.decoder.size) != self.size:
+            raise RecipeError(f"parts.upsampler: {upsampler} does not begin with {self.decoder.size} px")
+        self.guides = {"noised_clip": noised_clip, "classifier": classifier}  # loaded, and there, only where they guide
+        self._named = {"decoder": decoder, "upsampler": upsampler}
+
+    def files(self, options: Sampling) -> dict[str, Path]:
+        """The checkpoints that draw with these options, by name."""
+        used = {**self._named, **{part: self.guides[part] for guide, part in PARTS.items() if guide == options.guide}}
+        return {name: checkpoint.resolve(source) for name, source in used.items() if source}
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[Sequence[int]],
+        options: Sampling,
+        batch: int,
+        first: None = None,
+        watch: Callable[[int], Any] | None = None,
+        see: Watch | None = None,
+        region: Callable[[int], Known] | None = None,
+    ) -> Tensor:
+        """Pictures, (prompts, candidates, 3, S, S) in [-1, 1], on the CPU.
+
+        seeds: of each candidate of each prompt, as many for all. batch: pictures drawn together. watch: called with the
+        number of pictures finished; see: with each step and the pictures expected then. region: from a size to the
+        part of all pictures that is known.
+        """
+        texts = [text for text, own in zip(prompts, seeds) for _ in own]
+        flat = [seed for own in seeds for seed in own]
+        drawn = []
+        for start in range(0, len(texts), batch):
+            some = texts[start : start + batch]
+            noise = stream(torch.tensor(flat[start : start + batch]))
+            pictures = self._base(some, noise, options, see, region)
+            if self.upsampler:
+                known = self._known(region, self.upsampler.size, len(some))
+                pictures = enlarge(self.device, self.upsampler, some, pictures, noise, options, known)
+            drawn.append(pictures.float().cpu().clamp(-1, 1))
+            if watch:
+                watch(len(some))
+        return torch.cat(drawn).unflatten(0, (len(prompts), -1))
+
+    def _base(
+        self,
+        texts: list[str],
+        noise: Callable[[Tensor], Tensor],
+        options: Sampling,
+        see: Watch | None,
+        region: Callable[[int], Known] | None,
+    ) -> Tensor:
+        task = self.decoder
+        known = self._known(region, task.size, len(texts))
+        free = options.guide == "free"
+        denoise = task.denoiser(texts, options.scale if free else 1.0, region=known)
+        gradient: Gradient | None = None
+        if options.guide == "clip":
+            gradient = toward_clip(self._clip, texts, denoise, options.scale)
+        elif options.guide == "classifier":
+            gradient = toward_class(self._classifier, texts, options.scale)
+        return run(
+            self.device, task, denoise, noise(torch.empty(len(texts), 3, task.size, task.size)), noise, options.steps,
+            options.sampler, options.eta, options.threshold, gradient, see,
+        )  # fmt: skip
+
+    @cached_property
+    def _clip(self) -> Guide:
+        return Guide(self.device, str(self.guides["noised_clip"]), ("noised-clip", "clip"), self.decoder)
+
+    @cached_property
+    def _classifier(self) -> Guide:
+        return Guide(self.device, str(self.guides["classifier"]), ("classifier",), self.decoder)
+
+    def _known(self, region: Callable[[int], Known] | None, size: int, count: int) -> Known | None:
+        if region is None:
+            return None
+        image, mask = (one.expand(count, -1, -1, -1).to(self.device.name) for one in region(size))
+        return image, mask
+
+
+def load(device: Device, name: str) -> DecoderTask:
+    """A decoder on its device, its weights fixed, and in the device's type but for its ends, as published.
+
+    Raises CheckpointError, or RecipeError for what draws nothing.
+    """
+    task = checkpoint.load(name, "unet")
+    if not isinstance(task, DecoderTask):
+        raise RecipeError(f"{name} is no decoder that draws by itself")
+    task.requires_grad_(False).to(device.name)
+    task.model.to(device.dtype)
+    task.model.time_embed.float()
+    task.model.out.float()
+    return task
+
+
+def enlarged(upsampler: DecoderTask, side: int) -> int | None:
+    """What an upsampler makes of a side; None where it is none."""
+    condition = upsampler.condition(LowResCondition)
+    return condition and condition.factor * side
+
+
+def enlarge(
+    device: Device,
+    task: DecoderTask,
+    texts: Sequence[str],
+    small: Tensor,
+    noise: Callable[[Tensor], Tensor],
+    options: Sampling,
+    region: Known | None = None,
+) -> Tensor:
+    """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance; rounded before, as files are."""
+    small = rounded(small.float())
+    height, width = (enlarged(task, side) or 0 for side in small.shape[-2:])
+    start = options.up_temperature * noise(torch.empty(len(small), 3, height, width))
+    denoise = task.denoiser(texts, small=small.to(device.name), region=region)
+    return run(device, task, denoise, start, noise, options.up_steps, options.up_sampler)
+
+
+def run(
+    device: Device,
+    task: DecoderTask,
+    denoise: guidance.Denoiser,
+    x: Tensor,
+    noise: Callable[[Tensor], Tensor],
+    steps: str,
+    sampler: str,
+    eta: float = 0.0,
+    share: float | None = None,
+    gradient: Gradient | None = None,
+    see: Watch | None = None,
+) -> Tensor:
+    """From noise x to pictures by one sampler. share: see guidance.threshold; gradient: see guidance.toward."""
+    denoise = guidance.threshold(denoise, share=share)
+    more: dict[str, Any] = {"eta": eta} if sampler == "ddim" else {}
+    if gradient and sampler == "ddpm":
+        more["shift"] = gradient
+    elif gradient:
+        denoise = guidance.toward(denoise, gradient)
+    with device.autocast():
+        visited = timesteps(steps, len(task.process))
+        return SAMPLERS[sampler](task.process, denoise, x.to(device.name), visited, noise, see, **more)
+
+
+def inpaints(task: DecoderTask) -> bool:
+    """Whether a decoder was trained to fill what is unknown."""
+    return task.condition(InpaintCondition) is not None

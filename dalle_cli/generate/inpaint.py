@@ -1,0 +1,158 @@
+"""`dalle inpaint`: parts of pictures drawn anew from words; one part of many pictures, or many parts of one in turn."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..exits import USAGE, Failure
+from ..registry import RecipeError
+from ..trackers import Progress
+from . import device, systems
+from .canvas import Box, cut, hole, open_picture
+from .metadata import Origin, digest
+from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
+from .prompts import Item, PromptError, Request, gather, plan
+from .sample import load_system, prepare
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for. image: a file, or - for lines of requests; script: lines applied in turn."""
+
+    image: str
+    words: Sequence[str] = ()
+    mask: str | None = None
+    box: str | None = None
+    script: str | None = None
+    recipe: str = "glide-inpaint"
+    count: int = 1
+    seed: int | None = None
+    out: str = "out"
+    sheet: str | None = None
+    options: dict[str, Any] | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    batch_size: int | None = None
+    precision: str = "auto"
+    as_json: bool = False
+    quiet: bool = False
+
+
+def inpaint(job: Job, results: Collected | None = None) -> int:
+    """Draw the asked parts anew; returns the exit code.
+
+    A picture's size and all of it outside the hole stay as they are. Steps of a script go on from the picture before
+    them. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    """
+    asked = _requests(job)
+    requests = [one for one in asked if not one.failed]
+    system_recipe = load_system(job.recipe)
+    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *(system_recipe.get("parts") or {})))
+    if not getattr(kind, "shows", False):
+        raise RecipeError(f"{job.recipe}: this system draws whole pictures; inpainting needs diffusion, such as glide")
+    given = {key: value for key, value in (job.options or {}).items() if value is not None}
+    part, parts, options = prepare(system_recipe, given)
+    parts.pop("clip", None)
+
+    # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
+    for request in requests:
+        _open(request)
+    if job.sheet:
+        check_sheet(job.sheet, job.overwrite or job.skip_existing)
+    items = plan(requests, job.count, job.seed)
+    outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
+    results = results or Results(job.as_json)
+    skipped = {result["index"]: result for result in outputs.skipped}
+
+    place = device.choose(job.precision)
+    system = systems.build(system_recipe["system"], "system", device=place, **parts) if outputs.todo else None
+    files = system.files(options) if system else {}
+    made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})
+    progress = Progress("inpaint", len(outputs.todo), quiet=job.quiet)
+    before: str | None = None  # the picture that a script goes on from
+    for start in range(0, len(items), job.count):
+        group = items[start : start + job.count]
+        if job.script and before:
+            group = [replace(item, request=_on(item.request, before)) for item in group]
+        busy = [item for item in group if item.index not in skipped]
+        made = dict(zip((item.index for item in busy), _draw(system, busy, options, job, part.together, progress)))
+        for item in group:
+            result = skipped.get(item.index) or outputs.save(item, made[item.index], made_by)
+            before = result["path"]
+            results.report(result)
+    progress.close()
+    for one in asked:
+        if one.failed:
+            results.report(one.line)
+    if job.sheet:
+        save_sheet(job.sheet, results.reported)
+    return results.finish()
+
+
+def _draw(
+    system: Any, items: list[Item], options: Any, job: Job, together: int, progress: Progress
+) -> list[Image.Image]:
+    """The pictures of items that share a request, their holes filled."""
+    if not items:
+        return []
+    request = items[0].request
+    picture, found = _open(request)
+    canvas = cut(picture, found, system.size)
+    drawn = system.draw(
+        [request.prompt or ""], [[item.noise for item in items]], options, job.batch_size or together,
+        watch=progress.advance, region=canvas.at,
+    )  # fmt: skip
+    return [canvas.fill(one) for one in drawn[0]]
+
+
+def _requests(job: Job) -> list[Request]:
+    """Every request with its picture, its prompt and where to draw."""
+    box = _box(job.box) if job.box else None
+    if job.image == "-":
+        if job.words or job.script:
+            raise Failure("lines on standard input say what to draw: leave out prompts and --script", USAGE)
+        lines = gather(["-"], plain="image", pictures=("image", "mask"))
+    elif job.script:
+        if job.words or job.count > 1:
+            raise Failure("--script says what to draw, one picture after the other: leave out prompts and -n", USAGE)
+        lines = gather((), job.script, pictures=("mask",))
+    elif job.words:
+        lines = gather(job.words)
+    else:
+        raise Failure('what to draw there? Give a prompt ("a corgi"), or --script FILE', USAGE)
+    shared: dict[str, Any] = {} if job.image == "-" else {"image": job.image}
+    shared |= {"mask": job.mask} if job.mask else {}
+    shared |= {"box": list(box)} if box else {}
+    requests = []
+    for line in lines:
+        own = line.fields
+        if job.image == "-" and line.prompt is None and not line.failed:
+            raise PromptError(f"a line without 'prompt': {own['image']}")
+        named = {key: value for key, value in shared.items() if key == "image" or not ({"mask", "box"} & own.keys())}
+        requests.append(line if line.failed else replace(line, fields={**own, **named}))
+    return requests
+
+
+def _on(request: Request, image: str) -> Request:
+    return replace(request, fields={**request.fields, "image": image})
+
+
+def _open(request: Request) -> tuple[Image.Image, np.ndarray]:
+    """The picture of a request and its hole."""
+    path = request.fields["image"]
+    picture = open_picture(path)
+    box = request.fields.get("box")
+    return picture, hole(path, picture.size, request.fields.get("mask"), _box(box) if box is not None else None)
+
+
+def _box(value: Any) -> Box:
+    """x, y, width and height, as text with commas or as a list. Raises Failure."""
+    numbers = value.split(",") if isinstance(value, str) else value
+    try:
+        left, top, width, height = (int(number) for number in numbers)
+    except (TypeError, ValueError):
+        raise Failure(f"box {value}: give four whole numbers, x,y,width,height in pixels", USAGE) from None
+    return left, top, width, height

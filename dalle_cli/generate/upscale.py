@@ -1,0 +1,108 @@
+"""`dalle upscale`: pictures enlarged by a diffusion upsampler."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .. import checkpoint, images
+from ..exits import BAD_INPUT, Failure
+from ..models.conditions import LowResCondition
+from ..nn.noise import stream
+from ..registry import RecipeError
+from ..tasks.decoder import DecoderTask
+from ..trackers import Progress
+from . import device
+from .canvas import open_picture
+from .glide import Sampling, enlarge, load
+from .metadata import MetadataError, Origin, digest, read
+from .outputs import Outputs, Results, check_sheet, save_sheet
+from .prompts import Request, gather, plan
+from .reconstruct import expand
+from .sample import load_system, prepare
+
+LARGEST = 4  # times the side that an upsampler was trained on
+
+
+def upscale(
+    pictures: Sequence[str], prompt: str | None, recipe: str, options: dict[str, Any], seed: int | None, out: str,
+    sheet: str | None, overwrite: bool, skip_existing: bool, as_json: bool, quiet: bool, precision: str,
+) -> int:  # fmt: skip
+    """Enlarge pictures of any shape; returns the exit code. A picture that cannot be read is a result with `error`.
+
+    prompt: what all of them show; default: each line's own, else what its file says that it was drawn from, else
+    nothing. Raises Failure, RecipeError, PromptError, CheckpointError.
+    """
+    asked = gather(expand(pictures), plain="image", pictures=("image",))
+    requests = [one if one.failed else replace(one, prompt=_prompt(one, prompt)) for one in asked]
+    name, settings = _upsampler(recipe, options)
+    if sheet:
+        check_sheet(sheet, overwrite or skip_existing)
+    outputs = Outputs(out, plan(requests, seed=seed), overwrite, skip_existing)
+    results = Results(as_json)
+    for result in outputs.skipped:
+        results.report(result)
+    place = device.choose(precision)
+    task = load(place, name)
+    condition = task.condition(LowResCondition)
+    if condition is None:
+        raise RecipeError(f"{name} draws pictures and enlarges none; name an upsampler")
+    origin = Origin("upscale", recipe, asdict(settings), {"upsampler": digest(checkpoint.resolve(name))})
+    progress = Progress("upscale", len(outputs.todo), quiet=quiet)
+    most = LARGEST * task.size // condition.factor
+    for item in outputs.todo:
+        if item.request.failed:
+            results.report(outputs.failed(item, item.request.fields["error"]))
+            continue
+        path = item.request.fields["image"]
+        try:
+            picture = open_picture(path)
+            if max(picture.size) > most:
+                raise Failure(f"{path}: {picture.width}x{picture.height} px; at most {most} a side", BAD_INPUT)
+        except (images.BadPicture, Failure) as error:
+            results.report(outputs.failed(item, error))
+            continue
+        large = _enlarge(place, task, item.request.prompt or "", images.to_tensor(picture), item.noise, settings)
+        results.report(outputs.save(item, images.to_pil(large), origin))
+        progress.advance()
+    progress.close()
+    if sheet:
+        save_sheet(sheet, results.reported)
+    return results.finish()
+
+
+def _enlarge(
+    place: device.Device, task: DecoderTask, text: str, picture: torch.Tensor, seed: int, options: Sampling
+) -> torch.Tensor:
+    """(3, h, w) to (3, f h, f w); the border is repeated where the network's levels ask for more."""
+    factor = task.condition(LowResCondition).factor
+    unit = task.model.factor // math.gcd(task.model.factor, factor)
+    height, width = picture.shape[1:]
+    padded = F.pad(picture[None], (0, -width % unit, 0, -height % unit), mode="replicate")
+    large = enlarge(place, task, [text], padded, stream(torch.tensor([seed])), options)
+    return large[0, :, : factor * height, : factor * width].float().cpu()
+
+
+def _prompt(request: Request, given: str | None) -> str:
+    if given is not None or request.prompt is not None:
+        return given if given is not None else request.prompt or ""
+    try:
+        said = read(request.fields["image"]).get("dalle", {}).get("prompt")
+    except MetadataError:
+        said = None
+    return said if isinstance(said, str) else ""
+
+
+def _upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Sampling]:
+    """The checkpoint that enlarges, of a system or by itself, and how it does."""
+    system = load_system(recipe)
+    if system["system"]["type"] != "glide":
+        raise RecipeError(
+            f"{recipe}: this system has no upsampler; give one of type glide, or an upsampler's checkpoint"
+        )
+    given = {f"up_{key}": value for key, value in options.items() if value is not None}
+    _, parts, settings = prepare(system, given)
+    return str(parts.get("upsampler") or parts["decoder"]), settings

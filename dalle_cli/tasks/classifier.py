@@ -1,0 +1,52 @@
+"""Training classifiers of noisy pictures, whose gradient guides a decoder (Dhariwal and Nichol 2021, section 4)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.loader import stack
+from ..models.classifier import Classifier
+from . import tasks
+from .base import Task
+from .labels import check, labels
+from .noising import Schedule, noised, process
+
+
+@tasks.register("classifier")
+class ClassifierTask(Task):
+    """Cross-entropy of the class at a random step of the process that the guided decoder was trained with.
+
+    classes: names, in order, of which a caption holds one; without them captions are numbers.
+    """
+
+    model: Classifier
+
+    def __init__(
+        self, model: Classifier, schedule: Schedule = "cosine", steps: int = 1000, classes: list[str] | None = None
+    ):
+        super().__init__(model)
+        check(classes, model.classes)
+        self.classes = classes
+        self.process = process(schedule, steps)
+
+    def collate(self, samples: list[dict]) -> dict:
+        batch = stack(samples)
+        return {**batch, "label": labels(batch["text"], self.classes, self.model.classes)}
+
+    def example(self, count: int, size: int) -> dict:
+        return {**super().example(count, size), "label": torch.zeros(count, dtype=torch.int64)}
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x, t, _ = noised(self.process, batch["image"], batch["seed"])
+        scores = self.model(x, t).float()
+        right = (scores.argmax(dim=1) == batch["label"]).float()
+        clean = t < len(self.process) // 4
+        logs = {"accuracy": right.mean(), "accuracy_clean": (right * clean).sum() / clean.sum().clamp(min=1)}
+        return F.cross_entropy(scores, batch["label"]), logs
+
+    def score(self, texts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
+        """Log-probability of each text's class: (B,). x: (B, 3, S, S), noisy; t: (B,)."""
+        label = labels(texts, self.classes, self.model.classes).to(x.device)
+        return F.log_softmax(self.model(x, t).float(), dim=1).gather(1, label[:, None])[:, 0]

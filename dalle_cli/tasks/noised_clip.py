@@ -1,0 +1,74 @@
+"""Training a noised CLIP (Nichol et al. 2022, section 2.4): CLIP on pictures at any step of a diffusion process."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.loader import stack
+from ..models.noised_clip import NoisedCLIP
+from ..nn.gather import contrastive_loss
+from ..text.tokenizer import Tokenizer
+from . import tasks
+from .base import Task
+from .noising import Schedule, noised, process
+
+
+@tasks.register("noised-clip")
+class NoisedCLIPTask(Task):
+    """CLIP's loss over pictures with noise; a step's noise is each picture's own. max_scale: ceiling of the scale."""
+
+    model: NoisedCLIP
+
+    def __init__(
+        self,
+        model: NoisedCLIP,
+        tokenizer: Tokenizer,
+        schedule: Schedule = "cosine",
+        max_scale: float = 100.0,
+    ):
+        super().__init__(model, tokenizer)
+        if tokenizer.vocab_size > model.text.vocab:
+            raise ValueError(
+                f"model.text.vocab: {model.text.vocab} is less than the tokenizer's {tokenizer.vocab_size}"
+            )
+        self.max_scale = max_scale
+        self.process = process(schedule, len(model.visual.time_embedding))
+
+    def collate(self, samples: list[dict]) -> dict:
+        batch = stack(samples)
+        ids, lengths = self._pack(batch["text"])
+        return {**batch, "ids": ids, "lengths": lengths}
+
+    def example(self, count: int, size: int) -> dict:
+        ids = torch.zeros(count, self.model.text.context, dtype=torch.int64)
+        return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x, t, _ = noised(self.process, batch["image"], batch["seed"])
+        image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])
+        with torch.no_grad():
+            right = (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
+        return contrastive_loss(image, text, scale), {"scale": scale, "accuracy": right.float().mean()}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        if isinstance(self.model.logit_scale, torch.nn.Parameter):
+            self.model.logit_scale.clamp_(max=math.log(self.max_scale))
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit features of captions, (B, e), float32; captions too long are cut."""
+        ids, lengths = (one.to(self.model.logit_scale.device) for one in self._pack(texts))
+        return F.normalize(self.model.encode_text(ids, lengths).float(), dim=-1)
+
+    def score(self, text: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """How well noisy pictures fit texts: their cosine times the scale, (B,). text: (B, e), of unit length."""
+        image = F.normalize(self.model.encode_image(x, t).float(), dim=-1)
+        return self.model.logit_scale.exp() * (image * text).sum(dim=1)
+
+    def _pack(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids, real = self.tokenizer.pack(texts, self.model.text.context)
+        return torch.from_numpy(ids), torch.from_numpy(real.sum(axis=1))

@@ -1,0 +1,27 @@
+"""What the tasks of diffusion share: a process from a recipe's words, and training samples under its noise."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..diffusion.process import Predict, Process, Variance
+from ..diffusion.schedules import SCHEDULES
+from ..nn.noise import normal, uniform
+
+Schedule = Literal["cosine", "linear"]
+
+
+def process(schedule: Schedule, steps: int, predict: Predict = "eps", variance: Variance = "small") -> Process:
+    """Raises ValueError for a number of steps that the schedule does not take."""
+    if not 1 <= steps <= 100_000:
+        raise ValueError(f"task.steps: {steps} is not between 1 and 100000")
+    with torch.device("cpu"):  # its tables are numbers also where a model is shapes without weights
+        return Process(SCHEDULES[schedule](steps), predict, variance)
+
+
+def noised(process: Process, image: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,)."""
+    t = (uniform(seeds + 2, 1)[:, 0] * len(process)).long()
+    eps = normal(seeds + 3, *image.shape[1:])  # seeds 0 and 1 are those of what is done to the picture before
+    return process.noise(image, t, eps), t, eps

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import one_line
+from tests.generate.conftest import noise
+
+
+@pytest.fixture
+def picture(tmp_path):
+    noise(1, 24, 16).save(tmp_path / "dog.png")
+    return "dog.png"
+
+
+def test_a_box_is_drawn_anew(dalle, glide, picture):
+    ended = dalle("inpaint", picture, "a circle", "--box", "2,2,6,6", "--recipe", glide.inpaint, "--steps", 3, "-q")
+    assert ended.code == 0, ended.err
+    before, after = np.asarray(Image.open(picture)), np.asarray(Image.open(ended.result["path"]))
+    assert np.array_equal(after[8:], before[8:])
+    assert not np.array_equal(after[2:8, 2:8], before[2:8, 2:8])
+
+
+def test_a_picture_is_enlarged(dalle, glide, picture):
+    ended = dalle("upscale", picture, "--recipe", glide.upsampler, "--steps", 2, "--prompt", "a star", "-q")
+    assert ended.code == 0, ended.err
+    assert Image.open(ended.result["path"]).size == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("inpaint", "dog.png", "a circle"), 3),  # nothing says where
+        (("inpaint", "dog.png", "a circle", "--box", "1,2"), 2),
+        (("inpaint", "none.png", "a circle", "--box", "1,1,4,4"), 3),
+        (("inpaint", "dog.png"), 2),
+        (("upscale", "none.png"), 3),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(dalle, glide, picture, words, code):
+    ended = dalle(*words, "--recipe", glide.upsampler if words[0] == "upscale" else glide.inpaint)
+    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
+
+
+@pytest.mark.parametrize("words", [("inpaint", "dog.png", "a star", "--box", "1,1,4,4"), ("upscale", "dog.png")])
+def test_without_the_trained_weights_the_line_names_them(dalle, picture, words):
+    ended = dalle(*words)
+    assert (ended.code, one_line(ended.err)) == (3, True)
+    assert "no checkpoint 'checkpoints/decoder-" in ended.err

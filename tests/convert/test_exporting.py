@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dalle_cli import checkpoint
+from dalle_cli.convert import ConvertError, archives
+from dalle_cli.convert.exporting import export
+from dalle_cli.convert.importing import import_
+from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.text.learn import learn
+from tests.convert.test_importing import CAPTIONS, CLIP, VIT, bring, equal, published
+
+FORMATS = {"openai-clip": "open_clip_config.json", "open-clip": "open_clip_config.json", "hf-clip": "config.json"}
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    """Runs in an empty folder with the checkpoint `clip`, whose weights are of several types."""
+    monkeypatch.chdir(tmp_path)
+    learn(CAPTIONS, 522, "clip").save("words.json")
+    torch.save(published(), "clip.pt")
+    bring("clip.pt", "clip", "words.json")
+    return "clip"
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_folder_is_imported_back_bit_for_bit(clip, layout):
+    files = export(clip, layout, "folder", None, False)
+    assert files[-1] == f"folder/{FORMATS[layout]}"
+    result, said = bring("folder")
+    assert (result["layout"], result["model"], said) == (layout, CLIP, [])
+    assert equal(checkpoint.read_tensors(checkpoint.resolve("out")), checkpoint.read_tensors(checkpoint.resolve(clip)))
+    assert checkpoint.load("out").tokenizer.merges == checkpoint.load(clip).tokenizer.merges
+
+
+@pytest.mark.parametrize("name", ["out.pt", "out.bin", "out.safetensors"])
+def test_a_file_holds_the_published_tensors(clip, name):
+    assert export(clip, "openai-clip", name, None, False) == [name]
+    read = archives.read if not name.endswith(".safetensors") else load_file
+    assert equal(read(Path(name)), published())
+    if not name.endswith(".safetensors"):
+        assert equal(torch.load(name, weights_only=True), published())
+
+
+def test_another_type_on_request(clip):
+    export(clip, "hf-clip", "folder", "float32", False)
+    assert {tensor.dtype for tensor in load_file("folder/model.safetensors").values()} == {torch.float32}
+
+
+def test_our_own_weights_come_back(tiny, tmp_path):
+    export(tiny.dvae, "openai-dvae", str(tmp_path / "dvae.safetensors"), None, False)
+    import_(str(tmp_path / "dvae.safetensors"), str(tmp_path / "back"), None, None, None, False, print)
+    back = checkpoint.read_tensors(tmp_path / "back" / checkpoint.FILE)
+    assert equal(back, checkpoint.read_tensors(checkpoint.resolve(tiny.dvae)))
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        (("clip", "hf-clp", "new"), Failure, r"no such layout \(did you mean 'hf-clip'\?\)"),
+        (("clip", "hf-clip", "new", "int8"), Failure, "choose float16"),
+        (("clip", "openai-dvae", "new"), Failure, "name a file ending in"),
+        (("clip", "openai-dvae", "new.pt"), ConvertError, "holds a model of type 'dvae', not 'clip'"),
+        (("clip", "hf-clip", "there"), Failure, "there exists; add --overwrite"),
+        (("gone", "hf-clip", "new"), checkpoint.CheckpointError, "no checkpoint 'gone'"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(clip, tmp_path, words, error, said):
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(error, match=said) as caught:
+        export(*words, *[None] * (4 - len(words)), False)
+    if error is Failure:
+        assert caught.value.code == (WOULD_OVERWRITE if "there" in words else USAGE)
+    assert (tmp_path / "there").read_text() == "mine"
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_overwriting_leaves_other_files_alone(clip, tmp_path):
+    export(clip, "hf-clip", "folder", None, False)
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    export(clip, "hf-clip", "folder", None, True)
+    assert json.loads((tmp_path / "folder" / "config.json").read_text())["model_type"] == "clip"
+    assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("activation", ["quick-gelu", "gelu"])
+@pytest.mark.parametrize(
+    ("layout", "library"), [("hf-clip", "transformers"), ("openai-clip", "open_clip"), ("open-clip", "open_clip")]
+)
+def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activation):
+    """Runs where the extra `parity` is installed."""
+    peer = pytest.importorskip(library)
+    torch.save(published(node=CLIP | {"image": VIT | {"depth": 2}}), "deep.pt")
+    bring("deep.pt", "deep", "words.json", activation=activation)
+    export("deep", layout, "folder", None, False)
+    task = checkpoint.load("deep", "clip")
+    image = 2 * torch.rand(3, 3, 32, 32) - 1
+    ids = torch.from_numpy(task.tokenizer.pack(CAPTIONS[:3], 12)[0])
+    normalised = (image - task.model.mean) / task.model.std
+    with torch.no_grad():
+        if library == "transformers":
+            network = peer.CLIPModel.from_pretrained("folder").float().eval()
+            output = network(pixel_values=normalised, input_ids=ids)
+            theirs = output.image_embeds, output.text_embeds
+            words = peer.CLIPTokenizer.from_pretrained("folder")(CAPTIONS[0])["input_ids"]
+            assert words == ids[0, : len(words)].tolist()
+        else:
+            network = peer.create_model("local-dir:folder").float().eval()
+            theirs = network(normalised, ids)[:2]
+        for one, other in zip(task.model(image, ids), theirs):
+            assert (one - other).abs().max() / other.abs().max() < 1e-4

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dalle_cli import checkpoint, convert
+from dalle_cli.convert import files
+from dalle_cli.exits import Failure
+
+ENCODER = {"blocks.group_1.block_1.res_path.conv_1.w": torch.ones(2)}
+STATE = {"a": torch.arange(3.0), "b": torch.ones(2, 2, dtype=torch.float16)}
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.bin"])
+def test_the_content_of_a_file_counts_and_not_its_name(tmp_path, name):
+    for write in (save_file, torch.save):
+        write(STATE, tmp_path / name)
+        assert equal(files.read(tmp_path / name), STATE)
+        assert equal(files.gather(str(tmp_path))[0], STATE)
+
+
+def test_a_folder_with_the_same_weights_twice(tmp_path):
+    torch.save(ENCODER, tmp_path / "pytorch_model.bin")
+    torch.save(ENCODER, tmp_path / "other.bin")
+    save_file(STATE, tmp_path / "model.safetensors")
+    state, found = files.gather(str(tmp_path))
+    assert equal(state, STATE)
+    assert found == [tmp_path / "model.safetensors"]
+
+
+def test_a_model_in_two_files_is_joined(tmp_path):
+    torch.save(ENCODER, tmp_path / "encoder.pkl")
+    with pytest.raises(convert.ConvertError, match=r"a part of openai-dvae; put encoder.pkl and decoder.pkl into one"):
+        files.gather(str(tmp_path / "encoder.pkl"))
+    torch.save({"other": torch.ones(1)}, tmp_path / "decoder.pkl")
+    (tmp_path / "README.md").write_text("beside")
+    for source in (tmp_path, tmp_path / "encoder.pkl", tmp_path / "decoder.pkl"):
+        state, found = files.gather(str(source))
+        assert state.keys() == {"encoder.blocks.group_1.block_1.res_path.conv_1.w", "decoder.other"}
+        assert [file.name for file in found] == ["encoder.pkl", "decoder.pkl"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [((), "no weights in this folder"), (("a.pt", "b.ckpt"), "several files of weights; name one of a.pt, b.ckpt")],
+)
+def test_folders_that_do_not_tell(tmp_path, names, said):
+    for name in names:
+        torch.save(STATE, tmp_path / name)
+    with pytest.raises(Failure, match=said):
+        files.gather(str(tmp_path))
+    with pytest.raises(Failure, match="no such file or folder"):
+        files.gather(str(tmp_path / "gone"))
+
+
+def test_a_checkpoint_of_ours_is_no_source(tmp_path, tiny):
+    with pytest.raises(convert.ConvertError, match="a checkpoint of dalle"):
+        files.read(checkpoint.resolve(tiny.clip))
+    save_file(STATE, tmp_path / "cut.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-3])
+    with pytest.raises(checkpoint.CheckpointError, match="cut short"):
+        files.read(tmp_path / "cut.safetensors")
+
+
+def test_configurations(tmp_path):
+    source = convert.sources()["hf-clip"]
+    assert files.configuration(source, tmp_path) is None
+    assert files.configuration(convert.sources()["openai-dvae"], tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    assert files.configuration(source, tmp_path) == {"model_type": "clip"}
+    for wrong in ("[1]", "{", "[" * 100_000, "\udc00"):
+        (tmp_path / "config.json").write_bytes(wrong.encode("utf-8", "surrogatepass"))
+        with pytest.raises(convert.ConvertError, match=r"config\.json: not a configuration in JSON"):
+            files.configuration(source, tmp_path)
+
+
+def test_published_files_are_known_by_their_sum(tmp_path, monkeypatch):
+    (tmp_path / "x.pt").write_bytes(b"abc")
+    source = convert.sources()["openai-clip"]
+    assert len(source.sums) == 9
+    assert files.published(source, tmp_path / "x.pt") is None
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    monkeypatch.setitem(source.sums, abc, "ABC.pt")
+    assert files.published(source, tmp_path / "x.pt") == "ABC.pt"
+    assert files.published(convert.sources()["openai-dvae"], tmp_path / "x.pt") is None

@@ -1,0 +1,286 @@
+"""Whole imports; pickles of classes that are not installed are made here as their publisher did."""
+
+import json
+import sys
+import types
+from collections import OrderedDict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dalle_cli import checkpoint, convert
+from dalle_cli.convert.importing import import_
+from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.models import models
+from dalle_cli.text import TextError
+from dalle_cli.text.learn import learn
+
+VIT = {"type": "vit", "size": 32, "patch": 16, "width": 64, "depth": 1, "heads": 1}
+TEXT = {"type": "clip-text", "vocab": 522, "context": 12, "width": 64, "depth": 1, "heads": 1}
+CLIP = {"type": "clip", "embed_dim": 8, "image": VIT, "text": TEXT}
+DVAE = {"type": "dvae", "vocab": 32, "hidden": 8, "init": 8, "groups": 3, "blocks": 1}
+CAPTIONS = ["a red circle", "a blue square", "a green star on a pink background"] * 2
+
+
+@pytest.fixture(autouse=True)
+def no_vocabularies(monkeypatch, tmp_path):
+    """No published vocabulary on this machine, and an empty folder to work in."""
+    for name in ("DALLE_CLIP_VOCAB", "DALLE_GPT2_VOCAB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def vocab(tmp_path):
+    learn(CAPTIONS, 522, "clip").save(tmp_path / "words.json")
+    return str(tmp_path / "words.json")
+
+
+def published(layout="openai-clip", node=CLIP):
+    torch.manual_seed(0)
+    state = convert.write(layout, node, models.build(node).state_dict())
+    return {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
+
+
+def bring(source, out="out", vocab=None, precision=None, activation=None, overwrite=False):
+    said = []
+    return import_(str(source), out, vocab, precision, activation, overwrite, said.append), said
+
+
+def weights(out="out"):
+    return checkpoint.read_tensors(checkpoint.resolve(out))
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(
+        torch.equal(one[key], two[key]) and one[key].dtype == two[key].dtype for key in one
+    )
+
+
+def test_an_archive_of_clip_becomes_a_checkpoint_that_ranks(tmp_path, vocab):
+    extra = {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
+    torch.save(published() | extra, "clip.pt")
+    result, said = bring("clip.pt", vocab=vocab)
+    assert (result["layout"], result["model"], result["entries"], said) == ("openai-clip", CLIP, 522, [])
+    assert result["types"].endswith("float16")
+    assert equal(convert.write("openai-clip", CLIP, weights()), published())
+    task = checkpoint.load("out", "clip")
+    assert task.embed_texts(["a red circle"]).shape == (1, 8)
+    assert checkpoint.metadata(checkpoint.resolve("out"))["source"] == "openai-clip"
+
+
+class Module(nn.Module):
+    """Holds tensors under dotted names, as TorchScript and pickles hold them."""
+
+    def __init__(self, state):
+        super().__init__()
+        for key, tensor in state.items():
+            head, _, rest = key.partition(".")
+            if rest:
+                inside = {k.removeprefix(f"{head}."): t for k, t in state.items() if k.startswith(f"{head}.")}
+                if head not in self._modules:
+                    self.add_module(head, Module(inside))
+            elif tensor.is_floating_point():
+                self.register_parameter(key, nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(key, tensor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript(vocab):
+    torch.jit.script(Module(published() | {"input_resolution": torch.tensor(32)})).save("script.pt")
+    assert bring("script.pt", vocab=vocab)[0]["model"] == CLIP
+    assert equal(convert.write("openai-clip", CLIP, weights()), published())
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_two_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
+    classes = types.ModuleType("dall_e.encoder")
+    classes.Encoder = type("Encoder", (Module,), {"__module__": "dall_e.encoder"})
+    monkeypatch.setitem(sys.modules, "dall_e", types.ModuleType("dall_e"))
+    monkeypatch.setitem(sys.modules, "dall_e.encoder", classes)
+    torch.manual_seed(0)
+    state = models.build(DVAE).state_dict()
+    for half in ("encoder", "decoder"):
+        inside = {key.removeprefix(f"{half}."): value for key, value in state.items() if key.startswith(half)}
+        module = classes.Encoder(inside)
+        module.device, module.settings = torch.device("cpu"), OrderedDict(vocab_size=32)
+        torch.save(module, f"{half}.pkl", _use_new_zipfile_serialization=not old)
+    monkeypatch.delitem(sys.modules, "dall_e.encoder")
+    monkeypatch.delitem(sys.modules, "dall_e")
+    result, said = bring(tmp_path)
+    assert (result["layout"], result["model"], result["entries"], said) == ("openai-dvae", DVAE, None, [])
+    assert equal(weights(), state)
+    assert checkpoint.load("out", "dvae").model.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 4)
+
+
+def test_a_folder_tells_heads_activation_and_vocabulary(tmp_path):
+    node = CLIP | {"image": VIT | {"heads": 2, "activation": "gelu"}}
+    source = convert.sources()["hf-clip"]
+    (tmp_path / "in").mkdir()
+    torch.save(published("hf-clip"), "in/pytorch_model.bin")
+    (tmp_path / "in" / "config.json").write_text(json.dumps(source.config.write(node)))
+    merges = learn(CAPTIONS, 522, "clip").merges
+    (tmp_path / "in" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    result, said = bring("in")
+    assert (result["model"], said) == (node, [])
+    assert checkpoint.load("out").tokenizer.merges == merges
+
+
+def test_what_nothing_tells_is_said_and_can_be_told(vocab):
+    torch.save(published("open-clip"), "clip.bin")
+    result, said = bring("clip.bin", vocab=vocab)
+    assert result["model"] == CLIP
+    assert len(said) == 1
+    assert "--activation gelu" in said[0]
+    result, said = bring("clip.bin", "other", vocab, activation="gelu")
+    assert said == []
+    assert (result["model"]["image"]["activation"], result["model"]["text"]["activation"]) == ("gelu", "gelu")
+    one, two = (checkpoint.load(name, "clip").embed_texts(["a red circle"]) for name in ("out", "other"))
+    assert not torch.allclose(one, two)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_another_type_on_request(vocab, precision, dtype):
+    torch.save(published(), "clip.pt")
+    result, _ = bring("clip.pt", vocab=vocab, precision=precision)
+    assert result["types"] == precision
+    assert {tensor.dtype for tensor in weights().values()} == {dtype}
+
+
+def test_a_vocabulary_is_asked_for_and_must_fit(tmp_path, vocab):
+    torch.save(published(), "clip.pt")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "clip.pt").rename(tmp_path / "alone" / "clip.pt")
+    with pytest.raises(
+        TextError, match=r"give --vocab FILE: .*bpe_simple_vocab_16e6.txt.gz from github.com/openai/CLIP"
+    ):
+        bring("alone/clip.pt")
+    learn(CAPTIONS, 518, "clip").save(tmp_path / "short.json")
+    with pytest.raises(Failure, match="a vocabulary of 518 entries, where the model has 522"):
+        bring("alone/clip.pt", vocab="short.json")
+    with pytest.raises(TextError, match="gone"):
+        bring("alone/clip.pt", vocab="gone")
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
+    torch.save(published(), "ViT-B-32.pt")
+    result, said = bring("ViT-B-32.pt", vocab=vocab)
+    assert result["published"] is None
+    assert any("its sha256 is not that of the published ViT-B-32.pt" in line for line in said)
+    monkeypatch.setattr("dalle_cli.convert.importing.published", lambda layout, file: "ViT-B-32.pt")
+    result, said = bring("ViT-B-32.pt", vocab=vocab, overwrite=True)
+    assert (result["published"], said) == ("ViT-B-32.pt", [])
+
+
+UNET = {
+    **{"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "attention": [2], "conditions": {}},
+    **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True},
+    **{"scale_shift": True, "resample": "resblock", "learned_variance": True},
+}
+LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
+
+
+def test_a_network_of_no_published_size_is_kept_as_it_is():
+    torch.save(published("openai-adm", UNET), "unet.pt")
+    assert bring("unet.pt")[0]["model"] == UNET
+    assert "task" not in checkpoint.metadata(checkpoint.resolve("out"))["recipe"]
+    assert equal(convert.write("openai-adm", UNET, weights()), published("openai-adm", UNET))
+
+
+@pytest.mark.parametrize(
+    ("layout", "node", "task"),
+    [
+        ("openai-adm", UNET | {"multiples": [1, 1, 2, 2]}, {"type": "decoder", "size": 64, "schedule": "cosine"}),
+        ("openai-adm", UNET | {"conditions": LOW_RES}, {"type": "decoder", "size": 512, "schedule": "linear"}),
+        (
+            "openai-adm-classifier",
+            {**{"type": "classifier", "size": 32, "classes": 9, "channels": 64, "multiples": [1, 2], "blocks": 1},
+             **{"attention": [2], "head_width": 64, "attention_order": "legacy"}},
+            {"type": "classifier", "schedule": "linear"},
+        ),
+    ],
+)  # fmt: skip
+def test_networks_of_diffusion_load_with_the_published_process(layout, node, task):
+    torch.save(published(layout, node), "unet.pt")
+    bring("unet.pt")
+    assert checkpoint.metadata(checkpoint.resolve("out"))["recipe"]["task"] == task
+    assert len(checkpoint.load("out", node["type"]).process.alpha_bar) == 1000
+
+
+@pytest.mark.parametrize("conditions", [{}, LOW_RES], ids=["base", "upsampler"])
+def test_glide_loads_with_its_tokenizer_and_process(conditions, tmp_path):
+    words = learn(CAPTIONS, 300, "glide")
+    words.save(tmp_path / "gpt.json")
+    entries = {"vocab": words.vocab_size, "context": 6, "width": 64, "depth": 1, "heads": 1}
+    node = UNET | {"conditions": {"text": {"type": "text-condition", **entries}, **conditions}}
+    torch.save(published("openai-glide", node), "base.pt")
+    result, _ = bring("base.pt", vocab="gpt.json")
+    assert (result["layout"], result["entries"]) == ("openai-glide", words.vocab_size)
+    task = checkpoint.load("out", "unet")
+    assert task.size == (256 if conditions else 64)
+    assert task.tokenizer.merges == words.merges
+
+
+class Bait:
+    def __reduce__(self):
+        return eval, ("open('hit', 'w')",)
+
+
+def test_nothing_is_written_when_it_is_refused(tmp_path, vocab):
+    torch.save({"state_dict": published(), "bait": Bait()}, "bait.pt")
+    torch.save(published() | {"stray": torch.ones(1)}, "stray.pt")
+    torch.save({"a": torch.ones(1)}, "unknown.pt")
+    (tmp_path / "there.safetensors").write_text("mine")
+    for words, error, said in (
+        ({"source": "bait.pt"}, convert.ConvertError, "asks for .*eval"),
+        ({"source": "stray.pt"}, convert.ConvertError, "1 unknown: stray"),
+        ({"source": "unknown.pt"}, convert.ConvertError, "no known layout"),
+        ({"source": "gone.pt"}, Failure, "no such file"),
+        ({"source": "stray.pt", "precision": "int8"}, Failure, "choose float16"),
+        ({"source": "stray.pt", "activation": "relu"}, Failure, "choose quick-gelu"),
+        ({"source": "stray.pt", "out": "there.safetensors"}, Failure, "exists; add --overwrite"),
+    ):
+        with pytest.raises(error, match=said) as caught:
+            bring(**{"vocab": vocab} | words)
+        if error is Failure and words["source"] == "stray.pt":
+            assert caught.value.code == (WOULD_OVERWRITE if "out" in words else USAGE)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "hit").exists()
+    assert (tmp_path / "there.safetensors").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip.pt", "hf/model.safetensors", "old.pt"])
+def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
+    node = CLIP | {"image": VIT | {"width": 1024, "depth": 8, "heads": 16}}
+    layout = "hf-clip" if "hf" in name else "openai-clip"
+    state = {key: torch.zeros(shape) for key, shape in shapes(layout, node).items()}
+    (tmp_path / "hf").mkdir()
+    if name.endswith(".safetensors"):
+        save_file(state, name)
+    else:
+        torch.save(state, name, _use_new_zipfile_serialization=name != "old.pt")
+    grown = peak(
+        "from dalle_cli.convert.importing import import_; from dalle_cli import convert\n"
+        "from dalle_cli.text import tokenizers; tokenizers.names(), convert.models.names(), convert.sources()",
+        "import_(sys.argv[1], 'out', sys.argv[2], None, None, False, print)",
+        name,
+        vocab,
+    )
+    print(f"{grown / (tmp_path / name).stat().st_size:.2f} of the file")
+    assert 0.9 * (tmp_path / name).stat().st_size < grown < 1.3 * (tmp_path / name).stat().st_size
+
+
+def shapes(layout, node):
+    with torch.device("meta"):
+        state = convert.write(layout, node, models.build(node).state_dict())
+    return {key: tensor.shape for key, tensor in state.items()}

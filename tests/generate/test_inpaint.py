@@ -1,0 +1,154 @@
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle_cli import checkpoint
+from dalle_cli.exits import DONE, PARTIAL, WOULD_OVERWRITE, Failure
+from dalle_cli.generate import inpaint as module
+from dalle_cli.generate.inpaint import Job
+from dalle_cli.generate.metadata import read
+from dalle_cli.generate.outputs import Collected
+from dalle_cli.generate.prompts import PromptError
+from dalle_cli.registry import RecipeError
+from tests.generate.conftest import noise
+
+
+@pytest.fixture
+def inpaint(glide, tmp_path, monkeypatch):
+    """Inpaint from a folder that holds a picture; the results."""
+    monkeypatch.chdir(tmp_path)
+    noise(1, 60, 40).save("dog.png")
+
+    def run(image="dog.png", *words, code=DONE, **job):
+        results = Collected()
+        options = {"steps": "3", **job.pop("options", {})}
+        job = {"recipe": glide.inpaint, "precision": "float32", "quiet": True, "options": options, **job}
+        assert module.inpaint(Job(image, words, **job), results) == code
+        return results.reported
+
+    return run
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(checkpoint, "load", fail)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("recipe", ["inpaint", "decoder", "recipe", "label"])
+def test_any_decoder_fills_the_hole_and_nothing_else(inpaint, glide, recipe):
+    found = inpaint("dog.png", "a circle", box="20,10,16,12", count=2, recipe=getattr(glide, recipe))
+    before = pixels("dog.png")
+    outside = np.ones((40, 60), dtype=bool)
+    outside[10:22, 20:36] = False
+    for result in found:
+        after = pixels(result["path"])
+        assert np.array_equal(after[outside], before[outside])
+        assert not np.array_equal(after[~outside], before[~outside])
+    assert not np.array_equal(*(pixels(result["path"]) for result in found))
+    assert read(found[0]["path"])["dalle"]["command"] == "inpaint"
+    assert (found[1]["box"], found[1]["image"], found[1]["draw"]) == ([20, 10, 16, 12], "dog.png", 1)
+
+
+def test_a_picture_is_the_same_whatever_is_drawn_beside_it(inpaint):
+    together = inpaint("dog.png", "a circle", "a star", box="20,10,16,12", count=3, out="a")
+    alone = inpaint("dog.png", "a circle", box="20,10,16,12", count=3, out="b", batch_size=1)
+    for one, other in zip(together[:3], alone):
+        assert np.abs(pixels(one["path"]).astype(int) - pixels(other["path"])).mean() < 0.1
+    assert [result["prompt"] for result in together] == ["a circle"] * 3 + ["a star"] * 3
+
+
+def test_a_script_goes_on_from_its_own_pictures(inpaint):
+    steps = [
+        {"prompt": "a circle", "box": [2, 2, 10, 10]},
+        {"prompt": "a star", "box": [40, 20, 12, 12], "mood": "glad"},
+    ]
+    with open("room.jsonl", "w") as file:
+        file.writelines(json.dumps(step) + "\n" for step in steps)
+    first, second = inpaint(script="room.jsonl")
+    start, middle, end = (pixels(path) for path in ("dog.png", first["path"], second["path"]))
+    assert not np.array_equal(middle[2:12, 2:12], start[2:12, 2:12])
+    assert np.array_equal(end[2:12, 2:12], middle[2:12, 2:12])
+    assert not np.array_equal(end[20:32, 40:52], middle[20:32, 40:52])
+    assert (second["image"], second["mood"]) == (first["path"], "glad")
+    kept = end.copy()
+    (end_again,) = inpaint(script="room.jsonl", skip_existing=True)[1:]
+    assert end_again["skipped"]
+    Path(second["path"]).write_bytes(b"cut short")  # drawn again, on the first, which is there
+    again = inpaint(script="room.jsonl", skip_existing=True)
+    assert [result.get("skipped", False) for result in again] == [True, False]
+    assert np.array_equal(pixels(again[1]["path"]), kept)
+
+
+def test_lines_bring_their_own_pictures(inpaint, monkeypatch):
+    noise(2, 30, 30).save("cat.png")
+    Image.new("L", (30, 30), 255).save("all.png")
+    lines = [
+        {"image": "cat.png", "prompt": "a circle", "mask": "all.png", "seed": 5},
+        {"path": "dog.png", "prompt": "a star"},
+        {"prompt": "a star", "error": "no good"},
+    ]
+    text = "\n".join(map(json.dumps, lines)).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    found = inpaint("-", box="1,1,9,9", code=PARTIAL)
+    assert [result.get("image") for result in found] == ["cat.png", "dog.png", None]
+    assert found[0]["seed"] == 5
+    assert np.array_equal(pixels(found[1]["path"])[12:], pixels("dog.png")[12:])
+    assert found[2]["error"] == "no good"
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "said"),
+    [
+        (("dog.png",), Failure, "what to draw there"),
+        (("-", "a circle"), Failure, "leave out prompts and --script"),
+        (("dog.png", "a star"), Failure, "Give --mask, --box"),
+    ],
+)
+def test_what_is_missing_is_said(inpaint, no_models, how, error, said):
+    with pytest.raises(error, match=said):
+        inpaint(*how)
+
+
+@pytest.mark.parametrize(
+    ("job", "error", "said"),
+    [
+        ({"box": "1,2,3"}, Failure, "box 1,2,3: give four whole numbers"),
+        ({"box": "a,b,c,d"}, Failure, "give four whole numbers"),
+        ({"box": "90,90,5,5"}, Failure, "holds nothing of 60x40 px"),
+        ({"mask": "none.png"}, ValueError, r"mask none\.png: "),
+        ({"script": "room.jsonl"}, Failure, "leave out prompts and -n"),
+        ({"box": "1,1,5,5", "recipe": "dalle1"}, RecipeError, "inpainting needs diffusion"),
+        ({"box": "1,1,5,5", "options": {"steps": "x"}}, RecipeError, "steps 'x'"),
+        ({"box": "1,1,5,5", "sheet": "sheet.jpg"}, Failure, "a sheet is a PNG"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_any_model(inpaint, no_models, job, error, said):
+    with pytest.raises(error, match=said):
+        inpaint("dog.png", "a star", **job)
+
+
+def test_nothing_is_replaced_unasked(inpaint, no_models):
+    os.mkdir("out")
+    noise().save("out/000000-0-a-star.png")
+    with pytest.raises(Failure, match="there already") as failure:
+        inpaint("dog.png", "a star", box="1,1,5,5")
+    assert failure.value.code == WOULD_OVERWRITE
+
+
+def test_a_line_without_a_prompt_is_named(inpaint, no_models, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"image": "dog.png"}')))
+    with pytest.raises(PromptError, match=r"a line without 'prompt': dog\.png"):
+        inpaint("-")

@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle_cli import checkpoint
+from dalle_cli.generate.metadata import read
+from dalle_cli.generate.outputs import Collected
+from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.upscale import upscale as enlarge
+from dalle_cli.registry import RecipeError
+from tests.generate.conftest import noise
+
+
+@pytest.fixture
+def upscale(glide, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    noise(1, 7, 9).save("dog.png")
+
+    def run(*pictures, prompt=None, recipe=None, options=None, code=0, **how):
+        how = {"seed": None, "out": "out", "sheet": None, "overwrite": False, "skip_existing": False, **how}
+        capsys.readouterr()
+        ended = enlarge(
+            pictures, prompt, recipe or glide.upsampler, {"steps": "3", **(options or {})}, **how, as_json=True,
+            quiet=True, precision="float32",
+        )  # fmt: skip
+        assert ended == code
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_a_picture_of_any_shape_is_enlarged_and_the_same_again(upscale):
+    (one,) = upscale("dog.png", prompt="a star", sheet="sheet.png")
+    assert pixels(one["path"]).shape == (18, 14, 3)
+    assert np.array_equal(pixels(upscale("dog.png", prompt="a star", out="b")[0]["path"]), pixels(one["path"]))
+    for changes in ({"prompt": "a circle"}, {"seed": 3}, {"options": {"sampler": "ddpm"}}, {"options": {"steps": "5"}}):
+        other = upscale("dog.png", **{"prompt": "a star", "out": str(changes)} | changes)
+        assert not np.array_equal(pixels(other[0]["path"]), pixels(one["path"])), changes
+    assert (read(one["path"])["dalle"]["command"], one["prompt"], one["image"]) == ("upscale", "a star", "dog.png")
+    assert Image.open("sheet.png").size[0] >= 14
+
+
+def test_a_drawn_picture_says_what_it_shows(upscale, glide):
+    drawn = Collected()
+    sample(Job(["a circle"], recipe=glide.decoder, options={"steps": "2"}, out="small", quiet=True), drawn)
+    (found,) = upscale(drawn.reported[0]["path"])
+    assert found["prompt"] == "a circle"
+    assert pixels(found["path"]).shape == (16, 16, 3)
+    (own,) = upscale(json.dumps({"image": "dog.png", "prompt": "a star"}), out="b")
+    assert own["prompt"] == "a star"
+    assert upscale("dog.png", out="c")[0]["prompt"] == ""
+
+
+def test_a_system_brings_its_upsampler(upscale, glide):
+    (one,), (other,) = upscale("dog.png", out="a"), upscale("dog.png", recipe=glide.recipe, out="b")
+    assert np.array_equal(pixels(one["path"]), pixels(other["path"]))
+
+
+def test_pictures_that_cannot_be_enlarged_do_not_hide_the_others(upscale):
+    noise(2, 40, 8).save("wide.png")
+    open("text.png", "w").close()
+    found = upscale("wide.png", "text.png", "dog.png", code=4)
+    assert [result.get("error", "")[:30] for result in found] == [
+        "wide.png: 40x8 px; at most 32 ", "text.png: not a picture", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [("dalle1", "this system has no upsampler"), ("decoder", "draws pictures and enlarges none")],
+)
+def test_what_enlarges_nothing_is_refused(upscale, glide, recipe, said):
+    with pytest.raises(RecipeError, match=said):
+        upscale("dog.png", recipe=getattr(glide, recipe, recipe))
+
+
+def test_options_are_checked_before_any_model(upscale, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load", None)
+    with pytest.raises(RecipeError, match="steps 'x'"):
+        upscale("dog.png", options={"steps": "x"})
+    with pytest.raises(RecipeError, match="no choice 'euler'"):
+        upscale("dog.png", options={"sampler": "euler"})

@@ -1,0 +1,311 @@
+"""Files made to break the program, and a place in which nothing changes unseen."""
+
+import gzip
+import importlib
+import io
+import json
+import struct
+import sys
+import tarfile
+import traceback
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle_cli import checkpoint
+from dalle_cli.recipe import to_yaml
+from dalle_cli.text.learn import learn
+from tests.cli.conftest import Ended, dalle  # noqa: F401  (a fixture)
+from tests.data.conftest import picture, write_tar
+from tests.generate.conftest import noise, tiny  # noqa: F401  (a fixture)
+from tests.training.conftest import RECIPE
+
+module = importlib.import_module("dalle_cli.cli.main")  # the package's own `main` is the function
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def files(tiny, tmp_path_factory) -> Path:  # noqa: F811
+    """A folder of good and hostile files, which every command only reads."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, content in {**pictures(), **shards(folder), **tables(), **prompts(), **checkpoints(tiny.dvae)}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (folder / "made.tar").unlink()
+    for name in ("dvae", "clip", "dalle"):
+        (folder / f"{name}.safetensors").write_bytes(Path(getattr(tiny, name)).read_bytes())
+    (folder / "tiny.yaml").write_text(Path(tiny.recipe).read_text())
+    (folder / "train.yaml").write_text(to_yaml(RECIPE))
+    (folder / "empty").mkdir()
+    learn(["a red circle"] * 3, 520, "dalle").save(folder / "learned.json")
+    return folder
+
+
+def meant(error: BaseException) -> bool:
+    """Whether an error was raised on purpose: of a class of the package, by a `raise` in it, or about a file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = frames and "dalle_cli" in frames[-1].filename and (frames[-1].line or "").startswith("raise")
+    about_a_file = isinstance(error, OSError) and error.filename
+    return bool(type(error).__module__.startswith("dalle_cli") or ours or about_a_file)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """What every file below a folder holds, by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(dalle, files, tmp_path, monkeypatch) -> Run:  # noqa: F811
+    """Run a command in an empty folder, deep enough below `tmp_path` for `..` to stay in it.
+
+    `@` in a word is the folder of hostile files. The errors that end the command must be the package's own.
+    """
+    here = tmp_path / "one" / "two"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    end = module._end
+
+    def ended(error: BaseException, *rest) -> None:
+        assert meant(error), repr(error)
+        end(error, *rest)
+
+    monkeypatch.setattr(module, "_end", ended)
+
+    def command(*words: str, stdin: bytes = b"", **how) -> Ended:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        return dalle(*(word.replace("@", f"{files}/") for word in words), **how)
+
+    return command
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*chunks: bytes, width: int = 4, height: int = 4, depth: int = 8, rows: bytes | None = None) -> bytes:
+    """A grey PNG with chunks before its rows, which are compressed as given or are of this size and black."""
+    packed = zlib.compress(bytes((width * depth // 8 + 1) * height)) if rows is None else rows
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def zeros(size: int) -> bytes:
+    """`size` zero bytes, compressed."""
+    packer = zlib.compressobj(1)
+    block = bytes(1 << 20)
+    return b"".join(packer.compress(block) for _ in range(size >> 20)) + packer.flush()
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def odd_pictures() -> dict[str, bytes]:
+    """Pictures out of the ordinary and right all the same."""
+    red, blue = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # its left is up
+    both = red.copy()
+    both.paste(blue, (20, 0))
+    return {
+        "animated.gif": saved(red, "GIF", save_all=True, append_images=[blue] * 3),
+        "animated.webp": saved(red, "WEBP", save_all=True, append_images=[blue] * 3),
+        "animated.png": saved(red, "PNG", save_all=True, append_images=[blue] * 3),
+        "cmyk.jpg": saved(red.convert("CMYK"), "JPEG"),
+        "deep.png": saved(Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG"),
+        "turned.jpg": saved(both, "JPEG", exif=turned, quality=95),
+        "palette.png": saved(red.quantize(4), "PNG", transparency=0),
+        "alpha.png": saved(Image.new("RGBA", (40, 30), (255, 0, 0, 128)), "PNG"),
+    }
+
+
+def pictures() -> dict[str, bytes]:
+    good = picture(size=(32, 32))
+    text = json.dumps({"prompt": "x"})
+    return {
+        **{f"odd/{name}": content for name, content in odd_pictures().items()},
+        **{f"odd/{Path(name).stem}.txt": b"a red picture" for name in odd_pictures()},
+        "good.png": good,
+        "half.png": good[: len(good) // 2],
+        "text/a.jpg": b"this is no picture",
+        "text/a.txt": b"a caption",
+        "text/b.jpg": b"nor is this",
+        "text/b.txt": b"another",
+        "huge.png": png(width=30_000, height=30_000, depth=1, rows=zeros(3_751 * 30_000)),
+        "bombs/wide.png": png(width=(1 << 31) - 1, height=(1 << 31) - 1, rows=b""),
+        "bombs/huge.png": png(width=30_000, height=30_000, depth=1, rows=b""),
+        "bombs/rows.png": png(rows=zeros(64 << 20)),
+        "bombs/text.png": png(chunk(b"zTXt", b"comment\0\0" + zeros(64 << 20))),
+        "bombs/good.png": good,
+        "text-bomb.png": png(chunk(b"zTXt", b"dalle\0\0" + zeros(64 << 20))),
+        "no-json.png": png(chunk(b"tEXt", b"dalle\0{half")),
+        "deep-json.png": png(chunk(b"tEXt", b"dalle\0" + b'{"a":' * 50_000)),
+        "foreign.png": png(chunk(b"tEXt", b"dalle\0" + text.encode())),
+        "elsewhere.png": png(chunk(b"tEXt", b"dalle\0" + json.dumps(origin(recipe="../../../etc/passwd")).encode())),
+        "option.png": png(chunk(b"tEXt", b"dalle\0" + json.dumps(origin(options={"temperatur": 1})).encode())),
+        "nul.png": png(chunk(b"tEXt", b"dalle\0" + json.dumps(origin(prompt="a\0b")).encode())),
+        "long/a.png": good,
+        "long/a.txt": b"word " * 10_000,
+        "nul/a.png": good,
+        "nul/a.txt": b"a\0b",
+        "no-text/a.png": good,
+        "no-text/a.txt": bytes(range(128, 256)),
+        "folder.png/inside": b"a folder by the name of a picture",
+    }
+
+
+def origin(**changes) -> dict:
+    """The record of a picture that `dalle sample` drew."""
+    record = {"command": "sample", "version": "0", "recipe": "dalle1", "options": {}, "models": {}, "fields": {}}
+    return {**record, "prompt": "x", "seed": 0, "draw": 0, "index": 0, **changes}
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    good = picture(size=(32, 32))
+
+    def tar(*members: tuple[str, bytes] | tarfile.TarInfo) -> bytes:
+        return write_tar(folder / "made.tar", members).read_bytes()
+
+    link, device = tarfile.TarInfo("link.png"), tarfile.TarInfo("device.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    device.type = tarfile.CHRTYPE
+    whole = tar(*((f"{i}.{end}", data) for i in range(4) for end, data in (("png", good), ("txt", b"a red square"))))
+    large = bytearray(tar(("0.png", good), ("0.txt", b"x")))
+    large[124:136] = b"\x80" + (1 << 62).to_bytes(11, "big")
+    large[148:156] = b"%06o\0 " % (sum(large[:148]) + 256 + sum(large[156:512]))
+    names = ("../../evil", "/abs/evil", "../../../../../../../../tmp/evil", "a/../../evil", "..")
+    return {
+        "whole.tar": whole,
+        "cut.tar": whole[: len(whole) // 3],
+        "cut-at-once.tar": whole[:700],
+        "dots.tar": tar(*((f"{name}.{end}", data) for name in names for end, data in (("png", good), ("txt", b"x")))),
+        "links.tar": tar(link, device),
+        "size-lies.tar": bytes(large),
+        "no.tar": b"this is no tar" * 100,
+        "packed.tar": gzip.compress(whole),
+        "empty.tar": bytes(10_240),
+    }
+
+
+def tables() -> dict[str, bytes]:
+    def lines(*rows) -> bytes:
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    return {
+        "surrogate.jsonl": lines({"image": "good.png", "text": "half \ud800 a pair"}),
+        "nul.jsonl": lines({"image": "good\0.png", "text": "a\0b"}, {"image": "good.png", "text": "fine"}),
+        "numbers.jsonl": lines({"image": 3, "text": {"a": 1}}, {"image": "good.png", "text": "fine"}),
+        "deep.jsonl": b'{"image": "good.png", "text": ' + b"[" * 100_000 + b"\n",
+        "broken.jsonl": b"{broken\n" * 3,
+        "columns.csv": b"picture,words\ngood.png,x\n",
+        "quote.csv": b'image,text\ngood.png,"never closed' + b"\n" * 200_000,
+        "missing.csv": b"image,text\ngone.png,x\n",
+        "header.csv": b"image,text\n",
+        "binary.csv": bytes(range(256)) * 64,
+        "no.parquet": b"PAR1 this is none PAR1",
+    }
+
+
+def prompts() -> dict[str, bytes]:
+    return {
+        "binary.txt": bytes(range(256)) * 16,
+        "utf16.txt": "a red circle\n".encode("utf-16"),
+        "nothing.txt": b"\n  \n",
+        "long-line.txt": b"x" * (1 << 19),
+        "good.txt": b"a red circle\nzebra\n",
+    }
+
+
+# ---- checkpoints and recipes -----------------------------------------------------------------------------------------
+
+
+def checkpoints(dvae: str) -> dict[str, bytes]:
+    whole = Path(dvae).read_bytes()
+    recipe = checkpoint.metadata(Path(dvae))["recipe"]
+    flipped = bytearray(whole)
+    flipped[-3] ^= 16
+
+    def lying(fields: dict) -> None:
+        next(value for key, value in fields.items() if key != "__metadata__")["shape"] = [1 << 40]
+
+    def past_the_end(fields: dict) -> None:
+        next(value for key, value in fields.items() if key != "__metadata__")["data_offsets"][1] = 1 << 40
+
+    return {
+        "cut.safetensors": whole[: len(whole) // 2],
+        "flipped.safetensors": bytes(flipped),
+        "lying.safetensors": rewritten(whole, lying),
+        "past.safetensors": rewritten(whole, past_the_end),
+        "length.safetensors": b"\xff" * 7 + b"\x7f" + whole[8:],
+        "hostile.safetensors": sealed(whole, recipe={"model": {"type": "os.system", "command": "touch evil"}}),
+        "enormous.safetensors": sealed(whole, recipe={"model": {"type": "dvae", "vocab": 1 << 60}}),
+        "negative.safetensors": sealed(
+            whole, recipe={"model": {"type": "dvae", "hidden": -8}, "task": {"type": "dvae"}}
+        ),
+        "endless.safetensors": sealed(
+            whole, recipe={"model": {"type": "dvae", "blocks": 1 << 40}, "task": {"type": "dvae"}}
+        ),
+        "large.safetensors": sealed(whole, recipe=recipe | {"model": {"type": "dvae", "vocab": 1 << 30, "hidden": 64}}),
+        "no-task.safetensors": sealed(whole, recipe={"model": recipe["model"]}),
+        "companions.safetensors": sealed(whole, recipe=recipe | {"frozen": [1, 2]}),
+        "deep.safetensors": sealed(whole, recipe="[" * 100_000),
+        "foreign.safetensors": rewritten(whole, lambda fields: fields.pop("__metadata__")),
+        "pickle.safetensors": b"\x80\x04cos\nsystem\nX\x0a\x00\x00\x00touch evil\x85R.",
+        "no.yaml": b"model: [",
+        "nul.yaml": to_yaml(RECIPE | {"data": {"type": "folder", "path": "a\0b", "size": 16}}).encode(),
+        "list.yaml": b"- a\n- b\n",
+        "tag.yaml": b"model: !!python/object/apply:os.system ['touch evil']\n",
+        "billion.yaml": b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (c + 1, c + 1, b",".join([b"*%c" % c] * 9)) for c in range(97, 106)),
+        "deep.yaml": b"model: " + b"[" * 5_000,
+        "binary.yaml": bytes(range(256)),
+        "circle.yaml": b"extends: circle.yaml\n",
+        "outside.yaml": b"extends: ../../../../etc/passwd\n",
+        "self.yaml": b"model: ${model}\n",
+        "environment.yaml": b"model: ${oc.env:HOME}\n",
+        "section.yaml": b"modle: {type: dvae}\n",
+        "no-part.yaml": b"model: 3\ntask: [1]\ndata: x\noptim: 4\ntrain: 5\n",
+        "empty.yaml": b"",
+        "bomb.json": gzip.compress(b"{" + bytes(1 << 27)),
+        "deep.json": b'{"a":' * 100_000,
+        "words.json": b'{"type": "clip", "merges": ["a b c", 3]}',
+    }
+
+
+def rewritten(whole: bytes, change: Callable[[dict], object]) -> bytes:
+    """A safetensors file with another header."""
+    (length,) = struct.unpack("<Q", whole[:8])
+    fields = json.loads(whole[8 : 8 + length])
+    change(fields)
+    return with_header(whole, fields)
+
+
+def with_header(whole: bytes, fields: object) -> bytes:
+    header = json.dumps(fields).encode()
+    (length,) = struct.unpack("<Q", whole[:8])
+    return struct.pack("<Q", len(header)) + header + whole[8 + length :]
+
+
+def sealed(whole: bytes, **metadata) -> bytes:
+    """A checkpoint with other metadata, its seal put right as whoever means harm would."""
+
+    def change(fields: dict) -> None:
+        own = fields["__metadata__"]
+        own |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+        own["seal"] = checkpoint._seal(own)
+
+    return rewritten(whole, change)

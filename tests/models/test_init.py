@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from dalle_cli.models import MOST_TENSORS, models
+from dalle_cli.registry import RecipeError
+
+VIT = {"type": "vit", "size": 32, "patch": 16, "width": 16, "depth": 1, "heads": 2}
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 31, 10**30])
+def test_numbers_that_no_size_can_be_are_refused_before_building(value):
+    with pytest.raises(RecipeError, match=rf"model\.width: {value} is not between 0 and 2\^31"):
+        models.typed({**VIT, "width": value}, "model")
+
+
+def test_layers_without_end_are_not_built():
+    with torch.device("meta"), pytest.raises(RecipeError, match=f"model: more than {MOST_TENSORS} tensors"):
+        models.build({**VIT, "depth": 1 << 30}, "model")
+    assert len(list(models.build(VIT).parameters())) < 30  # the count does not outlast the one that it stopped
+
+
+def test_what_a_part_cannot_be_built_with_is_a_mistake_of_the_recipe():
+    with pytest.raises(RecipeError, match=r"^image: size 33 is not divisible by patch 16"):
+        models.build({**VIT, "size": 33}, "image")

@@ -1,0 +1,47 @@
+"""Decoders small enough to run in milliseconds, with every kind of condition."""
+
+from typing import Any
+
+import torch
+
+from dalle_cli.models import models
+from dalle_cli.tasks.decoder import DecoderTask
+from dalle_cli.text.learn import learn
+from tests.models.test_adm import awake
+
+SIZE = 8
+CAPTIONS = ["a red circle", "a blue square on a green background"]
+TEXT = {"type": "text-condition", "vocab": 260, "context": 6, "width": 32, "depth": 1, "heads": 2}
+LABEL = {"type": "label-condition", "classes": 3}
+LOW_RES = {"type": "low-res-condition", "factor": 2}
+INPAINT = {"type": "inpaint-condition"}
+UNET: dict[str, Any] = {
+    "type": "unet", "channels": 32, "multiples": [1, 1], "blocks": 1, "attention": [2], "head_width": 32,
+}  # fmt: skip
+
+
+def words():
+    return learn(CAPTIONS * 2, 260, "glide")
+
+
+def decoder(task=None, **conditions) -> DecoderTask:
+    """A decoder that reads text and whatever else is given; no parameter of its network is zero."""
+    given = {"text": TEXT} | conditions
+    given = {name: node for name, node in given.items() if node}
+    options = {"variance": "small"} | (task or {})
+    learned = options["variance"].startswith("learned")
+    torch.manual_seed(0)
+    model = awake(models.build(UNET | {"learned_variance": learned, "conditions": given}))
+    tokenizer = words() if given.get("text") else None
+    return DecoderTask(model, SIZE, tokenizer, **options).eval()
+
+
+def samples(count=4, size=SIZE, texts=CAPTIONS):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "image": torch.rand(3, size, size, generator=generator) * 2 - 1,
+            "text": texts[i % len(texts)], "seed": 100 + 7 * i, "key": str(i),
+        }
+        for i in range(count)
+    ]  # fmt: skip

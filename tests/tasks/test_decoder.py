@@ -1,0 +1,172 @@
+import pytest
+import torch
+
+from dalle_cli.diffusion.loss import loss
+from dalle_cli.diffusion.process import full
+from dalle_cli.models import models
+from dalle_cli.models.conditions import InpaintCondition, LabelCondition, TextCondition
+from dalle_cli.tasks.decoder import DecoderTask
+from dalle_cli.tasks.noising import noised
+
+from .conftest import CAPTIONS, INPAINT, LABEL, LOW_RES, SIZE, TEXT, UNET, decoder, samples, words
+
+ALL = {"inpaint": INPAINT, "low_res": LOW_RES}
+
+
+@pytest.mark.parametrize("predict", ["eps", "x0", "v"])
+@pytest.mark.parametrize("variance", ["small", "learned-range"])
+def test_the_loss_is_that_of_the_process_on_pictures_with_their_own_noise(predict, variance):
+    one = decoder({"predict": predict, "variance": variance})
+    batch = one.collate(samples())
+    total, logs = one(batch, 0)
+    x, t, eps = noised(one.process, batch["image"], batch["seed"])
+    told = one.model.encode(text=(batch["ids"], batch["real"]))
+    expected = loss(one.process, one.model(x, t, **told), batch["image"], t, eps)
+    torch.testing.assert_close(total, expected.total.mean())
+    assert logs.keys() == ({"mse"} if variance == "small" else {"mse", "bound"})
+    parts = torch.stack([one(one.collate([sample]), 0)[0] for sample in samples()])
+    torch.testing.assert_close(parts.mean(), total, rtol=1e-4, atol=1e-5)  # no sample depends on its neighbours
+
+
+def test_every_parameter_learns():
+    one = decoder({"variance": "learned-range"}, **ALL)
+    one(one.collate(samples()), 0)[0].backward()
+    without = [name for name, parameter in one.model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_captions_are_left_out_and_pictures_erased_as_their_samples_seeds_say():
+    one = decoder({"drop_text": 0.5}, **ALL)
+    many = samples(64)
+    batch = one.collate(many)
+    empty = ~batch["real"].any(dim=1)
+    assert 16 < empty.sum() < 48
+    backwards = one.collate(many[::-1])
+    assert torch.equal(backwards["ids"].flip(0), batch["ids"])
+    assert torch.equal(backwards["known"].flip(0), batch["known"])
+    assert len({tuple(mask.flatten().tolist()) for mask in batch["known"]}) > 20
+    assert "known" not in decoder().collate(many)
+    assert decoder().collate(many)["real"].any(dim=1).all()
+
+
+def test_a_network_of_labels_learns_the_class_in_the_caption():
+    one = decoder({"classes": ["square", "star", "circle"]}, text=None, label=LABEL)
+    batch = one.collate(samples())
+    assert batch["label"].tolist() == [2, 0, 2, 0]
+    assert "ids" not in batch
+    assert one(batch, 0)[0].isfinite()
+    with pytest.raises(ValueError, match="says no class"):
+        one.collate(samples(texts=["a heart"]))
+    with pytest.raises(ValueError, match="scale 2: guidance needs a decoder that reads text"):
+        one.denoiser(["a star"], scale=2)
+
+
+def test_guidance_goes_from_no_text_through_the_text():
+    one = decoder()
+    x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    t = full(300, x)
+    plain, null = one.denoiser(CAPTIONS)(x, t), one.denoiser(["", ""])(x, t)
+    assert (plain.eps - null.eps).abs().max() > 1e-3
+    guided = one.denoiser(CAPTIONS, scale=3.0)(x, t)
+    torch.testing.assert_close(guided.eps, null.eps + 3 * (plain.eps - null.eps), rtol=1e-3, atol=1e-3)
+
+
+def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
+    read = []
+    whole = TextCondition.forward
+    monkeypatch.setattr(
+        TextCondition, "forward", lambda self, ids, real: read.append(len(ids)) or whole(self, ids, real)
+    )
+    one = decoder()
+    x = torch.randn(3, 3, SIZE, SIZE)
+    denoise = one.denoiser(["a star", "a ring", "a star"], scale=2.0)
+    together = denoise(x, full(5, x))
+    denoise(x, full(3, x))
+    assert read == [3]  # two texts and none
+    alone = one.denoiser(["a star"], scale=2.0)(x[2:], full(5, x[2:]))
+    torch.testing.assert_close(alone.eps[0], together.eps[2], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_known_is_told_and_kept():
+    one, plain = decoder(inpaint=INPAINT), decoder()
+    x, image = torch.randn(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., :4] = 1
+    t = full(500, x)
+    for task in (one, plain):
+        found = task.denoiser(["a star"], region=(image, mask))(x, t)
+        torch.testing.assert_close(found.x0[..., :4], image[..., :4])
+        torch.testing.assert_close(found.alpha * found.x0 + found.sigma * found.eps, x, rtol=1e-4, atol=1e-4)
+    unknown = one.denoiser(["a star"])(x, t).x0
+    assert (one.denoiser(["a star"], region=(image, mask))(x, t).x0 - unknown)[..., 4:].abs().max() > 1e-3
+    nothing = one.denoiser(["a star"], region=(image, 0 * mask))(x, t).x0
+    torch.testing.assert_close(nothing, unknown)
+
+
+def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
+    one = decoder({"noise": 0.5, "blur": 1.0}, low_res=LOW_RES)
+    with pytest.raises(ValueError, match="enlarges pictures and was given none"):
+        one.denoiser(["a star"])
+    batch = one.collate(samples())
+    small = one._small(batch)
+    assert small.shape == (4, 3, 4, 4)
+    clean = decoder(low_res=LOW_RES)._small(batch)
+    assert (small - clean).abs().amax(dim=(1, 2, 3)).median() > 0.02
+    x = torch.randn(4, 3, SIZE, SIZE)
+    a, b = (one.denoiser(CAPTIONS * 2, small=given)(x, full(9, x)).eps for given in (small, clean))
+    assert (a - b).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("conditions", [{}, {"low_res": LOW_RES}, {"inpaint": INPAINT}, ALL])
+def test_the_preview_shows_what_was_given_drawn_and_true(conditions):
+    one = decoder({"drop_text": 0.1}, **conditions)
+    batch = one.collate(samples(2))
+    with torch.no_grad():
+        pictures, captions, columns = one.preview(batch)
+    assert (len(pictures), columns) == ((6, 2) if conditions else (2, None))
+    assert captions == (None if conditions else CAPTIONS)
+    assert all(picture.shape == (3, SIZE, SIZE) for picture in pictures)
+    if "inpaint" in conditions:
+        kept = batch["known"].expand(-1, 3, -1, -1) == 1
+        drawn = torch.stack(pictures[2:4])
+        torch.testing.assert_close(drawn[kept], batch["image"][kept], atol=1e-3, rtol=1e-3)
+        assert (torch.stack(pictures[:2])[~kept] == 0).all()
+
+
+def test_parts_that_do_not_fit_are_refused():
+    good = decoder()
+    with pytest.raises(ValueError, match=r"task\.size: 9 does not divide by 2"):
+        DecoderTask(good.model, 9, words(), variance="small")
+    with pytest.raises(ValueError, match=r"task\.variance: 'learned-range' needs model\.learned_variance=True"):
+        DecoderTask(good.model, SIZE, words())
+    with pytest.raises(ValueError, match="tokenizer: a model that reads text needs one"):
+        DecoderTask(good.model, SIZE, variance="small")
+    with pytest.raises(ValueError, match=r"conditions\.text\.vocab: 259 is less than the tokenizer's 260"):
+        decoder(text=TEXT | {"vocab": 259})
+    with pytest.raises(ValueError, match="does not divide by the small picture's 3"):
+        decoder(low_res=LOW_RES | {"factor": 3})
+    clip = {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 32}
+    with pytest.raises(ValueError, match=r"conditions\.clip: task 'decoder' has nothing for a ClipCondition"):
+        decoder(clip=clip)
+    with pytest.raises(ValueError, match="2 names for a model of 3 classes"):
+        decoder({"classes": ["a", "b"]}, label=LABEL)
+    batch = good.collate(samples(size=16))
+    with pytest.raises(ValueError, match=r"draws 8 px, not 16: set data\.size=8"):
+        good(batch, 0)
+
+
+def test_conditions_are_found_by_kind():
+    one = decoder(inpaint=INPAINT)
+    assert isinstance(one.condition(InpaintCondition), InpaintCondition)
+    assert one.condition(LabelCondition) is None
+
+
+def test_a_base_learns_to_inpaint_from_where_it_is():
+    base = decoder().model
+    wider = models.build(UNET | {"learned_variance": False, "conditions": {"text": TEXT, "inpaint": INPAINT}})
+    wider.load_state_dict(wider.adopt(base.state_dict(), base))
+    task = DecoderTask(wider.eval(), SIZE, words(), variance="small")
+    x = torch.randn(1, 3, SIZE, SIZE)
+    region = torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
+    expected = decoder().denoiser(["a star"])(x, full(7, x)).eps
+    torch.testing.assert_close(task.denoiser(["a star"], region=region)(x, full(7, x)).eps, expected)

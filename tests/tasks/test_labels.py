@@ -1,0 +1,31 @@
+import pytest
+
+from dalle_cli.tasks.labels import check, labels
+
+NAMES = ["bear", "polar bear", "circle"]
+
+
+def test_a_caption_is_a_number_or_holds_a_name():
+    assert labels(["2", " 0 "], None, 3).tolist() == [2, 0]
+    assert labels(["A Red Circle.", "a polar bear", "bears and a bear"], NAMES, 3).tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "said"),
+    [
+        ("3", None, "'3' says no class: a caption must hold a number from 0 to 2"),
+        ("-1", None, "'-1' says no class"),
+        ("semicircles", NAMES, "'semicircles' says no class: a caption must hold a name from task.classes"),
+        ("", NAMES, "'' says no class"),
+    ],
+)
+def test_a_caption_of_no_class_is_named(text, names, said):
+    with pytest.raises(ValueError, match=said):
+        labels([text], names, 3)
+
+
+def test_there_are_as_many_names_as_classes():
+    check(None, 5)
+    check(NAMES, 3)
+    with pytest.raises(ValueError, match=r"task\.classes: 3 names for a model of 4 classes"):
+        check(NAMES, 4)

@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dalle_cli.models import models
+from dalle_cli.tasks.noised_clip import NoisedCLIPTask
+from dalle_cli.tasks.noising import noised
+from dalle_cli.text.learn import learn
+
+from .conftest import CAPTIONS, SIZE, samples
+
+NODE = {
+    "type": "noised-clip", "embed_dim": 8,
+    "image": {"type": "noised-vit", "size": SIZE, "patch": 4, "width": 16, "depth": 1, "heads": 2, "steps": 100},
+    "text": {"type": "noised-clip-text", "vocab": 522, "context": 12, "width": 16, "depth": 1, "heads": 2},
+}  # fmt: skip
+
+
+def task(node=NODE, **options):
+    torch.manual_seed(0)
+    return NoisedCLIPTask(models.build(node), learn(CAPTIONS * 2, 522, "clip"), **options).eval()
+
+
+def test_the_loss_is_clip_s_on_noisy_pictures():
+    one = task()
+    batch = one.collate(samples(2))
+    loss, logs = one(batch, 0)
+    x, t, _ = noised(one.process, batch["image"], batch["seed"])
+    assert len(one.process) == 100
+    image = F.normalize(one.model.encode_image(x, t), dim=-1)
+    scores = one.model.logit_scale.exp() * image @ one.embed_texts(CAPTIONS).T
+    truth = torch.arange(2)
+    torch.testing.assert_close(loss, (F.cross_entropy(scores, truth) + F.cross_entropy(scores.T, truth)) / 2)
+    assert logs["scale"].item() == pytest.approx(1 / 0.07, rel=1e-4)
+    torch.testing.assert_close(one.score(one.embed_texts(CAPTIONS), x, t), scores.diagonal())
+
+
+def test_only_a_learned_scale_has_a_ceiling():
+    one = task(max_scale=20.0)
+    with torch.no_grad():
+        one.model.logit_scale.fill_(9.0)
+    one.after_step()
+    assert one.model.logit_scale.item() == pytest.approx(math.log(20))
+    given = task(NODE | {"scale": 100.0}, max_scale=20.0)
+    given.after_step()
+    assert given.model.logit_scale.item() == pytest.approx(math.log(100))
+
+
+def test_a_vocabulary_that_is_too_large_is_refused():
+    node = NODE | {"text": NODE["text"] | {"vocab": 521}}
+    with pytest.raises(ValueError, match=r"model\.text\.vocab: 521 is less than the tokenizer's 522"):
+        task(node)

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from dalle_cli.tasks.noising import noised, process
+
+SEEDS = torch.arange(400) * 1000
+
+
+def test_every_sample_has_its_own_step_and_noise():
+    image = torch.zeros(400, 3, 4, 4)
+    one = process("cosine", 50)
+    x, t, eps = noised(one, image, SEEDS)
+    assert (t.min(), t.max()) == (0, 49)
+    assert 22 < t.float().mean() < 27
+    assert (eps.mean().abs(), (eps.std() - 1).abs()) < (0.02, 0.02)
+    torch.testing.assert_close(x, one.noise(image, t, eps))
+    alone = noised(one, image[9:10], SEEDS[9:10])
+    assert all(torch.equal(part[0], whole[9]) for part, whole in zip(alone, (x, t, eps)))
+    assert abs(torch.corrcoef(torch.stack([t.float(), eps[:, 0, 0, 0]]))[0, 1]) < 0.2
+
+
+def test_tables_are_numbers_even_where_models_have_no_weights():
+    with torch.device("meta"):
+        assert process("linear", 100, "v", "large").alpha_bar.device.type == "cpu"
+
+
+def test_a_process_of_no_steps_is_refused():
+    with pytest.raises(ValueError, match=r"task\.steps: 0 is not between"):
+        process("cosine", 0)
+    with pytest.raises(ValueError, match="20 steps leave nothing of the data"):
+        process("linear", 20)
