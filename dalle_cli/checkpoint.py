@@ -228,12 +228,23 @@ def load(name: str, kind: str | None = None, companions: Mapping[str, str] | Non
         if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
             raise ValueError(", ".join(wrong))
         task: Any = compose(recipe, tokenizer, companions)
-        task.model.load_state_dict({key: value.float() for key, value in tensors.items()})
+        floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
+        task.model.load_state_dict(floats)
     except CheckpointError:  # a companion's
         raise
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit its recipe: {str(error).splitlines()[0]}") from None
     return task.eval()
+
+
+def shapes(name: str, companions: Mapping[str, str] | None = None) -> nn.Module:
+    """The task of a checkpoint on the meta device: what `load` gives, without weights. Raises CheckpointError."""
+    found = metadata(resolve(name))
+    tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
+    frozen = {**(found["recipe"].get("frozen") or {}), **(companions or {})}
+    with torch.device("meta"):
+        built = {key: models.build(metadata(resolve(str(one)))["recipe"]["model"]) for key, one in frozen.items()}
+        return compose(found["recipe"], tokenizer, built).eval()
 
 
 def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:

@@ -1,15 +1,20 @@
 """What `make bench` prints: our speed beside the limit or the slow way, in the same run on the same machine.
 
-python -m tests.bench            all of it, some three minutes on two cores
+python -m tests.bench            all of it, some four minutes on two cores
 python -m tests.bench sampling   a part of it
 """
 
+import multiprocessing
 import random
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -108,6 +113,56 @@ def training() -> None:
     line("train the transformer", f"{share:.0%} of the limit", 1 / each, "samples/s")
 
 
+def memory() -> None:
+    """The largest batch of ViT-B/32 that 20 GiB of this machine hold, and real steps of a smaller one beside it."""
+    batch, room = 12, 20 << 30
+    for checkpointing in (False, True):
+        how = "activations recomputed" if checkpointing else "activations kept"
+        largest = 512
+        for _ in range(3):  # memory is nearly a line
+            parts = _estimated(checkpointing, largest)
+            largest = int(largest * (room - parts["total"] + parts["step"]) / parts["step"])
+        held = _estimated(checkpointing, largest)["total"]
+        line("ViT-B/32 in 20 GiB", how, largest, f"samples, which hold {held / 2**30:.2f} GiB")
+        estimated = _estimated(checkpointing, batch)["total"]
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            measured = pool.apply(_real_steps, (checkpointing, batch))
+        line(f"steps of {batch}, estimated", how, estimated / 2**30, "GiB")
+        line("measured", f"{measured / estimated:.2f} of the estimate", measured / 2**30, "GiB")
+
+
+def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
+    """Bytes that steps of ViT-B/32 in float32 hold here."""
+    from dalle_cli import recipe
+    from dalle_cli.training import estimate, optim
+    from dalle_cli.training.sketch import sketch
+
+    found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
+    task = sketch(found, []).task
+    (step,) = estimate.measure(task, batch, 224, "float32")
+    return estimate.memory(task, optim.Optim(**found["optim"]), step, 1, "cpu")
+
+
+def _real_steps(checkpointing: bool, batch: int) -> int:
+    """Bytes that a process holds at most which trains two steps."""
+    from dalle_cli import checkpoint, recipe
+    from dalle_cli.nn.hardware import keep_memory, return_memory
+    from dalle_cli.training import optim
+    from dalle_cli.training.ema import EMA
+
+    found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
+    return_memory() if checkpointing else keep_memory()
+    task: Any = checkpoint.compose(found, SimpleNamespace(vocab_size=49408))
+    average, optimizer = EMA(task.model, 0.999), optim.build(optim.Optim(**found["optim"]), task)
+    for step in range(2):
+        loss, _ = task(task.example(batch, 224), step)
+        loss.backward()
+        optimizer.step()
+        average.update(task.model, step)
+        optimizer.zero_grad()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "matmul": matmul,
     "start": start,
@@ -115,6 +170,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "scenes": scenes,
     "sampling": sampling,
     "training": training,
+    "memory": memory,
 }
 
 

@@ -58,6 +58,20 @@ def test_a_checkpoint_gives_the_task_back_and_needs_nothing_else(dvae):
     assert (found["step"], found["samples"], found["recipe"]) == (5, 50, recipe)
 
 
+def test_its_shapes_are_those_of_the_task_without_weights(dvae, monkeypatch):
+    recipe = dalle_recipe(dvae)
+    task = checkpoint.compose(recipe, WORDS)
+    path = dvae.parent.parent / "dalle.safetensors"
+    checkpoint.save(path, task.model.state_dict(), recipe, WORDS)
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: pytest.fail("weights were read"))
+    found = checkpoint.shapes(str(path))
+    assert {name: value.shape for name, value in found.named_parameters()} == {
+        name: value.shape for name, value in task.named_parameters()
+    }
+    assert {value.device.type for value in found.parameters()} == {"meta"}
+    assert (found.training, found.tokenizer.vocab_size) == (False, WORDS.vocab_size)
+
+
 def test_16_bit_files_are_float32_in_memory(dvae):
     path = dvae.with_name("half.safetensors")
     checkpoint.save(path, checkpoint.read_tensors(dvae), DVAE, dtype=torch.float16)

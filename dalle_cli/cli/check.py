@@ -1,7 +1,9 @@
 """`dalle check`: whether recipes are right and what they amount to, found out without training or loading anything."""
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -13,26 +15,47 @@ from .manage import Family, locate, say
 from .results import columns, lines_wanted, output, printable, report
 from .train import Overrides
 
-if TYPE_CHECKING:
-    from torch import nn
-
 OPEN = "???"  # what a recipe leaves to its user
+HARDWARE = "Hardware, for an estimate"
+UNITS = {"GIB": 2**30, "GB": 10**9, "MIB": 2**20, "MB": 10**6, "TIB": 2**40, "TB": 10**12}
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9.]+) ?([KMGT]i?B)", text.strip(), re.I)
+    try:
+        return int(float(match[1]) * UNITS[match[2].upper()]) if match else int(text)
+    except (ValueError, KeyError):
+        raise typer.BadParameter(f"'{text}' is not a size such as 80GiB") from None
 
 
 @app.command(
     epilog="Examples: dalle check   |   dalle check --recipe clip/vit-b32 data.path=/data/pairs   |   "
-    "dalle check --recipe mine.yaml --family dvae model.hidden=64"
+    "dalle check --recipe mine.yaml --family dvae model.hidden=64   |   "
+    "dalle check --recipe dalle1-12b --processes 64 --device-memory 80GiB"
 )
 def check(
     overrides: Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="Name (clip/vit-b32) or file of a recipe. Default: all.")] = None,
     family: Family = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Estimate what training on so many GPUs takes.", rich_help_panel=HARDWARE),
+    ] = None,
+    device_memory: Annotated[
+        int, typer.Option(parser=_bytes, metavar="SIZE", help="Of each GPU.", rich_help_panel=HARDWARE)
+    ] = "80GiB",  # type: ignore[assignment]  (the parser's input)
+    peak: Annotated[
+        float, typer.Option(min=0.001, help="TFLOP/s of each GPU in the precision used.", rich_help_panel=HARDWARE)
+    ] = 312.0,
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the peak that is reached.", rich_help_panel=HARDWARE)
+    ] = 0.4,
     as_json: AsJson = False,
 ) -> None:
     """Check a recipe, or all: names, types, whether the parts fit, sizes and epochs. Nothing is loaded."""
     if recipe is None:
-        if overrides or family:
-            raise Failure("overrides and --family need a --recipe to apply to", USAGE)
+        if overrides or family or processes:
+            raise Failure("overrides, --family and --processes need a --recipe to apply to", USAGE)
         raise typer.Exit(_check_all(as_json))
     place = locate(recipe, family)
     if place is None:
@@ -40,7 +63,10 @@ def check(
 
         known = [f"{one}/{name}" for one in recipes.FAMILIES for name in recipes.names(one)]
         raise RecipeError(f"no recipe '{recipe}'{suggest(recipe, known)}")
-    result = examine(*place, overrides or [])
+    hardware = None
+    if processes:
+        hardware = {"processes": processes, "room": device_memory, "rate": peak * 1e12, "utilisation": utilisation}
+    result = examine(*place, overrides or [], hardware)
     report(result, columns(_lines(result)), as_json)
 
 
@@ -71,8 +97,11 @@ def _verdict(result: dict[str, Any]) -> str:
     return ", ".join(["ok", *(f"needs {need.partition(':')[0]}" for need in result["needs"])])
 
 
-def examine(family: str, name: str, overrides: list[str]) -> dict[str, Any]:
-    """What a recipe amounts to; `needs` names what is to be given, or is not on this machine. Raises ValueError."""
+def examine(family: str, name: str, overrides: list[str], hardware: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a recipe amounts to; `needs` names what is to be given, or is not on this machine. Raises ValueError.
+
+    hardware: of training/estimate.py's `forecast`, for an estimate of what training takes.
+    """
     from .. import checkpoint
     from .. import recipe as recipes
 
@@ -83,8 +112,13 @@ def examine(family: str, name: str, overrides: list[str]) -> dict[str, Any]:
     if isinstance(data, dict) and data.get("path") in ("", None) and _takes_path(data.get("type")):
         needs.append("data.path")
         data["path"] = OPEN
-    special = {"systems": _system, "tokenizer": _tokenizer}.get(family, _training)
-    return {**about, **special(found, needs), "needs": needs}
+    if family in ("systems", "tokenizer"):
+        if hardware:
+            raise Failure(f"{family}/{name} trains no network: leave out --processes and what belongs to it", USAGE)
+        special = _system(found, needs) if family == "systems" else _tokenizer(found, needs)
+    else:
+        special = _training(found, needs, hardware)
+    return {**about, **special, "needs": needs}
 
 
 def _takes_path(data_type: Any) -> bool:
@@ -93,22 +127,24 @@ def _takes_path(data_type: Any) -> bool:
     return "path" in (checkpoint.accepts("data", data_type) or ())
 
 
-def _training(recipe: dict, needs: list[str]) -> dict[str, Any]:
-    from ..training import options
+def _training(recipe: dict, needs: list[str], hardware: dict[str, Any] | None) -> dict[str, Any]:
+    from ..training import estimate, options
+    from ..training.sketch import sketch
 
     options.check(recipe)
-    _, train, _ = options.options(recipe)
-    model, frozen = _sketch(recipe, needs)
+    optim, train, _ = options.options(recipe)
+    shapes = sketch(recipe, needs)
     parts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
+    for name, parameter in shapes.model.named_parameters():
         parts[name.partition(".")[0]] += parameter.numel()
     epoch = _epoch_samples(recipe["data"], needs)
     samples = train.steps * train.batch_size
-    return {
+    found = {
         "parameters": parts.total(),
         "parts": dict(parts.most_common()),
         "frozen": {
-            name: one and sum(parameter.numel() for parameter in one.parameters()) for name, one in frozen.items()
+            name: one and sum(parameter.numel() for parameter in one.parameters())
+            for name, one in shapes.frozen.items()
         },
         "batch_size": train.batch_size,
         "accumulate": train.accumulate,
@@ -117,41 +153,10 @@ def _training(recipe: dict, needs: list[str]) -> dict[str, Any]:
         "epoch_samples": epoch,
         "epochs": round(samples / epoch, 3) if epoch else None,
     }
-
-
-def _sketch(recipe: dict, needs: list[str]) -> "tuple[nn.Module, dict[str, nn.Module | None]]":
-    """The model of a training recipe and its companions, shapes without weights; None for companions not here.
-
-    Where nothing is missing the whole task is composed, which says whether its parts fit each other.
-    """
-    import torch
-
-    from .. import checkpoint
-    from .. import recipe as recipes
-    from ..models import models
-    from ..text import TextError, tokenizers
-
-    tokenizer = None
-    try:
-        if recipe.get("tokenizer") and "tokenizer.path" not in needs:
-            tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
-    except TextError as error:
-        needs.append(f"tokenizer: {error}")
-    frozen: dict[str, nn.Module | None] = {}
-    with torch.device("meta"):
-        for name, source in recipes.section(recipe, "frozen").items():
-            frozen[name] = None
-            try:
-                if source != OPEN:
-                    path = checkpoint.resolve(str(source))
-                    frozen[name] = models.build(checkpoint.metadata(path)["recipe"].get("model"), f"frozen.{name}")
-            except checkpoint.CheckpointError as error:
-                needs.append(f"frozen.{name}: {error}")
-        companions = {name: model for name, model in frozen.items() if model is not None}
-        if (recipe.get("tokenizer") and tokenizer is None) or len(companions) < len(frozen):
-            return models.build(recipe["model"], "model"), frozen
-        task: Any = checkpoint.compose(recipe, tokenizer, companions)
-    return task.model, frozen
+    if hardware and shapes.task:
+        found["estimate"] = estimate.forecast(shapes.task, optim, train, int(recipe["data"]["size"]), **hardware)
+        found["estimate"]["assumed"]["stand_ins"] = shapes.assumed
+    return found
 
 
 def _epoch_samples(data: dict, needs: list[str]) -> int | None:
@@ -213,7 +218,9 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
     """The report of one recipe, as rows of two cells."""
     rows: list[tuple[str, Any]] = []
     for key, value in result.items():
-        if isinstance(value, dict):
+        if key == "estimate":
+            rows += [(name, line) for name, line in _estimate(value)]
+        elif isinstance(value, dict):
             prefix = "  " if key == "parts" else f"{key}."
             rows += [(f"{prefix}{name}", "not here" if count is None else count) for name, count in value.items()]
         elif isinstance(value, list):
@@ -221,3 +228,28 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
         else:
             rows.append((key, "not known" if value is None else value))
     return rows
+
+
+def _estimate(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rows of an estimate, what it assumes first."""
+    from ..nn.meter import readable
+
+    given = found["assumed"]
+    hardware = (
+        f"{given['processes']} GPUs of {given['device_memory'] / 2**30:.0f} GiB and {given['flops_per_s'] / 1e12:g} "
+        f"TFLOP/s, {given['utilisation']:.0%} of it used, in {given['precision']}, {given['samples_at_once']} samples "
+        f"at once, activations {'recomputed' if given['recomputed'] else 'kept'}"
+    )
+    yield "on", hardware
+    for line in given["stand_ins"]:
+        yield "assumed", line
+    yield "a sample", "{:.4g} GFLOP forward, {:.4g} in training".format(*(n / 1e9 for n in found["flops"].values()))
+    yield "activations", ", ".join(f"{size / 2**30:.2f} GiB {way}" for way, size in found["activations"].items())
+    for name, title in (("ddp", "DDP"), ("fsdp", "FSDP")):
+        if name in found:
+            parts = {key: size for key, size in found[name].items() if key != "fits"}
+            yield f"memory, {title}", readable(parts)
+            verdict = "fits" if found[name]["fits"] else "does not fit"
+            yield "", f"{verdict}; a GPU could take {found['most'][name]:,} samples at once"
+    yield "speed", f"{found['samples_per_s']:,.1f} samples/s"
+    yield "in all", f"{found['flop']:.3g} FLOP, {found['days']:,.1f} days"

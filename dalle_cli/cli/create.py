@@ -15,7 +15,23 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing f
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Draw only what is not there yet.", rich_help_panel=OUTPUT)
 ]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures worked on together.", rich_help_panel=COMPUTE)]
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise typer.BadParameter(f"'{text}' is neither auto nor a number of pictures")
+
+
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        parser=_batch_size, metavar="N|auto", help="Pictures worked on together. auto: as memory allows.",
+        show_default="auto", rich_help_panel=COMPUTE,
+    ),
+]  # fmt: skip
 Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", rich_help_panel=COMPUTE)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel=OUTPUT)]
 DryRun = Annotated[

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from .. import checkpoint
-from ..nn.hardware import fast_bf16
+from ..nn.hardware import fast_bf16, free_memory
+from ..nn.meter import SHARE, together
 from . import unseen
 
 
@@ -28,8 +29,10 @@ def evaluate(model: str, count: int, glyphs: str, size: int | None = None) -> Re
     size = size or checkpoint.pixels(checkpoint.resolve(model), 64)
     errors, used = [], set()
     pictures = [picture for _, _, picture in unseen.scenes(count, size, glyphs)]
-    for start in range(0, count, 64):
-        image = unseen.batch(pictures[start : start + 64])
+    room = int(SHARE * free_memory("cpu"))
+    batch = together(lambda some: dvae.decode(dvae.encode(torch.zeros(some, 3, size, size))), count, 64, room)
+    for start in range(0, count, batch):
+        image = unseen.batch(pictures[start : start + batch])
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
             codes = dvae.encode(image)
             redrawn = dvae.decode(codes).float()

@@ -1,7 +1,7 @@
 """DALL-E 1 as a system: the transformer draws codes of candidates, the dVAE decodes them, CLIP chooses among them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, images
+from ..nn.hardware import free_memory
+from ..nn.meter import FEW, SHARE, Meter, together
 from ..registry import RecipeError
 from ..tasks.dalle import DALLETask
 from . import systems
 from .device import Device
+from .memory import Needs
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,14 @@ class DALLE1:
 
     def __init__(self, device: Device, transformer: str, dvae: str | None = None):
         companions = {"dvae": dvae} if dvae else None
-        task = checkpoint.load(transformer, "dalle", companions)
+        task = device.load(transformer, "dalle", companions)
         assert isinstance(task, DALLETask)
         self.device = device
-        self.task = task.to(device.name)
+        self.task = task
         self.task.model.to(device.dtype)
         self.size = self.task.model.grid * self.task.dvae.factor
         self._transformer = checkpoint.resolve(transformer)
+        self._decoding: int | None = None  # pictures decoded together
 
     def files(self, options: Sampling) -> dict[str, Path]:
         """The checkpoints that draw with these options, by name."""
@@ -78,12 +82,41 @@ class DALLE1:
             codes = self.task.draw(
                 prompts, own, options.temperature, options.top_k, options.top_p, options.scale, first
             )
-            with torch.no_grad(), self.device.autocast():
-                pictures = self.task.dvae.decode(codes.flatten(0, 1))
-            rows.append(pictures.float().cpu().unflatten(0, codes.shape[:2]))
+            pictures = self._decode(codes.flatten(0, 1))
+            rows.append(pictures.unflatten(0, codes.shape[:2]))
             if watch:
                 watch(len(pictures))
         return torch.cat(rows, dim=1)
+
+    def needs(self, options: Sampling) -> Needs:
+        """What drawing holds in memory, by the number of prompts and candidates; tried with few."""
+
+        def held(prompts: int, candidates: int) -> int:
+            with Meter() as meter:
+                self.task.rehearse(prompts, candidates, **asdict(options))
+            return meter.peak["all"]
+
+        least = held(1, 2)
+        candidate = held(1, 3) - least
+        prompt = held(2, 2) - least - 2 * candidate
+        return Needs(least - prompt - 2 * candidate, prompt, candidate, 4 * 3 * self.size**2)
+
+    def try_decoding(self, count: int) -> None:
+        """Decode so many pictures of one code, to see what that takes."""
+        grid = self.task.model.grid
+        self._decoded(torch.zeros(count, grid, grid, dtype=torch.int64, device=self.task.model.start.device))
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        """(B, h, w) to (B, 3, S, S) on the CPU, as many at a time as memory is free for."""
+        if len(codes) > FEW and self._decoding is None:
+            room = int(SHARE * free_memory(self.device.name))
+            self._decoding = together(self.try_decoding, self.together, self.together, room)
+        return torch.cat([self._decoded(part) for part in codes.split(self._decoding or self.together)])
+
+    @torch.no_grad()
+    def _decoded(self, codes: Tensor) -> Tensor:
+        with self.device.autocast():
+            return self.task.dvae.decode(codes).float().cpu()
 
     def begin_with(self, picture: str | Path, rows: int) -> Tensor:
         """The codes of the upper `rows` rows of a picture, which is cropped to a square and resized. (rows * grid,)."""

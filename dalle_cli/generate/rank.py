@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import checkpoint, images
+from ..nn.hardware import free_memory
+from ..nn.meter import FEW, SHARE, together
 from ..tasks.clip import CLIPTask
 from .device import Device
 
@@ -18,13 +20,14 @@ class Scorer:
     """A CLIP checkpoint that gives the cosine of pictures and texts."""
 
     def __init__(self, device: Device, model: str):
-        task = checkpoint.load(model, "clip")
+        task = device.load(model, "clip")
         assert isinstance(task, CLIPTask)
-        self.task = task.to(device.name)
+        self.task = task
         self.device = device
         self.size = task.model.visual.size
         self.file = checkpoint.resolve(model)
         self._texts: dict[str, Tensor] = {}
+        self._together: int | None = None
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
@@ -39,15 +42,25 @@ class Scorer:
     @torch.no_grad()
     def pictures(self, batch: Tensor, watch: Callable[[int], Any] | None = None) -> Tensor:
         """Unit features of square pictures of any size, (B, 3, S, S) in [-1, 1] to (B, e)."""
+        if len(batch) > FEW and self._together is None:
+            room = int(SHARE * free_memory(self.device.name))
+            self._together = together(self.try_scoring, BATCH, BATCH, room)
         features = []
-        for part in batch.split(BATCH):
+        for part in batch.split(self._together or BATCH):
             if part.shape[-1] != self.size:
                 part = F.interpolate(part, self.size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
-            with self.device.autocast():
-                features.append(self.task.embed_images(part.to(self.device.name)).cpu())
+            features.append(self._embed(part))
             if watch:
                 watch(len(part))
         return torch.cat(features)
+
+    def try_scoring(self, count: int) -> None:
+        """Score so many blank pictures, to see what that takes."""
+        self._embed(torch.zeros(count, 3, self.size, self.size))
+
+    def _embed(self, batch: Tensor) -> Tensor:
+        with self.device.autocast():
+            return self.task.embed_images(batch.to(self.device.name)).cpu()
 
     def read(self, path: str) -> Tensor:
         """A picture file as the tower wants it: (3, size, size). Raises BadPicture."""

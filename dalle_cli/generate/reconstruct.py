@@ -10,13 +10,15 @@ from PIL import Image
 
 from .. import checkpoint, images
 from ..exits import BAD_INPUT, USAGE, Failure
+from ..nn.hardware import free_memory
+from ..nn.meter import SHARE, together
 from ..trackers import Progress
 from . import device
 from .metadata import Origin, digest
 from .outputs import Outputs, Results, check_sheet
 from .prompts import gather, plan
 
-BATCH = 32
+BATCH = 32  # pictures coded together, where memory allows
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -47,9 +49,13 @@ def reconstruct(
     used: set[int] = set()
     rows: list[Image.Image] = []
     ratios = []
-    for start in range(0, len(outputs.todo), BATCH):
+    batch_size = together(
+        lambda count: dvae.decode(dvae.encode(torch.zeros(count, 3, size, size, device=place.name))),
+        len(outputs.todo), BATCH, int(SHARE * free_memory(place.name)),
+    )  # fmt: skip
+    for start in range(0, len(outputs.todo), max(1, batch_size)):
         items, batch = [], []
-        for item in outputs.todo[start : start + BATCH]:
+        for item in outputs.todo[start : start + batch_size]:
             if item.request.failed:
                 results.report(outputs.failed(item, item.request.fields["error"]))
                 continue

@@ -11,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from .. import checkpoint, images, recipe
-from ..exits import USAGE, Failure
+from ..exits import DONE, USAGE, Failure
+from ..nn.meter import readable
 from ..registry import RecipeError, bind, convert, suggest
 from ..trackers import Progress
-from . import device, systems
+from . import device, memory, systems
 from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
@@ -78,7 +79,14 @@ def sample(job: Job, results: Collected | None = None) -> int:
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     if job.dry_run:
-        return _describe(name, system_recipe, options, len(requests), candidates, kept)
+        _describe(name, system_recipe, options, len(requests), candidates, kept)
+        if hasattr(part, "needs"):
+            shapes = replace(device.choose(job.precision), empty=True)
+            system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
+            scorer = Scorer(shapes, clip) if job.rerank else None
+            held = memory.estimate(system, scorer, options, len(requests), candidates, job.batch_size)
+            print(f"memory: {readable(held)}", file=sys.stderr)
+        return DONE
     if job.image:
         _check_picture(job.image)
     for option, page in (("--sheet", job.sheet), ("--watch", job.watch)):
@@ -98,10 +106,12 @@ def sample(job: Job, results: Collected | None = None) -> int:
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
     first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
-    batch = job.batch_size or part.together
     strip = Strip(job.watch) if job.watch else None
     more = {"see": strip} if strip else {}
-    together = max(1, batch // candidates)
+    if job.batch_size:
+        together, batch = max(1, job.batch_size // candidates), job.batch_size
+    else:
+        together, batch = memory.plan(system, options, len(todo), candidates) if system else (max(1, len(requests)), 1)
     for start in range(0, len(requests), together):
         group = range(start, min(start + together, len(requests)))
         chosen: dict[int, dict[str, Any]] = {}
@@ -227,11 +237,10 @@ def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> l
     return [(i, scores[i].item()) for i in order.tolist()]
 
 
-def _describe(name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int) -> int:
+def _describe(name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int) -> None:
     print(f"system: {name}", file=sys.stderr)
     for key, value in (system_recipe.get("parts") or {}).items():
         path = checkpoint.resolve(str(value))
         print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
     print(f"{prompts} prompts x {candidates} candidates, {kept} of each kept: {prompts * kept} files", file=sys.stderr)
-    return 0

@@ -10,12 +10,12 @@ from torch import Tensor
 
 def uniform(seeds: Tensor, *shape: int) -> Tensor:
     """Numbers in [0, 1) for each sample from its own seed. seeds: (B,) int64; returns (B, *shape) on their device."""
-    return _each(seeds, shape, np.random.Generator.random, torch.rand)
+    return _draw(seeds, list(shape), False)
 
 
 def normal(seeds: Tensor, *shape: int) -> Tensor:
     """Standard normal numbers for each sample from its own seed. seeds: (B,) int64; returns (B, *shape)."""
-    return _each(seeds, shape, np.random.Generator.standard_normal, torch.randn)
+    return _draw(seeds, list(shape), True)
 
 
 def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
@@ -32,13 +32,22 @@ def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
     return more
 
 
-def _each(seeds: Tensor, shape: tuple[int, ...], on_cpu: Callable, elsewhere: Callable) -> Tensor:
+# An operator of torch's, so that it has a shape where tensors are shapes alone (training/estimate.py, torch.compile).
+@torch.library.custom_op("dalle::noise", mutates_args=())
+def _draw(seeds: Tensor, shape: list[int], gaussian: bool) -> Tensor:
     out = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
     if seeds.device.type == "cpu":  # numpy's generators, because torch's there looks at 32 bits of a seed alone
+        fill = np.random.Generator.standard_normal if gaussian else np.random.Generator.random
         for row, seed in zip(out.numpy(), seeds.tolist()):
-            on_cpu(np.random.Generator(np.random.SFC64(seed % 2**64)), dtype=np.float32, out=row)
+            fill(np.random.Generator(np.random.SFC64(seed % 2**64)), dtype=np.float32, out=row)
     else:
         generator = torch.Generator(seeds.device)
+        fill = torch.randn if gaussian else torch.rand
         for row, seed in zip(out, seeds.tolist()):
-            elsewhere(row.shape, generator=generator.manual_seed(seed), out=row, device=seeds.device)
+            fill(row.shape, generator=generator.manual_seed(seed), out=row, device=seeds.device)
     return out.view(len(seeds), *shape)
+
+
+@_draw.register_fake
+def _(seeds: Tensor, shape: list[int], gaussian: bool) -> Tensor:
+    return seeds.new_empty(len(seeds), *shape, dtype=torch.float32)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Preview = tuple[list[Tensor], list[str] | None, int | None]
@@ -35,6 +36,12 @@ class Task(nn.Module):
         from ..data.loader import stack
 
         return stack(samples)
+
+    def example(self, count: int, size: int) -> dict:
+        """A batch with the shapes of the largest that training meets, of zeros, for estimates. size: pixels."""
+        texts = [""] * count
+        picture, seed = torch.zeros(count, 3, size, size), torch.zeros(count, dtype=torch.int64)
+        return {"image": picture, "text": texts, "key": texts, "seed": seed}
 
     def prepare(self, batches: Iterator[dict]) -> None:
         """Called once, before the first step of a fresh run, with the whole batches of its first steps."""

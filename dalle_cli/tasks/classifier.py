@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,6 +34,9 @@ class ClassifierTask(Task):
     def collate(self, samples: list[dict]) -> dict:
         batch = stack(samples)
         return {**batch, "label": labels(batch["text"], self.classes, self.model.classes)}
+
+    def example(self, count: int, size: int) -> dict:
+        return {**super().example(count, size), "label": torch.zeros(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x, t, _ = noised(self.process, batch["image"], batch["seed"])

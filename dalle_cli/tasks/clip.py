@@ -36,6 +36,10 @@ class CLIPTask(Task):
         longest = int(mask.sum(axis=1).max())  # what follows the end token changes nothing
         return {**batch, "ids": torch.from_numpy(ids[:, :longest].copy())}
 
+    def example(self, count: int, size: int) -> dict:
+        ids = torch.zeros(count, self.model.text.context, dtype=torch.int64)
+        return {**super().example(count, size), "ids": ids}
+
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, text, scale = self.model(batch["image"], batch["ids"])
         loss = contrastive_loss(image, text, scale)

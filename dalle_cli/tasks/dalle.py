@@ -57,6 +57,14 @@ class DALLETask(Task):
             masks.append(torch.from_numpy(mask[0]))
         return {**batch, "ids": torch.stack(rows), "real": torch.stack(masks)}
 
+    def example(self, count: int, size: int) -> dict:
+        """As `Task.example`, with the codes that training keeps in place of pictures."""
+        batch = super().example(count, 1)
+        del batch["image"]
+        codes = torch.zeros(count, self.model.grid, self.model.grid, dtype=torch.int64)
+        ids = torch.zeros(count, self.model.context, dtype=torch.int64)
+        return {**batch, "codes": codes, "ids": ids, "real": ids.bool()}
+
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         codes = self._checked(batch["codes"]) if "codes" in batch else self.encode(batch["image"])
         text, codes = self.model.pad(batch["ids"], batch["real"]), codes.flatten(1)
@@ -118,6 +126,19 @@ class DALLETask(Task):
             if watch:
                 watch(place + 1)
         return codes.view(len(texts), count, self.model.grid, self.model.grid)
+
+    @torch.no_grad()
+    def rehearse(
+        self, prompts: int, candidates: int, temperature: float, top_k: int | None, top_p: float | None, scale: float
+    ) -> None:
+        """The work of `draw` for a single place, which holds as much memory as that for all; for estimates."""
+        device, places = self.model.start.device, self.model.grid**2
+        sides = 1 if scale == 1.0 else 2
+        chance = uniform(torch.zeros(prompts * candidates, dtype=torch.int64, device=device), places)
+        _, cache = self.model.prefill(self._read([""] * sides * prompts), candidates)
+        codes = torch.zeros(prompts, candidates, places, dtype=torch.int64, device=device)
+        scores = self.model.step(codes[:, :, 0].repeat(sides, 1), max(0, places - 2), cache)
+        choose(scores[:prompts], chance[:, 0].view(prompts, candidates), temperature, top_k, top_p)
 
     @torch.no_grad()
     def draw_naively(self, texts: Sequence[str], seeds: Sequence[Sequence[int]], **options: float) -> Tensor:

@@ -107,6 +107,13 @@ class DecoderTask(Task):
             batch["known"] = torch.stack(masks)
         return batch
 
+    def example(self, count: int, size: int) -> dict:
+        batch = super().example(count, size)
+        if condition := self.condition(TextCondition):
+            batch["ids"] = torch.zeros(count, condition.length, dtype=torch.int64)
+            batch["real"] = batch["ids"].bool()
+        return {**batch, "label": torch.zeros(count, dtype=torch.int64), "known": torch.zeros(count, 1, size, size)}
+
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = batch["image"]
         if image.shape[-1] != self.size:

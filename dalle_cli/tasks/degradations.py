@@ -22,7 +22,7 @@ def reduced(image: Tensor, factor: int, seeds: Tensor, blur: float = 0.0, noise:
     small = F.avg_pool2d(image, factor)
     degree = uniform(seeds, 2)
     if blur:
-        small = blurred(small, (blur * degree[:, 0]).clamp(min=1e-3))
+        small = blurred(small, (blur * degree[:, 0]).clamp(min=1e-3), blur)
     if noise:
         small = small + (noise * degree[:, 1]).view(-1, 1, 1, 1) * normal(seeds + 1, *small.shape[1:])
     return rounded(small)
@@ -33,10 +33,14 @@ def rounded(image: Tensor) -> Tensor:
     return ((image.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def blurred(image: Tensor, sigma: Tensor) -> Tensor:
-    """Each picture under its own Gaussian, the border repeated. image: (B, C, H, W); sigma: (B,) pixels, positive."""
+def blurred(image: Tensor, sigma: Tensor, most: float) -> Tensor:
+    """Each picture under its own Gaussian, the border repeated.
+
+    image: (B, C, H, W); sigma: (B,) pixels, positive, at most `most`, by which all are cut off: what becomes of a
+    picture must not depend on the others of its batch.
+    """
     batch, channels, height, width = image.shape
-    reach = min(math.ceil(3 * sigma.max().item()), height - 1, width - 1)
+    reach = min(math.ceil(3 * most), height - 1, width - 1)
     taps = torch.exp(-(torch.arange(-reach, reach + 1, device=image.device) ** 2) / (2 * sigma[:, None] ** 2))
     taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)  # (B C, taps)
     planes = F.pad(image.reshape(1, batch * channels, height, width), [reach] * 4, mode="replicate")

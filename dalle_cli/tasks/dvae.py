@@ -97,7 +97,8 @@ class DVAETask(Task):
     def _figures(self, image: Tensor, mean: Tensor, codes: Tensor) -> dict[str, Tensor]:
         """PSNR in dB of the reconstructions, and the perplexity of the codes."""
         error = ((unmap_pixels(torch.sigmoid(mean)) - image) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-8)
-        share = torch.bincount(codes.flatten(), minlength=self.model.vocab) / codes.numel()
+        count = torch.ones(codes.numel(), device=codes.device)
+        share = torch.zeros(self.model.vocab, device=codes.device).index_add_(0, codes.flatten(), count) / codes.numel()
         return {"psnr": -10 * error.log10().mean(), "perplexity": torch.special.entr(share).sum().exp()}
 
     def preview(self, batch: dict) -> Preview:

@@ -42,6 +42,10 @@ class NoisedCLIPTask(Task):
         ids, lengths = self._pack(batch["text"])
         return {**batch, "ids": ids, "lengths": lengths}
 
+    def example(self, count: int, size: int) -> dict:
+        ids = torch.zeros(count, self.model.text.context, dtype=torch.int64)
+        return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
+
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x, t, _ = noised(self.process, batch["image"], batch["seed"])
         image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])

@@ -14,12 +14,14 @@ from ..data import loader
 from ..exits import Failure
 from ..files import remove_left_overs, write_atomically
 from ..models.dvae import DVAE
+from ..nn.meter import together
 from ..trackers import Progress
 from . import ranks
 from .signals import Stop
 
 CHUNK = 8192  # samples in a file
-BATCH = 256
+BATCH = 256  # pictures encoded together, where they hold no more than ROOM
+ROOM = 1 << 30  # bytes; not what is free, so that a run that goes on finds the same codes to the last bit
 
 
 def cache(
@@ -49,9 +51,11 @@ def cache(
         dvae: Any = checkpoint.load(codec, "dvae").model
         dvae.to(layout.device, memory_format=torch.channels_last)
         shown = progress("encoding", len(own) * CHUNK)
+        size = (3, data["size"], data["size"])
+        batch = together(lambda count: dvae.encode(torch.zeros(count, *size, device=layout.device)), BATCH, BATCH, ROOM)
         for number in own:
             if not stop.code:
-                _encode(samples, dvae, folder, number, seed, layout, shown, stop)
+                _encode(samples, dvae, folder, number, seed, layout, shown, stop, batch)
         shown.close()
     (code,) = ranks.agree([stop.code], layout)
     if code:
@@ -62,13 +66,14 @@ def cache(
 
 @torch.no_grad()
 def _encode(
-    samples: loader.Data, dvae: Any, folder: Path, number: int, seed: int, layout: Any, shown: Progress, stop: Stop
-) -> None:
+    samples: loader.Data, dvae: Any, folder: Path, number: int, seed: int, layout: Any, shown: Progress, stop: Stop,
+    batch_size: int,
+) -> None:  # fmt: skip
     assert isinstance(dvae, DVAE)
     start = number * CHUNK
     size = min(CHUNK, samples.samples - start)
     codes, texts, keys = [], [], []
-    for batch in samples.train(BATCH, start=start, seed=seed, device=layout.device):
+    for batch in samples.train(batch_size, start=start, seed=seed, device=layout.device):
         with layout.autocast():
             pictures = batch["image"].contiguous(memory_format=torch.channels_last)
             codes.append(dvae.encode(pictures).cpu().numpy().astype(np.uint16))

@@ -22,7 +22,7 @@ from .. import __version__, checkpoint, images
 from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
-from ..nn.hardware import keep_memory
+from ..nn.hardware import keep_memory, return_memory
 from ..recipe import to_yaml
 from ..trackers import Log, Progress
 from . import codes, optim, ranks, shard, state
@@ -40,7 +40,6 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
     Raises RecipeError, CheckpointError, DataError, Failure.
     """
     optim_options, settings, tracker = options(recipe)
-    keep_memory()
     with Stop() as stop:
         # ---- processes, device, precision ---------------------------------------------------------------------------
         main = not quiet  # until the layout is known
@@ -59,6 +58,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         first = checkpoint.weights(settings.init, recipe) if settings.init and not found else None
         torch.manual_seed(settings.seed)
         task: Any = checkpoint.compose(recipe)
+        return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
         data = recipe["data"]
         if task.codec and data["type"] != "codes":
             codec = str(recipe["frozen"][task.codec])

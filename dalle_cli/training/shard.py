@@ -40,7 +40,7 @@ def shard(task: Any, layout: Accelerator) -> nn.Module:
         elif parameter.ndim == 0:
             whole_ones.add(parameter)
             parameter.register_post_accumulate_grad_hook(_average)
-    for part in [*_blocks(task.model), task]:  # always sharded between calls: what looks on must find it so
+    for part in [*blocks(task.model), task]:  # always sharded between calls: what looks on must find it so
         fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=whole_ones)
     return layout.prepare_model(task, device_placement=False, evaluation_mode=True)
 
@@ -52,11 +52,11 @@ def _average(parameter: Tensor) -> None:
     parameter.grad /= dist.get_world_size()
 
 
-def _blocks(module: nn.Module) -> list[nn.Module]:
+def blocks(module: nn.Module) -> list[nn.Module]:
     """The repeated blocks of transformers and U-Nets: the members of lists of modules, the outermost ones."""
     found = []
     for child in module.children():
-        found += list(child) if isinstance(child, nn.ModuleList) else _blocks(child)
+        found += list(child) if isinstance(child, nn.ModuleList) else blocks(child)
     return found
 
 

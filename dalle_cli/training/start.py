@@ -9,13 +9,13 @@ import torch
 
 from .. import checkpoint, recipe
 from ..exits import DONE, USAGE, Failure
-from ..models import models
+from ..nn.meter import readable
 from ..registry import RecipeError
 from ..tasks import tasks
-from . import options
+from . import estimate, options
 from .launch import launch
-
-STATE_BYTES = 20  # of a parameter while it trains: five float32 numbers
+from .precision import choose
+from .sketch import sketch
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
         options.seconds(max_time)
     folder = Path("checkpoints") / (run or f"{family}-{Path(name).stem}")
     if dry_run:
-        _describe(found)
+        _describe(found, processes)
         return DONE
     if launching:
         return launch(processes, [sys.executable, "-m", "dalle_cli", *sys.argv[1:]])
@@ -52,18 +52,32 @@ def train(
         raise
 
 
-def _describe(found: recipe.Recipe) -> None:
+def _describe(found: recipe.Recipe, processes: int) -> None:
     """The resolved recipe to standard output, and what it comes to."""
-    settings = options.options(found)[1]
-    with torch.device("meta"):
-        model = models.build(found["model"], "model")
+    optim, settings, _ = options.options(found)
+    needs: list[str] = []
+    shapes = sketch(found, needs)
     print(recipe.to_yaml(found), end="")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in shapes.model.parameters())
     _say(
         f"{parameters / 1e6:.2f}M parameters; {settings.steps} steps of {settings.batch_size} samples = "
-        f"{settings.steps * settings.batch_size} samples; {parameters * STATE_BYTES / 2**30:.2f} GiB in every process "
-        "for weights, gradients, Adam's moments and the average, activations not counted"
+        f"{settings.steps * settings.batch_size} samples"
     )
+    for need in needs:
+        _say(f"not here: {need}")
+    if shapes.assumed:
+        _say(f"assumed in place of what is not here: {', '.join(shapes.assumed)}")
+    if shapes.task is None:
+        return
+    precision = {"no": "float32"}.get(chosen := choose(settings.precision), chosen)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    samples = estimate.share(settings, processes)
+    (step,) = estimate.measure(shapes.task, samples, found["data"]["size"], precision)
+    if settings.shard and processes > 1:
+        parts = estimate.sharded(shapes.task, optim, step, processes, precision, device)
+    else:
+        parts = estimate.memory(shapes.task, optim, step, processes, device)
+    _say(f"memory in every process: {readable(parts)}")
 
 
 def _say(line: str) -> None:

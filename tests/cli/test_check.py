@@ -148,6 +148,49 @@ def companions(tmp_path):
     ]
 
 
+def test_a_forecast_is_made_for_hardware(dalle, companions):
+    words = ["--processes", 4, "--device-memory", "1.5 GB", "--peak", 0.001, "--utilisation", 0.5]
+    found = dalle(*companions, *words).result["estimate"]
+    assumed = found["assumed"]
+    assert (assumed["processes"], assumed["device_memory"], assumed["flops_per_s"]) == (4, 1_500_000_000, 1e9)
+    assert (assumed["samples_at_once"], assumed["precision"], assumed["stand_ins"]) == (16, "bf16", [])
+    assert found["samples_per_s"] == pytest.approx(4 * 0.5e9 / found["flops"]["training"])
+    assert found["ddp"]["fits"]
+    assert found["fsdp"]["moments"] < found["ddp"]["moments"] / 3
+    shown = dalle(*companions, *words, terminal=True).out
+    assert "4 GPUs of 1 GiB and 0.001 TFLOP/s, 50% of it used, in bf16, 16 samples at once, activations kept" in shown
+    assert "memory, FSDP" in shown
+    assert "estimate" not in dalle(*companions).result
+
+
+@pytest.mark.slow
+def test_the_largest_recipe_is_forecast_without_memory_or_companions(dalle):
+    words = ["check", "--recipe", "dalle1-12b", "--processes", 64, "--device-memory", "80GiB"]
+    found = dalle(*words).result["estimate"]
+    assert found["assumed"]["stand_ins"] == ["a vocabulary of 16384", "the published dvae of 97.6M parameters"]
+    # 2 for every weight that multiplies, 1,280 positions, and a few percent of attention
+    assert 2 * 12.2e9 * 1280 < found["flops"]["forward"] < 1.05 * 2 * 12.3e9 * 1280
+    assert found["flops"]["training"] / found["flops"]["forward"] == pytest.approx(3.7, abs=0.35)
+    assert not found["ddp"]["fits"]
+    assert found["fsdp"]["fits"]
+    assert found["ddp"]["weights"] == pytest.approx(4 * 12.4e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--recipe", "tokenizer/tiny", "--processes", "2"], "trains no network"),
+        (["--processes", "2"], "need a --recipe"),
+        (["--recipe", "dvae/tiny", "--processes", "3"], "train.batch_size: 16 does not divide among 3 processes"),
+        (["--recipe", "dvae/tiny", "--processes", "2", "--device-memory", "8x"], "is not a size such as 80GiB"),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_refused(dalle, words, said):
+    ended = dalle("check", *words)
+    assert ended.code == 2
+    assert said in " ".join(ended.err.replace("│", " ").split())
+
+
 def test_companions_that_are_there_are_counted(dalle, companions):
     found = dalle(*companions).result
     assert found["needs"] == []

@@ -256,6 +256,15 @@ def test_a_bad_picture_is_an_item_that_failed(dalle, tiny, tmp_path, monkeypatch
     assert sorted(line.get("error", "") for line in ended.results) == ["", "earlier", "not a picture"]
 
 
+def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
+    for size in ("auto", 3):
+        assert dalle("sample", "zebra", "-n", 2, "--recipe", tiny.recipe, "--batch-size", size, "--out", size).code == 0
+    for size in ("0", "-1", "many", "1.5"):
+        ended = dalle("sample", "zebra", "--recipe", tiny.recipe, "--batch-size", size, "--dry-run")
+        assert ended.code == 2
+        assert "is neither auto nor a number of pictures" in " ".join(ended.err.replace("│", " ").split())
+
+
 def test_diffusion_takes_its_own_options(dalle, glide):
     words = ("sample", "a red circle", "--recipe", glide.recipe, "--precision", "float32", "-q")
     more = ("--steps", "4", "--sampler", "dpm++", "--scale", "1.5", "--guide", "free", "--watch", "strip.png")

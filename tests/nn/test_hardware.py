@@ -1,5 +1,6 @@
 import ctypes
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +33,10 @@ def test_freed_memory_is_kept_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     hardware.keep_memory()
     assert {hardware.MMAP_MAX, hardware.TRIM_THRESHOLD} <= set(asked)
+    asked.clear()
+    hardware.return_memory()
+    assert hardware.MMAP_MAX not in asked
+    assert hardware.MMAP_THRESHOLD in asked
 
 
 def test_a_system_without_glibc_does_without(monkeypatch):
@@ -40,3 +45,26 @@ def test_a_system_without_glibc_does_without(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     hardware.keep_memory()
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free"),
+    [("max\n", "5\n", 3 << 30), (f"{4 << 30}\n", f"{3 << 30}\n", 1 << 30), ("1000\n", "2000\n", 0)],
+)
+def test_free_memory_is_the_machine_s_or_less_in_a_container(monkeypatch, limit, used, free):
+    files = {
+        "/proc/meminfo": f"MemTotal: 999999999 kB\nMemAvailable:  {3 << 20} kB\n",
+        "/sys/fs/cgroup/memory.max": limit,
+        "/sys/fs/cgroup/memory.current": used,
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path: files[str(path)])
+    assert hardware.free_memory("cpu") == free
+
+
+def test_where_nothing_says_what_is_free_half_the_machine_is(monkeypatch):
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    whole = hardware.os.sysconf("SC_PHYS_PAGES") * hardware.os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert hardware.free_memory("cpu") == whole // 2

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dalle_cli.nn.noise import normal, stream, uniform
 
@@ -36,6 +37,12 @@ def test_the_numbers_have_their_distribution():
 
 def test_no_sample_is_no_number():
     assert uniform(SEEDS[:0], 4).shape == (0, 4)
+
+
+def test_where_tensors_are_shapes_alone_so_are_the_numbers():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        found = normal(SEEDS, 3, 2)
+    assert (found.shape, found.dtype, found.device.type) == ((5, 3, 2), torch.float32, "cpu")
 
 
 def test_a_stream_goes_on_for_each_seed_by_itself():

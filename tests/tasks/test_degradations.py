@@ -34,12 +34,12 @@ def test_a_picture_is_made_worse_by_its_own_seed_alone(how):
 def test_blur_is_gaussian_and_keeps_even_pictures():
     dot = torch.zeros(1, 1, 21, 21)
     dot[..., 10, 10] = 1
-    row = blurred(dot, torch.tensor([1.5]))[0, 0].sum(dim=0)
+    row = blurred(dot, torch.tensor([1.5]), 1.5)[0, 0].sum(dim=0)
     places = torch.arange(21.0) - 10
     assert row.sum().item() == pytest.approx(1)
     assert (row * places**2).sum().sqrt().item() == pytest.approx(1.5, rel=0.03)
     even = torch.full((2, 3, 6, 6), 0.3)
-    torch.testing.assert_close(blurred(even, torch.tensor([0.5, 3.0])), even)
+    torch.testing.assert_close(blurred(even, torch.tensor([0.5, 3.0]), 3.0), even)
 
 
 def test_rounding_is_that_of_a_file():

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 from dalle_cli.exits import USAGE, Failure
 from dalle_cli.recipe import to_yaml
+from dalle_cli.registry import RecipeError
 from dalle_cli.training import start
 
 
@@ -24,8 +27,29 @@ def test_a_dry_run_says_what_it_comes_to_and_writes_nothing(mine, tmp_path, caps
     assert "steps: 5" in shown.out
     assert "5 steps of 8 samples = 40 samples" in shown.err
     assert "M parameters" in shown.err
-    assert "GiB in every process" in shown.err
+    assert re.search(r"memory in every process: \d+ MiB \(program 400 MiB, .*step \d+ MiB\)", shown.err)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_dry_run_needs_no_companion_and_says_what_stands_in_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["tokenizer.path=none.json", "frozen.dvae=none"]
+    start.train(
+        "prior", "dalle1-tiny", words, None, resume="auto", processes=2, max_time=None, dry_run=True, quiet=False
+    )
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[2].split(":")[0].strip() for line in said if line.startswith("not here")] == [
+        "tokenizer",
+        "frozen.dvae",
+    ]
+    assert any(
+        line.startswith("assumed in place of what is not here: a vocabulary of 600, the published ") for line in said
+    )
+    assert "buckets 4 MiB" in said[-1]
+    with pytest.raises(RecipeError, match="64 does not divide among 3 processes"):
+        start.train(
+            "prior", "dalle1-tiny", words, None, resume="auto", processes=3, max_time=None, dry_run=True, quiet=False
+        )
 
 
 def test_a_run_is_called_after_its_recipe_unless_it_has_a_name(mine, tmp_path):
