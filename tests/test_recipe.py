@@ -250,7 +250,7 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("optim=5", "optim: expected a mapping"),
         ("train=x", "train: expected a mapping"),
         ("model.hidden.deep=1", "model.hidden: expected a whole number"),
-        ("frozen=5", "frozen: expected a mapping of names to checkpoints"),
+        ("frozen=5", "frozen: expected a mapping"),
         ("tracker=wandb", "tracker: expected a mapping"),
         ("tokenizer=clip", "tokenizer: expected a mapping with a type"),
         ("optim.lr=-1", "optim.lr: -1.0 is not a positive number"),
