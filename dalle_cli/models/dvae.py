@@ -99,6 +99,8 @@ class DVAE(nn.Module):
         super().__init__()
         if not 1 <= groups <= 16 or blocks < 1:
             raise ValueError(f"a dVAE needs 1 to 16 groups of at least one block, got groups={groups} blocks={blocks}")
+        if vocab < 1 or hidden < 4 or init < 1:  # a quarter of `hidden` is the width of the branches
+            raise ValueError(f"a dVAE needs vocab and init over 0 and hidden over 3, got {vocab}, {init} and {hidden}")
         self.vocab = vocab
         self.factor = 2 ** (groups - 1)
         down = [hidden] + [hidden * 2**g for g in range(groups)]

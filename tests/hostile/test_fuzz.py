@@ -68,7 +68,7 @@ PRIOR = recipes(Path("@dvae.safetensors"))["dalle"] | {key: RECIPE[key] for key 
 def test_recipes(attempt, files, family):
     recipe = {"dvae": RECIPE, "clip": CLIP, "prior": PRIOR, "tokenizer": TOKENIZER, "systems": SYSTEM}[family]
     text = json.dumps(recipe).replace("@", f"{files}/")
-    recipe = json.loads(text.replace("nowhere.json", f"{files}/learned.json" if family == "prior" else "starter"))
+    recipe = json.loads(text.replace("nowhere.json", f"{files}/learned.json" if family != "tokenizer" else "starter"))
     codes = []
     for number, rng in cases(100, family):
         if number % 3:

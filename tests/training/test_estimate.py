@@ -164,8 +164,8 @@ def peak_of_a_run(found, folder):
     ("family", "name", "words"),
     [
         ("clip", "starter", ["train.batch_size=192", "model.checkpointing=false"]),
-        pytest.param("dvae", "starter", ["train.batch_size=32"], marks=pytest.mark.slow),
-        pytest.param("prior", "dalle1-starter", [], marks=pytest.mark.slow),
+        pytest.param("dvae", "starter", ["train.batch_size=128"], marks=pytest.mark.slow),
+        pytest.param("prior", "dalle1-starter", ["train.batch_size=64"], marks=pytest.mark.slow),
         pytest.param("clip", "starter", ["train.batch_size=256", "model.checkpointing=true"], marks=pytest.mark.slow),
     ],
 )
