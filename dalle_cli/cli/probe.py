@@ -1,4 +1,4 @@
-"""`dalle probe ...`: what is in an embedding, and where unCLIP is better and worse (Ramesh et al. 2022, sections 4-7)."""
+"""`dalle probe ...`: what an embedding holds, and unCLIP beside GLIDE (Ramesh et al. 2022, sections 4 to 7)."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice

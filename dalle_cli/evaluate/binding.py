@@ -28,7 +28,7 @@ def scenes(glyphs: GlyphSet, count: int, seed: int = 0) -> list[Scene]:
     """
     rng = random.Random(f"binding/{seed}")
     found: dict[Scene, None] = {}
-    for _ in range(200 * count):
+    for _ in range(40 * count):
         if len(found) == count:
             break
         names, colours = rng.sample(glyphs.names, 2), rng.sample(list(TINTS), 2)

@@ -16,7 +16,7 @@ from .suite import Item, Share, category_of, score
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a group of pictures: how many are as asked, of those with captions in the grammar of scenes, and the scores."""
+    """Of a group of pictures: how many are as asked, of those with captions of the scenes' grammar, and the scores."""
 
     asked: Share
     score: Mean | None

@@ -19,6 +19,7 @@ from .prompts import Item, gather, plan
 from .reconstruct import expand
 from .studio import Job, Shot, Studio, cells, save_rows, usable
 
+LONGEST = 40  # letters of a word
 WIDE, HIGH = 0.8, 0.3  # of the picture's side, the most that a label takes
 STAGES = BEFORE, AFTER, VARIATION = "before", "after", "variation"
 
@@ -72,6 +73,9 @@ def typographic(
     CheckpointError.
     """
     studio = Studio("probe typographic", job, inverts=False)
+    word = " ".join(word.split())
+    if len(word) > LONGEST:
+        raise Failure(f"WORD of {len(word)} letters: nobody can read it on a label; at most {LONGEST}", USAGE)
     labelled(Image.new("RGB", (32, 32)), word)
     asked = gather(expand(pictures), plain="image", pictures=("image",))
     requests = usable(asked)
@@ -79,8 +83,12 @@ def typographic(
     if len(captions) < 2:
         raise Failure("nothing to choose among beside the word: give labels", USAGE)
     many = 2 + count
-    items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
-    items = [replace(item, draw=item.draw + max(item.index % many - 2, 0)) for item in items]
+    drawn = plan(requests, max(count, 1), job.seed)
+    items = [
+        replace(drawn[r * max(count, 1) + max(i - 2, 0)], index=many * r + i)
+        for r in range(len(requests))
+        for i in range(many)
+    ]
 
     def shots(todo: list[Item]) -> Iterator[Shot]:
         told = studio.system.embed_texts(captions).float().cpu()
