@@ -25,7 +25,7 @@ from .outputs import SHEET_PIXELS, Collected, Outputs, Results, check_sheet
 from .prompts import Item, Request
 from .sample import describe, load_system, prepare
 
-REFINE = 2  # times that a step of the inversion is solved anew, with the noise expected at its end
+REFINE = 3  # times that a step of the inversion is solved anew, with the noise expected at its end
 
 
 @dataclass(frozen=True)

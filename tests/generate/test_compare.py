@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -27,7 +29,7 @@ def contest(unclip, glide, tmp_path, monkeypatch):
 def test_all_draw_the_same_captions_at_all_scales(contest, glide):
     made = contest((1.0, 2.0), out="all")
     made.draw()
-    assert [key for key in made.drawn] == [(name, scale) for name in ("unclip", "glide") for scale in (1.0, 2.0)]
+    assert list(made.drawn) == [(name, scale) for name in ("unclip", "glide") for scale in (1.0, 2.0)]
     for rows in made.drawn.values():
         assert [[one["prompt"] for one in row] for row in rows] == [[caption] * 2 for caption in CAPTIONS]
     assert made.drawn["glide", 2.0][0][0]["path"].startswith("all/glide/scale-2/")
@@ -48,7 +50,7 @@ def test_all_that_can_be_wrong_is_found_before_any_model(contest, unclip, glide,
     monkeypatch.setattr(checkpoint, "load", None)
     with pytest.raises(Failure, match="against itself"):
         contest(recipes=(glide.recipe, glide.recipe))
-    with pytest.raises(RecipeError, match="scale -1.0"):
+    with pytest.raises(RecipeError, match=r"scale -1\.0"):
         contest((1.0, -1.0))
     with pytest.raises(RecipeError, match="systems of diffusion"):
         contest(recipes=(tiny.recipe, glide.recipe))
@@ -62,5 +64,5 @@ def test_all_that_can_be_wrong_is_found_before_any_model(contest, unclip, glide,
     contest((1.0, 2.0), dry_run=True)
     assert "2 captions x 2 pictures x 2 scales" in capsys.readouterr().err
     other = tmp_path / "unclip.yaml"
-    other.write_text(open(unclip.recipe).read())
+    other.write_text(Path(unclip.recipe).read_text())
     assert contest(recipes=(unclip.recipe, str(other))).names == ["0-unclip", "1-unclip"]

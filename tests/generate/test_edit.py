@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,6 +13,8 @@ from dalle_cli.generate.prompts import PromptError
 from dalle_cli.generate.studio import Job
 from tests.generate.conftest import noise
 
+ENOUGH = {"steps": "16"}  # to come back to the picture
+
 
 @pytest.fixture
 def edit(unclip, tmp_path, monkeypatch):
@@ -20,7 +23,7 @@ def edit(unclip, tmp_path, monkeypatch):
 
     def run(*pictures, to=None, described=None, strengths=(0.3,), code=DONE, **job):
         results = Collected()
-        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "12"}, **job}
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "5"}, **job}
         assert draw(pictures, to, described, strengths, Job(**job), results) == code
         return results.reported
 
@@ -28,10 +31,10 @@ def edit(unclip, tmp_path, monkeypatch):
 
 
 def test_the_farther_the_more_it_is_what_was_asked(edit):
-    found = edit("dog.png", to="a star", described="a circle", strengths=(0.0, 0.5, 1.0), sheet="s.png")
+    found = edit("dog.png", to="a star", described="a circle", strengths=(0.0, 0.5, 1.0), sheet="s.png", options=ENOUGH)
     assert [one["strength"] for one in found] == [0.0, 0.5, 1.0]
     assert found[0]["psnr"] > 25
-    assert found[0]["psnr"] > found[1]["psnr"] > found[2]["psnr"]
+    assert found[0]["psnr"] > max(found[1]["psnr"], found[2]["psnr"]) + 3
     assert {(one["prompt"], one["from"], one["image"]) for one in found} == {("a star", "a circle", "dog.png")}
     assert all(-1 <= one["toward"] <= 1 for one in found)
     assert Image.open("s.png").size[0] == 4 * 100 + 4
@@ -54,7 +57,7 @@ def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
 
 
 def test_bad_ones_do_not_hide_the_others(edit):
-    open("text.png", "w").close()
+    Path("text.png").touch()
     same = json.dumps({"image": "dog.png", "from": "a star"})
     found = edit("dog.png", "text.png", same, to="a star", described=None, code=PARTIAL, sheet="s.png")
     assert "error" not in found[0]

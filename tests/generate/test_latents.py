@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_it_stays_on_the_great_circle_at_even_speed():
     torch.testing.assert_close(way[-1], b[0])
     plane, _ = torch.linalg.qr(torch.cat([a, b]).T)
     steps = []
-    for here, there in zip(way, way[1:]):
+    for here, there in pairwise(way):
         torch.testing.assert_close(plane @ (plane.T @ there), there)
         steps.append(angle(here, there))
     torch.testing.assert_close(torch.stack(steps), angle(a, b).expand(8) / 8)
@@ -78,7 +79,7 @@ def test_what_is_turned_keeps_its_length_and_comes_nearer():
     z, way = 5 * points(2, 8), text_diff(points(2, 8, seed=1))
     torch.testing.assert_close(turned(z, way, 0.0), z)
     near = [torch.cosine_similarity(turned(z, way, share), way, dim=1) for share in (0.0, 0.2, 0.5, 1.0)]
-    for before, after in zip(near, near[1:]):
+    for before, after in pairwise(near):
         assert (after > before).all()
     torch.testing.assert_close(near[-1], torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(turned(z, way, 0.3).norm(dim=1), z.norm(dim=1))

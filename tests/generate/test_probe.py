@@ -1,6 +1,5 @@
 import pytest
 import torch
-from dalle_cli.generate.unclip import UnCLIP
 from PIL import Image
 
 from dalle_cli.exits import DONE, Failure
@@ -8,6 +7,7 @@ from dalle_cli.generate import probe
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.studio import Job
+from dalle_cli.generate.unclip import UnCLIP
 from tests.generate.conftest import noise
 from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 
@@ -16,7 +16,7 @@ from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 def job(unclip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise(1, 24, 16).save("dog.png")
-    return lambda **how: Job(unclip.recipe, {"steps": "12"}, precision="float32", quiet=True, **how)
+    return lambda steps="5", **how: Job(unclip.recipe, {"steps": steps}, precision="float32", quiet=True, **how)
 
 
 def basis(size):
@@ -26,7 +26,7 @@ def basis(size):
 
 def test_more_components_come_nearer_to_the_picture(job):
     found = Collected()
-    assert probe.pca(["dog.png"], [1, 4], basis, job(sheet="s.png"), found) == DONE
+    assert probe.pca(["dog.png"], [1, 4], basis, job("16", sheet="s.png"), found) == DONE
     assert [one["components"] for one in found.reported] == [1, 4, 8]
     shares = [one["variance"] for one in found.reported]
     assert 0 < shares[0] < shares[1] < shares[2] == 1

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tests.generate.conftest import noise
 LABELS = ["a red circle", "a blue square", "a green star"]
 
 
-@pytest.mark.parametrize("size", [(64, 64), (200, 120), (16, 16)])
+@pytest.mark.parametrize("size", [(64, 64), (200, 120), (40, 48)])
 @pytest.mark.parametrize("word", ["iPod", "I", "a very long word indeed"])
 def test_a_label_lies_on_the_picture_and_nowhere_else(size, word):
     before = Image.new("RGB", size, "red")
@@ -81,6 +83,6 @@ def test_what_cannot_be_meant(probe):
         probe("dog.png", word="x" * 41)
     with pytest.raises(Failure, match="nothing of it can be seen"):
         probe("dog.png", word="  ")
-    open("text.png", "w").close()
+    Path("text.png").touch()
     found = probe("dog.png", "text.png", code=PARTIAL, sheet="s.png")
     assert [one.get("error") for one in found] == [None] * 4 + ["text.png: not a picture"] * 4
