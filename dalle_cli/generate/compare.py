@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..exits import USAGE, Failure
+from ..recipe import section
 from ..registry import RecipeError
-from . import device
+from . import device, systems
 from .outputs import Collected, check_sheet
 from .rank import BATCH, Scorer
 from .sample import Job, describe, load_system, prepare, sample
@@ -42,10 +43,12 @@ class Contest:
             self.names = [f"{number}-{name}" for number, name in enumerate(self.names)]
         for recipe in self.recipes:
             system = load_system(recipe)
-            for scale in self.scales:
-                kind, parts, options = prepare(system, self._given(scale))
+            kind, _ = systems.bind(system.get("system"), "system", ("device", *section(system, "parts")))
             if not getattr(kind, "shows", False):
-                raise RecipeError(f"{recipe}: guidance is compared among systems of diffusion, such as glide")
+                raise RecipeError(f"{recipe}: only systems of diffusion are compared, such as glide")
+            parts, options = {}, None
+            for scale in self.scales:
+                _, parts, options = prepare(system, self._given(scale))
             work = f"{len(self.captions)} captions x {self.count} pictures x {len(self.scales)} scales"
             if self.job.dry_run:
                 describe(recipe, system, options, work)

@@ -81,7 +81,9 @@ class Axes:
 def axes(embeddings: Tensor) -> Axes:
     """Principal axes of (N, e) embeddings, in double precision. Raises ValueError for fewer than two."""
     if len(embeddings) < 2:
-        raise ValueError(f"principal axes of {len(embeddings)} pictures: give at least two")
+        raise ValueError(
+            f"components of {len(embeddings)} pictures: give at least two, better some for each number of the embedding"
+        )
     points = embeddings.double()
     mean = points.mean(dim=0)
     away = points - mean

@@ -208,7 +208,8 @@ class UnCLIP:
         """Pictures of the decoder's size, (B, 3, S, S), from embeddings (B, e), or None for none, and noise x_T.
 
         fresh: where noise comes from that the sampler adds, for `ddpm` and an eta above 0. exact: along the way of
-        `invert`, on which nothing is clamped but what no network of eps knows at the noisy end. region: from a size to the part of all pictures that is known.
+        `invert`, on which nothing is clamped but what no network of eps knows at the noisy end. region: from a size to
+        the part of all pictures that is known.
         """
         if fresh is None and (options.eta or options.sampler == "ddpm"):
             raise ValueError(f"sampler {options.sampler} with eta {options.eta} adds noise and was given none")

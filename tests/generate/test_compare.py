@@ -52,7 +52,7 @@ def test_all_that_can_be_wrong_is_found_before_any_model(contest, unclip, glide,
         contest(recipes=(glide.recipe, glide.recipe))
     with pytest.raises(RecipeError, match=r"scale -1\.0"):
         contest((1.0, -1.0))
-    with pytest.raises(RecipeError, match="systems of diffusion"):
+    with pytest.raises(RecipeError, match="only systems of diffusion"):
         contest(recipes=(tiny.recipe, glide.recipe))
     lost = tmp_path / "lost.yaml"
     lost.write_text("system: {type: glide}\nparts: {decoder: checkpoints/none}\n")
