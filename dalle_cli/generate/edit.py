@@ -25,22 +25,17 @@ def edit(
     """Turn each picture's embedding by each strength towards the text diff, its noise kept; returns the exit code.
 
     to: what is asked, else each line's own `to`. described: what the pictures show, else each line's `from` or prompt,
-    else what the file says that it was drawn from, else no baseline. Results have `to`, `from`, `strength`, `toward`
-    (cosine of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was
+    else what the file says that it was drawn from, else no baseline. Results have `from`, `strength`, `toward` (cosine of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was
     asked. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
     """
     studio = Studio("edit", job)
-    asked = [_meant(one, to, described) for one in gather(expand(pictures), plain="image", pictures=("image",))]
+    asked = _all(gather(expand(pictures), plain="image", pictures=("image",)), to, described)
     requests = usable(asked)
     many = len(strengths)
     items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
 
     def shots(todo: list[Item]) -> Iterator[Shot]:
-        by_request: dict[int, list[Item]] = {}
-        for item in todo:
-            by_request.setdefault(item.index // many, []).append(item)
-        paths = [requests[r].fields["image"] for r in by_request]
-        for own, found in zip(by_request.values(), studio.latents(paths)):
+        for own, found in studio.looked(todo, many):
             if not isinstance(found, Latent):
                 yield from (Shot(item, error=str(found)) for item in own)
                 continue
@@ -75,7 +70,21 @@ def _measured(own: Tensor, asked: Tensor, before: Tensor) -> dict[str, Any]:
     return {"toward": cosine(own, asked), "similarity": cosine(own, before)}
 
 
-def _meant(request: Request, to: str | None, described: str | None) -> Request:
+def _all(lines: Sequence[Request], to: str | None, described: str | None) -> list[Request]:
+    """What lines mean; one that means nothing is a request that failed, unless all are."""
+    found, errors = [], []
+    for line in lines:
+        try:
+            found.append(meant(line, to, described))
+        except PromptError as error:
+            errors.append(error)
+            found.append(replace(line, fields={**line.fields, "error": str(error)}))
+    if errors and len(errors) == len(lines):
+        raise errors[0]
+    return found
+
+
+def meant(request: Request, to: str | None, described: str | None) -> Request:
     """A request whose prompt is what is asked and whose `from` is what its picture shows, if anything says so."""
     if request.failed:
         return request

@@ -44,11 +44,7 @@ def pca(
         width = len(known.mean)
         if max(counts) > width:
             raise Failure(f"{max(counts)} components: embeddings have {width} of them", BAD_INPUT)
-        by_request: dict[int, list[Item]] = {}
-        for item in todo:
-            by_request.setdefault(item.index // many, []).append(item)
-        paths = [requests[r].fields["image"] for r in by_request]
-        for own, found in zip(by_request.values(), studio.latents(paths)):
+        for own, found in studio.looked(todo, many):
             for item in own:
                 if not isinstance(found, Latent):
                     yield Shot(item, error=str(found))

@@ -179,6 +179,11 @@ class Studio:
                 found = [next(rest) if isinstance(one, Latent) else one for one in found]
             yield from found
 
+    def looked(self, items: Sequence[Item], many: int) -> Iterator[tuple[list[Item], Latent | images.BadPicture]]:
+        """The latent of each request's picture, with the items to draw of it; `many` were planned of each request."""
+        groups = by_request(items, many)
+        yield from zip(groups, self.latents([own[0].request.fields["image"] for own in groups]))
+
     def look(self, picture: Image.Image) -> Latent:
         """A picture of any shape: its middle square at the decoder's size, and its embedding."""
         z = self.embedded(images.to_tensor(images.square(picture, self.system.embedder.model.visual.size))[None])
@@ -249,6 +254,14 @@ def like(z: Tensor) -> Callable[[Tensor], dict[str, Any]]:
 def psnr(a: Tensor, b: Tensor) -> float:
     """Of two pictures in [-1, 1], in dB; 100 for equal ones."""
     return -10 * math.log10(max(((a - b) / 2).pow(2).mean().item(), 1e-10))
+
+
+def by_request(items: Sequence[Item], many: int) -> list[list[Item]]:
+    """Items in groups of one request each; `many` were planned of each request."""
+    found: dict[int, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.index // many, []).append(item)
+    return list(found.values())
 
 
 def usable(asked: Sequence[Request]) -> list[Request]:

@@ -17,7 +17,7 @@ from .canvas import open_picture
 from .outputs import Collected
 from .prompts import Item, gather, plan
 from .reconstruct import expand
-from .studio import Job, Shot, Studio, cells, save_rows, usable
+from .studio import Job, Shot, Studio, by_request, cells, save_rows, usable
 
 LONGEST = 40  # letters of a word
 WIDE, HIGH = 0.8, 0.3  # of the picture's side, the most that a label takes
@@ -93,12 +93,9 @@ def typographic(
     def shots(todo: list[Item]) -> Iterator[Shot]:
         told = studio.system.embed_texts(captions).float().cpu()
         labels = Labels(captions, told, studio.system.embedder.model.logit_scale.exp().item())
-        by_request: dict[int, list[Item]] = {}
-        for item in todo:
-            by_request.setdefault(item.index // many, []).append(item)
-        for r, own in by_request.items():
+        for own in by_request(todo, many):
             try:
-                picture = open_picture(requests[r].fields["image"])
+                picture = open_picture(own[0].request.fields["image"])
                 before, after, measure = _looked(studio, labels, of_word, picture, word)
             except images.BadPicture as error:
                 yield from (Shot(item, error=str(error)) for item in own)

@@ -26,11 +26,7 @@ def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, r
     items = [replace(item, index=many * item.index + i) for item in drawn for i in range(many)]
 
     def shots(todo: list[Item]) -> Iterator[Shot]:
-        by_request: dict[int, list[Item]] = {}
-        for item in todo:
-            by_request.setdefault(item.index // (many * count), []).append(item)
-        paths = [requests[r].fields["image"] for r in by_request]
-        for own, found in zip(by_request.values(), studio.latents(paths)):
+        for own, found in studio.looked(todo, many * count):
             for item in own:
                 eta = etas[item.index % many]
                 if isinstance(found, Latent):

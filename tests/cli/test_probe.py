@@ -43,6 +43,7 @@ def test_typographic(probe):
     assert own[0]["object"] + own[0]["word"] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imagines")
 def test_prior(probe):
     found = probe("prior", "a red circle", *SHAPES).results
@@ -54,6 +55,7 @@ def test_prior(probe):
     assert [line.split()[0] for line in table] == ["drive", "caption", "text", "prior"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imagines")
 def test_binding(probe, glide):
     words = ("binding", "--against", glide.decoder, "--captions", 2, *SHAPES)
@@ -70,6 +72,7 @@ def test_binding(probe, glide):
     assert probe(*words, "--dry-run", "--out", "c").out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imagines")
 def test_diversity(probe, glide, tiny):
     words = ("diversity", "--against", glide.decoder, "--captions", 5, "-n", 2, "--scales", "1,2", "--clip", tiny.clip)

@@ -25,6 +25,7 @@ def contest(unclip, glide, tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imagines")
 def test_all_draw_the_same_captions_at_all_scales(contest, glide):
     made = contest((1.0, 2.0), out="all")

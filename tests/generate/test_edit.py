@@ -7,9 +7,10 @@ from PIL import Image
 from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL
 from dalle_cli.generate.edit import edit as draw
+from dalle_cli.generate.edit import meant
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.prompts import PromptError
+from dalle_cli.generate.prompts import PromptError, Request
 from dalle_cli.generate.studio import Job
 from tests.generate.conftest import noise
 
@@ -23,7 +24,7 @@ def edit(unclip, tmp_path, monkeypatch):
 
     def run(*pictures, to=None, described=None, strengths=(0.3,), code=DONE, **job):
         results = Collected()
-        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "5"}, **job}
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "2"}, **job}
         assert draw(pictures, to, described, strengths, Job(**job), results) == code
         return results.reported
 
@@ -43,17 +44,22 @@ def test_the_farther_the_more_it_is_what_was_asked(edit):
 
 
 def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
-    drawn = edit("dog.png", to="a star", out="a")[0]
+    drawn = edit("dog.png", to="a star")[0]
     assert "from" not in drawn  # no baseline
-    again = edit(drawn["path"], to="a circle", out="b")[0]
-    assert (again["from"], again["prompt"]) == ("a star", "a circle")
-    line = json.dumps({"path": "dog.png", "prompt": "a ring", "to": "a star", "mood": "glad", "score": 1.0})
-    own = edit(line, out="c")[0]
-    assert (own["from"], own["prompt"], own["mood"]) == ("a ring", "a star", "glad")
-    assert "score" not in own
-    given = edit(line, to="a square", described="a photo", out="d")[0]
-    assert (given["from"], given["prompt"]) == ("a photo", "a square")
-    assert edit(json.dumps({"path": "dog.png", "from": "x", "prompt": "y", "to": "z"}), out="e")[0]["from"] == "x"
+
+    def said(fields, prompt=None, to=None, described=None):
+        found = meant(Request(prompt, None, fields), to, described)
+        return found.fields.get("from"), found.prompt
+
+    assert said({"image": drawn["path"]}, to="a circle") == ("a star", "a circle")
+    assert said({"image": "dog.png"}, to="a circle") == (None, "a circle")
+    own = {"image": "dog.png", "to": "a star"}
+    assert said(own, "a ring") == ("a ring", "a star")
+    assert said({**own, "from": "a dot"}, "a ring") == ("a dot", "a star")
+    assert said({**own, "from": "a dot"}, "a ring", to="a square", described="a photo") == ("a photo", "a square")
+    assert meant(Request("a ring", None, {**own, "mood": "glad"}), None, None).passed["mood"] == "glad"
+    failed = Request(None, None, {"error": "was not drawn"})
+    assert meant(failed, None, None) is failed
 
 
 def test_bad_ones_do_not_hide_the_others(edit):
@@ -73,3 +79,10 @@ def test_what_is_not_said_is_asked_for_before_any_model(edit, monkeypatch):
         edit(json.dumps({"image": "dog.png", "to": 3}))
     with pytest.raises(PromptError, match="'from' must be text, not 3"):
         edit(json.dumps({"image": "dog.png", "from": 3}), to="a star")
+
+
+def test_a_line_that_means_nothing_does_not_hide_the_others(edit):
+    lines = ({"image": "dog.png", "to": 3}, {"image": "dog.png", "to": "a star"})
+    found = edit(*map(json.dumps, lines), code=PARTIAL)
+    assert [one.get("prompt") for one in found] == ["a star", None]
+    assert "edit to what" in found[1]["error"]

@@ -28,7 +28,7 @@ def interpolate(unclip, tmp_path, monkeypatch):
 
     def run(*ends, frames=3, noise=None, paths=None, gif=None, code=DONE, **job):
         results = Collected()
-        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "5"}, **job}
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "2"}, **job}
         assert draw(ends, frames, noise, paths, gif, Job(**job), results) == code
         return results.reported
 
@@ -75,6 +75,7 @@ def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(in
     assert read(found[2]["path"])["dalle"]["options"]["noise"] == "slerp"
 
 
+@pytest.mark.slow
 def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
     recipe = tmp_path / "plain.yaml"  # without an upsampler
     recipe.write_text(f"system: {{type: unclip}}\nparts: {{decoder: {unclip.decoder}, embedder: {unclip.embedder}}}\n")

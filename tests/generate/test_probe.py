@@ -16,7 +16,7 @@ from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 def job(unclip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise(1, 24, 16).save("dog.png")
-    return lambda steps="5", **how: Job(unclip.recipe, {"steps": steps}, precision="float32", quiet=True, **how)
+    return lambda steps="2", **how: Job(unclip.recipe, {"steps": steps}, precision="float32", quiet=True, **how)
 
 
 def basis(size):

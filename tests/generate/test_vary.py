@@ -24,7 +24,7 @@ def vary(unclip, tmp_path, monkeypatch):
 
     def run(*pictures, etas=(0.7,), count=1, code=DONE, **job):
         results = Collected()
-        options = {"steps": "5", **job.pop("options", {})}
+        options = {"steps": "2", **job.pop("options", {})}
         job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": options, **job}
         assert draw(pictures, etas, count, Job(**job), results) == code
         return results.reported
@@ -54,6 +54,7 @@ def test_eta_0_is_the_picture_and_more_of_it_something_else(vary):
     assert "prior" not in said["models"]
 
 
+@pytest.mark.slow
 def test_a_variation_is_the_same_whatever_is_drawn_beside_it(vary):
     together = vary("dog.png", "cat.png", count=2, etas=(0.3, 1.0), out="a")
     alone = vary("dog.png", count=2, etas=(1.0,), out="b", batch_size=1)
