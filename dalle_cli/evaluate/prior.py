@@ -1,5 +1,6 @@
 """How near unCLIP's priors come to the picture embeddings of captions that they have not seen."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def evaluate(
             raise Failure(f"{name} is of another CLIP than {models[0]}; compare priors of one", BAD_INPUT)
     rows = [_row(TEXT, texts, texts, images, among)]
     for name, prior in zip(models, priors):
-        known = prior.draw.__code__.co_varnames
+        known = inspect.signature(prior.draw).parameters
         given = {key: value for key, value in (options or {}).items() if key in known and value is not None}
         drawn = []
         for start in range(0, count, BATCH):
