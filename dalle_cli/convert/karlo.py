@@ -79,7 +79,14 @@ def _upsampler_table(model: dict) -> list[Row]:
 
 
 SOURCES = (
-    Source("karlo-prior", "diffusion-prior", lambda state: "model.prd_emb" in state, _prior, _prior_table),
+    Source(
+        "karlo-prior",
+        "diffusion-prior",
+        lambda state: "model.prd_emb" in state,
+        _prior,
+        _prior_table,
+        task=lambda model: {"type": "diffusion-prior", "drop_text": 0.2},
+    ),
     Source("karlo-decoder", "unet", lambda state: "model.cf_param" in state, _decoder, _decoder_table),
     Source(
         "karlo-upsampler",

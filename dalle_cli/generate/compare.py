@@ -15,8 +15,8 @@ from ..registry import RecipeError
 from . import device, systems
 from .outputs import Collected, check_sheet
 from .rank import BATCH, Scorer
+from .rows import Cell, save_rows
 from .sample import Job, describe, load_system, prepare, sample
-from .studio import Cell, save_rows
 
 
 @dataclass

@@ -11,7 +11,8 @@ from .latents import text_diff, turned
 from .outputs import Collected
 from .prompts import Item, PromptError, Request, gather, plan
 from .reconstruct import expand
-from .studio import Job, Latent, Shot, Studio, cells, cosine, original, said, save_rows, usable
+from .rows import cells, original, save_rows
+from .studio import Job, Latent, Shot, Studio, cosine, said, usable
 
 
 def edit(
@@ -25,8 +26,9 @@ def edit(
     """Turn each picture's embedding by each strength towards the text diff, its noise kept; returns the exit code.
 
     to: what is asked, else each line's own `to`. described: what the pictures show, else each line's `from` or prompt,
-    else what the file says that it was drawn from, else no baseline. Results have `from`, `strength`, `toward` (cosine of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was
-    asked. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    else what the file says that it was drawn from, else no baseline. Results have `from`, `strength`, `toward` (cosine
+    of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was asked.
+    Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
     """
     studio = Studio("edit", job)
     asked = _all(gather(expand(pictures), plain="image", pictures=("image",)), to, described)

@@ -16,7 +16,8 @@ from .latents import slerp
 from .outputs import Collected
 from .prompts import Item, Request, gather
 from .reconstruct import expand
-from .studio import Job, Latent, Shot, Studio, cells, save_rows
+from .rows import cells, save_rows
+from .studio import Job, Latent, Shot, Studio
 
 Noise = Literal["slerp", "fixed"]
 FRAME, END = 90, 600  # milliseconds that a frame of the GIF stays, and the first and the last

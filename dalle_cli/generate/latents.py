@@ -1,14 +1,14 @@
-"""Ways through the space of CLIP embeddings: great circles, text diffs, principal axes (Ramesh et al. 2022, section 3).
+"""Ways through the space of CLIP embeddings: great circles, text diffs, components (Ramesh et al. 2022, section 3).
 
 Shapes: B vectors of any shape, `e` numbers of an embedding. What is turned or reduced keeps its length, as a decoder
 has seen embeddings of the usual lengths alone.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..nn.pca import Components
 
 PARALLEL = 1e-4  # sine of the angle below which two directions have no plane of their own in float32
 
@@ -59,33 +59,13 @@ def turned(z: Tensor, direction: Tensor, share: float | Tensor) -> Tensor:
     return slerp(z, direction * z.norm(dim=1, keepdim=True), share)
 
 
-@dataclass(frozen=True)
-class Axes:
-    """Principal axes of embeddings. mean: (e,); directions: (e, e), the first row varies most; variances: (e,)."""
-
-    mean: Tensor
-    directions: Tensor
-    variances: Tensor
-
-    def reduced(self, z: Tensor, count: int) -> Tensor:
-        """Embeddings (B, e) with what they have along the first `count` axes, and their own length."""
-        first = self.directions[:count]
-        kept = self.mean + (z.double() - self.mean) @ first.T @ first
-        return (F.normalize(kept, dim=1) * z.double().norm(dim=1, keepdim=True)).to(z.dtype)
-
-    def share(self, count: int) -> float:
-        """The share of the variance that lies along the first `count` axes."""
-        return (self.variances[:count].sum() / self.variances.sum().clamp(min=1e-300)).item()
+def reduced(z: Tensor, known: Components, count: int) -> Tensor:
+    """Embeddings (B, e) with what they have of the first `count` components, and their own length."""
+    first = known.basis[:count]
+    kept = known.mean + (z.double() - known.mean) @ first.T @ first
+    return (F.normalize(kept, dim=1) * z.double().norm(dim=1, keepdim=True)).to(z.dtype)
 
 
-def axes(embeddings: Tensor) -> Axes:
-    """Principal axes of (N, e) embeddings, in double precision. Raises ValueError for fewer than two."""
-    if len(embeddings) < 2:
-        raise ValueError(
-            f"components of {len(embeddings)} pictures: give at least two, better some for each number of the embedding"
-        )
-    points = embeddings.double()
-    mean = points.mean(dim=0)
-    away = points - mean
-    variances, directions = torch.linalg.eigh(away.T @ away / (len(points) - 1))
-    return Axes(mean, directions.flip(1).T.contiguous(), variances.flip(0).clamp(min=0))
+def share(known: Components, count: int) -> float:
+    """The share of all variance that the first `count` components hold."""
+    return (known.variances[:count].sum() / known.variances.sum().clamp(min=1e-300)).item()

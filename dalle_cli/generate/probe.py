@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..exits import BAD_INPUT, Failure
-from .latents import axes
+from ..nn.pca import components
+from .latents import reduced, share
 from .outputs import Collected
 from .prompts import Item, gather, plan
 from .reconstruct import expand
-from .studio import Job, Latent, Shot, Studio, cells, cosine, like, original, save_rows, usable
+from .rows import cells, original, save_rows
+from .studio import Job, Latent, Shot, Studio, cosine, like, usable
 
 DRIVES = ("caption", "text embedding", "prior")
 
@@ -40,7 +42,10 @@ def pca(
 
     def shots(todo: list[Item]) -> Iterator[Shot]:
         size = studio.system.embedder.model.visual.size
-        known = axes(torch.cat([studio.embedded(batch) for batch in basis(size)]))
+        told = torch.cat([studio.embedded(batch) for batch in basis(size)])
+        if len(told) < 2:
+            raise Failure("components of 1 picture: give at least two, better hundreds", BAD_INPUT)
+        known = components(told)
         width = len(known.mean)
         if max(counts) > width:
             raise Failure(f"{max(counts)} components: embeddings have {width} of them", BAD_INPUT)
@@ -51,8 +56,8 @@ def pca(
                     continue
                 whole = item.index % many == len(counts)
                 count = width if whole else counts[item.index % many]
-                z = found.z if whole else known.reduced(found.z[None], count)[0]
-                details = {"components": count, "variance": round(known.share(count), 4)}
+                z = found.z if whole else reduced(found.z[None], known, count)[0]
+                details = {"components": count, "variance": round(share(known, count), 4)}
                 yield Shot(item, z, found.x, 0.0, "", found.picture, like(found.z), details)
 
     failed = [one for one in asked if one.failed]

@@ -17,7 +17,8 @@ from .canvas import open_picture
 from .outputs import Collected
 from .prompts import Item, gather, plan
 from .reconstruct import expand
-from .studio import Job, Shot, Studio, by_request, cells, save_rows, usable
+from .rows import cells, save_rows
+from .studio import Job, Shot, Studio, by_request, usable
 
 LONGEST = 40  # letters of a word
 WIDE, HIGH = 0.8, 0.3  # of the picture's side, the most that a label takes

@@ -6,7 +6,8 @@ from dataclasses import replace
 from .outputs import Collected
 from .prompts import Item, gather, plan
 from .reconstruct import expand
-from .studio import Job, Latent, Shot, Studio, cells, like, original, save_rows, usable
+from .rows import cells, original, save_rows
+from .studio import Job, Latent, Shot, Studio, like, usable
 
 
 def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, results: Collected | None = None) -> int:

@@ -89,7 +89,7 @@ def test_diversity(probe, glide, tiny):
     [
         (("pca", "none.png", *SHAPES), 3, "no file 'none.png'"),
         (("pca", "dog.png", "--components", "0", *SHAPES), 2, "numbers from 1"),
-        (("pca", "dog.png", "--basis", "."), 3, "components of 1 pictures: give at least two"),
+        (("pca", "dog.png", "--basis", "."), 3, "components of 1 picture: give at least two"),
         (("typographic", "dog.png", " ", *SHAPES), 2, "nothing of it can be seen"),
         (("typographic", "dog.png", "x" * 50, *SHAPES), 2, "50 letters"),
         (("binding", "--against", "none"), 2, "none"),

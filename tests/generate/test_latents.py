@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle_cli.generate.latents import axes, slerp, text_diff, turned
+from dalle_cli.generate.latents import reduced, share, slerp, text_diff, turned
+from dalle_cli.nn.pca import components
 
 
 def points(*shape: int, seed: int = 0) -> Tensor:
@@ -19,14 +20,14 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 def test_the_way_is_that_of_the_paper_for_vectors_of_one_length():
     a, b = torch.nn.functional.normalize(points(2, 4, 16), dim=-1)
     phi = (a * b).sum(dim=1, keepdim=True).acos()
-    for share in (0.0, 0.2, 0.5, 1.0):
-        wanted = ((1 - share) * phi).sin() / phi.sin() * a + (share * phi).sin() / phi.sin() * b
-        torch.testing.assert_close(slerp(a, b, share), wanted)
+    for part in (0.0, 0.2, 0.5, 1.0):
+        wanted = ((1 - part) * phi).sin() / phi.sin() * a + (part * phi).sin() / phi.sin() * b
+        torch.testing.assert_close(slerp(a, b, part), wanted)
 
 
 def test_it_stays_on_the_great_circle_at_even_speed():
     a, b = points(2, 1, 12)
-    way = [slerp(a, b, share / 8)[0] for share in range(9)]
+    way = [slerp(a, b, part / 8)[0] for part in range(9)]
     torch.testing.assert_close(way[0], a[0])
     torch.testing.assert_close(way[-1], b[0])
     plane, _ = torch.linalg.qr(torch.cat([a, b]).T)
@@ -48,19 +49,19 @@ def test_each_of_a_batch_may_have_its_own_share_and_any_shape():
     assert slerp(a.half(), b.half(), 0.5).dtype == torch.float16
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
-def test_ways_without_a_plane(share):
+@pytest.mark.parametrize("part", [0.0, 0.25, 0.5, 1.0])
+def test_ways_without_a_plane(part):
     a = points(2, 6).float()
-    torch.testing.assert_close(slerp(a, a, share), a)
-    torch.testing.assert_close(slerp(a, 3 * a, share), (1 + 2 * share) * a)
-    torch.testing.assert_close(slerp(a, a + 1e-7, share), a)
-    around = slerp(a, -a, share)
+    torch.testing.assert_close(slerp(a, a, part), a)
+    torch.testing.assert_close(slerp(a, 3 * a, part), (1 + 2 * part) * a)
+    torch.testing.assert_close(slerp(a, a + 1e-7, part), a)
+    around = slerp(a, -a, part)
     torch.testing.assert_close(around.norm(dim=1), a.norm(dim=1))
     for own, there in zip(a.double(), around.double()):
-        assert angle(own, there) == pytest.approx(math.pi * share, abs=1e-3)
-    nearly = slerp(a, -a + 1e-7, share)
+        assert angle(own, there) == pytest.approx(math.pi * part, abs=1e-3)
+    nearly = slerp(a, -a + 1e-7, part)
     assert (nearly - around).norm(dim=1).max() < 1e-2
-    nothing = slerp(torch.zeros(1, 4), torch.ones(1, 4), share)
+    nothing = slerp(torch.zeros(1, 4), torch.ones(1, 4), part)
     assert nothing.isfinite().all()
     assert nothing.norm() <= 2
 
@@ -78,28 +79,23 @@ def test_a_text_diff_is_the_direction_between_two_texts():
 def test_what_is_turned_keeps_its_length_and_comes_nearer():
     z, way = 5 * points(2, 8), text_diff(points(2, 8, seed=1))
     torch.testing.assert_close(turned(z, way, 0.0), z)
-    near = [torch.cosine_similarity(turned(z, way, share), way, dim=1) for share in (0.0, 0.2, 0.5, 1.0)]
+    near = [torch.cosine_similarity(turned(z, way, part), way, dim=1) for part in (0.0, 0.2, 0.5, 1.0)]
     for before, after in pairwise(near):
         assert (after > before).all()
     torch.testing.assert_close(near[-1], torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(turned(z, way, 0.3).norm(dim=1), z.norm(dim=1))
 
 
-def test_axes_are_those_along_which_embeddings_vary():
+def test_fewer_components_are_farther_and_as_long():
     rotation, _ = torch.linalg.qr(points(5, 5))
     spread = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
-    known = points(4000, 5, seed=2) * spread @ rotation + 7
-    found = axes(known)
-    torch.testing.assert_close(found.directions @ found.directions.T, torch.eye(5, dtype=torch.float64))
-    assert (found.directions[:3] * rotation[:3]).sum(dim=1).abs().min() > 0.99
-    assert found.variances.sqrt().tolist() == pytest.approx(spread.tolist(), abs=0.1)
-    assert found.share(2) == pytest.approx(13 / 14.25, abs=0.02)
-    assert found.share(5) == pytest.approx(1)
-    z = known[:3]
-    torch.testing.assert_close(found.reduced(z, 5), z)
-    errors = [(found.reduced(z, count) - z).norm().item() for count in range(6)]
+    vectors = points(4000, 5, seed=2) * spread @ rotation + 7
+    known = components(vectors)
+    assert share(known, 2) == pytest.approx(13 / 14.25, abs=0.02)
+    assert share(known, 5) == pytest.approx(1)
+    z = vectors[:3]
+    torch.testing.assert_close(reduced(z, known, 5), z)
+    errors = [(reduced(z, known, count) - z).norm().item() for count in range(6)]
     assert errors[:5] == sorted(errors[:5], reverse=True)
     assert errors[4] < 1e-6 < errors[3]  # the last one does not vary
-    torch.testing.assert_close(found.reduced(z, 1).norm(dim=1), z.norm(dim=1))
-    with pytest.raises(ValueError, match="at least two"):
-        axes(known[:1])
+    torch.testing.assert_close(reduced(z, known, 1).norm(dim=1), z.norm(dim=1))

@@ -8,7 +8,7 @@ from dalle_cli.exits import Failure
 from dalle_cli.generate import studio as module
 from dalle_cli.generate.metadata import Origin, chunks
 from dalle_cli.generate.prompts import Item, Request
-from dalle_cli.generate.studio import Job, Shot, Studio, cells, cosine, original, psnr, said, save_rows, usable
+from dalle_cli.generate.studio import Job, Shot, Studio, cosine, psnr, said, usable
 from dalle_cli.registry import RecipeError
 from tests.generate.conftest import noise
 
@@ -118,25 +118,6 @@ def test_what_a_picture_shows_is_said_by_its_line_or_its_file(tmp_path):
     assert said(Request("a ring", None, a)) == "a ring"
     assert said(Request(None, None, a)) == "a star"
     assert said(Request(None, None, b)) is None
-
-
-def test_rows_of_a_sheet_are_filled_up(tmp_path, monkeypatch):
-    red, blue = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
-    red.save(tmp_path / "red.png")
-    results = [{"path": str(tmp_path / "red.png"), "mark": 1}, {"error": "no"}]
-    rows = [[(blue, "blue"), *cells(results, lambda one: f"mark {one['mark']}")], [(blue, "")]]
-    save_rows(str(tmp_path / "sheet.png"), rows)
-    page = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
-    assert (page == (255, 0, 0)).all(axis=2).sum() == 40 * 40
-    assert (page == (0, 0, 255)).all(axis=2).sum() == 2 * 40 * 40
-    assert page.shape[1] == 3 * 100 + 4
-    save_rows(str(tmp_path / "none.png"), [])
-    assert not (tmp_path / "none.png").exists()
-    monkeypatch.setattr(module, "SHEET_PIXELS", 6 * 400)
-    save_rows(str(tmp_path / "small.png"), rows)
-    assert Image.open(tmp_path / "small.png").size[0] < 3 * 30
-    assert original(Request(None, None, {"image": str(tmp_path / "red.png")}), results)[0].size == (40, 40)
-    assert original(Request(None, None, {"image": "gone.png"}), results) == ("", "cannot be read")
 
 
 def test_a_dry_run_writes_nothing(unclip, tmp_path, monkeypatch, capsys):
