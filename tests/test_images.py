@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dalle_cli import images
-from dalle_cli.images import BadPicture, decode, save_png, sheet, square, to_pil, to_tensor
+from dalle_cli.images import BadPicture, decode, save_gif, save_png, sheet, square, to_pil, to_tensor
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -330,6 +330,19 @@ def test_saved_file_has_the_usual_permissions(tmp_path):
     save_png(Image.new("RGB", (4, 4)), tmp_path / "x.png")
     (tmp_path / "plain").write_bytes(b"")
     assert (tmp_path / "x.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_animation_shows_each_frame_for_its_time(tmp_path):
+    colours = ("red", "green", "blue")
+    save_gif([Image.new("RGB", (12, 8), colour) for colour in colours], tmp_path / "new" / "a.gif", [200, 50, 90])
+    with Image.open(tmp_path / "new" / "a.gif") as film:
+        assert (film.n_frames, film.info["loop"], film.size) == (3, 0, (12, 8))
+        shown = []
+        for i in range(3):
+            film.seek(i)
+            shown.append((film.info["duration"], film.convert("RGB").getpixel((3, 3))))
+    assert shown == [(200, (255, 0, 0)), (50, (0, 128, 0)), (90, (0, 0, 255))]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.gif"]
 
 
 def test_sheet_layout():

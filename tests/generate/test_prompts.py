@@ -273,3 +273,14 @@ def test_unknown_fields_pass_through(fields):
 def test_only_objects_are_objects(value):
     with pytest.raises(PromptError, match="expected a JSON object"):
         json_object(value)
+
+
+def test_a_picture_may_stand_in_place_of_a_prompt(tmp_path):
+    (tmp_path / "a.png").touch()
+    line = json.dumps({"path": str(tmp_path / "a.png"), "prompt": None})
+    (found,) = gather([line], pictures=("image",))
+    assert (found.prompt, found.fields["image"]) == (None, str(tmp_path / "a.png"))
+    with pytest.raises(PromptError, match="no 'prompt' among its fields"):
+        gather([line])
+    with pytest.raises(PromptError, match="no 'prompt' among its fields"):
+        gather(['{"mask": "x"}'], pictures=("image",))

@@ -6,14 +6,17 @@ import torch
 
 from dalle_cli import checkpoint
 from dalle_cli.diffusion.guidance import classifier_free, threshold
+from dalle_cli.diffusion.process import Process
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim
+from dalle_cli.diffusion.schedules import cosine
 from dalle_cli.generate import systems
 from dalle_cli.generate.device import Device
 from dalle_cli.generate.unclip import Sampling, UnCLIP
 from dalle_cli.models.conditions import TextCondition
 from dalle_cli.nn.noise import stream
 from dalle_cli.registry import RecipeError
+from tests.diffusion.conftest import DEVIATION, MEAN, best_network
 from tests.generate.conftest import CPU
 from tests.generate.test_glide import close
 
@@ -134,6 +137,23 @@ def test_inverted_noise_gives_the_picture_back(base):
     other = base.decode(told.flip(0), PROMPTS[:2], x, options, exact=True)
     assert (other - images).abs().max() > 5e-2  # the embedding says a part of it
     assert (base.invert(images, told, PROMPTS[:2], "2") - base.invert(images, told, PROMPTS[:2], "2", 3.0)).std() > 1e-3
+
+
+def test_networks_of_eps_come_back_though_they_know_little_of_pure_noise(base, monkeypatch):
+    process = Process(cosine(1000))
+    best = best_network(process)
+
+    def network(x, t):
+        return best(x, t) + 0.02 * torch.sin(20 * x)
+
+    monkeypatch.setattr(base.decoder, "process", process)
+    monkeypatch.setattr(base.decoder, "denoiser", lambda texts, scale, **told: process.denoiser(network))
+    images = (MEAN + DEVIATION * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    told = base.embed_images(images)
+    x = base.invert(images, told, PROMPTS[:2], "27", refine=5)
+    assert 0.8 < x.std() < 1.2
+    again = base.decode(told, PROMPTS[:2], x, Sampling(steps="27", scale=1.0), exact=True)
+    assert (again - images).square().mean().sqrt() < 6e-2  # 30 dB; without clamping, 7
 
 
 def test_embeddings_are_the_clip_s_and_none_is_one_of_its_own(base):
