@@ -142,6 +142,16 @@ def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None =
     write_atomically(Path(path), lambda temporary: image.save(temporary, "PNG", pnginfo=chunks))
 
 
+def save_gif(frames: Sequence[Image.Image], path: str | Path, milliseconds: Sequence[int]) -> None:
+    """Write an animation that begins again at its end, each frame shown for its time; whole or not there."""
+    first, *rest = (frame.quantize(dither=Image.Dither.NONE) for frame in frames)
+
+    def write(temporary: Path) -> None:
+        first.save(temporary, "GIF", save_all=True, append_images=rest, duration=list(milliseconds), loop=0)
+
+    write_atomically(Path(path), write)
+
+
 def sheet(
     images: Sequence[Image.Image], captions: Sequence[str] | None = None, columns: int | None = None
 ) -> Image.Image:

@@ -36,7 +36,21 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_a_command_is_understood(words):
     import dalle_cli.cli  # noqa: F401  (its main imports the commands)
-    from dalle_cli.cli import check, convert, create, data, evaluate, inspect, judge, manage, paint, tokenizer, train  # noqa: F401
+    from dalle_cli.cli import (  # noqa: F401  # noqa: F401
+        check,
+        convert,
+        create,
+        data,
+        evaluate,
+        inspect,
+        judge,
+        latents,
+        manage,
+        paint,
+        probe,
+        tokenizer,
+        train,
+    )
 
     command = typer.main.get_command(app)
     context = command.make_context("dalle", list(words), resilient_parsing=True)

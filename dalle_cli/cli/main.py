@@ -43,7 +43,21 @@ def common(
 
 def main() -> None:
     """Run the command line; errors of the user's become one line and their exit code."""
-    from . import check, convert, create, data, evaluate, inspect, judge, manage, paint, tokenizer, train  # noqa: F401
+    from . import (  # noqa: F401
+        check,
+        convert,
+        create,
+        data,
+        evaluate,
+        inspect,
+        judge,
+        latents,
+        manage,
+        paint,
+        probe,
+        tokenizer,
+        train,
+    )  # fmt: skip
 
     try:
         sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one

@@ -142,15 +142,20 @@ def dpm_solver(
 def invert(process: Process, denoise: Denoiser, x: Tensor, steps: Sequence[int], refine: int = 0) -> Tensor:
     """The noise from which `ddim` along the same steps comes back to the clean data x: x at the last of `steps`.
 
-    Without threshold, which would lose what it clamps. refine: how often each step is solved anew with the noise
-    expected at its end, for which `ddim` comes back exactly; 0 takes the noise expected at its beginning. Dhariwal and
-    Nichol 2021, appendix F; Ramesh et al. 2022, section 3.
+    Without threshold, which would lose what it clamps. refine: how often each step is solved anew with what is expected
+    at its end, for which `ddim` comes back exactly; 0 takes the noise expected at its beginning. Dhariwal and Nichol
+    2021, appendix F; Ramesh et al. 2022, section 3.
     """
     for s, t in pairwise([-1, *steps]):
         start = denoise(x, full(max(s, steps[0]), x))  # no network knows step -1
         end = process.move(x, start.eps, s, t)
+        (alpha, sigma), (next_alpha, next_sigma) = process.level(s), process.level(t)
+        across, along = next_sigma * alpha - next_alpha * sigma, next_alpha * alpha + next_sigma * sigma
         for _ in range(refine):
-            end = process.move(x, denoise(end, full(t, x)).eps, s, t)
+            # A step turns (x, v) by an angle, of this sine and cosine. Solved for v it converges at both ends of the
+            # process; for eps it would stand still at the noisy one, for x0 at the clean one.
+            found = denoise(end, full(t, x))
+            end = (x + across * (next_alpha * found.eps - next_sigma * found.x0)) / along
         x = end
     return x
 

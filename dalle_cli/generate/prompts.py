@@ -79,7 +79,8 @@ def gather(
 
     plain: the field that a line without `{` is, and that every request must have but those that failed: `prompt`,
     `image` (a picture to draw from; the `path` of an earlier result counts as one) or `path` (a picture to judge).
-    pictures: fields that name files which this command reads; they must be there.
+    pictures: fields that name files which this command reads; they must be there. An `image` among them stands in
+    place of a prompt.
     A line that cannot be meant is a request that failed, unless all of them are; a word raises at once, and so does
     what is no text. Nothing given gives nothing; a file or standard input without requests is an error. Raises
     PromptError.
@@ -222,7 +223,7 @@ def _request(text: str, where: str, plain: str, pictures: Sequence[str]) -> Requ
         made = request_of(fields)
         if made.failed:
             return made
-        if fields.get(plain) is None:
+        if fields.get(plain) is None and not ("image" in pictures and fields.get("image") is not None):
             raise PromptError(f"no '{plain}' among its fields: {_show(', '.join(fields))}")
         for key in pictures:
             if made.fields.get(key) is not None:

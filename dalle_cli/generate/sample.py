@@ -79,7 +79,8 @@ def sample(job: Job, results: Collected | None = None) -> int:
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     if job.dry_run:
-        _describe(name, system_recipe, options, len(requests), candidates, kept)
+        each = f"{len(requests)} prompts x {candidates} candidates, {kept} of each kept"
+        describe(name, system_recipe, options, f"{each}: {len(requests) * kept} files")
         if hasattr(part, "needs"):
             shapes = replace(device.choose(job.precision), empty=True)
             system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
@@ -237,10 +238,11 @@ def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> l
     return [(i, scores[i].item()) for i in order.tolist()]
 
 
-def _describe(name: str, system_recipe: dict, options: Any, prompts: int, candidates: int, kept: int) -> None:
+def describe(name: str, system_recipe: dict, options: Any, work: str) -> None:
+    """What a dry run says of a system, and of what it is to do. Raises CheckpointError for parts that are not there."""
     print(f"system: {name}", file=sys.stderr)
     for key, value in (system_recipe.get("parts") or {}).items():
         path = checkpoint.resolve(str(value))
         print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
-    print(f"{prompts} prompts x {candidates} candidates, {kept} of each kept: {prompts * kept} files", file=sys.stderr)
+    print(work, file=sys.stderr)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..diffusion import samplers
+from ..diffusion import guidance, samplers
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import Watch
 from ..models.conditions import ClipCondition, LowResCondition
@@ -208,7 +208,8 @@ class UnCLIP:
         """Pictures of the decoder's size, (B, 3, S, S), from embeddings (B, e), or None for none, and noise x_T.
 
         fresh: where noise comes from that the sampler adds, for `ddpm` and an eta above 0. exact: along the way of
-        `invert`, with nothing clamped on it. region: from a size to the part of all pictures that is known.
+        `invert`, on which nothing is clamped but what no network of eps knows at the noisy end. region: from a size to
+        the part of all pictures that is known.
         """
         if fresh is None and (options.eta or options.sampler == "ddpm"):
             raise ValueError(f"sampler {options.sampler} with eta {options.eta} adds noise and was given none")
@@ -218,7 +219,7 @@ class UnCLIP:
         denoise = task.denoiser(texts, options.scale, region=known, image=told)
         return run(
             self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler, options.eta,
-            options.threshold, see=see, clamp=not exact,
+            options.threshold, see=see, clamp=not exact or task.process.predict == "eps",
         )  # fmt: skip
 
     def invert(
@@ -237,6 +238,8 @@ class UnCLIP:
         task = self.decoder
         told = None if embeddings is None else embeddings.to(self.device.name)
         denoise = task.denoiser(texts, scale, image=told)
+        if task.process.predict == "eps":  # of nearly pure noise, x0 is its error times a thousand
+            denoise = guidance.threshold(denoise)
         visited = timesteps(steps, len(task.process))
         with self.device.autocast():
             return samplers.invert(task.process, denoise, images.to(self.device.name), visited, refine)

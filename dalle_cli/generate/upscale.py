@@ -19,11 +19,12 @@ from ..trackers import Progress
 from . import device
 from .canvas import open_picture
 from .glide import Diffusion, enlarge, load
-from .metadata import MetadataError, Origin, digest, read
+from .metadata import Origin, digest
 from .outputs import Outputs, Results, check_sheet, save_sheet
-from .prompts import Request, gather, plan
+from .prompts import gather, plan
 from .reconstruct import expand
 from .sample import load_system, prepare
+from .studio import said
 
 LARGEST = 4  # times the side that an upsampler was trained on
 
@@ -38,7 +39,9 @@ def upscale(
     nothing. Raises Failure, RecipeError, PromptError, CheckpointError.
     """
     asked = gather(expand(pictures), plain="image", pictures=("image",))
-    requests = [one if one.failed else replace(one, prompt=_prompt(one, prompt)) for one in asked]
+    requests = [
+        one if one.failed else replace(one, prompt=said(one) or "" if prompt is None else prompt) for one in asked
+    ]
     name, settings = _upsampler(recipe, options)
     if sheet:
         check_sheet(sheet, overwrite or skip_existing)
@@ -85,16 +88,6 @@ def _enlarge(
     padded = F.pad(picture[None], (0, -width % unit, 0, -height % unit), mode="replicate")
     large = enlarge(place, task, [text], padded, stream(torch.tensor([seed])), options)
     return large[0, :, : factor * height, : factor * width].float().cpu()
-
-
-def _prompt(request: Request, given: str | None) -> str:
-    if given is not None or request.prompt is not None:
-        return given if given is not None else request.prompt or ""
-    try:
-        said = read(request.fields["image"]).get("dalle", {}).get("prompt")
-    except MetadataError:
-        said = None
-    return said if isinstance(said, str) else ""
 
 
 def _upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Diffusion]:

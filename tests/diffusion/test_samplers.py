@@ -7,7 +7,7 @@ from dalle_cli.diffusion.guidance import gradient, keep, threshold
 from dalle_cli.diffusion.process import Process, full
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver, invert, plms
-from dalle_cli.diffusion.schedules import linear
+from dalle_cli.diffusion.schedules import cosine, linear
 from dalle_cli.nn.noise import stream
 
 from .conftest import DEVIATION, MEAN, best_network, flow
@@ -112,6 +112,19 @@ def test_inversion_comes_back(process, denoise, x):
         back = ddim(process, denoise, invert(process, denoise, data, steps), steps)
         errors.append((back - data).abs().max().item())
     assert errors[0] > 4 * errors[1] > 16 * errors[2]
+
+
+def test_a_few_refinements_are_enough_up_to_pure_noise(x):
+    """Where alpha nearly vanishes, the noise of x is x, whatever the data: that alone would lead nowhere."""
+    process, steps = Process(cosine(1000)), timesteps("27")
+    denoise, data = process.denoiser(best_network(process)), MEAN + DEVIATION * x
+    errors = [
+        (ddim(process, denoise, invert(process, denoise, data, steps, refine), steps) - data).abs().max().item()
+        for refine in (0, 1, 3, 8)
+    ]
+    assert errors[1] < errors[0] / 10
+    assert errors[2] < 1e-4
+    assert errors[3] < 1e-8
 
 
 def test_inversion_of_one_step_is_the_reverse_formula(process, denoise, x):

@@ -1,0 +1,187 @@
+"""Commands on CLIP embeddings of pictures: vary, interpolate, edit."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from .create import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    SAMPLING,
+    AsJson,
+    BatchSize,
+    DryRun,
+    Out,
+    Overwrite,
+    Precision,
+    Quiet,
+    Scale,
+    Seed,
+    Sheet,
+    SkipExisting,
+    Steps,
+)  # fmt: skip
+from .main import app
+
+
+def numbers(kind: type, low: float, high: float) -> Callable[[Any], list]:
+    """A parser of numbers between two bounds with commas between them; for an option or an argument."""
+
+    def parse(text: Any) -> list:
+        try:
+            found = text if isinstance(text, list) else [kind(part) for part in str(text).split(",")]
+            if all(low <= value <= high for value in found):
+                return found
+        except ValueError:
+            pass
+        raise typer.BadParameter(f"'{text}': give numbers from {low:g} to {high:g}, with commas between them")
+
+    return parse
+
+
+System = Annotated[str, typer.Option(help="System recipe of type unclip.", rich_help_panel=MODEL)]
+Pictures = Annotated[
+    list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads the lines of another command.")
+]
+
+
+@app.command(
+    epilog="Examples: dalle vary dog.png --eta 0.7 -n 8   |   dalle vary dog.png --etas 0,0.3,0.7,1 --sheet row.png   "
+    "|   dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -"
+)
+def vary(
+    pictures: Pictures,
+    eta: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How new: 0 is the picture itself. Default: 0.7.", rich_help_panel=SAMPLING),
+    ] = None,
+    etas: Annotated[
+        Any,
+        typer.Option(
+            parser=numbers(float, 0, 1), metavar="N,N,...", help="Several, in a row.", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("-n", min=1, max=1_000_000, help="Variations of each picture.", rich_help_panel=SAMPLING)
+    ] = 1,
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw other pictures of what a picture shows: its CLIP embedding is kept, the rest is new."""
+    from ..generate.studio import Job
+    from ..generate.vary import vary as draw
+
+    if eta is not None and etas:
+        raise typer.BadParameter("give --eta or --etas, not both")
+    job = Job(
+        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
+        as_json, dry_run, quiet,
+    )  # fmt: skip
+    raise typer.Exit(draw(pictures, etas or [0.7 if eta is None else eta], count, job))
+
+
+@app.command(
+    epilog="Examples: dalle interpolate cat.png dog.png --frames 9 --gif way.gif   |   "
+    'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet ways.png'
+)
+def interpolate(
+    ends: Annotated[
+        list[str], typer.Argument(metavar="END...", help="Pictures or texts, from each to the next; - reads lines.")
+    ],
+    frames: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Pictures from one end to the next.", rich_help_panel=SAMPLING)
+    ] = 9,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="slerp, from one picture's own to the other's, or fixed, a random one. Default: slerp for one path.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    paths: Annotated[
+        int, typer.Option(min=1, max=1000, help="Ways, each of a random noise.", rich_help_panel=SAMPLING)
+    ] = 1,
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    gif: Annotated[str | None, typer.Option(help="Also write an animation.", rich_help_panel=OUTPUT)] = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw the way from one picture to another through what lies between their CLIP embeddings."""
+    from ..generate.interpolate import interpolate as draw
+    from ..generate.studio import Job
+
+    if noise not in (None, "slerp", "fixed"):
+        raise typer.BadParameter(f"--noise {noise}: choose slerp or fixed")
+    job = Job(
+        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
+        as_json, dry_run, quiet,
+    )  # fmt: skip
+    raise typer.Exit(draw(ends, frames, noise, paths, gif, job))  # type: ignore[arg-type]
+
+
+@app.command(
+    epilog='Examples: dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3   |   '
+    'dalle edit - --to "a red apple" < apples.jsonl'
+)
+def edit(
+    pictures: Pictures,
+    to: Annotated[
+        str | None, typer.Option(help="What it is to show. Default: each line's own `to`.", rich_help_panel=INPUT)
+    ] = None,
+    described: Annotated[
+        str | None,
+        typer.Option("--from", help="What it shows. Default: what it was drawn from.", rich_help_panel=INPUT),
+    ] = None,
+    strength: Annotated[
+        Any,
+        typer.Option(
+            parser=numbers(float, 0, 1), metavar="N[,N...]", help="How far to go; several, in a row.",
+            rich_help_panel=SAMPLING, show_default="0.3",
+        ),
+    ] = None,
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:  # fmt: skip
+    """Turn a picture from what one text says to what another asks, and keep the rest."""
+    from ..generate.edit import edit as draw
+    from ..generate.studio import Job
+
+    job = Job(
+        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
+        as_json, dry_run, quiet,
+    )  # fmt: skip
+    raise typer.Exit(draw(pictures, to, described, strength or [0.3], job))

@@ -1,0 +1,338 @@
+"""`dalle probe ...`: what an embedding holds, and unCLIP beside GLIDE (Ramesh et al. 2022, sections 4 to 7)."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from .create import (
+    INPUT,
+    MODEL,
+    SAMPLING,
+    AsJson,
+    BatchSize,
+    DryRun,
+    Out,
+    Overwrite,
+    Precision,
+    Quiet,
+    Scale,
+    Seed,
+    Sheet,
+    SkipExisting,
+    Steps,
+)  # fmt: skip
+from .latents import Pictures, System, numbers
+from .main import app
+
+BATCH = 256  # pictures embedded together to find components
+
+probe = typer.Typer(no_args_is_help=True, help="Look into CLIP embeddings, and compare unCLIP with GLIDE.")
+app.add_typer(probe, name="probe")
+
+Glyphs = Annotated[str, typer.Option(help="Of scenes: shapes, everyday or emoji.", rich_help_panel=INPUT)]
+Captions = Annotated[int, typer.Option(min=1, max=100_000, help="How many captions.", rich_help_panel=INPUT)]
+Each = Annotated[
+    int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each caption.", rich_help_panel=SAMPLING)
+]
+Against = Annotated[str, typer.Option(help="The other system.", rich_help_panel=MODEL)]
+Scales = Annotated[
+    Any,
+    typer.Option(
+        parser=numbers(float, 0, 999), metavar="N,N,...", help="Scales of guidance.", rich_help_panel=SAMPLING
+    ),
+]
+
+
+@probe.command(epilog="Example: dalle probe pca dog.png --components 1,2,5,10,20 --sheet pca.png")
+def pca(
+    pictures: Pictures,
+    components: Annotated[
+        Any,
+        typer.Option(
+            parser=numbers(int, 1, 1_000_000), metavar="N,N,...", help="How many to draw from.",
+            show_default="1,2,5,10,20", rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    basis: Annotated[
+        str | None,
+        typer.Option(help="Folder of pictures that tell the components. Default: scenes.", rich_help_panel=INPUT),
+    ] = None,
+    glyphs: Glyphs = "everyday",
+    count: Annotated[int, typer.Option("--scenes", min=2, help="How many scenes.", rich_help_panel=INPUT)] = 1000,
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:  # fmt: skip
+    """Redraw a picture from ever more principal components of its embedding."""
+    from ..data.scenes.glyphs import glyph_set
+    from ..generate import probe as drawing
+    from ..generate.studio import Job
+
+    names = None
+    if basis:
+        from ..generate.reconstruct import expand
+
+        names = expand([basis])
+    else:
+        glyph_set(glyphs)
+    job = Job(
+        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
+        as_json, dry_run, quiet,
+    )  # fmt: skip
+
+    def told(size: int) -> Any:
+        return _files(names, size) if names else _scenes(count, size, glyphs)
+
+    raise typer.Exit(drawing.pca(pictures, components or [1, 2, 5, 10, 20], told, job))
+
+
+@probe.command(epilog='Example: dalle probe typographic apple.png iPod --label "an apple" --label "a dog" -n 8')
+def typographic(
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A file; - reads the lines of another command.")],
+    word: Annotated[str, typer.Argument(metavar="WORD", help="What to write on it.")],
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="A caption to choose among; repeatable. Default: one of each glyph.", rich_help_panel=INPUT),
+    ] = None,
+    glyphs: Glyphs = "everyday",
+    count: Annotated[int, typer.Option("-n", min=0, max=1_000_000, help="Variations.", rich_help_panel=SAMPLING)] = 4,
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Paste a word on a picture: what CLIP then takes it for, and what the decoder draws of that."""
+    from ..data.scenes.glyphs import glyph_set
+    from ..data.scenes.grammar import Scene, Thing, caption
+    from ..generate.studio import Job
+    from ..generate.typographic import typographic as draw
+
+    labels = label or [caption(Scene((Thing(name),))) for name in glyph_set(glyphs).names]
+    job = Job(
+        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
+        as_json, dry_run, quiet,
+    )  # fmt: skip
+    raise typer.Exit(draw([picture], word, labels, count, job))
+
+
+@probe.command(epilog='Example: dalle probe prior "a red apple" -n 8 --sheet drives.png')
+def prior(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CAPTION]...", help="What to draw; - reads lines. Default: captions of the suite."),
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="File of captions or JSON lines.", rich_help_panel=INPUT)] = None,
+    captions: Captions = 50,
+    glyphs: Glyphs = "everyday",
+    count: Each = 1,
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Drive one decoder by the caption alone, by its text embedding, and by the prior's embedding, and judge."""
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import probes, suite
+    from ..generate import probe as drawing
+    from ..generate.outputs import Results
+    from ..generate.studio import Job
+
+    known = glyph_set(glyphs)
+    if not words and not prompts:
+        words = [item.caption for item in suite.suite(known, captions)]
+    job = Job(
+        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
+        as_json, dry_run, quiet,
+    )  # fmt: skip
+    drawn = Results(as_json, ("index", "seed", "skipped", "drive", "score", "path", "prompt"))
+    code = drawing.prior(words or (), prompts, count, job, drawn)
+    if drawn.reported:
+        found = probes.by_kind(drawn.reported, "drive", known)
+        lines = [{"title": "probe prior", "drive": name, **one.plain} for name, one in found.items()]
+        _report(lines, ["", *probes.table("drive", found)], as_json)
+    raise typer.Exit(code)
+
+
+@probe.command(epilog="Example: dalle probe binding --recipe unclip --against glide --captions 50 --sheet binding.png")
+def binding(
+    captions: Captions = 50,
+    glyphs: Glyphs = "everyday",
+    count: Each = 1,
+    recipe: System = "unclip",
+    against: Against = "glide",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out/binding",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw two objects in two colours with two systems: which object got which colour?"""
+    from ..data.scenes.glyphs import glyph_set
+    from ..data.scenes.grammar import caption
+    from ..evaluate import binding as judging
+    from ..evaluate.judge import Judge
+    from ..generate.compare import Contest
+    from ..generate.sample import Job
+
+    known = glyph_set(glyphs)
+    scenes = judging.scenes(known, captions)
+    job = Job(
+        seed=seed, out=out, sheet=sheet, overwrite=overwrite, skip_existing=skip_existing, batch_size=batch_size,
+        precision=precision, dry_run=dry_run, quiet=quiet,
+    )  # fmt: skip
+    given = {"steps": steps} if steps else {}
+    contest = Contest((recipe, against), [caption(scene) for scene in scenes], count, (scale,), job, given)
+    if dry_run:
+        return
+    contest.draw()
+    court = Judge(known)
+    outcomes = {
+        name: judging.outcomes(court, scenes, _paths(drawn), _watched(f"judging {name}", len(scenes), quiet))
+        for (name, _), drawn in contest.drawn.items()
+    }
+    found = {name: judging.shares(one for row in rows for one in row) for name, rows in outcomes.items()}
+    lines = [
+        {"title": "probe binding", "recipe": name, "pictures": shares["bound"].count, **_plain(shares)}
+        for name, shares in found.items()
+    ]
+    _report(lines, judging.table(found), as_json)
+    if sheet:
+        contest.sheet({name: [[judging.name(one) for one in row] for row in rows] for name, rows in outcomes.items()})
+
+
+@probe.command(epilog="Example: dalle probe diversity --scales 1,2,3 --captions 25 -n 4 --sheet diversity.png")
+def diversity(
+    captions: Captions = 25,
+    glyphs: Glyphs = "everyday",
+    count: Each = 4,
+    recipe: System = "unclip",
+    against: Against = "glide",
+    scales: Scales = None,
+    clip: Annotated[str, typer.Option(help="The CLIP whose features tell pictures apart.")] = "starter/clip",
+    seed: Seed = None,
+    steps: Steps = None,
+    out: Out = "out/diversity",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+) -> None:
+    """Draw each caption several times at several scales: how often as asked, and how different from each other?"""
+    from ..checkpoint import resolve
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import curve, probes, suite
+    from ..evaluate import diversity as measuring
+    from ..evaluate.judge import Judge
+    from ..generate.compare import Contest, features
+    from ..generate.sample import Job
+
+    if count < 2:
+        raise typer.BadParameter("-n 1: one picture of a caption differs from nothing; draw at least two")
+    known = glyph_set(glyphs)
+    resolve(clip)
+    job = Job(
+        seed=seed, out=out, sheet=sheet, overwrite=overwrite, skip_existing=skip_existing, batch_size=batch_size,
+        precision=precision, dry_run=dry_run, quiet=quiet,
+    )  # fmt: skip
+    texts = [item.caption for item in suite.suite(known, captions)]
+    given = {"steps": steps} if steps else {}
+    contest = Contest((recipe, against), texts, count, scales or (1.0, 2.0, 3.0), job, given)
+    if dry_run:
+        return
+    contest.draw()
+    court, found = Judge(known), []
+    for (name, scale), drawn in contest.drawn.items():
+        spreads = [measuring.spread(one) for one in features(drawn, clip, precision)]
+        asked = probes.judged(court, [one for row in drawn for one in row])
+        found.append(measuring.Point(name, scale or 0.0, asked, measuring.mean(spreads)))
+    _report([{"title": "probe diversity", **one.plain} for one in found], measuring.table(found), as_json)
+    if sheet:
+        curve.draw(list(dict.fromkeys(one.scale for one in found)), measuring.curves(found), sheet)
+
+
+def _report(lines: list[dict[str, Any]], text: Sequence[str], as_json: bool) -> None:
+    """Figures as a line each for programs, or as one table."""
+    from . import results
+
+    if results.lines_wanted(as_json):
+        for line in lines:
+            results.report(line, [], True)
+    else:
+        results.output("\n".join(text))
+
+
+def _plain(shares: Any) -> dict[str, Any]:
+    found = {name: share.true / share.count for name, share in shares.items()}
+    return found | {f"{name}_interval": share.interval for name, share in shares.items()}
+
+
+def _paths(drawn: list[list[dict[str, Any]]]) -> list[list[str]]:
+    return [[result["path"] for result in row] for row in drawn]
+
+
+def _watched(label: str, total: int, quiet: bool) -> Any:
+    from ..trackers import Progress
+
+    return Progress(label, total, quiet=quiet).advance
+
+
+def _scenes(count: int, size: int, glyphs: str) -> Iterator[Any]:
+    """Batches of unseen scenes, (B, 3, size, size)."""
+    from ..evaluate import unseen
+
+    pictures = (picture for _, _, picture in unseen.scenes(count, size, glyphs))
+    while some := list(islice(pictures, BATCH)):
+        yield unseen.batch(some)
+
+
+def _files(names: list[str], size: int) -> Iterator[Any]:
+    """Batches of picture files, (B, 3, size, size)."""
+    import torch
+
+    from .. import images
+    from ..generate.canvas import open_picture
+
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield torch.stack([images.to_tensor(images.square(open_picture(name), size)) for name in some])

@@ -1,0 +1,100 @@
+"""`dalle edit`: pictures turned from what one caption says to what another asks (Ramesh et al. 2022, section 3.3)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from .latents import text_diff, turned
+from .outputs import Collected
+from .prompts import Item, PromptError, Request, gather, plan
+from .reconstruct import expand
+from .rows import cells, original, save_rows
+from .studio import Job, Latent, Shot, Studio, cosine, said, usable
+
+
+def edit(
+    pictures: Sequence[str],
+    to: str | None,
+    described: str | None,
+    strengths: Sequence[float],
+    job: Job,
+    results: Collected | None = None,
+) -> int:
+    """Turn each picture's embedding by each strength towards the text diff, its noise kept; returns the exit code.
+
+    to: what is asked, else each line's own `to`. described: what the pictures show, else each line's `from` or prompt,
+    else what the file says that it was drawn from, else no baseline. Results have `from`, `strength`, `toward` (cosine
+    of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was asked.
+    Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    """
+    studio = Studio("edit", job)
+    asked = _all(gather(expand(pictures), plain="image", pictures=("image",)), to, described)
+    requests = usable(asked)
+    many = len(strengths)
+    items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
+
+    def shots(todo: list[Item]) -> Iterator[Shot]:
+        for own, found in studio.looked(todo, many):
+            if not isinstance(found, Latent):
+                yield from (Shot(item, error=str(found)) for item in own)
+                continue
+            try:
+                texts = [own[0].request.prompt or "", *filter(None, [own[0].request.fields.get("from")])]
+                told = studio.system.embed_texts(texts).float().cpu()
+                way = text_diff(told[:1], told[1:] if len(texts) > 1 else None)
+            except ValueError as error:
+                yield from (Shot(item, error=str(error)) for item in own)
+                continue
+            for item in own:
+                strength = strengths[item.index % many]
+                z = turned(found.z[None], way, strength)[0]
+                measure = partial(_measured, asked=told[0], before=found.z)
+                yield Shot(item, z, found.x, 0.0, "", found.picture, measure, {"strength": strength})
+
+    failed = [one for one in asked if one.failed]
+    settings = {"to": to, "from": described, "strengths": list(strengths)}
+    code = studio.run(items, shots, settings, results, ("strength", "toward"), failed)
+    if code is not None:
+        return code
+    if job.sheet:
+        rows = []
+        for number, request in enumerate(requests):
+            own = [studio.finished[i] for i in range(many * number, many * (number + 1))]
+            rows.append([original(request, own), *cells(own, lambda one: f"{one['strength']:g} {one['prompt']}")])
+        save_rows(job.sheet, rows)
+    return studio.results.finish()
+
+
+def _measured(own: Tensor, asked: Tensor, before: Tensor) -> dict[str, Any]:
+    return {"toward": cosine(own, asked), "similarity": cosine(own, before)}
+
+
+def _all(lines: Sequence[Request], to: str | None, described: str | None) -> list[Request]:
+    """What lines mean; one that means nothing is a request that failed, unless all are."""
+    found, errors = [], []
+    for line in lines:
+        try:
+            found.append(meant(line, to, described))
+        except PromptError as error:
+            errors.append(error)
+            found.append(replace(line, fields={**line.fields, "error": str(error)}))
+    if errors and len(errors) == len(lines):
+        raise errors[0]
+    return found
+
+
+def meant(request: Request, to: str | None, described: str | None) -> Request:
+    """A request whose prompt is what is asked and whose `from` is what its picture shows, if anything says so."""
+    if request.failed:
+        return request
+    asked = to if to is not None else request.fields.get("to")
+    if not isinstance(asked, str) or not asked.strip():
+        raise PromptError('edit to what? Give --to "a winter photo", or lines with "to"')
+    shown = described if described is not None else request.fields.get("from", said(request))
+    if shown is not None and not isinstance(shown, str):
+        raise PromptError(f"'from' must be text, not {str(shown)[:60]}")
+    fields = {key: value for key, value in request.fields.items() if key not in ("from", "to")}
+    return replace(request, prompt=asked, fields={**fields, **({"from": shown} if shown else {})})

@@ -1,0 +1,117 @@
+"""`dalle probe pca` and `dalle probe prior`: what an embedding holds, and what the prior is for.
+
+Ramesh et al. 2022, sections 4 (figure 7) and 5.1 (figure 8).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..exits import BAD_INPUT, Failure
+from ..nn.pca import components
+from .latents import reduced, share
+from .outputs import Collected
+from .prompts import Item, gather, plan
+from .reconstruct import expand
+from .rows import cells, original, save_rows
+from .studio import Job, Latent, Shot, Studio, cosine, like, usable
+
+DRIVES = ("caption", "text embedding", "prior")
+
+
+def pca(
+    pictures: Sequence[str],
+    counts: Sequence[int],
+    basis: Callable[[int], Iterable[Tensor]],
+    job: Job,
+    results: Collected | None = None,
+) -> int:
+    """Redraw pictures from the first principal components of their embeddings, their noise kept; the exit code.
+
+    counts: of components; a last picture has all. basis: from CLIP's size to batches of pictures, (B, 3, S, S), whose
+    embeddings tell the components. Results have `components`, `variance` (the share of it along those), `similarity`
+    to the whole embedding, and `psnr`. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    """
+    studio = Studio("probe pca", job)
+    asked = gather(expand(pictures), plain="image", pictures=("image",))
+    requests = usable(asked)
+    many = len(counts) + 1
+    items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
+
+    def shots(todo: list[Item]) -> Iterator[Shot]:
+        size = studio.system.embedder.model.visual.size
+        told = torch.cat([studio.embedded(batch) for batch in basis(size)])
+        if len(told) < 2:
+            raise Failure("components of 1 picture: give at least two, better hundreds", BAD_INPUT)
+        known = components(told)
+        width = len(known.mean)
+        if max(counts) > width:
+            raise Failure(f"{max(counts)} components: embeddings have {width} of them", BAD_INPUT)
+        for own, found in studio.looked(todo, many):
+            for item in own:
+                if not isinstance(found, Latent):
+                    yield Shot(item, error=str(found))
+                    continue
+                whole = item.index % many == len(counts)
+                count = width if whole else counts[item.index % many]
+                z = found.z if whole else reduced(found.z[None], known, count)[0]
+                details = {"components": count, "variance": round(share(known, count), 4)}
+                yield Shot(item, z, found.x, 0.0, "", found.picture, like(found.z), details)
+
+    failed = [one for one in asked if one.failed]
+    code = studio.run(items, shots, {"components": list(counts)}, results, ("components", "variance"), failed)
+    if code is not None:
+        return code
+    if job.sheet:
+        rows = []
+        for number, request in enumerate(requests):
+            own = [studio.finished[i] for i in range(many * number, many * (number + 1))]
+            rows.append([original(request, own), *cells(own, lambda one: f"{one['components']} components")])
+        save_rows(job.sheet, rows)
+    return studio.results.finish()
+
+
+def prior(words: Sequence[str], prompts: str | None, count: int, job: Job, results: Collected | None = None) -> int:
+    """Draw captions three ways with one decoder and the same noise; returns the exit code.
+
+    By the caption alone, without any embedding; by the caption and its own embedding, as if it were a picture's; by the
+    caption and the prior's embedding. Results have `drive`, one of DRIVES, and `score`, the cosine of the picture's and
+    the caption's embeddings. Raises Failure, RecipeError, PromptError, CheckpointError.
+    """
+    studio = Studio("probe prior", job, inverts=False, imagines=True)
+    asked = gather(words, prompts)
+    requests = [one for one in asked if not one.failed]
+    if not requests:
+        raise Failure("drive the decoder by what? Give captions, or --prompts FILE", BAD_INPUT)
+    many = len(DRIVES)
+    items = [
+        replace(item, index=many * item.index + i) for item in plan(requests, count, job.seed) for i in range(many)
+    ]
+
+    def shots(todo: list[Item]) -> Iterator[Shot]:
+        for start in range(0, len(todo), many * studio.together):
+            some = todo[start : start + many * studio.together]
+            texts = [item.request.prompt or "" for item in some]
+            told = studio.system.embed_texts(texts).float().cpu()
+            chosen = [i for i, item in enumerate(some) if DRIVES[item.index % many] == "prior"]
+            thought = studio.imagined([texts[i] for i in chosen], [some[i].noise for i in chosen]) if chosen else told
+            drawn = dict(zip(chosen, thought))
+            for i, item in enumerate(some):
+                drive = DRIVES[item.index % many]
+                z = {"caption": None, "text embedding": told[i], "prior": drawn.get(i)}[drive]
+                yield Shot(item, z, text=texts[i], measure=_scored(told[i]), details={"drive": drive})
+
+    failed = [one for one in asked if one.failed]
+    code = studio.run(items, shots, {}, results, ("drive", "score"), failed)
+    if code is not None:
+        return code
+    if job.sheet:
+        rows = [[studio.finished[i + j] for j in range(many)] for i in range(0, len(items), many)]
+        save_rows(job.sheet, [cells(row, lambda one: f"{one['drive']}: {one['prompt']}") for row in rows])
+    return studio.results.finish()
+
+
+def _scored(told: Tensor) -> Callable[[Tensor], dict[str, float]]:
+    return lambda own: {"score": cosine(own, told)}

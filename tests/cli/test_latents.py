@@ -1,0 +1,110 @@
+import io
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import one_line
+from tests.generate.conftest import noise, unclip  # noqa: F401  (a fixture)
+from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    noise(1, 24, 16).save(tmp_path / "dog.png")
+    noise(2, 17, 30).save(tmp_path / "cat.png")
+
+
+@pytest.fixture
+def pipe(dalle, monkeypatch):
+    """Run commands, each reading what the one before it printed."""
+
+    def run(text, *commands):
+        for words in commands:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+            ended = dalle(*words, "-q")
+            assert ended.code == 0, ended.err
+            text = ended.out
+        return ended.results
+
+    return run
+
+
+@pytest.mark.usefixtures("imagines")
+def test_pipes(pipe, unclip, tiny):  # noqa: F811
+    how = ("--recipe", unclip.recipe, "--steps", 2)
+    first = ("sample", "-", *how, "-n", 3, "--out", "drawn")
+    best = ("rerank", "--top", 2, "-", "--model", tiny.clip)
+    lines = 'a star\n{"prompt": "a circle", "mood": "glad"}\n'
+    found = pipe(lines, first, best, ("vary", "-", *how, "-n", 2, "--out", "a", "--sheet", "a.png"))
+    assert [one["prompt"] for one in found] == ["a star"] * 4 + ["a circle"] * 4
+    assert found[7]["mood"] == "glad"
+    assert found[0]["image"].startswith("drawn/")
+    assert found[0]["eta"] == 0.7
+    found = pipe(lines, (*first, "--overwrite"), best, ("interpolate", "-", *how, "--frames", 3, "--gif", "b.gif"))
+    assert len(found) == 7
+    assert [one["prompt"] for one in found] == ["a star"] * 3 + ["a circle"] * 4
+    assert Image.open("b.gif").n_frames == 12
+    found = pipe(
+        lines,
+        (*first, "--overwrite"),
+        best,
+        ("edit", "-", *how, "--to", "a ring", "--strength", "0.1,0.4", "--out", "c"),
+    )
+    assert [(one["from"], one["prompt"], one["strength"]) for one in found[:2]] == [
+        ("a star", "a ring", 0.1), ("a star", "a ring", 0.4),
+    ]  # fmt: skip
+    again = pipe("".join(json.dumps(one) + "\n" for one in found), ("vary", "-", *how, "--out", "d"))
+    assert [one["image"] for one in again] == [one["path"] for one in found]
+    assert all(one["prompt"] == "a ring" for one in again)
+
+
+@pytest.mark.usefixtures("picture")
+def test_a_person_sees_a_table(dalle, unclip):  # noqa: F811
+    ended = dalle("vary", "dog.png", "--etas", "0,1", "--recipe", unclip.recipe, "--steps", 2, "-q", terminal=True)
+    assert ended.code == 0, ended.err
+    assert ended.out.split()[:6] == ["index", "seed", "eta", "similarity", "psnr", "path"]
+    assert len(ended.out.splitlines()) == 3
+    ended = dalle("vary", "dog.png", "--recipe", unclip.recipe, "--dry-run", "--out", "none")
+    assert (ended.code, ended.out) == (0, "")
+    assert "1 files in none" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("vary", "dog.png", "--eta", "2"), 2, "--eta"),
+        (("vary", "dog.png", "--etas", "0,2"), 2, "numbers from 0 to 1"),
+        (("vary", "dog.png", "--etas", "0", "--eta", "1"), 2, "not both"),
+        (("vary", "none.png"), 3, "no file 'none.png'"),
+        (("edit", "dog.png"), 3, "edit to what"),
+        (("edit", "dog.png", "--to", "x", "--strength", "much"), 2, "'much'"),
+        (("interpolate", "dog.png"), 3, "needs two ends"),
+        (("interpolate", "dog.png", "cat.png", "--noise", "white"), 2, "choose slerp or fixed"),
+        (("interpolate", "dog.png", "cat.png", "--frames", "1"), 2, "--frames"),
+        (("interpolate", "dog.png", "cat.png", "--sheet", "x.jpg"), 2, "ends in .png"),
+    ],
+)
+@pytest.mark.usefixtures("picture")
+def test_what_a_user_gets_wrong_is_one_line(dalle, unclip, words, code, said):  # noqa: F811
+    ended = dalle(*words, "--recipe", unclip.recipe)
+    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
+    assert said in ended.err
+
+
+@pytest.mark.usefixtures("picture")
+@pytest.mark.parametrize(
+    "words", [("vary", "dog.png"), ("edit", "dog.png", "--to", "x"), ("interpolate", "dog.png", "cat.png")]
+)
+def test_without_the_trained_weights_the_line_names_them(dalle, words):
+    ended = dalle(*words)
+    assert (ended.code, one_line(ended.err)) == (3, True)
+    assert "no checkpoint 'checkpoints/decoder-" in ended.err
+
+
+@pytest.mark.usefixtures("picture")
+def test_texts_need_a_prior(dalle, unclip):  # noqa: F811
+    ended = dalle("interpolate", "dog.png", "a snowman", "--recipe", unclip.recipe, "-q")
+    assert (ended.code, one_line(ended.err)) == (2, True)
+    assert "parts.prior" in ended.err

@@ -1,0 +1,149 @@
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import checkpoint, images
+from dalle_cli.exits import DONE, Failure
+from dalle_cli.generate.interpolate import interpolate as draw
+from dalle_cli.generate.metadata import read
+from dalle_cli.generate.outputs import Collected
+from dalle_cli.generate.studio import Job
+from dalle_cli.generate.unclip import UnCLIP
+from dalle_cli.images import BadPicture
+from tests.generate.conftest import noise
+from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
+
+
+@pytest.fixture
+def interpolate(unclip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("dog", "cat", "ape")):
+        noise(number, 24 + number, 16).save(f"{name}.png")
+
+    def run(*ends, frames=3, noise=None, paths=None, gif=None, code=DONE, **job):
+        results = Collected()
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "2"}, **job}
+        assert draw(ends, frames, noise, paths, gif, Job(**job), results) == code
+        return results.reported
+
+    return run
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """What the decoder was given: embeddings and noises, row by row."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    decode = UnCLIP.decode
+
+    def watched(self, embeddings, texts, noise, *rest, **how):
+        seen.extend(zip(embeddings, noise))
+        return decode(self, embeddings, texts, noise, *rest, **how)
+
+    monkeypatch.setattr(UnCLIP, "decode", watched)
+    return seen
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def base(name):
+    """The square of a picture at the decoder's size."""
+    return np.asarray(images.square(images.decode(name), 8)).astype(int)
+
+
+def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(interpolate, decoded, unclip):
+    found = interpolate("dog.png", "cat.png", frames=5, sheet="s.png", gif="way.gif", recipe=unclip.recipe)
+    assert [one["share"] for one in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert {(one["from"], one["to"]) for one in found} == {("dog.png", "cat.png")}
+    assert [one["image"] for one in found] == ["dog.png"] * 2 + ["cat.png"] * 3
+    z = torch.stack([one for one, _ in decoded])
+    unit = torch.nn.functional.normalize(z, dim=1)
+    plane, _ = torch.linalg.qr(unit[[0, -1]].T)
+    torch.testing.assert_close(unit @ plane @ plane.T, unit, atol=1e-5, rtol=0)
+    angles = (unit[:-1] * unit[1:]).sum(dim=1).clamp(-1, 1).acos()
+    torch.testing.assert_close(angles, angles.mean().expand(4), atol=1e-3, rtol=0)
+    assert Image.open("s.png").size[0] == 5 * 100 + 4
+    film = Image.open("way.gif")
+    assert (film.n_frames, film.size, film.info["loop"]) == (8, (16, 16), 0)
+    assert read(found[2]["path"])["dalle"]["options"]["noise"] == "slerp"
+
+
+@pytest.mark.slow
+def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
+    recipe = tmp_path / "plain.yaml"  # without an upsampler
+    recipe.write_text(f"system: {{type: unclip}}\nparts: {{decoder: {unclip.decoder}, embedder: {unclip.embedder}}}\n")
+    found = interpolate("dog.png", "cat.png", recipe=str(recipe), options={"steps": "16"})
+    for one, name in ((found[0], "dog.png"), (found[2], "cat.png")):
+        error = np.sqrt(np.mean((pixels(one["path"]) - base(name)) ** 2))
+        assert error < 255 / 10 ** (25 / 20)
+    assert np.abs(pixels(found[1]["path"]) - base("dog.png")).max() > 20
+
+
+def test_one_noise_of_a_path_and_several_paths(interpolate, decoded):
+    found = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", paths=2, sheet="s.png", gif="way.gif")
+    assert [(one["draw"], one["share"]) for one in found] == [
+        (path, share) for path in (0, 1) for share in (0.0, 0.5, 0.0, 0.5, 1.0)
+    ]
+    assert [one["to"] for one in found[:5]] == ["cat.png"] * 2 + ["ape.png"] * 3
+    x = torch.stack([one for _, one in decoded]).unflatten(0, (2, 5))
+    assert (x == x[:, :1]).all()
+    assert (x[0, 0] - x[1, 0]).abs().max() > 0.1
+    assert Image.open("way.gif").n_frames == 8
+    alone = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", out="b", batch_size=1)
+    for one, other in zip(alone, found):
+        assert np.abs(pixels(one["path"]) - pixels(other["path"])).max() <= 2
+
+
+@pytest.mark.usefixtures("imagines")
+def test_texts_stand_in_place_of_pictures(interpolate, decoded):
+    found = interpolate("dog.png", "a snowman", '{"prompt": "a red circle", "mood": "glad"}')
+    assert [one["prompt"] for one in found] == [None, "a snowman", "a snowman", "a red circle", "a red circle"]
+    assert (found[1]["from"], found[1]["to"], found[4]["mood"]) == ("dog.png", "a snowman", "glad")
+    assert not torch.equal(decoded[0][1], decoded[2][1])  # the picture's own noise, then a random one
+    assert torch.equal(decoded[2][1], decoded[4][1])
+    decoded.clear()
+    interpolate("a snowman", "dog.png", paths=2, noise="slerp", out="b")
+    for part in (0, 1):
+        assert (decoded[0][part] - decoded[3][part]).abs().max() > 1e-2  # two paths from a text
+        torch.testing.assert_close(decoded[2][part], decoded[5][part])  # to the picture
+
+
+def test_lines_are_ends_too(interpolate, monkeypatch):
+    lines = [
+        {"path": "dog.png", "prompt": "a dog", "seed": 3, "draw": 1, "score": 0.4},
+        {"prompt": "a wolf", "error": "was not drawn"},
+        {"path": "cat.png", "prompt": None},
+    ]
+    text = "\n".join([*map(json.dumps, lines), "ape.png"]).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    found = interpolate("-", frames=2, code=4)
+    assert [(one.get("from"), one.get("to"), one.get("prompt")) for one in found] == [
+        ("dog.png", "cat.png", "a dog"), ("cat.png", "ape.png", None), ("cat.png", "ape.png", None),
+        (None, None, "a wolf"),
+    ]  # fmt: skip
+    assert "score" not in found[0]
+
+
+def test_all_that_can_be_wrong_is_found_before_any_model(interpolate, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load", None)
+    with pytest.raises(Failure, match="needs two ends, pictures or texts, and was given 1"):
+        interpolate("dog.png")
+    with pytest.raises(Failure, match="--paths 2: between the pictures' own noises there is one"):
+        interpolate("dog.png", "cat.png", noise="slerp", paths=2)
+    with pytest.raises(Failure, match=r"--gif way\.png"):
+        interpolate("dog.png", "cat.png", gif="way.png")
+    with pytest.raises(ValueError, match=r"no file 'gone\.png'"):
+        interpolate("dog.png", "gone.png")
+    Path("text.png").touch()
+    with pytest.raises(BadPicture, match=r"text\.png: not a picture"):
+        interpolate("dog.png", "text.png")
+    Path("way.gif").touch()
+    with pytest.raises(Failure, match="is there already"):
+        interpolate("dog.png", "cat.png", gif="way.gif")
