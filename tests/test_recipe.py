@@ -332,7 +332,8 @@ def test_published_recipes_take_their_data_from_the_environment(here, family, mo
     monkeypatch.setenv("DALLE_DATA", "/data/pairs")
     needy = []
     for name in recipe.names(family):
-        node = recipe.load(name, family, ["frozen.dvae=x", "tokenizer.path=x"] if family == "prior" else [])["data"]
+        given = ["frozen.dvae=x", "frozen.clip=x", "tokenizer.path=x"] if family == "prior" else []
+        node = recipe.load(name, family, given)["data"]
         if "path" in node:
             needy.append(name)
             assert node["path"] == "/data/pairs", name
