@@ -27,7 +27,12 @@ def _model(state: State) -> dict:
         model |= {"embed_dim": len(state["visual_projection.weight"]), "image": _vision(state)}
     if "text_model.embeddings.position_embedding.weight" in state:
         model |= {"embed_dim": len(state["text_projection.weight"]), "text": _text(state)}
-    return model if "logit_scale" in state else model | {"scale": SCALE}
+    if "logit_scale" not in state:
+        return model | {"scale": SCALE}
+    for ours, tower in TOWERS.items():
+        if ours not in model:
+            raise ConvertError(f"the {tower} tower is missing; one that is published alone has no logit_scale")
+    return model
 
 
 def _vision(state: State) -> dict:
@@ -73,7 +78,8 @@ def _table(model: dict) -> list[Row]:
         raise ConvertError(f"no place for an image tower of type '{model['image']['type']}' in this layout")
     rows = [
         Row(r"image_projection\.(.+)", r"visual_projection.\1"),
-        Row(r"(text_projection\.weight|logit_scale)", r"\1"),
+        Row(r"text_projection\.weight", "text_projection.weight"),
+        Row("logit_scale", "logit_scale"),
         Row(r"visual\.class_embedding", r"vision_model.embeddings.class_embedding"),
         Row(r"visual\.conv1\.weight", r"vision_model.embeddings.patch_embedding.weight"),
         Row(r"visual\.ln_pre\.(.+)", r"vision_model.pre_layrnorm.\1"),  # spelled so
@@ -172,6 +178,8 @@ def _joined(state: State) -> dict[str, Tensor]:
 def _apart(model: dict) -> list[Row]:
     rows = []
     for row in _table(model):
+        if row.published == "logit_scale":  # which neither module has
+            continue
         name = row.published if isinstance(row.published, str) else row.published[0]
         module = "text_encoder." if name.startswith("text_") else "image_encoder."
         whole = isinstance(row.published, str)
