@@ -120,6 +120,15 @@ class CLIP(nn.Module):
         """Features of token ids, not normalised. (B, N) to (B, e)."""
         return self.text_projection(self.text(ids, checkpointing=self._recompute()))
 
+    def read_text(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Features as `encode_text` gives them, (B, e), and the state of every token, (B, N, width of the text tower).
+
+        For towers that have `states`, which resolve a text better than one feature does (unCLIP's networks read them).
+        """
+        states = self.text.states(ids, checkpointing=self._recompute())  # type: ignore[operator]
+        last = states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]  # at the end token
+        return self.text_projection(last), states
+
     def forward(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What a loss needs: features of unit length in float32, (B, e) each, and the factor of their cosines."""
         image_features = F.normalize(self.encode_image(image).float(), dim=-1)
