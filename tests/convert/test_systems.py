@@ -1,15 +1,19 @@
 """Published folders in miniature: imported whole, drawn with, exported back."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from dalle_cli import checkpoint, convert, recipe
+from dalle_cli import checkpoint, convert, images, recipe
 from dalle_cli.convert import ConvertError, systems
 from dalle_cli.exits import BAD_INPUT, WOULD_OVERWRITE, Failure
+from dalle_cli.generate.outputs import Collected
+from dalle_cli.generate.sample import Job, sample
 from dalle_cli.models import models
+from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
 from tests.convert.test_importing import CAPTIONS, TEXT, VIT, no_vocabularies  # noqa: F401  (a fixture)
 from tests.convert.test_karlo import DECODER, HALF, PRIOR, UNET
@@ -86,7 +90,6 @@ def test_karlo_becomes_a_system(tmp_path, vocab):
     with pytest.raises(Failure, match="exists; add --overwrite") as caught:
         bring(tmp_path / "karlo", vocab)
     assert caught.value.code == WOULD_OVERWRITE
-    bring(tmp_path / "karlo", vocab, overwrite=True)
 
 
 def diffusers(folder, variation=False):
@@ -183,3 +186,25 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, vocab, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         bring(tmp_path / "karlo", vocab)
     assert not (tmp_path / "out").exists()
+
+
+def quick(path):
+    """Make a published recipe one of few steps, and of upsampling in one."""
+    text = path.read_text()
+    for key in ("prior_steps", "steps", "up_steps"):
+        text = re.sub(rf"^(  {key}: ).*$", r"\g<1>'2'", text, flags=re.MULTILINE)
+    path.write_text(text)
+
+
+def test_an_imported_system_draws_from_wherever_it_lies(tmp_path, vocab):
+    karlo(tmp_path / "karlo")
+    bring(tmp_path / "karlo", vocab, precision="bf16")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    quick(tmp_path / "moved" / "system.yaml")
+    assert sample(Job(["a red circle"], recipe="moved", out="pictures", quiet=True), Collected()) == 0
+    (picture,) = (tmp_path / "pictures").glob("*.png")
+    assert images.decode(str(picture)).size == (256, 256)
+    parts = "parts: {decoder: ./decoder, embedder: ./embedder}"
+    (tmp_path / "moved" / "system.yaml").write_text(f"system: {{type: unclip}}\n{parts}\nsample: {{steps: 2}}")
+    with pytest.raises(RecipeError, match=r"parts\.prior"):
+        sample(Job(["a red circle"], recipe="moved/system.yaml", out="others", quiet=True), Collected())
