@@ -33,6 +33,10 @@ BatchSize = Annotated[
     ),
 ]  # fmt: skip
 Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", rich_help_panel=COMPUTE)]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", help="Large models take turns on the device; slower.", rich_help_panel=COMPUTE),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel=OUTPUT)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=OUTPUT)
@@ -105,6 +109,7 @@ def sample(
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
+    offload: Offload = False,
 ) -> None:
     """Draw pictures of prompts; with --rerank, keep the best of many."""
     from ..generate.sample import Job
@@ -119,6 +124,7 @@ def sample(
             Job(
                 words or (), prompts, recipe, count, rerank, top, seed, out, sheet, like, image, keep_rows, options,
                 overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet, watch,
+                offload,
             )
         )
     )  # fmt: skip

@@ -214,3 +214,17 @@ def test_bf16_draws_nearly_the_same(unclip, base):
     a, b = (system.decode(told, PROMPTS, noise, options) for system in (base, half))
     assert 0 < (a - b).abs().mean() < 0.1
     assert checkpoint.load(unclip.decoder).clip is not None
+
+
+def test_models_that_take_turns_draw_the_same(unclip, base):
+    """In bf16 too, where each has its own type in its turn."""
+    for dtype in (torch.float32, torch.bfloat16):
+        parts = {"decoder": unclip.karlo, "upsampler": unclip.upsampler, "embedder": unclip.embedder}
+        drawn = []
+        for offload in (False, True):
+            system = build(Device("cpu", dtype, offload=offload), **parts)
+            embedding = system.embed_texts(["a red circle"])
+            noise = system.noise([3])(system.blank(1))
+            options = Sampling(steps="2", up_steps="2", scale=2.0)
+            drawn.append(system.enlarge(system.decode(embedding, ["a red circle"], noise, options), [3], options))
+        assert torch.equal(*drawn)
