@@ -211,17 +211,21 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return value
 
 
-def load(name: str, kind: str | None = None, companions: Mapping[str, str] | None = None) -> nn.Module:
+def load(
+    name: str, kind: str | tuple[str, ...] | None = None, companions: Mapping[str, str] | None = None
+) -> nn.Module:
     """The task of a checkpoint, in evaluation mode, float32.
 
-    name: see `resolve`. kind: the model type that is expected. companions: see `compose`.
+    name: see `resolve`. kind: the model type that is expected, or several. companions: see `compose`.
     """
     path = resolve(name)
     found = metadata(path)
     recipe = found["recipe"]
     type_ = type_of(recipe, "model")
-    if kind and type_ != kind:
-        raise CheckpointError(f"{path}: holds a '{type_}', where a '{kind}' is needed")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds and type_ not in kinds:
+        needed = " or a ".join(f"'{one}'" for one in kinds)
+        raise CheckpointError(f"{path}: holds a '{type_}', where a {needed} is needed")
     tensors = read_tensors(path)
     try:
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None

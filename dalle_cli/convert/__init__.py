@@ -68,8 +68,9 @@ def read(state: State, config: dict | None = None) -> tuple[dict, dict[str, Tens
         raise ConvertError(f"{source.name}: the shapes of the weights fit no size of this model") from None
     if config is not None and source.config:
         model = _configured(source.config, model, config)
+    dropped = source.dropped.union(keys.aside(source, state))
     try:
-        return model, keys.read(state, source.table(model), _expected(model), source.dropped)
+        return model, keys.read(state, source.table(model), _expected(model), dropped)
     except ValueError as error:
         raise ConvertError(f"{source.name}: {error}") from None
 

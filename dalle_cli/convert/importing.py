@@ -13,7 +13,7 @@ from ..text import TextError, tokenizers
 from ..text.vocabulary import in_folder
 from . import read, recognise
 from .files import configuration, gather, published
-from .keys import Source
+from .keys import Source, aside
 from .native import TYPES
 
 ACTIVATIONS = ("quick-gelu", "gelu")
@@ -39,7 +39,10 @@ def import_(
     layout, state = recognise(state)
     folder = files[0].parent
     config = configuration(layout, folder)
+    left = aside(layout, state)
     model, tensors = read(state, config)
+    if left:
+        say(f"{files[0]}: {len(left)} tensors of its training left out ({left[0]}, ...)")
     original = published(layout, files[0])
     if layout.sums and original is None and files[0].name in layout.sums.values():
         say(f"{files[0]}: its sha256 is not that of the published {files[0].name}")
