@@ -49,11 +49,11 @@ class Source:
     """One published layout of one type of model.
 
     recognises: whether a state has this layout's keys, no other layout's; model: the recipe's model node as keys and
-    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights; aside: the beginning, as
-    a pattern, of keys of what served training alone, which an import leaves out and says so. task: the recipe's
-    task node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files:
-    of a model published in several, what is put before the keys of each, and its name. sums: names of published files
-    by their sha256. config: how the layout is kept in a folder.
+    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights; aside: the beginning,
+    as a pattern, of keys of what served training alone, which an import leaves out and says so. task: the recipe's task
+    node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files: of a
+    model published in several, what is put before the keys of each, and its name. sums: names of published files by
+    their sha256. config: how the layout is kept in a folder.
     """
 
     name: str
