@@ -4,9 +4,9 @@ Every network has the published size and random weights, made in the package's o
 published layouts into ours, and both read the same inputs in float32, small ones, for the time it takes. Starters are
 exported and opened there. One network is in memory at a time, the largest twice 5 GiB.
 
-Prints a row for each as soon as it is done: its package, parameters, and the largest error of its outputs,
-max|ours - theirs| / max|theirs|. WORD: only the networks whose name has one. Exit code: 0 when every error is below 1e-4,
-1 when one is not, 3 when nothing was compared. What cannot be compared here is a row with the reason.
+Prints a row for each as soon as it is done: its package, parameters, and the largest error of its outputs, max|ours -
+theirs| / max|theirs|. WORD: only the networks whose name has one. Exit code: 0 when every error is below 1e-4, 1 when
+one is not, 3 when nothing was compared. What cannot be compared here is a row with the reason.
 """
 
 import gc

@@ -8,7 +8,7 @@ import importlib
 import sys
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ def peer(name: str) -> Any:
             try:
                 importlib.import_module("torchvision")
             except (ImportError, RuntimeError):  # absent, or built for another torch
+                with suppress(ImportError):
+                    importlib.import_module("transformers")  # which looks for it, and is not to find the stand-in
                 with _torchvision():
                     return importlib.import_module(name)
         return importlib.import_module(name)
