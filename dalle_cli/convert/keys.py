@@ -35,7 +35,8 @@ class Config(NamedTuple):
     """What a folder says of weights that they do not say themselves.
 
     file: its name; weights: that of the weights beside it. read: the model node that keys told, completed by the file's
-    content; write: the content for a model node. Raises ConvertError for what our model has no place for.
+    content, or by folders' contents where `Source.files` names those; write: the content for a model node. Raises
+    ConvertError for what our model has no place for.
     """
 
     file: str
@@ -52,8 +53,10 @@ class Source:
     shapes tell it; table: the rows for that model; dropped: published keys that hold no weights; aside: the beginning,
     as a pattern, of keys of what served training alone, which an import leaves out and says so. task: the recipe's task
     node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files: of a
-    model published in several, what is put before the keys of each, and its name. sums: names of published files by
-    their sha256. config: how the layout is kept in a folder.
+    model published in several, what is put before the keys of each, and its name, or the folder's that holds it.
+    beside: of tensors that are published in a file of their own, a pattern of its name, and their keys in its order.
+    wrapper: the key that a file of torch holds the state under. sums: names of published files by their sha256 or md5.
+    config: how the layout is kept in a folder.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Source:
     task: Callable[[dict], dict | None] = lambda model: None
     tokenizer: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, tuple[str, ...]] | None = None
+    wrapper: str | None = None
     sums: Mapping[str, str] = field(default_factory=dict)
     config: Config | None = None
 

@@ -38,13 +38,18 @@ def build(node: Any, path: str = "data") -> "Data":
 
 
 def stack(samples: list[dict]) -> dict:
-    """Default collate: image (B, 3, S, S) or codes (B, h, w) int64, text and key lists, seed (B,) int64."""
+    """Default collate: text and key lists, seed (B,) int64, and what stands for the pictures.
+
+    That is any of image (B, 3, S, S), codes (B, h, w) int64, and embedding (B, e) float32.
+    """
     import torch
 
-    if "codes" in samples[0]:
-        picture = {"codes": torch.from_numpy(np.stack([sample["codes"] for sample in samples]).astype(np.int64))}
-    else:
-        picture = {"image": torch.stack([sample["image"] for sample in samples])}
+    picture = {}
+    for name, kind in (("codes", np.int64), ("embedding", np.float32)):
+        if name in samples[0]:
+            picture[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]).astype(kind))
+    if "image" in samples[0]:
+        picture["image"] = torch.stack([sample["image"] for sample in samples])
     return {
         **picture,
         "text": [sample["text"] for sample in samples],
@@ -217,9 +222,12 @@ class _Reader:
             text = (rng.choice(text) if self.training else text[0]) if text else ""
         if loading.captions and not text.strip():
             raise BadSample("no caption", sample["key"])
-        if "codes" in sample:  # a picture that a dVAE has read before
-            return {"codes": sample["codes"], "text": text, "key": sample["key"], "seed": seed}
-        image = sample["image"]
+        common = {"text": text, "key": sample["key"], "seed": seed}
+        # what a dVAE or a CLIP has made of the picture before
+        common |= {name: sample[name] for name in ("codes", "embedding") if name in sample}
+        image = sample.get("image")
+        if image is None:
+            return common
         if not isinstance(image, Image.Image):
             image = Image.fromarray(image)
         enlarged = max(1.0, loading.size / min(image.size))
@@ -228,7 +236,7 @@ class _Reader:
         image = self.crop(image, loading.size, rng)
         if self.training and loading.flip:
             image = mirror(image, rng)
-        return {"image": to_bytes(image), "text": text, "key": sample["key"], "seed": seed}
+        return {**common, "image": to_bytes(image)}
 
 
 def _summary(bad: list[tuple[str, str]], reasons: Counter[str]) -> str:

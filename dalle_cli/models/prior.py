@@ -16,12 +16,56 @@ from .adm import TimeEmbedding
 from .transformer import Transformer
 
 
+class Prior(nn.Module):
+    """What unCLIP's two priors share: a causal transformer that first reads a text as CLIP has read it.
+
+    embed_dim: of CLIP; context, states: number and width of the text states that it reads; more: positions after M.
+    """
+
+    def __init__(
+        self, embed_dim: int, context: int, states: int, more: int, width: int, depth: int, heads: int,
+        checkpointing: bool,
+    ):  # fmt: skip
+        super().__init__()
+        self.embed_dim, self.context, self.states = embed_dim, context, states
+        self.checkpointing = checkpointing
+        self.text_enc_proj = nn.Linear(states, width)
+        self.text_emb_proj = nn.Linear(embed_dim, width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(1, context + 1 + more, width))
+        self.transformer = Transformer(width, depth, heads)
+        self.final_ln = nn.LayerNorm(width)
+
+    def encode(self, embedding: Tensor, states: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Read the text once for all that follows it.
+
+        embedding: (B, e); states: (B, context, states), those of its tokens; real: (B, context), false for padding.
+        Returns keys and values of all layers, (B, L, 2, H, M, D), and which of them may be seen, (B, M).
+        """
+        x, seen = self.text(embedding, states, real)
+        _, kept = self.transformer(x, causal(seen), None, self.checkpointing)
+        return {"past": torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1), "seen": seen}
+
+    def text(self, embedding: Tensor, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens of the text, (B, M, w), and which may be seen, (B, M). Raises ValueError for another context."""
+        if states.shape[1] != self.context:
+            raise ValueError(f"states of {states.shape[1]} tokens for a prior of {self.context}; pad or cut the text")
+        x = torch.cat([self.text_enc_proj(states), self.text_emb_proj(embedding)[:, None]], dim=1)
+        return x + self.positional_embedding[:, : x.shape[1]], F.pad(real, (0, 1), value=True)
+
+
+def causal(seen: Tensor) -> Tensor:
+    """What tokens may look at: themselves, and those before them that may be seen. (B, N) to (B, 1, N, N)."""
+    length = seen.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=seen.device)  # so that no row of padding sees nothing
+    return (before & seen[:, None] | itself)[:, None]
+
+
 @models.register("diffusion-prior")
-class DiffusionPrior(nn.Module):
+class DiffusionPrior(Prior):
     """Predicts x0, a whitened image embedding.
 
-    embed_dim: of CLIP; context, states: number and width of the text states that it reads. The buffers `mean` and
-    `std` whiten; they come with the data or the published weights.
+    The buffers `mean` and `std` whiten; `fit` finds them, or they come with the published weights.
     """
 
     mean: Tensor
@@ -37,19 +81,20 @@ class DiffusionPrior(nn.Module):
         heads: int,
         checkpointing: bool = False,
     ):
-        super().__init__()
-        self.embed_dim, self.context, self.checkpointing = embed_dim, context, checkpointing
-        self.text_enc_proj = nn.Linear(states, width)
-        self.text_emb_proj = nn.Linear(embed_dim, width)
+        super().__init__(embed_dim, context, states, 3, width, depth, heads, checkpointing)
         self.clip_img_proj = nn.Linear(embed_dim, width)
         self.time_embed = TimeEmbedding(width, width)
         self.prd_emb = nn.Parameter(0.01 * torch.randn(1, 1, width))
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(1, context + 4, width))
-        self.transformer = Transformer(width, depth, heads)
-        self.final_ln = nn.LayerNorm(width)
         self.out_proj = nn.Linear(width, embed_dim)
         self.register_buffer("mean", torch.zeros(embed_dim))
         self.register_buffer("std", torch.ones(embed_dim))
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor) -> None:
+        """Take mean and deviation from image embeddings, (N, e)."""
+        x = embeddings.double()
+        self.mean.copy_(x.mean(dim=0))
+        self.std.copy_(x.std(dim=0, correction=0).clamp(min=1e-6))
 
     def whiten(self, embedding: Tensor) -> Tensor:
         """A CLIP image embedding as the prior has it. (B, e) to the same; `unwhiten` undoes it."""
@@ -57,23 +102,6 @@ class DiffusionPrior(nn.Module):
 
     def unwhiten(self, embedding: Tensor) -> Tensor:
         return embedding * self.std + self.mean
-
-    def encode(self, embedding: Tensor, states: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Read the text once for all steps: further arguments of `forward`.
-
-        embedding: (B, e); states: (B, context, states), those of its tokens; real: (B, context), false for padding.
-        Returns keys and values of all layers, (B, L, 2, H, M, D), and which of them may be seen, (B, M).
-        """
-        if states.shape[1] != self.context:
-            raise ValueError(f"states of {states.shape[1]} tokens for a prior of {self.context}; pad or cut the text")
-        x = torch.cat([self.text_enc_proj(states), self.text_emb_proj(embedding)[:, None]], dim=1)  # (B, M, w)
-        seen = F.pad(real, (0, 1), value=True)  # (B, M)
-        length = x.shape[1]
-        before = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        itself = torch.eye(length, dtype=torch.bool, device=x.device)  # so that no row of padding sees nothing
-        mask = (before & seen[:, None] | itself)[:, None]  # (B, 1, M, M)
-        _, kept = self.transformer(x + self.positional_embedding[:, :length], mask, None, self.checkpointing)
-        return {"past": torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1), "seen": seen}
 
     def forward(self, x: Tensor, t: Tensor, past: Tensor, seen: Tensor) -> Tensor:
         """The whitened embedding without noise. x: (B, e), noisy; t: (B,) integer times; past, seen: from `encode`."""

@@ -1,0 +1,160 @@
+"""unCLIP's autoregressive prior (Ramesh et al. 2022, section 2.2): a CLIP image embedding as a row of tokens.
+
+The embedding's principal components, the one of the greatest variance first, each cut into buckets. A causal
+transformer reads the text as the diffusion prior does, then a token that says how well embedding and text shall fit,
+then the components drawn so far, and scores the buckets of the next one.
+
+Shapes: B batch, e embed_dim, w width, M = context + 1 tokens of the text, P components, K buckets, L layers, H heads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nn.pca import components as principal
+from . import models
+from .adm import unmixed
+from .prior import Prior, causal
+
+LARGEST = 1 << 26  # entries of the table of buckets
+
+
+@dataclass
+class Cache:
+    """Keys and values of rows that are being drawn, (B, L, 2, H, M + P, D), and which may be seen, (B, M + P)."""
+
+    past: Tensor
+    seen: Tensor
+
+
+@models.register("ar-prior")
+class ARPrior(Prior):
+    """Scores the buckets of one principal component after the other.
+
+    embed_dim, context, states: of CLIP, as for the diffusion prior. components: how many are kept at most. share: of
+    the variance; fewer are kept where these have it. buckets: of each component, and of the product of text and image.
+    The components and the bounds of the buckets, as often met on each side of each, are buffers, which `fit` finds.
+    """
+
+    mean: Tensor  # (e,)
+    basis: Tensor  # (P, e)
+    bounds: Tensor  # (P, K - 1), rising
+    centres: Tensor  # (P, K)
+    product_bounds: Tensor  # (K - 1,)
+    kept: Tensor  # how many components are in use
+
+    def __init__(
+        self,
+        embed_dim: int,
+        context: int,
+        states: int,
+        components: int,
+        width: int,
+        depth: int,
+        heads: int,
+        buckets: int = 1024,
+        share: float = 1.0,
+        checkpointing: bool = False,
+    ):
+        if not 1 <= components <= embed_dim:
+            raise ValueError(f"model.components: {components} is not between 1 and embed_dim, {embed_dim}")
+        if buckets < 2 or components * buckets > LARGEST:
+            raise ValueError(f"model.buckets: {buckets}; 2 at least, and {LARGEST} for all components together at most")
+        if not 0 < share <= 1:
+            raise ValueError(f"model.share: {share} is not in (0, 1]")
+        super().__init__(embed_dim, context, states, components, width, depth, heads, checkpointing)
+        self.components, self.buckets, self.share = components, buckets, share
+        self.product_embedding = nn.Embedding(buckets + 1, width)  # the last one: nothing is asked
+        self.bucket_embedding = nn.Embedding(buckets, width)
+        self.out_proj = nn.Linear(width, buckets)
+        for table in (self.product_embedding, self.bucket_embedding):
+            nn.init.normal_(table.weight, std=0.02)
+        self.register_buffer("mean", torch.zeros(embed_dim))
+        self.register_buffer("basis", torch.eye(components, embed_dim))
+        self.register_buffer("bounds", torch.zeros(components, buckets - 1))
+        self.register_buffer("centres", torch.zeros(components, buckets))
+        self.register_buffer("product_bounds", torch.zeros(buckets - 1))
+        self.register_buffer("kept", torch.tensor(components))
+
+    # ---- embeddings and tokens ---------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor, texts: Tensor) -> None:
+        """Find components and buckets from embeddings of pictures and of their texts, (N, e) each.
+
+        Raises ValueError for fewer than there are buckets.
+        """
+        if len(embeddings) < self.buckets:
+            raise ValueError(f"{len(embeddings)} embeddings for {self.buckets} buckets; lower model.buckets")
+        found = principal(embeddings)
+        self.mean.copy_(found.mean)
+        self.basis.copy_(found.basis[: self.components])
+        self.kept.fill_(min(self.components, found.enough(self.share)))
+        device = self.basis.device
+        along = (embeddings.to(device, torch.float64) - self.mean.double()) @ self.basis.double().T  # (N, P)
+        rows = along.T.contiguous().sort(dim=1).values
+        self.bounds.copy_(_bounds(rows, self.buckets))
+        ends = torch.arange(self.buckets + 1, device=device) * rows.shape[1] // self.buckets
+        sums = F.pad(rows.cumsum(dim=1), (1, 0))
+        self.centres.copy_((sums[:, ends[1:]] - sums[:, ends[:-1]]) / (ends[1:] - ends[:-1]))
+        products = F.cosine_similarity(embeddings.to(device).double(), texts.to(device).double(), dim=1)
+        self.product_bounds.copy_(_bounds(products.sort().values[None], self.buckets)[0])
+
+    def quantise(self, embedding: Tensor) -> Tensor:
+        """The buckets of image embeddings. (B, e) to (B, P)."""
+        with unmixed(embedding):
+            along = (embedding.float() - self.mean) @ self.basis.T
+        return torch.searchsorted(self.bounds, along.T.contiguous()).T.contiguous()
+
+    def dequantise(self, codes: Tensor) -> Tensor:
+        """Image embeddings of buckets, (B, n) of the first n components, to (B, e)."""
+        count = codes.shape[1]
+        with unmixed(self.centres):
+            return self.centres[torch.arange(count, device=codes.device), codes] @ self.basis[:count] + self.mean
+
+    def product(self, embedding: Tensor, text: Tensor) -> Tensor:
+        """The token of how well they fit: the bucket of their cosine. Both (B, e), to (B,)."""
+        return torch.searchsorted(self.product_bounds, F.cosine_similarity(embedding.float(), text.float(), dim=1))
+
+    # ---- the network -------------------------------------------------------------------------------------------------
+
+    def forward(self, codes: Tensor, product: Tensor, embedding: Tensor, states: Tensor, real: Tensor) -> Tensor:
+        """Scores of every component's buckets, each from those before: (B, P, K).
+
+        codes: (B, P); product: (B,), `buckets` for nothing asked; the text as for `encode`.
+        """
+        text, seen = self.text(embedding, states, real)
+        own = torch.cat([self.product_embedding(product)[:, None], self.bucket_embedding(codes[:, :-1])], dim=1)
+        x = torch.cat([text, own + self.positional_embedding[:, text.shape[1] :]], dim=1)  # (B, M + P, w)
+        mask = causal(F.pad(seen, (0, self.components), value=True))
+        x, _ = self.transformer(x, mask, None, self.checkpointing)
+        return self.out_proj(self.final_ln(x[:, -self.components :]))
+
+    # ---- drawing, component by component; equal to `forward`, as the tests show --------------------------------------
+
+    def start(self, product: Tensor, past: Tensor, seen: Tensor) -> tuple[Tensor, Cache]:
+        """Scores of the first component's buckets, (B, K). product: (B,); past, seen: from `encode`."""
+        shape = list(past.shape)
+        shape[-2] += self.components
+        cache = Cache(past.new_empty(shape), F.pad(seen, (0, self.components), value=True))
+        cache.past[..., : past.shape[-2], :] = past
+        return self._step(self.product_embedding(product), 0, cache), cache
+
+    def step(self, codes: Tensor, place: int, cache: Cache) -> Tensor:
+        """Scores of the component at place + 1, given the bucket, (B,), of that at `place`."""
+        return self._step(self.bucket_embedding(codes), place + 1, cache)
+
+    def _step(self, x: Tensor, place: int, cache: Cache) -> Tensor:
+        at = self.context + 1 + place
+        x = (x + self.positional_embedding[0, at])[:, None]
+        x, kept = self.transformer(x, cache.seen[:, None, None, : at + 1], cache.past[..., :at, :])
+        cache.past[..., at : at + 1, :] = torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1)
+        return self.out_proj(self.final_ln(x[:, 0]))
+
+
+def _bounds(rows: Tensor, buckets: int) -> Tensor:
+    """Between which numbers the buckets lie, so that each gets as many. rows: (P, N), rising, to (P, K - 1)."""
+    ends = torch.arange(1, buckets, device=rows.device) * rows.shape[1] // buckets
+    return (rows[:, ends - 1] + rows[:, ends]) / 2

@@ -1,0 +1,110 @@
+"""Training and drawing with unCLIP's autoregressive prior (Ramesh et al. 2022, section 2.2).
+
+Shapes: B batch, e embed_dim, P components, K buckets, C candidates.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.ar_prior import ARPrior
+from ..models.clip import CLIP
+from ..nn.noise import uniform
+from ..nn.tokens import choose
+from ..text.tokenizer import Tokenizer
+from . import embedding, tasks
+from .prior import PriorTask, Watch, best, candidates
+
+
+@tasks.register("ar-prior")
+class ARPriorTask(PriorTask):
+    """Next-token loss over the buckets of an embedding's principal components, in nats a component.
+
+    clip: the frozen CLIP. drop_text: share of texts left out, for guidance, and with them how well they fit.
+    """
+
+    model: ARPrior
+
+    def __init__(
+        self,
+        model: ARPrior,
+        clip: CLIP | None = None,
+        tokenizer: Tokenizer | None = None,
+        drop_text: float = 0.1,
+    ):
+        super().__init__(model, clip, tokenizer, drop_text)
+
+    def enough(self) -> int:
+        return max(super().enough(), 16 * self.model.buckets)
+
+    def fit(self, images: Tensor, texts: Tensor) -> None:
+        self.model.fit(images, texts)
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        truth = self.truth(batch)
+        text, states, real = embedding.read(self._clip(), (batch["ids"], batch["real"]))
+        codes = self.model.quantise(truth)
+        product = self.model.product(truth, text).masked_fill(batch["dropped"], self.model.buckets)
+        scores = self.model(codes, product, text, states, real)
+        each = F.cross_entropy(scores.float().flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
+        used = torch.arange(self.model.components, device=each.device) < self.model.kept
+        loss = (each * used).sum(dim=1).mean() / self.model.kept
+        return loss, {"first": each[:, 0].mean()}
+
+    @torch.no_grad()
+    def draw(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        scale: float = 1.0,
+        steps: str | None = None,
+        best_of: int | None = None,
+        watch: Watch | None = None,
+        temperature: float = 1.0,
+        least: float = 0.5,
+    ) -> Tensor:
+        """See PriorTask; there are as many steps as components. best_of: default 1.
+
+        least: the embedding is asked to fit its text at least as well as this share of pictures do their captions; the
+        paper compared 0.5, 0.7, 0.85 and 0.95 and kept 0.5.
+        """
+        if not 0 <= least < 1:
+            raise ValueError(f"least {least} is not in [0, 1)")
+        best_of, guided, count = best_of or 1, scale != 1.0, int(self.model.kept)
+        chance, product = self._chances(seeds, best_of, count, least)
+        text, told = self.told(texts, best_of, guided)
+        if guided:
+            product = torch.cat([product, torch.full_like(product, self.model.buckets)])
+        scores, cache = self.model.start(product, **told)
+        codes = torch.empty(len(text), count, dtype=torch.int64, device=text.device)
+        for place in range(count):
+            if guided:
+                with_text, without = scores.chunk(2)
+                scores = torch.lerp(without, with_text, scale)
+            codes[:, place] = choose(scores, chance[:, place], temperature)
+            if watch:
+                watch(place + 1, count)
+            if place < count - 1:
+                latest = codes[:, place]
+                scores = self.model.step(latest.repeat(2) if guided else latest, place, cache)
+        return best(self.model.dequantise(codes), text, best_of)
+
+    @torch.no_grad()
+    def draw_naively(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """`draw` without guidance by running the whole row for each component; what the fast one is tested against."""
+        count = int(self.model.kept)
+        chance, product = self._chances(seeds, 1, count, 0.5)
+        read = embedding.read(self._clip(), self._pack(texts))
+        codes = torch.zeros(len(texts), self.model.components, dtype=torch.int64, device=chance.device)
+        for place in range(count):
+            codes[:, place] = choose(self.model(codes, product, *read)[:, place], chance[:, place])
+        return self.model.dequantise(codes[:, :count])
+
+    def _chances(self, seeds: Sequence[int], best_of: int, count: int, least: float) -> tuple[Tensor, Tensor]:
+        """The numbers that decide, (B * C, P), and the token of how well they shall fit, (B * C,)."""
+        device = self.model.basis.device
+        drawn = uniform(candidates(seeds, best_of), 1 + count).to(device)  # made on the CPU: the same on any device
+        share = least + (1 - least) * drawn[:, 0]  # buckets hold as many each, so that a share of them is one of all
+        return drawn[:, 1:], (share * self.model.buckets).long().clamp(max=self.model.buckets - 1)

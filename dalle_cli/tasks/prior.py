@@ -1,0 +1,215 @@
+"""Training and drawing with unCLIP's diffusion prior (Ramesh et al. 2022, section 2.2), and what both priors share.
+
+Embeddings that come in and go out are CLIP's features as its projections give them, not cut to unit length: those of
+the published networks are. Shapes: B batch, e embed_dim, C candidates.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.loader import stack
+from ..data.order import combine
+from ..diffusion.guidance import classifier_free, threshold
+from ..diffusion.loss import loss
+from ..diffusion.respacing import timesteps
+from ..diffusion.samplers import SAMPLERS
+from ..models.clip import CLIP
+from ..models.prior import DiffusionPrior, Prior
+from ..nn.noise import stream
+from ..text.tokenizer import Tokenizer
+from . import embedding, tasks
+from .base import Task
+from .noising import Schedule, noised, process
+
+LIMIT = 10.0  # of whitened embeddings while drawing, Karlo's; no embedding has such numbers
+FIT = 32  # embeddings for each of their dimensions, from which mean, deviation and components are found
+PART = 256  # pictures embedded at once while preparing
+Watch = Callable[[int, int], Any]
+
+
+class PriorTask(Task):
+    """From texts to CLIP image embeddings. Without `clip` nothing can be trained or drawn: whoever loads brings it."""
+
+    family = "prior"
+    model: Any
+
+    def __init__(self, model: Prior, clip: CLIP | None, tokenizer: Tokenizer | None, drop_text: float):
+        super().__init__(model, tokenizer)
+        self.clip, self.drop_text = clip, drop_text
+        if clip is None:
+            return
+        text: Any = clip.text
+        embedding.check(clip, tokenizer)
+        wanted = {"embed_dim": clip.embed_dim, "context": text.context, "states": text.width}
+        for name, size in wanted.items():
+            if getattr(model, name) != size:
+                raise ValueError(f"model.{name}: {getattr(model, name)}, and frozen.clip has {size}")
+
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    def collate(self, samples: list[dict]) -> dict:
+        """Tokenise, leaving out a share of the texts, by the sample's own seed."""
+        dropped = [random.Random(sample["seed"]).random() < self.drop_text for sample in samples]
+        texts = ["" if drop else sample["text"] for sample, drop in zip(samples, dropped)]
+        ids, real = embedding.pack(self._clip(), self._tokenizer(), texts)
+        return {**stack(samples), "ids": ids, "real": real, "dropped": torch.tensor(dropped)}
+
+    def example(self, count: int, size: int) -> dict:
+        ids = torch.zeros(count, self.model.context, dtype=torch.int64)
+        return {**super().example(count, size), "ids": ids, "real": ids.bool(), "dropped": ids[:, 0].bool()}
+
+    def truth(self, batch: dict) -> Tensor:
+        """Embeddings of a batch's pictures, (B, e): those that the data bring, else the frozen CLIP's."""
+        if "embedding" not in batch:
+            return embedding.embed(self._clip(), batch["image"])
+        found = batch["embedding"]
+        if found.shape[1] != self.model.embed_dim:
+            raise ValueError(f"data: embeddings of {found.shape[1]} numbers, where the prior has {self.model.embed_dim}")
+        return found
+
+    def enough(self) -> int:
+        """How many embeddings `fit` wants."""
+        return FIT * self.model.embed_dim
+
+    @torch.no_grad()
+    def prepare(self, batches: Iterator[dict]) -> None:
+        """Find mean, deviation and the like from the embeddings of the first samples."""
+        images, texts, count = [], [], 0
+        for batch in batches:
+            parts: Any = batch["ids"].split(PART), batch["real"].split(PART)
+            known = "embedding" if "embedding" in batch else "image"
+            for ids, real, part in zip(*parts, batch[known].split(PART)):
+                images.append(self.truth({known: part}))
+                texts.append(embedding.read(self._clip(), (ids, real))[0])
+            count += len(batch["ids"])
+            if count >= self.enough():
+                break
+        self.fit(torch.cat(images), torch.cat(texts))
+
+    def fit(self, images: Tensor, texts: Tensor) -> None:
+        """Set the model's buffers from embeddings of pictures and texts, (N, e) each."""
+        raise NotImplementedError
+
+    # ---- drawing -----------------------------------------------------------------------------------------------------
+
+    def draw(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        scale: float = 1.0,
+        steps: str | None = None,
+        best_of: int | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Image embeddings of texts, (B, e) on the model's device, each from its own seed alone.
+
+        scale: classifier-free guidance, 1 for none. steps: of a diffusion prior. best_of: candidates of each, of which
+        the one whose cosine with the text is greatest stays. watch: called with steps done and steps in all.
+        """
+        raise NotImplementedError
+
+    def read(self, texts: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The embeddings of texts, (B, e), and what the model makes of them; each distinct one is read once."""
+        distinct = list(dict.fromkeys(texts))
+        device = self.model.positional_embedding.device
+        found = [one.to(device) for one in embedding.read(self._clip(), self._pack(distinct))]
+        rows = torch.tensor([distinct.index(text) for text in texts], device=device)
+        return found[0][rows], {name: value[rows] for name, value in self.model.encode(*found).items()}
+
+    def told(self, texts: Sequence[str], best_of: int, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """`read` for C candidates of each text, side by side; guided: and as many rows of no text after them."""
+        rows = [text for text in texts for _ in range(best_of)]
+        text, told = self.read([*rows, *[""] * len(rows)] if guided else rows)
+        return text[: len(rows)], told
+
+    def _pack(self, texts: Sequence[str]) -> embedding.Packed:
+        return embedding.pack(self._clip(), self._tokenizer(), texts)
+
+    def _clip(self) -> CLIP:
+        if self.clip is None:
+            raise ValueError("frozen.clip: name the CLIP whose texts and embeddings this prior is of")
+        return self.clip
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ValueError("tokenizer: a prior reads texts as its CLIP does; name the CLIP's vocabulary")
+        return self.tokenizer
+
+
+def candidates(seeds: Sequence[int], best_of: int) -> Tensor:
+    """Seeds of the candidates of each seed, (B * C,): the first ones are the same for any number of them."""
+    if best_of < 1:
+        raise ValueError(f"best of {best_of}: 1 at least")
+    own = combine(np.array([seed % 2**64 for seed in seeds], np.uint64)[:, None], np.arange(best_of)[None])
+    return torch.from_numpy(own.flatten().view(np.int64))
+
+
+def best(drawn: Tensor, text: Tensor, best_of: int) -> Tensor:
+    """Of C embeddings of each text the one that fits it best. drawn, text: (B * C, e), to (B, e)."""
+    fit = F.cosine_similarity(drawn, text, dim=1).view(-1, best_of)
+    chosen = fit.argmax(dim=1)
+    return drawn.view(-1, best_of, drawn.shape[1])[torch.arange(len(chosen), device=drawn.device), chosen]
+
+
+@tasks.register("diffusion-prior")
+class DiffusionPriorTask(PriorTask):
+    """The squared error of the whitened embedding that the network sees in a noisy one.
+
+    clip: the frozen CLIP. schedule, steps: the diffusion process. drop_text: share of texts left out, for guidance.
+    """
+
+    model: DiffusionPrior
+
+    def __init__(
+        self,
+        model: DiffusionPrior,
+        clip: CLIP | None = None,
+        tokenizer: Tokenizer | None = None,
+        schedule: Schedule = "cosine",
+        steps: int = 1000,
+        drop_text: float = 0.1,
+    ):
+        super().__init__(model, clip, tokenizer, drop_text)
+        self.process = process(schedule, steps, "x0")
+
+    def fit(self, images: Tensor, texts: Tensor) -> None:
+        self.model.fit(images)
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        truth = self.truth(batch)
+        white = self.model.whiten(truth)
+        x, t, eps = noised(self.process, white, batch["seed"])
+        read = embedding.read(self._clip(), (batch["ids"], batch["real"]))
+        output = self.model(x, t, **self.model.encode(*read)).float()
+        with torch.no_grad():
+            cosine = F.cosine_similarity(self.model.unwhiten(output), truth, dim=1).mean()
+        return loss(self.process, output, white, t, eps).total.mean(), {"cosine": cosine}
+
+    @torch.no_grad()
+    def draw(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        scale: float = 1.0,
+        steps: str | None = None,
+        best_of: int | None = None,
+        watch: Watch | None = None,
+        sampler: str = "ddpm",
+    ) -> Tensor:
+        """See PriorTask. steps: as diffusion/respacing.py writes them; default 25. best_of: default 2, the paper's."""
+        best_of, kept = best_of or 2, timesteps(steps or "25", len(self.process))
+        guided = scale != 1.0
+        text, told = self.told(texts, best_of, guided)
+        denoise = self.process.denoiser(self.model, **told)
+        denoise = threshold(classifier_free(denoise, scale) if guided else denoise, LIMIT)
+        noise = stream(candidates(seeds, best_of))
+        done = iter(range(1, len(kept) + 1))
+        seen = (lambda t, x0: watch(next(done), len(kept))) if watch else None
+        x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)
+        return best(self.model.unwhiten(x), text, best_of)
