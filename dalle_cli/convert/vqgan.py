@@ -35,5 +35,6 @@ SOURCES = (
         table=lambda model: [Row(r"(.+)", r"\1")],
         aside=r"loss\.",
         task=lambda model: {"type": "vqgan"},
+        wrapper="state_dict",
     ),
 )
