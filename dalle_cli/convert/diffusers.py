@@ -212,6 +212,7 @@ SOURCES = (
         model=_prior,
         table=_prior_table,
         task=prior_task,
+        tokenizer="clip",
         config=Config("config.json", WEIGHTS, _prior_told, _prior_config),
     ),
     Source(
@@ -223,6 +224,7 @@ SOURCES = (
         model=_decoder,
         table=_decoder_table,
         task=decoder_task,
+        tokenizer="clip",
         files={"decoder.": "decoder", "text_proj.": "text_proj"},
         config=Config("config.json", WEIGHTS, _decoder_told, _decoder_configs),
     ),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from .files import configuration, gather, published
 from .keys import Source, aside
 from .native import TYPES
 
+VOCABULARIES = {
+    "clip": ("merges.txt", "bpe_simple_vocab_16e6.txt", "tokenizer.json"),
+    "glide": ("vocab.bpe", "merges.txt", "tokenizer.json"),
+}
 ACTIVATIONS = ("quick-gelu", "gelu")
 
 
@@ -33,6 +37,9 @@ class Plan:
     recipe: dict[str, Any]
     tokenizer: Any
     precision: str | None
+
+    def placed(self, target: Path) -> "Plan":
+        return replace(self, target=target)
 
 
 def import_(
@@ -110,8 +117,8 @@ def carry(plan: Plan) -> dict[str, Any]:
 
 
 def _reads(model: dict) -> bool:
-    """Whether a model reads texts."""
-    return "text" in model or "text" in (model.get("conditions") or {})
+    """Whether a model reads texts, or what a CLIP makes of them."""
+    return model["type"] == "diffusion-prior" or "text" in model or "text" in (model.get("conditions") or {})
 
 
 def _types(tensors: dict[str, Tensor]) -> str:
@@ -134,15 +141,27 @@ def _tokenizer(layout: Source, model: dict, vocab: str | None, folder: Path) -> 
 
     Raises TextError when there is none, or it is one of another model.
     """
-    beside = next(filter(None, (in_folder(one) for one in (folder, folder.parent / "tokenizer"))), None)
-    path = vocab or (str(beside) if beside else "published")
+    assert layout.tokenizer is not None
+    path = _vocabulary(layout.tokenizer, vocab, folder)
     try:
         tokenizer = tokenizers.build({"type": layout.tokenizer, "path": path}, "tokenizer")
     except TextError as error:
         raise TextError(f"give --vocab FILE: {error}" if path == "published" else str(error)) from None
-    entries = (model.get("text") or model["conditions"]["text"])["vocab"]
+    entries = (model.get("text") or (model.get("conditions") or {}).get("text") or {}).get("vocab")
+    if entries is None:  # of a CLIP that is not here
+        return tokenizer
     if tokenizer.vocab_size > entries or (tokenizer.vocab_size < entries and not tokenizer.published):
         raise Failure(
             f"{path}: a vocabulary of {tokenizer.vocab_size} entries, where the model has {entries}", BAD_INPUT
         )
     return tokenizer
+
+
+def _vocabulary(kind: str, vocab: str | None, folder: Path) -> str:
+    """Where the vocabulary of a kind of tokenizer is; a folder may hold that of another kind too."""
+    if vocab and not Path(vocab).is_dir():
+        return vocab
+    for place in (Path(vocab),) if vocab else (folder, folder.parent / "tokenizer"):
+        if beside := in_folder(place, VOCABULARIES[kind]):
+            return str(beside)
+    return vocab or "published"

@@ -78,8 +78,8 @@ def _upsampler_table(model: dict) -> list[Row]:
     return rows
 
 
-def prior_task(model: dict) -> dict | None:
-    return None
+def prior_task(model: dict) -> dict:
+    return {"type": "diffusion-prior", "schedule": "cosine"}
 
 
 def decoder_task(model: dict) -> dict:
@@ -105,6 +105,7 @@ SOURCES = (
         model=_prior,
         table=_prior_table,
         task=prior_task,
+        tokenizer="clip",
         beside=STATS,
         wrapper="state_dict",
         sums=SUMS,
@@ -116,6 +117,7 @@ SOURCES = (
         model=_decoder,
         table=_decoder_table,
         task=decoder_task,
+        tokenizer="clip",
         wrapper="state_dict",
         sums=SUMS,
     ),

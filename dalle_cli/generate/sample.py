@@ -1,6 +1,7 @@
 """`dalle sample`: candidates of each prompt, the best of them kept, written with all that draws them again."""
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
 from .rank import Scorer
 from .strip import Strip
+
+SYSTEM = "system.yaml"  # the recipe in a folder of parts, as `dalle import --system` leaves it
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,10 @@ def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[st
 
 
 def load_system(name: str) -> dict:
-    """A system recipe by name or path, or the one that a checkpoint of a transformer or of a decoder makes."""
+    """A system recipe by name or path, that in a folder, or the one that a checkpoint makes which draws by itself."""
+    for folder in (Path(name), Path("checkpoints") / name):
+        if os.path.isfile(folder / SYSTEM):
+            return _beside(recipe.load(str(folder / SYSTEM), "systems"), folder)
     if Path(name).suffix not in (".yaml", ".yml") and name not in recipe.names("systems"):
         try:
             path = checkpoint.resolve(name)
@@ -182,7 +188,17 @@ def load_system(name: str) -> dict:
         if kind != "dalle":
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
         return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/clip"}}
-    return recipe.load(name, "systems")
+    found = recipe.load(name, "systems")
+    return _beside(found, Path(name).parent) if os.path.isfile(name) else found
+
+
+def _beside(system_recipe: dict, folder: Path) -> dict:
+    """A recipe whose parts that begin with ./ are files and folders beside it."""
+    parts = {
+        key: str(folder / value) if isinstance(value, str) and value.startswith("./") else value
+        for key, value in recipe.section(system_recipe, "parts").items()
+    }
+    return {**system_recipe, "parts": parts} if parts else system_recipe
 
 
 def _requests(job: Job) -> tuple[Origin | None, list[Request]]:

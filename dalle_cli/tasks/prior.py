@@ -70,7 +70,9 @@ class PriorTask(Task):
             return embedding.embed(self._clip(), batch["image"])
         found = batch["embedding"]
         if found.shape[1] != self.model.embed_dim:
-            raise ValueError(f"data: embeddings of {found.shape[1]} numbers, where the prior has {self.model.embed_dim}")
+            raise ValueError(
+                f"data: embeddings of {found.shape[1]} numbers, where the prior has {self.model.embed_dim}"
+            )
         return found
 
     def enough(self) -> int:
