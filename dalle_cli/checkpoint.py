@@ -61,7 +61,10 @@ def compose(
     for name, source in frozen.items():
         companion: Any = source if isinstance(source, nn.Module) else load(str(source)).model
         if not isinstance(companion, kinds[name]):
-            what, wanted = type(companion).__name__, kinds[name].__name__
+            what = type(companion).__name__
+            wanted = next(
+                kind for kind in (*typing.get_args(kinds[name]), kinds[name]) if isinstance(kind, type)
+            ).__name__
             raise RecipeError(f"frozen.{name}: a {what}, where task '{recipe['task']['type']}' needs a {wanted}")
         given[name] = companion.requires_grad_(False).eval()
     model = models.build(recipe.get("model"), "model")
@@ -212,7 +215,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def load(
-    name: str, kind: str | tuple[str, ...] | None = None, companions: Mapping[str, str] | None = None
+    name: str, kind: str | tuple[str, ...] | None = None, companions: Mapping[str, str | nn.Module] | None = None
 ) -> nn.Module:
     """The task of a checkpoint, in evaluation mode, float32.
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .. import checkpoint
+from .. import checkpoint, recipe
 from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import SAMPLERS, Watch
-from ..models.conditions import InpaintCondition, LowResCondition
+from ..models.conditions import ClipCondition, InpaintCondition, LowResCondition
+from ..models.unet import UNet
 from ..nn.noise import stream
 from ..registry import RecipeError
 from ..tasks.decoder import DecoderTask, Known
@@ -28,19 +29,17 @@ PARTS = {"clip": "noised_clip", "classifier": "classifier"}  # what guides, and 
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """The `sample` section.
+class Diffusion:
+    """What `sample` sections of decoders and upsamplers share.
 
-    steps: how many of the process's steps, or which (diffusion/respacing.py). eta: DDIM's share of fresh noise. guide:
-    by the text (classifier-free), by CLIP or by a classifier, `scale` times; for the text, 1 is no guidance. threshold:
-    dynamic, for this share of the values; else what is expected is clamped to the range of pixels. up_...: of the
-    upsampler, which is not guided; up_temperature: a factor of its first noise.
+    steps: how many of the process's steps, or which (diffusion/respacing.py). eta: DDIM's share of fresh noise. scale:
+    guidance; by the text, 1 is none. threshold: dynamic, for this share of the values; else what is expected is clamped
+    to the range of pixels. up_...: of the upsampler, which is not guided; up_temperature: a factor of its first noise.
     """
 
     steps: str = "27"
     sampler: Name = "ddim"
     eta: float = 0.0
-    guide: Literal["free", "clip", "classifier"] = "free"
     scale: float = 3.0
     threshold: float | None = None
     up_steps: str = "fast27"
@@ -48,7 +47,7 @@ class Sampling:
     up_temperature: float = 0.997
 
     def __post_init__(self):
-        for steps in (self.steps, self.up_steps):
+        for steps in self.visited():
             try:
                 timesteps(steps)
             except ValueError as error:
@@ -63,6 +62,17 @@ class Sampling:
             raise RecipeError(f"threshold {self.threshold} is not in (0, 1]")
         if not 0 < self.up_temperature <= 2:
             raise RecipeError(f"up_temperature {self.up_temperature} is not in (0, 2]")
+
+    def visited(self) -> tuple[str, ...]:
+        """The options that name steps."""
+        return self.steps, self.up_steps
+
+
+@dataclass(frozen=True)
+class Sampling(Diffusion):
+    """The `sample` section. guide: by the text (classifier-free), by CLIP or by a classifier, `scale` times."""
+
+    guide: Literal["free", "clip", "classifier"] = "free"
 
 
 @systems.register("glide")
@@ -97,6 +107,8 @@ class GLIDE:
         self.decoder = load(device, decoder)
         if self.decoder.condition(LowResCondition):
             raise RecipeError(f"parts.decoder: {decoder} enlarges pictures; name it as parts.upsampler")
+        if self.decoder.condition(ClipCondition):
+            raise RecipeError(f"parts.decoder: {decoder} reads CLIP embeddings; it draws in a system of type unclip")
         self.upsampler = load(device, upsampler) if upsampler else None
         self.size = self.upsampler.size if self.upsampler else self.decoder.size
         if self.upsampler and enlarged(self.upsampler, self.decoder.size) != self.size:
@@ -134,7 +146,7 @@ class GLIDE:
             noise = stream(torch.tensor(flat[start : start + batch]))
             pictures = self._base(some, noise, options, see, region)
             if self.upsampler:
-                known = self._known(region, self.upsampler.size, len(some))
+                known = known_at(self.device, region, self.upsampler.size, len(some))
                 pictures = enlarge(self.device, self.upsampler, some, pictures, noise, options, known)
             drawn.append(pictures.float().cpu().clamp(-1, 1))
             if watch:
@@ -150,7 +162,7 @@ class GLIDE:
         region: Callable[[int], Known] | None,
     ) -> Tensor:
         task = self.decoder
-        known = self._known(region, task.size, len(texts))
+        known = known_at(self.device, region, task.size, len(texts))
         free = options.guide == "free"
         denoise = task.denoiser(texts, options.scale if free else 1.0, region=known)
         gradient: Gradient | None = None
@@ -171,25 +183,29 @@ class GLIDE:
     def _classifier(self) -> Guide:
         return Guide(self.device, str(self.guides["classifier"]), ("classifier",), self.decoder)
 
-    def _known(self, region: Callable[[int], Known] | None, size: int, count: int) -> Known | None:
-        if region is None:
-            return None
-        image, mask = (one.expand(count, -1, -1, -1).to(self.device.name) for one in region(size))
-        return image, mask
+
+def known_at(device: Device, region: Callable[[int], Known] | None, size: int, count: int) -> Known | None:
+    """What is known of `count` pictures of a size, on the device."""
+    if region is None:
+        return None
+    image, mask = (one.expand(count, -1, -1, -1).to(device.name) for one in region(size))
+    return image, mask
 
 
-def load(device: Device, name: str) -> DecoderTask:
+def load(device: Device, name: str, companions: Mapping[str, Any] | None = None) -> DecoderTask:
     """A decoder on its device, its weights fixed, and in the device's type but for its ends, as published.
 
-    Raises CheckpointError, or RecipeError for what draws nothing.
+    companions: see checkpoint.compose. Raises CheckpointError, or RecipeError for what draws nothing.
     """
-    task = checkpoint.load(name, "unet")
+    last_step = recipe.type_of(checkpoint.metadata(checkpoint.resolve(name))["recipe"], "model") == "last-step"
+    task = checkpoint.load(name, "last-step" if last_step else "unet", companions)
     if not isinstance(task, DecoderTask):
         raise RecipeError(f"{name} is no decoder that draws by itself")
     task.requires_grad_(False).to(device.name)
     task.model.to(device.dtype)
-    task.model.time_embed.float()
-    task.model.out.float()
+    for network in (module for module in task.model.modules() if isinstance(module, UNet)):
+        network.time_embed.float()
+        network.out.float()
     return task
 
 
@@ -205,7 +221,7 @@ def enlarge(
     texts: Sequence[str],
     small: Tensor,
     noise: Callable[[Tensor], Tensor],
-    options: Sampling,
+    options: Diffusion,
     region: Known | None = None,
 ) -> Tensor:
     """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance; rounded before, as files are."""
@@ -228,9 +244,14 @@ def run(
     share: float | None = None,
     gradient: Gradient | None = None,
     see: Watch | None = None,
+    clamp: bool = True,
 ) -> Tensor:
-    """From noise x to pictures by one sampler. share: see guidance.threshold; gradient: see guidance.toward."""
-    denoise = guidance.threshold(denoise, share=share)
+    """From noise x to pictures by one sampler.
+
+    share: see guidance.threshold; gradient: see guidance.toward; clamp: False leaves what is expected as it is.
+    """
+    if clamp:
+        denoise = guidance.threshold(denoise, share=share)
     more: dict[str, Any] = {"eta": eta} if sampler == "ddim" else {}
     if gradient and sampler == "ddpm":
         more["shift"] = gradient

@@ -18,7 +18,7 @@ from ..tasks.decoder import DecoderTask
 from ..trackers import Progress
 from . import device
 from .canvas import open_picture
-from .glide import Sampling, enlarge, load
+from .glide import Diffusion, enlarge, load
 from .metadata import MetadataError, Origin, digest, read
 from .outputs import Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
@@ -76,7 +76,7 @@ def upscale(
 
 
 def _enlarge(
-    place: device.Device, task: DecoderTask, text: str, picture: torch.Tensor, seed: int, options: Sampling
+    place: device.Device, task: DecoderTask, text: str, picture: torch.Tensor, seed: int, options: Diffusion
 ) -> torch.Tensor:
     """(3, h, w) to (3, f h, f w); the border is repeated where the network's levels ask for more."""
     factor = task.condition(LowResCondition).factor
@@ -97,12 +97,12 @@ def _prompt(request: Request, given: str | None) -> str:
     return said if isinstance(said, str) else ""
 
 
-def _upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Sampling]:
+def _upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Diffusion]:
     """The checkpoint that enlarges, of a system or by itself, and how it does."""
     system = load_system(recipe)
-    if type_of(system, "system") != "glide":
+    if type_of(system, "system") not in ("glide", "unclip"):
         raise RecipeError(
-            f"{recipe}: this system has no upsampler; give one of type glide, or an upsampler's checkpoint"
+            f"{recipe}: this system has no upsampler; give one of type glide or unclip, or an upsampler's checkpoint"
         )
     given = {f"up_{key}": value for key, value in options.items() if value is not None}
     _, parts, settings = prepare(system, given)

@@ -119,8 +119,9 @@ class ClipCondition(Condition):
         self.clip_emb = nn.Linear(self.embed_dim, embedding)
 
     def forward(self, embedding: Tensor, keep: Tensor | None = None) -> dict[str, Tensor]:
+        embedding = embedding.to(self.cf_param.dtype)  # CLIP's own precision may be another
         if keep is not None:
-            embedding = torch.where(keep[:, None], embedding, self.cf_param.to(embedding.dtype))
+            embedding = torch.where(keep[:, None], embedding, self.cf_param)
         tokens = self.clip_tok_proj(embedding).unflatten(-1, (self.context, self.tokens)).mT  # type: ignore[arg-type]
         return {"embedding": self.clip_emb(embedding), "tokens": tokens}
 
@@ -141,7 +142,12 @@ class ClipTextCondition(Condition):
         self.text_feat_proj = nn.Linear(self.embed_dim, embedding)
 
     def forward(self, embedding: Tensor, states: Tensor, real: Tensor) -> dict[str, Tensor]:
-        return {"embedding": self.text_feat_proj(embedding), "tokens": self.text_seq_proj(states), "mask": real}
+        kind = self.text_feat_proj.weight.dtype
+        return {
+            "embedding": self.text_feat_proj(embedding.to(kind)),
+            "tokens": self.text_seq_proj(states.to(kind)),
+            "mask": real,
+        }
 
 
 def merge(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

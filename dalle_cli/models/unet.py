@@ -196,7 +196,7 @@ class LastStep(nn.Module):
                 raise ValueError(f"model.{name}: {type(network).__name__} is no U-Net")
             if any(True for _ in network.conditions.parameters()):
                 raise ValueError(f"model.{name}.conditions: only conditions without weights can serve two networks")
-        self.learned_variance = first.learned_variance
+        self.learned_variance, self.conditions, self.factor = first.learned_variance, first.conditions, first.factor
 
     def encode(self, **given: Tensor | tuple) -> dict[str, Tensor]:
         return self.first.encode(**given)

@@ -1,7 +1,8 @@
 """Training decoders: networks that draw by diffusion from texts, labels, small pictures or parts of pictures.
 
 GLIDE's base, its upsampler, and the two that inpaint (Nichol et al. 2022, section 2); ADM's models of classes (Dhariwal
-and Nichol 2021). What a decoder is told is what its model's conditions are. Shapes: B batch, S pixels.
+and Nichol 2021); unCLIP's decoder and upsamplers (Ramesh et al. 2022, section 2.1). What a decoder is told is what its
+model's conditions are. Shapes: B batch, S pixels, e width of a CLIP embedding.
 """
 
 import random
@@ -13,16 +14,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.loader import stack
-from ..diffusion.guidance import classifier_free, keep, threshold
+from ..diffusion.guidance import classifier_free, threshold
+from ..diffusion.guidance import keep as keep_known
 from ..diffusion.loss import loss
 from ..diffusion.process import Denoiser, Predict, Variance
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import ddim
-from ..models.conditions import Condition, InpaintCondition, LabelCondition, LowResCondition, TextCondition, merge
+from ..models.clip import CLIP
+from ..models.conditions import (
+    ClipCondition,
+    ClipTextCondition,
+    Condition,
+    InpaintCondition,
+    LabelCondition,
+    LowResCondition,
+    TextCondition,
+    merge,
+)
 from ..models.unet import UNet
 from ..nn.noise import stream
+from ..registry import RecipeError
 from ..text.tokenizer import Tokenizer
-from . import tasks
+from . import embedding, tasks
 from .base import Preview, Task
 from .degradations import known, reduced
 from .labels import check, labels
@@ -38,9 +51,11 @@ PREVIEW_STEPS, PREVIEW_SCALE = "25", 3.0
 class DecoderTask(Task):
     """The error of what the network predicts of noisy pictures, and the bound that teaches a learned variance.
 
-    size: pixels of the pictures. schedule, steps, predict, variance: the diffusion process. drop_text: share of
-    captions left out, for classifier-free guidance. classes: names of a label's classes, in order; without them
-    captions are numbers. blur, noise: greatest ones on an upsampler's small picture (degradations.py).
+    size: pixels of the pictures. crop: share of their side that is trained on, at random places. schedule, steps,
+    predict, variance: the diffusion process. drop_text, drop_image: shares of captions and of CLIP's picture embeddings
+    left out, for classifier-free guidance. classes: names of a label's classes, in order; without them captions are
+    numbers. blur, noise: greatest ones on an upsampler's small picture (degradations.py). clip: the frozen CLIP that
+    embeds pictures where data bring no embeddings, and reads the texts of a `clip-text-condition`.
     """
 
     model: UNet
@@ -50,40 +65,59 @@ class DecoderTask(Task):
         model: UNet,
         size: int,
         tokenizer: Tokenizer | None = None,
+        clip: CLIP | None = None,
         schedule: Schedule = "cosine",
         steps: int = 1000,
         predict: Predict = "eps",
         variance: Variance = "learned-range",
         drop_text: float = 0.0,
+        drop_image: float = 0.0,
         classes: list[str] | None = None,
         blur: float = 0.0,
         noise: float = 0.0,
+        crop: float = 1.0,
     ):
         super().__init__(model, tokenizer)
-        self.size, self.drop_text, self.classes = size, drop_text, classes
+        self.clip = clip
+        self.size, self.side, self.classes = size, round(crop * size), classes
+        self.drop_text, self.drop_image = drop_text, drop_image
         self.blur, self.noise = blur, noise
         self.process = process(schedule, steps, predict, variance)
-        if size % model.factor:
-            raise ValueError(f"task.size: {size} does not divide by {model.factor}, as the model's levels ask")
+        if not 0 < crop <= 1:
+            raise ValueError(f"task.crop: {crop} is not in (0, 1]")
+        for name, side in (("size", size), ("crop", self.side)):
+            if side % model.factor:
+                raise ValueError(f"task.{name}: {side} does not divide by {model.factor}, as the model's levels ask")
         if variance.startswith("learned") != model.learned_variance:
             raise ValueError(f"task.variance: '{variance}' needs model.learned_variance={not model.learned_variance}")
         for name, condition in model.conditions.items():
-            if not isinstance(condition, TextCondition | LabelCondition | LowResCondition | InpaintCondition):
+            self._check(name, condition)
+
+    def _check(self, name: str, condition: Condition) -> None:
+        """Raises ValueError for a condition that this task cannot serve."""
+        if isinstance(condition, TextCondition):
+            if self.tokenizer is None:
+                raise ValueError("tokenizer: a model that reads text needs one")
+            if self.tokenizer.vocab_size > condition.vocab:
+                had = self.tokenizer.vocab_size
+                raise ValueError(f"model.conditions.{name}.vocab: {condition.vocab} is less than the tokenizer's {had}")
+        elif isinstance(condition, LabelCondition):
+            check(self.classes, condition.classes)
+        elif isinstance(condition, LowResCondition):
+            if self.side % condition.factor:
+                raise ValueError(f"task.size: {self.side} does not divide by the small picture's {condition.factor}")
+        elif isinstance(condition, ClipCondition | ClipTextCondition):
+            if self.clip is None:
+                return  # the data bring embeddings, or whoever draws brings the CLIP
+            if self.clip.embed_dim != condition.embed_dim:
                 raise ValueError(
-                    f"model.conditions.{name}: task 'decoder' has nothing for a {type(condition).__name__}"
+                    f"model.conditions.{name}.embed_dim: {condition.embed_dim}, and frozen.clip has "
+                    f"{self.clip.embed_dim}"
                 )
-            if isinstance(condition, TextCondition):
-                if tokenizer is None:
-                    raise ValueError("tokenizer: a model that reads text needs one")
-                if tokenizer.vocab_size > condition.vocab:
-                    had = tokenizer.vocab_size
-                    raise ValueError(
-                        f"model.conditions.{name}.vocab: {condition.vocab} is less than the tokenizer's {had}"
-                    )
-            if isinstance(condition, LabelCondition):
-                check(classes, condition.classes)
-            if isinstance(condition, LowResCondition) and size % condition.factor:
-                raise ValueError(f"task.size: {size} does not divide by the small picture's {condition.factor}")
+            if isinstance(condition, ClipTextCondition):
+                embedding.check(self.clip, self.tokenizer)
+        elif not isinstance(condition, InpaintCondition):
+            raise ValueError(f"model.conditions.{name}: task 'decoder' has nothing for a {type(condition).__name__}")
 
     def condition(self, kind: type[Condition]) -> Any:
         """The model's condition of a kind, or None."""
@@ -92,31 +126,50 @@ class DecoderTask(Task):
     # ---- training ------------------------------------------------------------------------------------------------
 
     def collate(self, samples: list[dict]) -> dict:
-        """Tokenise and erase; every random choice comes from the sample's own seed."""
-        batch = stack(samples)
-        texts, masks = [], []
+        """Tokenise, crop and erase; every random choice comes from the sample's own seed."""
+        texts, masks, keep = [], [], []
         for sample in samples:
             rng = random.Random(sample["seed"])
             texts.append("" if rng.random() < self.drop_text else sample["text"])
-            masks.append(known(self.size, rng))
+            masks.append(known(self.side, rng))
+            keep.append(rng.random() >= self.drop_image)
+        batch = stack([self._cropped(sample) for sample in samples])
         if self.condition(TextCondition):
             batch["ids"], batch["real"] = self._pack(texts)
+        if self.condition(ClipTextCondition):
+            batch["clip_ids"], batch["clip_real"] = embedding.pack(self._needed(), self.tokenizer, texts)
         if condition := self.condition(LabelCondition):
             batch["label"] = labels(batch["text"], self.classes, condition.classes)
         if self.condition(InpaintCondition):
             batch["known"] = torch.stack(masks)
+        if self.condition(ClipCondition):
+            batch["keep"] = torch.tensor(keep)
         return batch
 
+    def _cropped(self, sample: dict) -> dict:
+        """A sample with the part of its picture that is trained on."""
+        image = sample["image"]
+        if self.side == self.size or image.shape[-1] != self.size:  # of another size: `forward` says so
+            return sample
+        rng = random.Random(sample["seed"] + 1)
+        top, left = (rng.randint(0, self.size - self.side) for _ in range(2))
+        return {**sample, "image": image[:, top : top + self.side, left : left + self.side]}
+
     def example(self, count: int, size: int) -> dict:
-        batch = super().example(count, size)
+        batch = super().example(count, self.side if size == self.size else size)
         if condition := self.condition(TextCondition):
             batch["ids"] = torch.zeros(count, condition.length, dtype=torch.int64)
             batch["real"] = batch["ids"].bool()
-        return {**batch, "label": torch.zeros(count, dtype=torch.int64), "known": torch.zeros(count, 1, size, size)}
+        if self.condition(ClipTextCondition):
+            text: Any = self._needed().text
+            batch["clip_ids"] = torch.zeros(count, text.context, dtype=torch.int64)
+            batch["clip_real"] = batch["clip_ids"].bool()
+        label, mask = torch.zeros(count, dtype=torch.int64), torch.zeros(count, 1, self.side, self.side)
+        return {**batch, "label": label, "known": mask, "keep": torch.ones(count, dtype=torch.bool)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = batch["image"]
-        if image.shape[-1] != self.size:
+        if image.shape[-1] != self.side:
             raise ValueError(f"the decoder draws {self.size} px, not {image.shape[-1]}: set data.size={self.size}")
         x, t, eps = noised(self.process, image, batch["seed"])
         output = self.model(x, t, **self.model.encode(**self._given(batch)))
@@ -132,6 +185,10 @@ class DecoderTask(Task):
         for name, condition in self.model.conditions.items():
             if isinstance(condition, TextCondition):
                 given[name] = batch["ids"], batch["real"]
+            elif isinstance(condition, ClipTextCondition):
+                given[name] = embedding.read(self._needed(), (batch["clip_ids"], batch["clip_real"]))
+            elif isinstance(condition, ClipCondition):
+                given[name] = self._embedding(batch), batch["keep"]
             elif isinstance(condition, LabelCondition):
                 given[name] = batch["label"]
             elif isinstance(condition, LowResCondition):
@@ -143,23 +200,38 @@ class DecoderTask(Task):
     def _small(self, batch: dict) -> Tensor:
         return reduced(batch["image"], self.condition(LowResCondition).factor, batch["seed"], self.blur, self.noise)
 
+    def _embedding(self, batch: dict) -> Tensor:
+        """CLIP's embeddings of the pictures, (B, e): those that the data bring, else the frozen CLIP's."""
+        return batch["embedding"] if "embedding" in batch else embedding.embed(self._needed(), batch["image"])
+
+    def _needed(self) -> CLIP:
+        if self.clip is None:
+            raise RecipeError("frozen.clip: name the CLIP that this decoder's embeddings come from")
+        return self.clip
+
     # ---- drawing -------------------------------------------------------------------------------------------------
 
     def denoiser(
-        self, texts: Sequence[str], scale: float = 1.0, small: Tensor | None = None, region: Known | None = None
+        self,
+        texts: Sequence[str],
+        scale: float = 1.0,
+        small: Tensor | None = None,
+        region: Known | None = None,
+        image: Tensor | None = None,
     ) -> Denoiser:
         """What the network expects of as many noisy pictures as there are texts, each text read once.
 
         scale: classifier-free guidance, 1 for none. small: (B, 3, s, s), for an upsampler. region: what is known of the
-        pictures; it is told to a network that inpaints, and kept in what any other expects. Raises ValueError for
-        guidance without texts, and for an upsampler without small pictures.
+        pictures; it is told to a network that inpaints, and kept in what any other expects. image: CLIP embeddings
+        (B, e), for a decoder that reads them; None leaves them out, as guidance does. Raises ValueError for guidance
+        where nothing can be left out, and for an upsampler without small pictures.
         """
         guided = scale != 1.0
-        if guided and not self.condition(TextCondition):
+        if guided and not any(map(self.condition, (TextCondition, ClipTextCondition, ClipCondition))):
             raise ValueError(f"scale {scale}: guidance needs a decoder that reads text; leave the scale at 1")
-        told = self._read([*texts, *[""] * len(texts)] if guided else texts)
         twice = 2 if guided else 1
-        parts = [told] if told else []
+        rows = [*texts, *[""] * len(texts)] if guided else list(texts)
+        parts = []
         for condition in self.model.conditions.values():
             if isinstance(condition, LowResCondition):
                 if small is None:
@@ -167,30 +239,37 @@ class DecoderTask(Task):
                 parts.append(condition(small.repeat(twice, 1, 1, 1)))
             elif isinstance(condition, InpaintCondition):
                 nothing = torch.zeros(len(texts), 4, self.size, self.size, device=self.device)
-                image, mask = region or (nothing[:, :3], nothing[:, 3:])
-                parts.append(condition(image.repeat(twice, 1, 1, 1), mask.repeat(twice, 1, 1, 1)))
+                pixels, mask = region or (nothing[:, :3], nothing[:, 3:])
+                parts.append(condition(pixels.repeat(twice, 1, 1, 1), mask.repeat(twice, 1, 1, 1)))
+            elif isinstance(condition, ClipCondition):
+                own = image if image is not None else torch.zeros(len(texts), condition.embed_dim)
+                keep = torch.arange(len(rows), device=self.device) < (0 if image is None else len(texts))
+                parts.append(condition(own.to(self.device).repeat(twice, 1), keep))
+            else:
+                parts.append(self._read(condition, rows))
         denoise = self.process.denoiser(self.model, **merge(parts))
         if guided:
             denoise = classifier_free(denoise, scale)
-        return keep(denoise, *region) if region else denoise
+        return keep_known(denoise, *region) if region else denoise
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def _read(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What the conditions make of texts, (B, ...): each distinct one is read once."""
+    def _read(self, condition: Condition, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What a condition makes of texts, (B, ...): each distinct one is read once."""
         distinct = list(dict.fromkeys(texts))
-        parts = []
-        for condition in self.model.conditions.values():
-            if isinstance(condition, TextCondition):
-                ids, real = self._pack(distinct)
-                parts.append(condition(ids.to(self.device), real.to(self.device)))
-            elif isinstance(condition, LabelCondition):
-                parts.append(condition(labels(distinct, self.classes, condition.classes).to(self.device)))
+        if isinstance(condition, TextCondition):
+            ids, real = self._pack(distinct)
+            told = condition(ids.to(self.device), real.to(self.device))
+        elif isinstance(condition, ClipTextCondition):
+            told = condition(*embedding.read(self._needed(), embedding.pack(self._needed(), self.tokenizer, distinct)))
+        else:
+            assert isinstance(condition, LabelCondition)
+            told = condition(labels(distinct, self.classes, condition.classes).to(self.device))
         rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
-        return {name: value[rows] for name, value in merge(parts).items()}
+        return {name: value[rows] for name, value in told.items()}
 
     def _pack(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         assert self.tokenizer is not None
@@ -202,8 +281,9 @@ class DecoderTask(Task):
         image, texts = batch["image"], batch["text"]
         small = self._small(batch) if self.condition(LowResCondition) else None
         region = (image, batch["known"]) if "known" in batch else None
-        guided = self.drop_text and self.condition(TextCondition)
-        denoise = threshold(self.denoiser(texts, PREVIEW_SCALE if guided else 1.0, small, region))
+        told = self._embedding(batch) if self.condition(ClipCondition) else None
+        guided = self.drop_text and (self.condition(TextCondition) or self.condition(ClipTextCondition))
+        denoise = threshold(self.denoiser(texts, PREVIEW_SCALE if guided else 1.0, small, region, told))
         noise = stream(batch["seed"])(image)
         drawn = ddim(self.process, denoise, noise, timesteps(PREVIEW_STEPS, len(self.process)))
         if region:

@@ -103,6 +103,72 @@ class Glide:
     recipe: str
 
 
+@dataclass(frozen=True)
+class Unclip:
+    """Paths of a miniature unCLIP, 8 px and upsampled to 16 and 32 px, and of the system recipe without a prior."""
+
+    decoder: str
+    inpaint: str
+    karlo: str
+    upsampler: str
+    upsampler_2: str
+    embedder: str
+    recipe: str
+
+
+def unclip_recipes(clip: str) -> dict[str, dict[str, Any]]:
+    base = {"type": "unet", "channels": 32, "multiples": [1, 1], "blocks": 1, "head_width": 32}
+    base |= {"learned_variance": False}
+    image = {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 32}
+    text = {"type": "text-condition", "vocab": 522, "context": 6, "width": 32, "depth": 1, "heads": 2}
+    states = {"type": "clip-text-condition", "embed_dim": 8, "states": 16, "width": 32}
+    words = {"tokenizer": {"type": "clip", "path": "nowhere.json"}}
+
+    def decoder(**conditions: Any) -> dict[str, Any]:
+        task = {"type": "decoder", "size": 8, "predict": "v", "variance": "small", "drop_text": 0.5, "drop_image": 0.1}
+        return {"model": base | {"attention": [2], "conditions": conditions}, "task": task, "frozen": {"clip": clip}}
+
+    def upsampler(size: int) -> dict[str, Any]:
+        small = {"conditions": {"low_res": {"type": "low-res-condition", "factor": 2}}}
+        task = {"type": "decoder", "size": size, "predict": "v", "variance": "small"}
+        return {"model": base | small | {"attention": [], "middle_attention": False}, "task": task}
+
+    return {
+        "decoder": decoder(text=text, clip=image) | words,
+        "inpaint": decoder(text=text, clip=image, inpaint={"type": "inpaint-condition"}) | words,
+        "karlo": decoder(clip=image, text=states) | words,
+        "upsampler": upsampler(16),
+        "upsampler_2": upsampler(32),
+    }
+
+
+@pytest.fixture(scope="session")
+def unclip(tiny, tmp_path_factory) -> Unclip:
+    folder = tmp_path_factory.mktemp("unclip")
+    paths = made(folder, unclip_recipes(tiny.clip))
+    named = {name: paths[name] for name in ("decoder", "upsampler")} | {"embedder": tiny.clip}
+    recipe = folder / "unclip.yaml"
+    parts = ", ".join(f"{name}: {path}" for name, path in named.items())
+    recipe.write_text(f"system: {{type: unclip}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3}}\n")
+    return Unclip(**paths, embedder=tiny.clip, recipe=str(recipe))
+
+
+def made(folder: Path, recipes: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Checkpoints of recipes by name: networks of random weights, none of them zero."""
+    words = learn(CAPTIONS, 522, "clip")
+    paths = {}
+    for kind, recipe in recipes.items():
+        tokenizer = words if "tokenizer" in recipe else None
+        torch.manual_seed(len(paths))
+        task: Any = checkpoint.compose(recipe, tokenizer)
+        with torch.no_grad():
+            for parameter in task.model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        paths[kind] = str(folder / f"{kind}.safetensors")
+        checkpoint.save(Path(paths[kind]), task.model.state_dict(), recipe, tokenizer, step=7, samples=70)
+    return paths
+
+
 def glide_recipes() -> dict[str, dict[str, Any]]:
     text = {"type": "text-condition", "vocab": 522, "context": 6, "width": 32, "depth": 1, "heads": 2}
     low_res, inpaint = {"type": "low-res-condition", "factor": 2}, {"type": "inpaint-condition"}
@@ -142,19 +208,10 @@ def glide_recipes() -> dict[str, dict[str, Any]]:
 def glide(tiny, tmp_path_factory) -> Glide:
     """Diffusion networks of random weights, none of them zero, in a folder that nothing else is written to."""
     folder = tmp_path_factory.mktemp("glide")
-    words = learn(CAPTIONS, 522, "clip")
-    paths = {}
-    for kind, recipe in glide_recipes().items():
-        tokenizer = None if kind in ("classifier", "label") else words
-        if tokenizer:
-            recipe["tokenizer"] = {"type": "clip", "path": "nowhere.json"}
-        torch.manual_seed(len(paths))
-        task: Any = checkpoint.compose(recipe, tokenizer)
-        with torch.no_grad():
-            for parameter in task.model.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        paths[kind] = str(folder / f"{kind}.safetensors")
-        checkpoint.save(Path(paths[kind]), task.model.state_dict(), recipe, tokenizer, step=7, samples=70)
+    recipes = glide_recipes()
+    for kind in recipes.keys() - {"classifier", "label"}:
+        recipes[kind]["tokenizer"] = {"type": "clip", "path": "nowhere.json"}
+    paths = made(folder, recipes)
     named = {name: paths[name] for name in ("decoder", "upsampler", "noised_clip", "classifier")} | {"clip": tiny.clip}
     recipe = folder / "glide.yaml"
     parts = ", ".join(f"{name}: {path}" for name, path in named.items())

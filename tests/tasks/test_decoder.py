@@ -4,7 +4,7 @@ import torch
 from dalle_cli.diffusion.loss import loss
 from dalle_cli.diffusion.process import full
 from dalle_cli.models import models
-from dalle_cli.models.conditions import InpaintCondition, LabelCondition, TextCondition
+from dalle_cli.models.conditions import Condition, InpaintCondition, LabelCondition, TextCondition
 from dalle_cli.tasks.decoder import DecoderTask
 from dalle_cli.tasks.noising import noised
 
@@ -145,9 +145,10 @@ def test_parts_that_do_not_fit_are_refused():
         decoder(text=TEXT | {"vocab": 259})
     with pytest.raises(ValueError, match="does not divide by the small picture's 3"):
         decoder(low_res=LOW_RES | {"factor": 3})
-    clip = {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 32}
-    with pytest.raises(ValueError, match=r"conditions\.clip: task 'decoder' has nothing for a ClipCondition"):
-        decoder(clip=clip)
+    good.model.conditions["own"] = Condition()
+    with pytest.raises(ValueError, match=r"conditions\.own: task 'decoder' has nothing for a Condition"):
+        DecoderTask(good.model, SIZE, words(), variance="small")
+    del good.model.conditions["own"]
     with pytest.raises(ValueError, match="2 names for a model of 3 classes"):
         decoder({"classes": ["a", "b"]}, label=LABEL)
     batch = good.collate(samples(size=16))

@@ -1,0 +1,216 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dalle_cli import checkpoint
+from dalle_cli.diffusion.guidance import classifier_free, threshold
+from dalle_cli.diffusion.respacing import timesteps
+from dalle_cli.diffusion.samplers import ddim
+from dalle_cli.generate import systems
+from dalle_cli.generate.device import Device
+from dalle_cli.generate.unclip import Sampling, UnCLIP
+from dalle_cli.models.conditions import TextCondition
+from dalle_cli.nn.noise import stream
+from dalle_cli.registry import RecipeError
+from tests.generate.conftest import CPU
+from tests.generate.test_glide import close
+
+PROMPTS = ["a red circle", "a blue square", "a star"]
+QUICK = Sampling(steps="4", up_steps="2", up_steps_2="2")
+SEEDS = [[1000 * p + i for i in range(3)] for p in range(3)]
+
+
+class Prior:
+    """Embeddings of a text plus the seed's own noise; remembers how it was asked."""
+
+    def __init__(self, system):
+        self.system, self.asked = system, []
+
+    def draw(self, texts, seeds, **how):
+        self.asked.append(how)
+        return self.system.embed_texts(texts) + stream(torch.tensor(seeds))(torch.empty(len(texts), 8))
+
+
+def build(device=CPU, **parts):
+    system = systems.build({"type": "unclip"}, "system", device=device, **parts)
+    if "prior" not in parts:
+        system.prior = Prior(system)
+    return system
+
+
+@pytest.fixture
+def base(unclip):
+    return build(decoder=unclip.decoder, embedder=unclip.embedder)
+
+
+@pytest.fixture
+def whole(unclip):
+    return build(
+        decoder=unclip.decoder, embedder=unclip.embedder, upsampler=unclip.upsampler, upsampler_2=unclip.upsampler_2
+    )
+
+
+def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_own_noise(base):
+    options = Sampling(steps="5", scale=2.0, prior_steps="7", prior_scale=4.0, best_of=3)
+    drawn = base.draw(PROMPTS, SEEDS, options, batch=9)
+    assert drawn.shape == (3, 3, 3, 8, 8)
+    assert base.prior.asked == [{"scale": 4.0, "steps": "7", "best_of": 3}]
+    embedding = base.imagine(["a star"], [2001], options)
+    told = torch.cat([embedding, embedding])
+    model = base.decoder.model
+    ids, real = base.decoder._pack(["a star", ""])
+    given = model.encode(text=(ids, real), clip=(told, torch.tensor([True, False])))
+    guided = threshold(classifier_free(base.decoder.process.denoiser(model, **given), 2.0))
+    x = stream(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
+    with torch.no_grad():
+        close(drawn[2, 1][None], ddim(base.decoder.process, guided, x, timesteps("5")).clamp(-1, 1))
+    assert len(drawn.flatten(0, 1).flatten(1).unique(dim=0)) == 9
+
+
+@pytest.mark.parametrize("options", [QUICK, replace(QUICK, sampler="ddpm", up_sampler="ddpm")])
+def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, options):
+    drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
+    assert drawn.shape == (3, 3, 3, 32, 32)
+    assert drawn.abs().max() <= 1
+    close(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
+    close(whole.draw(PROMPTS[2:], [SEEDS[2][::-1]], options, batch=3)[0], drawn[2].flip(0))
+
+
+def test_every_option_matters(whole):
+    seen = []
+    for changes in (
+        {}, {"steps": "6"}, {"sampler": "ddpm"}, {"eta": 0.5}, {"scale": 1.0}, {"threshold": 0.5}, {"up_steps": "2"},
+        {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"up_steps_2": "2"}, {"up_sampler_2": "ddpm"},
+    ):  # fmt: skip
+        options = Sampling(**{"steps": "5", "up_steps": "3", "up_steps_2": "4", "scale": 4.0} | changes)
+        seen.append(whole.draw(PROMPTS[:1], [[5]], options, batch=1))
+    assert torch.pdist(torch.stack(seen).flatten(1), p=float("inf")).min() > 1e-3
+
+
+def test_drawing_is_imagining_decoding_and_enlarging(whole):
+    options = Sampling(steps="4", sampler="ddpm", up_steps="3", up_steps_2="2")
+    seeds = [5, 6]
+    noise = whole.noise(seeds)
+    embeddings = whole.imagine(PROMPTS[:2], seeds, options)
+    pictures = whole.decode(embeddings, PROMPTS[:2], noise(whole.blank(2)), options, noise)
+    large = whole.enlarge(pictures, seeds, options).clamp(-1, 1)
+    close(whole.draw(PROMPTS[:2], [[5], [6]], options, 2)[:, 0], large)
+    with pytest.raises(ValueError, match="adds noise and was given none"):
+        whole.decode(embeddings, PROMPTS[:2], whole.blank(2), options)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_inverted_noise_gives_the_picture_back(base, scale):
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    told = base.embed_images(images)
+    options = Sampling(steps="ddim20", scale=scale)
+    x = base.invert(images, told, PROMPTS[:2], "ddim20", scale, refine=3)
+    again = base.decode(told, PROMPTS[:2], x, options, exact=True)
+    assert (again - images).square().mean().sqrt() < 3e-2
+    other = base.decode(told.flip(0), PROMPTS[:2], x, options, exact=True)
+    assert (other - images).abs().max() > 5e-2  # the embedding says a part of it
+
+
+def test_embeddings_are_the_clip_s_and_none_is_one_of_its_own(base):
+    clip = base.embedder.model
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    torch.testing.assert_close(base.embed_images(image), clip.encode_image(image))
+    assert base.embed_images(torch.rand(1, 3, 8, 8)).shape == (1, 8)
+    texts = base.embed_texts(["a star", "a star", "a ring"])
+    torch.testing.assert_close(texts[0], texts[1])
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(texts, dim=-1), base.embedder.embed_texts(["a star", "a star", "a ring"])
+    )
+    options, noise = Sampling(steps="3"), base.noise([4])(base.blank(1))
+    without = base.decode(None, ["a star"], noise, options)
+    zero = base.decode(torch.zeros(1, 8), ["a star"], noise, options)
+    assert (without - zero).abs().max() > 1e-3
+
+
+def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
+    read = []
+    forward = TextCondition.forward
+    monkeypatch.setattr(
+        TextCondition, "forward", lambda self, ids, real: read.append(len(ids)) or forward(self, ids, real)
+    )
+    base.draw(PROMPTS[:1], [[1, 2, 3]], Sampling(steps="5"), batch=3)
+    assert read == [2]  # with it, and without
+
+
+def test_a_decoder_of_clip_s_text_states_draws_with_the_embedder(unclip):
+    system = build(decoder=unclip.karlo, embedder=unclip.embedder)
+    options = Sampling(steps="3", sampler="ddpm", scale=8.0, prior_scale=4.0, best_of=1, up_steps="7")
+    drawn = system.draw(PROMPTS, [[1]] * 3, options, 3)
+    assert torch.pdist(drawn.flatten(1)).min() > 1e-3
+    assert system.decoder.clip is system.embedder.model  # not loaded twice
+
+
+def test_what_is_known_stays(unclip):
+    image, mask = torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
+    mask[..., 8:] = 0
+
+    def region(size):
+        step = 16 // size
+        return image[..., ::step, ::step], mask[..., ::step, ::step]
+
+    for decoder, more in ((unclip.decoder, {}), (unclip.inpaint, {"upsampler": unclip.upsampler})):
+        system = build(decoder=decoder, embedder=unclip.embedder, **more)
+        drawn = system.draw(PROMPTS[:1], [[1, 2]], Sampling(steps="4", up_steps="3"), 2, region=region)
+        known, where = region(system.size)
+        close(drawn[0] * where, (known * where).expand(2, -1, -1, -1))
+
+
+def test_steps_and_finished_pictures_are_shown(base):
+    seen, counted = [], []
+    base.draw(PROMPTS, SEEDS, Sampling(steps="2"), 4, None, counted.append, lambda t, x0: seen.append(t))
+    assert counted == [4, 4, 1]
+    assert seen == timesteps("2")[::-1] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"prior_steps": "0"}, "steps '0'"),
+        ({"up_steps_2": "2000"}, "there are 1000 in all"),
+        ({"prior_scale": -1.0}, "prior_scale -1.0"),
+        ({"best_of": 0}, "best_of 0"),
+        ({"eta": 1.5}, "eta 1.5 is not between 0 and 1"),
+    ],
+)
+def test_options_that_cannot_be_meant(options, said):
+    with pytest.raises(RecipeError, match=said):
+        Sampling(**options)
+
+
+def test_parts_that_do_not_fit(unclip, glide, tmp_path):
+    with pytest.raises(RecipeError, match=r"enlarges pictures; name it as parts\.upsampler"):
+        build(decoder=unclip.upsampler, embedder=unclip.embedder)
+    with pytest.raises(RecipeError, match="reads no CLIP embeddings; it draws as a system of type glide"):
+        build(decoder=glide.decoder, embedder=unclip.embedder)
+    with pytest.raises(RecipeError, match="reads CLIP embeddings; it draws in a system of type unclip"):
+        systems.build({"type": "glide"}, "system", device=CPU, decoder=unclip.decoder)
+    with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
+        build(decoder=unclip.decoder, embedder=unclip.embedder, upsampler=unclip.upsampler_2)
+    with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges what parts\.upsampler made"):
+        UnCLIP.check(Sampling(), {"upsampler_2": "x"})
+    UnCLIP.check(Sampling(), {"upsampler": "y", "upsampler_2": "x"})
+    with pytest.raises(RecipeError, match=r"parts\.prior: drawing from words needs a prior"):
+        build(prior=None, decoder=unclip.decoder, embedder=unclip.embedder).imagine(["a"], [1], Sampling())
+    with pytest.raises(RecipeError, match=r"parts\.prior: .* is no prior that draws CLIP embeddings"):
+        build(prior=unclip.upsampler, decoder=unclip.decoder, embedder=unclip.embedder).imagine([], [], Sampling())
+
+
+def test_files_are_those_that_draw(unclip):
+    system = build(prior=None, decoder=unclip.decoder, embedder=unclip.embedder)
+    assert system.files(Sampling()).keys() == {"decoder", "embedder"}
+
+
+def test_bf16_draws_nearly_the_same(unclip, base):
+    half = build(Device("cpu", torch.bfloat16), decoder=unclip.decoder, embedder=unclip.embedder)
+    options = Sampling(steps="3", scale=1.0)
+    told = base.imagine(PROMPTS, [1, 2, 3], options)
+    noise = base.noise([1, 2, 3])(base.blank(3))
+    a, b = (system.decode(told, PROMPTS, noise, options) for system in (base, half))
+    assert 0 < (a - b).abs().mean() < 0.1
+    assert checkpoint.load(unclip.decoder).clip is not None
