@@ -96,6 +96,7 @@ def write(name: str, model: dict, state: State, configured: bool = False) -> dic
     source = known[name]
     if model["type"] != source.type:
         raise ConvertError(f"{name} holds a model of type '{source.type}', not '{model['type']}'")
+    model = completed(model)
     try:
         out = keys.write(state, source.table(model))
     except ConvertError as error:
@@ -107,6 +108,15 @@ def write(name: str, model: dict, state: State, configured: bool = False) -> dic
     if lost:
         raise ConvertError(f"{name} cannot hold this model: {'; '.join(lost)}")
     return out
+
+
+def completed(node: dict) -> dict:
+    """A model node with the defaults of what it leaves out, in the nodes inside of it too."""
+    parameters = inspect.signature(models.get(node["type"])).parameters if "type" in node else {}
+    told = {key: parameter.default for key, parameter in parameters.items() if key not in ASIDE}
+    told = {key: value for key, value in told.items() if value not in (None, inspect.Parameter.empty)}
+    inside = {key: completed(value) if isinstance(value, dict) else value for key, value in node.items()}
+    return told | inside
 
 
 def _differences(given: dict, told: dict, path: str) -> list[str]:

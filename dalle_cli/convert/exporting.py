@@ -15,7 +15,7 @@ from ..models.clip import MEAN, STD
 from ..registry import suggest
 from ..text import from_state
 from ..text.bpe import base_symbols
-from . import native, sources, write
+from . import completed, native, sources, write
 from .keys import Source
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -47,7 +47,7 @@ def export(name: str, layout: str, out: str, precision: str | None, overwrite: b
     found = checkpoint.metadata(path)
     if not isinstance(found["recipe"].get("model"), dict):
         raise Failure(f"{path}: its recipe names no model", BAD_INPUT)
-    model = found["recipe"]["model"]
+    model = completed(found["recipe"]["model"])
     state = write(layout, model, checkpoint.read_tensors(path), configured=not single)
     dtype = native.TYPES[precision] if precision else None
     state = {key: _typed(tensor, dtype) for key, tensor in state.items()}
