@@ -65,9 +65,12 @@ def import_(
 )
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file, run folder or name.")],
-    out: Annotated[str, typer.Option(help="File to write; a folder for hf-clip, and for open_clip.")],
+    out: Annotated[str, typer.Option(help="File to write; a folder for hf-clip, open_clip and diffusers.")],
     layout: Annotated[
-        str, typer.Option("--format", help="dalle, openai-clip, open-clip, hf-clip, openai-dvae, ...")
+        str,
+        typer.Option(
+            "--format", help="dalle, openai-clip, open-clip, hf-clip, openai-dvae, ...; of a system diffusers-unclip."
+        ),
     ] = "dalle",
     precision: Annotated[
         str | None,
@@ -76,9 +79,13 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a checkpoint as one small file of ours, or in a published layout."""
+    from ..convert import pipeline
     from ..convert.exporting import export as write
     from . import results
 
-    files = write(checkpoint, layout, out, precision, overwrite)
+    if layout == pipeline.FORMAT:
+        files = pipeline.export(checkpoint, out, precision, overwrite)
+    else:
+        files = write(checkpoint, layout, out, precision, overwrite)
     told = {"precision": precision or "float16"} if layout == "dalle" else {"format": layout, "files": files}
     results.report({"path": out, **told}, [out], False)

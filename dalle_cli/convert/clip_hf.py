@@ -188,8 +188,9 @@ def _apart(model: dict) -> list[Row]:
 
 
 def _modules_told(model: dict, configs: dict[str, dict]) -> dict:
-    parts = {"vision_config": configs.get("image_encoder"), "text_config": configs.get("text_encoder")}
-    return _told(model, {name: part for name, part in parts.items() if part})
+    towers = {"text": "text_encoder", "image": "image_encoder"}
+    told = {ours: _told({ours: model[ours]}, configs[name]) for ours, name in towers.items() if name in configs}
+    return model | {ours: node[ours] for ours, node in told.items()}
 
 
 def _modules_config(model: dict) -> dict[str, dict]:

@@ -66,7 +66,7 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
 def unet_rows(model: dict, ours: str, published: str) -> list[Row]:
     """ours: what comes before our keys, a pattern; published: before theirs."""
     rows = rows_of(ENDS, ours, published)
-    for stage, name, seeing in _stages(model):
+    for stage, name, seeing in stages(model):
         stage, name = ours + stage.replace(".", r"\.") + r"\.", f"{published}{name}."
         if not seeing:
             rows += rows_of(RESBLOCK, stage, name)
@@ -81,7 +81,7 @@ def unet_rows(model: dict, ours: str, published: str) -> list[Row]:
     return rows
 
 
-def _stages(model: dict) -> Iterator[tuple[str, str, bool]]:
+def stages(model: dict) -> Iterator[tuple[str, str, bool]]:
     """Our name of each block, theirs, and whether it is one of attention."""
     levels, blocks = len(model["multiples"]), model["blocks"]
     i = 0

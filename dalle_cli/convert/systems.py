@@ -12,7 +12,6 @@ from . import hub, sources
 from .files import models_in
 from .importing import Plan, carry, check_free, check_options, plan
 
-FILE = "system.yaml"
 INPAINT = "inpaint"  # before the names of parts that inpaint, and of their recipe
 UNCLIP = {
     **{"karlo-prior": "prior", "karlo-decoder": "decoder", "karlo-upsampler": "upsampler"},
@@ -44,7 +43,7 @@ def import_system(
     if out.endswith(".safetensors"):
         raise Failure(f"--out {out}: a system is a folder; name one", USAGE)
     target = Path(out)
-    check_free(target / FILE, overwrite)
+    check_free(target / recipe.IN_FOLDER, overwrite)
     folder = Path(hub.fetched(source, say, system=True))
     if not folder.is_dir():
         raise Failure(
@@ -110,15 +109,15 @@ def compose(folder: Path, plans: Mapping[str, Plan]) -> dict[str, str]:
         hint = "; Karlo's is OpenAI's ViT-L-14.pt" if "embedder" in lacking else ""
         raise Failure(f"{folder}: no {' and no '.join(lacking)} among its weights{hint}", BAD_INPUT)
     if kind == "unclip":
-        return {FILE: _written("Karlo", folder, _unclip(plans))}
+        return {recipe.IN_FOLDER: _written("Karlo", folder, _unclip(plans))}
     plain = {part: f"./{part}" for part in plans if not part.startswith(INPAINT)}
     filling = {part.removeprefix(f"{INPAINT}_"): f"./{part}" for part in plans if part.startswith(INPAINT)}
     made = {}
     if "decoder" in plain:
-        made[FILE] = {"system": {"type": "glide"}, "parts": plain, "sample": GLIDE}
+        made[recipe.IN_FOLDER] = {"system": {"type": "glide"}, "parts": plain, "sample": GLIDE}
     if "decoder" in filling:
         guides = {part: where for part, where in plain.items() if part == "noised_clip"}
-        name = f"{INPAINT}.yaml" if made else FILE
+        name = f"{INPAINT}.yaml" if made else recipe.IN_FOLDER
         made[name] = {"system": {"type": "glide"}, "parts": filling | guides, "sample": GLIDE_INPAINT}
     return {name: _written("GLIDE", folder, content) for name, content in made.items()}
 

@@ -23,8 +23,6 @@ from .prompts import Request, gather, plan
 from .rank import Scorer
 from .strip import Strip
 
-SYSTEM = "system.yaml"  # the recipe in a folder of parts, as `dalle import --system` leaves it
-
 
 @dataclass(frozen=True)
 class Job:
@@ -169,9 +167,8 @@ def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[st
 
 def load_system(name: str) -> dict:
     """A system recipe by name or path, that in a folder, or the one that a checkpoint makes which draws by itself."""
-    for folder in (Path(name), Path("checkpoints") / name):
-        if os.path.isfile(folder / SYSTEM):
-            return _beside(recipe.load(str(folder / SYSTEM), "systems"), folder)
+    if file := recipe.of_folder(name):
+        return recipe.beside(recipe.load(str(file), "systems"), file.parent)
     if Path(name).suffix not in (".yaml", ".yml") and name not in recipe.names("systems"):
         try:
             path = checkpoint.resolve(name)
@@ -189,16 +186,7 @@ def load_system(name: str) -> dict:
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
         return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/clip"}}
     found = recipe.load(name, "systems")
-    return _beside(found, Path(name).parent) if os.path.isfile(name) else found
-
-
-def _beside(system_recipe: dict, folder: Path) -> dict:
-    """A recipe whose parts that begin with ./ are files and folders beside it."""
-    parts = {
-        key: str(folder / value) if isinstance(value, str) and value.startswith("./") else value
-        for key, value in recipe.section(system_recipe, "parts").items()
-    }
-    return {**system_recipe, "parts": parts} if parts else system_recipe
+    return recipe.beside(found, Path(name).parent) if os.path.isfile(name) else found
 
 
 def _requests(job: Job) -> tuple[Origin | None, list[Request]]:

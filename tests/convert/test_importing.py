@@ -175,7 +175,7 @@ def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
     torch.save(published(), "ViT-B-32.pt")
     result, said = bring("ViT-B-32.pt", vocab=vocab)
     assert result["published"] is None
-    assert any("its sha256 is not that of the published ViT-B-32.pt" in line for line in said)
+    assert any("its checksum is not that of the published ViT-B-32.pt" in line for line in said)
     monkeypatch.setattr("dalle_cli.convert.importing.published", lambda layout, file: "ViT-B-32.pt")
     result, said = bring("ViT-B-32.pt", vocab=vocab, overwrite=True)
     assert (result["published"], said) == ("ViT-B-32.pt", [])
