@@ -1,13 +1,11 @@
 """The whole way from words to a picture, ours and that of diffusers' unCLIP, with the same weights and noise."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from dalle_cli import checkpoint, convert
-from dalle_cli.convert.exporting import _vocabulary
+from dalle_cli import checkpoint
 from dalle_cli.convert.karlo import LOW_RES
+from dalle_cli.convert.pipeline import export
 from dalle_cli.diffusion.schedules import cosine
 from dalle_cli.generate import systems
 from dalle_cli.generate.unclip import PRIOR_SEED, UPSAMPLER_SEED, Sampling
@@ -19,6 +17,7 @@ from tests.generate.conftest import CPU
 from tests.parity.peers import Missing, fill, peer
 
 CAPTIONS = ["a red circle", "a blue square", "a green star on a pink background"] * 2
+SCHEDULER = "schedulers.scheduling_unclip"
 WIDTH, CONTEXT, SIDE = 64, 24, 16
 CLIP = {
     **{"type": "clip", "embed_dim": WIDTH},
@@ -57,20 +56,15 @@ SCALES = {"prior_scale": 2.0, "scale": 2.0}
 @pytest.fixture(scope="module")
 def peers():
     try:
-        return SimpleNamespace(
-            transformers=peer("transformers"),
-            diffusers=peer("diffusers"),
-            pipeline=peer("diffusers.pipelines.deprecated.unclip.pipeline_unclip"),
-            text_proj=peer("diffusers.pipelines.deprecated.unclip.text_proj"),
-            schedule=peer("diffusers.schedulers.scheduling_unclip"),
-        )
+        peer("transformers")
+        return [peer(f"diffusers.{name}") for name in ("pipelines.deprecated.unclip.pipeline_unclip", SCHEDULER)]
     except Missing as reason:
         pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """Checkpoints of a small unCLIP by part, and their tokenizer."""
+def system(tmp_path_factory):
+    """The folder of a small unCLIP, its recipe and its parts."""
     folder = tmp_path_factory.mktemp("unclip")
     words = learn(CAPTIONS, 522, "clip")
     for part, (model, task) in NODES.items():
@@ -79,60 +73,18 @@ def parts(tmp_path_factory):
             recipe["tokenizer"] = {"type": "clip", "path": "nowhere.json"}
         network = fill(models.build(model))
         checkpoint.save(folder / part / checkpoint.FILE, network.state_dict(), recipe, words)
-    return folder, words
-
-
-def published(folder, part, layout):
-    """The state of a part by module, and the modules' configurations."""
-    node, _ = NODES[part]
-    state = convert.write(layout, node, checkpoint.read_tensors(folder / part / checkpoint.FILE), configured=True)
-    configs = convert.sources()[layout].config.write(convert.completed(node))
-    if layout in ("diffusers-prior", "hf-clip"):
-        return state, configs
-    apart = {name: {} for name in configs}
-    for key, tensor in state.items():
-        name, _, rest = key.partition(".")
-        apart[name][rest] = tensor
-    return apart, configs
-
-
-def built(kind, state, config, **changes):
-    module = kind(**{key: value for key, value in config.items() if not key.startswith("_")} | changes)
-    module.load_state_dict(state)
-    return module.eval()
+    parts = ", ".join(f"{part}: ./{part}" for part in NODES)
+    (folder / "system.yaml").write_text(f"system: {{type: unclip}}\nparts: {{{parts}}}\n")
+    return folder
 
 
 @pytest.fixture
-def pipeline(parts, peers, tmp_path):
-    """diffusers' pipeline of our weights, as its layouts and configurations write them."""
-    folder, words = parts
-    diffusers, transformers = peers.diffusers, peers.transformers
-    prior, told = published(folder, "prior", "diffusers-prior")
-    decoder, decoder_told = published(folder, "decoder", "diffusers-decoder")
-    upsampler, upsampler_told = published(folder, "upsampler", "diffusers-upsampler")
-    clip, clip_told = published(folder, "embedder", "hf-clip")
-    for name, text in _vocabulary(words).items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    text_told = {**clip_told["text_config"], "projection_dim": WIDTH}
-    text = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**text_told))
-    text.load_state_dict({key: value for key, value in clip.items() if key.startswith("text_")})
-    kinds = {
-        "prior": {"prediction_type": "sample", "clip_sample_range": LIMIT},  # Karlo's; diffusers' default is 5
-        "decoder": {"variance_type": "learned_range"},
-        "super_res": {},
-    }
-    found = peers.pipeline.UnCLIPPipeline(
-        prior=built(diffusers.PriorTransformer, prior, told),
-        decoder=built(diffusers.UNet2DConditionModel, decoder["decoder"], decoder_told["decoder"], sample_size=SIDE),
-        text_proj=built(peers.text_proj.UnCLIPTextProjModel, decoder["text_proj"], decoder_told["text_proj"]),
-        text_encoder=text.eval(),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(tmp_path, pad_token="!", model_max_length=CONTEXT),
-        **{
-            name: built(diffusers.UNet2DModel, upsampler[name], upsampler_told[name], sample_size=4 * SIDE)
-            for name in ("super_res_first", "super_res_last")
-        },
-        **{f"{name}_scheduler": diffusers.UnCLIPScheduler(**kind) for name, kind in kinds.items()},
-    )
+def pipeline(system, peers, tmp_path):
+    """diffusers' pipeline of the same, exported."""
+    module, _ = peers
+    export(str(system), str(tmp_path / "theirs"), None, False)
+    found = module.UnCLIPPipeline.from_pretrained(tmp_path / "theirs")
+    found.prior_scheduler.register_to_config(clip_sample_range=LIMIT)  # Karlo's; diffusers' is 5
     found.set_progress_bar_config(disable=True)
     return found
 
@@ -147,19 +99,18 @@ def exact(scheduler):
 
 
 @pytest.mark.parametrize("tables", ["exact", "rounded"])
-def test_pictures_are_those_of_the_pipeline(parts, peers, pipeline, monkeypatch, tables):
+def test_pictures_are_those_of_the_pipeline(system, peers, pipeline, monkeypatch, tables):
     """Networks that never learnt make much of little: of the rounding of tables a few pixels of 1e-3."""
-    folder, _ = parts
     seed, prompt = 7, "a red circle"
     if tables == "exact":
         for name in STEPS:
             exact(getattr(pipeline, f"{name}_scheduler"))
-    system = systems.build({"type": "unclip"}, "system", device=CPU, **{part: str(folder / part) for part in NODES})
+    ours = systems.build({"type": "unclip"}, "system", device=CPU, **{part: str(system / part) for part in NODES})
     options = Sampling(
         **{"prior_steps": str(STEPS["prior"]), "steps": str(STEPS["decoder"]), "up_steps": str(STEPS["super_res"])},
         **{"sampler": "ddpm", "up_sampler": "ddpm", "up_temperature": 1.0, "best_of": 1, **SCALES},
     )
-    ours = system.draw([prompt], [[seed]], options, 1)[0, 0]
+    drawn = ours.draw([prompt], [[seed]], options, 1)[0, 0]
 
     streams = {
         (1, WIDTH): stream(candidates([seed + PRIOR_SEED], 1)),
@@ -170,7 +121,7 @@ def test_pictures_are_those_of_the_pipeline(parts, peers, pipeline, monkeypatch,
     def noise(shape, **_):
         return streams[tuple(shape)](torch.empty(shape))
 
-    for module in (peers.pipeline, peers.schedule):
+    for module in peers:
         monkeypatch.setattr(module, "randn_tensor", noise)
     theirs = pipeline(
         prompt,
@@ -179,8 +130,8 @@ def test_pictures_are_those_of_the_pipeline(parts, peers, pipeline, monkeypatch,
         output_type="np",
     ).images[0]
     theirs = torch.from_numpy(theirs).movedim(-1, 0)
-    assert ours.shape == theirs.shape == (3, 4 * SIDE, 4 * SIDE)
+    assert drawn.shape == theirs.shape == (3, 4 * SIDE, 4 * SIDE)
     assert theirs.std() > 0.1
     assert ((theirs > 0) & (theirs < 1)).float().mean() > 0.1  # not all of it clamped
-    difference = ((ours + 1) / 2 - theirs).abs()
+    difference = ((drawn + 1) / 2 - theirs).abs()
     assert (difference.max() if tables == "exact" else difference.mean()) < 1e-3
