@@ -142,7 +142,7 @@ def check(
     """Read all of some data and report: what is broken, missing, double or too long."""
     from ..data.check import examine
 
-    node = _section(where or [])
+    node = section(where or [])
     encoder = _tokenizer(tokenizer) if tokenizer else None
     room = context
     if context and encoder:
@@ -174,14 +174,14 @@ def preview(
     from ..files import check_target
     from ..images import save_png
 
-    node = _section(where or [])
+    node = section(where or [])
     check_target(out, "--out", overwrite)
     save_png(draw(node, count), out)
     result = {"path": str(out), "samples": count, "data": node}
     report(result, [f"{out}: {count} samples of {node.get('path', node['type'])}, {node['size']} px"], as_json)
 
 
-def _section(words: list[str]) -> dict[str, str]:
+def section(words: list[str], size: int = 256) -> dict[str, str]:
     """The `data` section that a path and `data.*` keys mean; its type is told from what is at the path."""
     node: dict[str, str] = {}
     for word in words:
@@ -197,7 +197,7 @@ def _section(words: list[str]) -> dict[str, str]:
         node["path"] = os.environ["DALLE_DATA"]
     if not node:
         raise Failure("which data? Give a path, or set DALLE_DATA", USAGE)
-    return {"type": node.get("type") or _guess(node.get("path", "")), "size": "256", **node}
+    return {"type": node.get("type") or _guess(node.get("path", "")), "size": str(size), **node}
 
 
 def _guess(path: str) -> str:

@@ -9,7 +9,9 @@ from ..exits import BAD_INPUT, USAGE, Failure
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
 from .main import app
 
-evaluate = typer.Typer(no_args_is_help=True, help="Measure a dVAE, a CLIP, a whole system, or the judge itself.")
+evaluate = typer.Typer(
+    no_args_is_help=True, help="Measure a dVAE, a CLIP, priors, a whole system, or the judge itself."
+)
 app.add_typer(evaluate, name="evaluate")
 
 Glyphs = Annotated[str, typer.Option(help="shapes, everyday or emoji.")]
@@ -55,6 +57,41 @@ def retrieval(
         f"the right picture comes first: {found.picture_first:.1%}",
     ]
     results.report({"model": model, **asdict(found)}, text, as_json)
+
+
+@evaluate.command(
+    epilog="Example: dalle evaluate prior prior-unclip-diffusion-tiny prior-unclip-ar-tiny --glyphs shapes"
+)
+def prior(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Checkpoints of priors over one CLIP.")],
+    count: Count = 500,
+    among: Annotated[int, typer.Option(min=2, help="Pictures of which the true one should be nearest.")] = 100,
+    glyphs: Glyphs = "everyday",
+    clip: Annotated[str | None, typer.Option(help="The CLIP, where a checkpoint names none.")] = None,
+    scale: Annotated[float, typer.Option(help="Guidance; 1 is none.")] = 1.0,
+    steps: Annotated[str | None, typer.Option(help="Diffusion: see `dalle sample`.")] = None,
+    best_of: Annotated[int | None, typer.Option(min=1, help="Candidates. Default: diffusion 2, AR 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="AR: of the buckets.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the first caption.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare what priors draw for unseen captions with their pictures' embeddings, beside the text's own."""
+    from ..evaluate import prior
+    from . import results
+
+    watch = results.Watch(quiet)
+    options = {"scale": scale, "steps": steps, "best_of": best_of, "temperature": temperature}
+    try:
+        found = prior.evaluate(models, count, glyphs, clip, options, among, seed, watch)
+    finally:
+        watch.close()
+    rows: list[tuple[str, ...]] = [("", "cosine", "centred", f"first of {among}", "with the text", "parameters")]
+    for row in found.rows:
+        figures = f"{row.cosine:.3f}", f"{row.centred:.3f}", f"{row.first:.1%}", f"{row.text:.3f}"
+        rows.append((row.name, *figures, f"{row.parameters / 1e6:.2f}M" if row.parameters else ""))
+    text = [f"{found.captions} unseen captions; cosine with the true picture embedding", *results.columns(rows)]
+    results.report(asdict(found), text, as_json)
 
 
 @evaluate.command()

@@ -1,11 +1,14 @@
-"""Commands that judge: rerank, evaluate."""
+"""Commands that judge: rerank; and embed, which keeps what CLIP sees."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet, Sheet
+from .data import Where, section
 from .main import app
+from .results import Watch, report
 
 INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
 
@@ -40,3 +43,45 @@ def rerank(
     raise typer.Exit(
         score(pictures, prompt or [], prompts, model, top, sheet, overwrite, as_json, quiet, batch_size, precision)
     )
+
+
+@app.command(
+    epilog="Examples: dalle embed embedded photos   |   "
+    "dalle embed embedded data.type=scenes -n 100000 --pictures   |   "
+    "dalle train-prior --recipe unclip-diffusion-starter data.type=embeddings data.path=embedded"
+)
+def embed(
+    out: Annotated[Path, typer.Argument(help="Folder to make, or to go on in.")],
+    where: Where = None,
+    model: Annotated[str, typer.Option(help="A CLIP checkpoint.", rich_help_panel=MODEL)] = "starter/clip",
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, help="So many samples. Default: all.", rich_help_panel=INPUT)
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Keep the pictures too, for decoders.", rich_help_panel=OUTPUT)
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of order, crops and captions.", rich_help_panel=INPUT)
+    ] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    precision: Precision = "auto",
+) -> None:
+    """Compute CLIP embeddings of pictures and captions once, to train priors and decoders from."""
+    from .. import checkpoint
+    from ..generate.embed import embed as compute
+
+    found = checkpoint.metadata(checkpoint.resolve(model))["recipe"]
+    size = found.get("model", {}).get("image", {}).get("size", 224) if isinstance(found.get("model"), dict) else 224
+    watch = Watch(quiet)
+    try:
+        result = compute(out, section(where or [], size), model, pictures, count, seed, precision, watch)
+    finally:
+        watch.close()
+    text = [
+        f"{result['samples']:,} embeddings of {result['width']} numbers in {out}: train on them with "
+        f"data.type=embeddings data.path={out}"
+    ]
+    if result["replaced"]:
+        text.append(f"{result['replaced']} bad samples, for which others stand")
+    report(result, text, as_json)

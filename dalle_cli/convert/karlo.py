@@ -79,11 +79,11 @@ def _upsampler_table(model: dict) -> list[Row]:
 
 
 def prior_task(model: dict) -> dict:
-    return {"type": "diffusion-prior", "schedule": "cosine"}
+    return {"type": "diffusion-prior", "schedule": "cosine", "drop_text": 0.2}
 
 
 def decoder_task(model: dict) -> dict:
-    return {"type": "decoder", "size": 64, "schedule": "cosine"}
+    return {"type": "decoder", "size": 64, "schedule": "cosine", "drop_text": 0.3, "drop_image": 0.1}
 
 
 def upsampler_task(model: dict) -> dict:

@@ -1,7 +1,7 @@
 """Scenes that no training run has seen: a seed of their own, and combinations held out or not."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ def scenes(count: int, size: int, glyphs: str, distinct: bool = False) -> Iterat
         seen.add(text)
         count -= 1
         yield scene, text, draw(scene, place(scene, rng), size, source.glyphs.drawn)
+
+
+def again(found: Sequence[Scene], size: int, glyphs: str) -> Iterator[np.ndarray]:
+    """Second pictures of scenes, which their captions fit as well: the same things elsewhere."""
+    source = Scenes(size, glyphs)
+    for number, scene in enumerate(found):
+        rng = random.Random(f"{SEED}/again/{number}")
+        yield draw(scene, place(scene, rng), size, source.glyphs.drawn)
 
 
 def batch(pictures: list[np.ndarray]) -> Tensor:

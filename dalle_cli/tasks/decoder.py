@@ -7,7 +7,7 @@ model's conditions are. Shapes: B batch, S pixels, e width of a CLIP embedding.
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ..diffusion.loss import loss
 from ..diffusion.process import Denoiser, Predict, Variance
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import ddim
+from ..images import to_float
 from ..models.clip import CLIP
 from ..models.conditions import (
     ClipCondition,
@@ -37,13 +38,15 @@ from ..registry import RecipeError
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Preview, Task
-from .degradations import known, reduced
+from .bsr import worse
+from .degradations import cropped, known, reduced
 from .labels import check, labels
 from .noising import Schedule, noised, process
 
 Known = tuple[Tensor, Tensor]
 """A picture, (B, 3, S, S), and where it is known, (B, 1, S, S), 1 for known and 0 for unknown."""
 
+Degrade = Literal["blur", "bsr"]
 PREVIEW_STEPS, PREVIEW_SCALE = "25", 3.0
 
 
@@ -54,8 +57,9 @@ class DecoderTask(Task):
     size: pixels of the pictures. crop: share of their side that is trained on, at random places. schedule, steps,
     predict, variance: the diffusion process. drop_text, drop_image: shares of captions and of CLIP's picture embeddings
     left out, for classifier-free guidance. classes: names of a label's classes, in order; without them captions are
-    numbers. blur, noise: greatest ones on an upsampler's small picture (degradations.py). clip: the frozen CLIP that
-    embeds pictures where data bring no embeddings, and reads the texts of a `clip-text-condition`.
+    numbers. blur, noise: greatest ones on an upsampler's small picture (degradations.py); degrade: `bsr` for more ways
+    than those (bsr.py). clip: the frozen CLIP that reads the texts of a `clip-text-condition` and embeds the pictures,
+    larger ones where data have them, unless data bring embeddings.
     """
 
     model: UNet
@@ -75,13 +79,14 @@ class DecoderTask(Task):
         classes: list[str] | None = None,
         blur: float = 0.0,
         noise: float = 0.0,
+        degrade: Degrade = "blur",
         crop: float = 1.0,
     ):
         super().__init__(model, tokenizer)
         self.clip = clip
         self.size, self.side, self.classes = size, round(crop * size), classes
         self.drop_text, self.drop_image = drop_text, drop_image
-        self.blur, self.noise = blur, noise
+        self.blur, self.noise, self.degrade = blur, noise, degrade
         self.process = process(schedule, steps, predict, variance)
         if not 0 < crop <= 1:
             raise ValueError(f"task.crop: {crop} is not in (0, 1]")
@@ -133,7 +138,10 @@ class DecoderTask(Task):
             texts.append("" if rng.random() < self.drop_text else sample["text"])
             masks.append(known(self.side, rng))
             keep.append(rng.random() >= self.drop_image)
-        batch = stack([self._cropped(sample) for sample in samples])
+        if self.side < self.size:
+            self._expect(samples[0]["image"], self.size)
+            samples = [{**one, "image": cropped(one["image"], self.side, one["seed"] + 1)} for one in samples]
+        batch = stack(samples)
         if self.condition(TextCondition):
             batch["ids"], batch["real"] = self._pack(texts)
         if self.condition(ClipTextCondition):
@@ -144,16 +152,9 @@ class DecoderTask(Task):
             batch["known"] = torch.stack(masks)
         if self.condition(ClipCondition):
             batch["keep"] = torch.tensor(keep)
+        if (condition := self.condition(LowResCondition)) and self.degrade == "bsr":
+            batch["small"] = torch.stack([worse(one["image"], condition.factor, one["seed"]) for one in samples])
         return batch
-
-    def _cropped(self, sample: dict) -> dict:
-        """A sample with the part of its picture that is trained on."""
-        image = sample["image"]
-        if self.side == self.size or image.shape[-1] != self.size:  # of another size: `forward` says so
-            return sample
-        rng = random.Random(sample["seed"] + 1)
-        top, left = (rng.randint(0, self.size - self.side) for _ in range(2))
-        return {**sample, "image": image[:, top : top + self.side, left : left + self.side]}
 
     def example(self, count: int, size: int) -> dict:
         batch = super().example(count, self.side if size == self.size else size)
@@ -164,13 +165,14 @@ class DecoderTask(Task):
             text: Any = self._needed().text
             batch["clip_ids"] = torch.zeros(count, text.context, dtype=torch.int64)
             batch["clip_real"] = batch["clip_ids"].bool()
+        if (condition := self.condition(LowResCondition)) and self.degrade == "bsr":
+            small = self.side // condition.factor
+            batch["small"] = torch.zeros(count, 3, small, small, dtype=torch.uint8)
         label, mask = torch.zeros(count, dtype=torch.int64), torch.zeros(count, 1, self.side, self.side)
         return {**batch, "label": label, "known": mask, "keep": torch.ones(count, dtype=torch.bool)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image = batch["image"]
-        if image.shape[-1] != self.side:
-            raise ValueError(f"the decoder draws {self.size} px, not {image.shape[-1]}: set data.size={self.size}")
+        image = self._picture(batch)
         x, t, eps = noised(self.process, image, batch["seed"])
         output = self.model(x, t, **self.model.encode(**self._given(batch)))
         each = loss(self.process, output, image, t, eps)
@@ -178,6 +180,18 @@ class DecoderTask(Task):
         if each.bound is not None:
             logs["bound"] = each.bound.mean()
         return each.total.mean(), logs
+
+    def _picture(self, batch: dict) -> Tensor:
+        """The pictures as they are drawn; those that a CLIP reads may be larger."""
+        image = batch["image"]
+        if image.shape[-1] > self.side and self.condition(ClipCondition):
+            return F.interpolate(image, self.side, mode="bicubic", antialias=True).clamp(-1, 1)
+        self._expect(image, self.side)
+        return image
+
+    def _expect(self, image: Tensor, side: int) -> None:
+        if image.shape[-1] != side:
+            raise ValueError(f"the decoder draws {self.size} px, not {image.shape[-1]}: set data.size={self.size}")
 
     def _given(self, batch: dict) -> dict[str, Any]:
         """What each condition of the model is called with in training."""
@@ -194,10 +208,12 @@ class DecoderTask(Task):
             elif isinstance(condition, LowResCondition):
                 given[name] = self._small(batch)
             else:
-                given[name] = batch["image"], batch["known"]
+                given[name] = self._picture(batch), batch["known"]
         return given
 
     def _small(self, batch: dict) -> Tensor:
+        if "small" in batch:
+            return to_float(batch["small"])
         return reduced(batch["image"], self.condition(LowResCondition).factor, batch["seed"], self.blur, self.noise)
 
     def _embedding(self, batch: dict) -> Tensor:
@@ -278,7 +294,7 @@ class DecoderTask(Task):
 
     def preview(self, batch: dict) -> Preview:
         """A picture of each held-out caption; of an upsampler, the small picture, the drawn and the true one below."""
-        image, texts = batch["image"], batch["text"]
+        image, texts = self._picture(batch), batch["text"]
         small = self._small(batch) if self.condition(LowResCondition) else None
         region = (image, batch["known"]) if "known" in batch else None
         told = self._embedding(batch) if self.condition(ClipCondition) else None

@@ -1,4 +1,4 @@
-"""What is done to a picture so that a network learns to undo it: made smaller and worse, or erased in part."""
+"""What is done to a picture before a network learns from it: made smaller and worse, erased in part, cropped."""
 
 import math
 import random
@@ -61,3 +61,10 @@ def known(size: int, rng: random.Random) -> Tensor:
         top, left = rng.randint(0, size - height), rng.randint(0, size - width)
         keep[:, top : top + height, left : left + width] = 0
     return keep
+
+
+def cropped(image: Tensor, side: int, seed: int) -> Tensor:
+    """A square part of a picture, (C, H, W) to (C, side, side), at a place that its seed says."""
+    rng = random.Random(seed)
+    top, left = (rng.randint(0, length - side) for length in image.shape[-2:])
+    return image[:, top : top + side, left : left + side]

@@ -206,11 +206,10 @@ class DiffusionPriorTask(PriorTask):
     ) -> Tensor:
         """See PriorTask. steps: as diffusion/respacing.py writes them; default 25. best_of: default 2, the paper's."""
         best_of, kept = best_of or 2, timesteps(steps or "25", len(self.process))
-        guided = scale != 1.0
+        guided, noise = scale != 1.0, stream(candidates(seeds, best_of))
         text, told = self.told(texts, best_of, guided)
         denoise = self.process.denoiser(self.model, **told)
         denoise = threshold(classifier_free(denoise, scale) if guided else denoise, LIMIT)
-        noise = stream(candidates(seeds, best_of))
         done = iter(range(1, len(kept) + 1))
         seen = (lambda t, x0: watch(next(done), len(kept))) if watch else None
         x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)

@@ -12,7 +12,8 @@ from ..models import models
 from ..recipe import Recipe
 from ..text import TextError, tokenizers
 
-PUBLISHED = {"dvae": "openai"}  # companions that may be missing: the recipe of the published one, of that family
+# Companions that may be missing: recipes of published ones, of that family, of which the first that fits stands in.
+PUBLISHED = {"dvae": ("openai",), "clip": ("vit-l14", "vit-h16", "vit-b32")}
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,6 @@ def sketch(found: Recipe, needs: list[str]) -> Sketch:
                     tokenizer = tokenizers.build(found["tokenizer"], "tokenizer")
             except TextError as error:
                 needs.append(f"tokenizer: {error}")
-            if tokenizer is None and (size := _vocab(found["model"])):
-                tokenizer = SimpleNamespace(vocab_size=size)
-                assumed.append(f"a vocabulary of {size}")
         for name, source in recipe.section(found, "frozen").items():
             frozen[name] = None
             try:
@@ -56,28 +54,41 @@ def sketch(found: Recipe, needs: list[str]) -> Sketch:
             except checkpoint.CheckpointError as error:
                 needs.append(f"frozen.{name}: {error}")
             companion = frozen[name]
-            if companion is None and name in PUBLISHED:
-                companion = models.build(_published(name, found["model"]), f"frozen.{name}")
+            if companion is None and (node := _published(name, found["model"])):
+                companion = models.build(node, f"frozen.{name}")
                 assumed.append(f"the published {name} of {_count(companion) / 1e6:.1f}M parameters")
             if companion is not None:
                 companions[name] = companion
+        if found.get("tokenizer") and tokenizer is None:
+            text: Any = getattr(
+                companions.get("clip"), "text", None
+            )  # whose vocabulary is that of what reads its texts
+            if size := _number(found["model"], "vocab") or getattr(text, "vocab", 0):
+                tokenizer = SimpleNamespace(vocab_size=size)
+                assumed.insert(0, f"a vocabulary of {size}")
         if len(companions) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
             return Sketch(models.build(found["model"], "model"), None, frozen, assumed)
         task: Any = checkpoint.compose(found, tokenizer, companions)
     return Sketch(task.model, task, frozen, assumed)
 
 
-def _published(name: str, model: dict) -> dict:
-    node = recipe.load(PUBLISHED[name], name, complete=False)["model"]
-    return {**node, "vocab": model.get("codes", node["vocab"])}
+def _published(name: str, model: dict) -> dict | None:
+    """The model of the published companion that fits a model; None where there is none."""
+    for published in PUBLISHED.get(name, ()):
+        node = recipe.load(published, name, complete=False)["model"]
+        if name == "dvae":
+            return {**node, "vocab": model.get("codes", node["vocab"])}
+        if node["embed_dim"] == _number(model, "embed_dim"):
+            return node
+    return None
 
 
-def _vocab(model: dict) -> int:
-    """The text vocabulary that a model is made for, wherever in it that stands."""
+def _number(model: dict, name: str) -> int:
+    """A number that a model is made for, such as its text's vocabulary, wherever in it that stands; 0 for none."""
     for key, value in model.items():
-        if key == "vocab":
+        if key == name:
             return int(value)
-        if isinstance(value, dict) and (inside := _vocab(value)):
+        if isinstance(value, dict) and (inside := _number(value, name)):
             return inside
     return 0
 

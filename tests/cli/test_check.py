@@ -46,6 +46,11 @@ def test_published_sizes_are_counted_without_their_data_or_vocabulary(dalle, nam
         ("decoder/glide-small-256", 398_361_286),
         ("decoder/glide-small-256-inpaint", 398_368_198),
         ("decoder/glide-64", 3_554_414_086),
+        ("decoder/unclip-decoder", 3_565_435_398),
+        ("decoder/unclip-256", 729_710_726),
+        ("decoder/unclip-1024", 282_064_326),
+        ("decoder/karlo-decoder", 893_318_086),  # as published
+        ("decoder/karlo-256", 691_579_523),
         ("decoder/glide-256", 1_540_932_998),
         ("decoder/adm-64", 295_904_454),
         ("decoder/adm-128", 421_529_606),

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dalle_cli import checkpoint
 from tests.cli.conftest import one_line
 from tests.generate.conftest import noise
 
@@ -97,3 +98,51 @@ def test_a_sheet_of_the_best(rerank):
     ended = rerank("in", "--prompt", "zebra", "--sheet", "best.png", "--model", "gone")
     assert (ended.code, one_line(ended.err)) == (73, True)
     assert os.path.getsize("best.png") == size
+
+
+PRIOR = """
+tokenizer: {type: clip, path: words.json}
+model: {type: ar-prior, embed_dim: EMBED, context: CONTEXT, states: STATES, components: 4, buckets: 4, width: 16,
+  depth: 1, heads: 2}
+task: {type: ar-prior}
+frozen: {clip: CLIP}
+data: {type: embeddings, path: embedded, size: 16, validation: 20, workers: 0}
+optim: {lr: 1.0e-3}
+train: {steps: 3, batch_size: 20, precision: float32, preview: 0}
+"""
+
+
+def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_path):
+    done = dalle("embed", "embedded", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip, "-q")
+    assert (done.code, done.result["samples"], done.result["path"]) == (0, 120, "embedded")
+    shown = dalle("embed", "embedded", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip,
+                  terminal=True)  # fmt: skip
+    assert "train on them with data.type=embeddings data.path=embedded" in shown.out
+    clip = checkpoint.load(tiny.clip)
+    text = PRIOR.replace("EMBED", str(clip.model.embed_dim)).replace("STATES", str(clip.model.text.width))
+    text = text.replace("CONTEXT", str(clip.model.text.context)).replace("CLIP", str(tiny.clip))
+    (tmp_path / "prior.yaml").write_text(text)
+    clip.tokenizer.save(tmp_path / "words.json")
+    trained = dalle("train-prior", "--recipe", "prior.yaml", "-q")
+    assert trained.code == 0, trained.err
+    words = ("evaluate", "prior", "prior-prior", "-n", "20", "--among", "10", "--glyphs", "shapes", "-q")
+    found = dalle(*words).result
+    assert [row["name"] for row in found["rows"]] == ["text embedding", "prior-prior", "another picture"]
+    assert "first of 10" in dalle(*words, terminal=True).out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("embed", "out"), 2, "which data?"),
+        (("embed", "out", "nowhere"), 3, "no folder, .tar or table"),
+        (("embed", "in", "data.type=scenes"), 73, "holds other files"),
+        (("embed", "out", "data.type=scenes", "--model", "gone"), 3, "no checkpoint 'gone'"),
+    ],
+)
+def test_embedding_nothing_or_over_something_is_one_line(rerank, dalle, tmp_path, words, code, says):
+    ended = dalle(*words)
+    assert ended.code == code
+    assert one_line(ended.err)
+    assert says in ended.err
+    assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli import convert
+from dalle_cli import checkpoint, convert
 from dalle_cli.models import models
 
 UNET = {
@@ -115,3 +115,12 @@ def test_other_conditions_are_not_exported():
         convert.write("karlo-decoder", decoder, state_of(decoder))
     with pytest.raises(convert.ConvertError, match="no place for a condition of type 'label-condition'"):
         convert.write("karlo-upsampler", UPSAMPLER | {"last": HALF | {"conditions": told}}, {})
+
+
+def test_an_imported_prior_is_one_that_a_clip_makes_whole():
+    (layout,) = [source for source in convert.karlo.SOURCES if source.name == "karlo-prior"]
+    recipe = {"model": PRIOR, "task": layout.task(PRIOR)}
+    assert checkpoint.check(recipe)["task"] == {"type": "diffusion-prior", "drop_text": 0.2}
+    task = checkpoint.compose(recipe)
+    with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
+        task.draw(["a red circle"], [0])

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from dalle_cli import recipe as recipes
+from dalle_cli.models import models
 from dalle_cli.models.prior import DiffusionPrior
 
 T = torch.tensor([3, 700])
@@ -80,3 +82,22 @@ def test_states_of_another_length_are_refused(prior, given):
     embedding, states, real = given
     with pytest.raises(ValueError, match="states of 4 tokens for a prior of 5"):
         prior.encode(embedding, states[:, :4], real[:, :4])
+
+
+def test_mean_and_deviation_are_found_from_embeddings(prior):
+    embedding = torch.randn(500, 8) * torch.linspace(0, 3, 8) + 2  # the first number never changes
+    prior.fit(embedding)
+    white = prior.whiten(embedding)
+    assert white.isfinite().all()
+    torch.testing.assert_close(white[:, 1:].std(dim=0, correction=0), torch.ones(7), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(prior.unwhiten(white), embedding, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [("karlo-prior", 1_022_028_544), ("unclip-diffusion-1b", 1_225_559_040), ("unclip-ar-1b", 807_150_848)],
+)
+def test_the_published_sizes(recipe, parameters):
+    with torch.device("meta"):
+        model = models.build(recipes.load(recipe, "prior", complete=False)["model"])
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters

@@ -15,6 +15,14 @@ TEXT = {"type": "text-condition", "vocab": 260, "context": 6, "width": 32, "dept
 LABEL = {"type": "label-condition", "classes": 3}
 LOW_RES = {"type": "low-res-condition", "factor": 2}
 INPAINT = {"type": "inpaint-condition"}
+IMAGE = {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 32}
+STATES = {"type": "clip-text-condition", "embed_dim": 8, "states": 16, "width": 32}
+CLIP = {
+    "type": "clip",
+    "embed_dim": 8,
+    "image": {"type": "vit", "size": 16, "patch": 8, "width": 16, "depth": 1, "heads": 2},
+    "text": {"type": "clip-text", "vocab": 520, "context": 10, "width": 16, "depth": 1, "heads": 2},
+}
 UNET: dict[str, Any] = {
     "type": "unet", "channels": 32, "multiples": [1, 1], "blocks": 1, "attention": [2], "head_width": 32,
 }  # fmt: skip
@@ -24,16 +32,30 @@ def words():
     return learn(CAPTIONS * 2, 260, "glide")
 
 
-def decoder(task=None, **conditions) -> DecoderTask:
-    """A decoder that reads text and whatever else is given; no parameter of its network is zero."""
+def clip_words():
+    return learn(CAPTIONS * 2, 520, "clip")
+
+
+def clip():
+    torch.manual_seed(1)
+    return awake(models.build(CLIP)).eval().requires_grad_(False)
+
+
+def decoder(task=None, companion=None, **conditions) -> DecoderTask:
+    """A decoder that reads text and whatever else is given; no parameter of its network is zero.
+
+    companion: the CLIP that it is trained with.
+    """
     given = {"text": TEXT} | conditions
     given = {name: node for name, node in given.items() if node}
     options = {"variance": "small"} | (task or {})
     learned = options["variance"].startswith("learned")
     torch.manual_seed(0)
     model = awake(models.build(UNET | {"learned_variance": learned, "conditions": given}))
-    tokenizer = words() if given.get("text") else None
-    return DecoderTask(model, SIZE, tokenizer, **options).eval()
+    tokenizer = None
+    if "text" in given:
+        tokenizer = clip_words() if given["text"] is STATES else words()
+    return DecoderTask(model, SIZE, tokenizer, companion, **options).eval()
 
 
 def samples(count=4, size=SIZE, texts=CAPTIONS):

@@ -3,12 +3,30 @@ import torch
 
 from dalle_cli.diffusion.loss import loss
 from dalle_cli.diffusion.process import full
+from dalle_cli.images import to_float
 from dalle_cli.models import models
 from dalle_cli.models.conditions import Condition, InpaintCondition, LabelCondition, TextCondition
+from dalle_cli.registry import RecipeError
+from dalle_cli.tasks import embedding
 from dalle_cli.tasks.decoder import DecoderTask
 from dalle_cli.tasks.noising import noised
+from tests.models.test_adm import awake
 
-from .conftest import CAPTIONS, INPAINT, LABEL, LOW_RES, SIZE, TEXT, UNET, decoder, samples, words
+from .conftest import (
+    CAPTIONS,
+    IMAGE,
+    INPAINT,
+    LABEL,
+    LOW_RES,
+    SIZE,
+    STATES,
+    TEXT,
+    UNET,
+    clip,
+    decoder,
+    samples,
+    words,
+)
 
 ALL = {"inpaint": INPAINT, "low_res": LOW_RES}
 
@@ -85,6 +103,102 @@ def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
     assert read == [3]  # two texts and none
     alone = one.denoiser(["a star"], scale=2.0)(x[2:], full(5, x[2:]))
     torch.testing.assert_close(alone.eps[0], together.eps[2], rtol=1e-4, atol=1e-4)
+
+
+def test_the_decoder_learns_from_clip_s_embedding_of_the_picture_or_from_that_of_the_data():
+    companion = clip()
+    one = decoder({"drop_image": 0.0}, companion, image=IMAGE)
+    batch = one.collate(samples())
+    assert batch["keep"].all()
+    total, _ = one(batch, 0)
+    x, t, eps = noised(one.process, batch["image"], batch["seed"])
+    told = embedding.embed(companion, batch["image"])
+    given = one.model.encode(text=(batch["ids"], batch["real"]), image=told)
+    torch.testing.assert_close(total, loss(one.process, one.model(x, t, **given), batch["image"], t, eps).total.mean())
+    stored = decoder(image=IMAGE)
+    assert stored.clip is None
+    torch.testing.assert_close(stored({**batch, "embedding": told}, 0)[0], total)
+    assert (stored({**batch, "embedding": told.flip(0)}, 0)[0] - total).abs() > 1e-6
+    total.backward()
+    assert all(parameter.grad is None for parameter in companion.parameters())
+    with pytest.raises(RecipeError, match=r"frozen\.clip: name the CLIP"):
+        stored(batch, 0)
+
+
+def test_clip_reads_larger_pictures_than_are_drawn():
+    one = decoder({}, clip(), image=IMAGE)
+    batch = one.collate(samples(size=16))
+    assert one(batch, 0)[0].isfinite()
+    assert torch.equal(one._embedding(batch), one.clip.encode_image(batch["image"]))
+    small = torch.nn.functional.interpolate(batch["image"], SIZE, mode="bicubic", antialias=True).clamp(-1, 1)
+    assert torch.equal(one._picture(batch), small)
+    assert len(one.preview(batch)[0]) == 4
+    assert one(one.example(2, 16), 0)[0].isfinite()
+
+
+def test_a_share_of_the_embeddings_is_left_out_as_their_samples_seeds_say():
+    one = decoder({"drop_image": 0.3, "drop_text": 0.5}, clip(), image=IMAGE)
+    many = samples(200)
+    batch = one.collate(many)
+    assert 100 < batch["keep"].sum() < 180
+    assert torch.equal(one.collate(many[::-1])["keep"].flip(0), batch["keep"])
+    both = ~batch["keep"] & ~batch["real"].any(dim=1)
+    assert 10 < both.sum() < 50  # one does not follow the other
+
+
+def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
+    companion = clip()
+    one = decoder({"drop_text": 0.5}, companion, text=STATES, image=IMAGE)
+    batch = one.collate(samples())
+    assert one(batch, 0)[0].isfinite()
+    assert one(one.example(2, SIZE), 0)[0].isfinite()
+    told = torch.randn(2, 8)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    plain = one.denoiser(CAPTIONS, image=told)(x, full(300, x)).eps
+    read = embedding.read(companion, embedding.pack(companion, one.tokenizer, CAPTIONS))
+    given = one.model.encode(text=read, image=told)
+    torch.testing.assert_close(one.process.denoiser(one.model, **given)(x, full(300, x)).eps, plain)
+    assert (one.denoiser(["", ""], image=told)(x, full(300, x)).eps - plain).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"image\.embed_dim: 7, and frozen\.clip has 8"):
+        decoder({}, companion, image=IMAGE | {"embed_dim": 7})
+    with pytest.raises(ValueError, match="texts are read by the frozen CLIP, of 520 entries, and there is none"):
+        DecoderTask(one.model, SIZE, None, companion, variance="small")
+
+
+def test_guidance_goes_from_no_text_and_no_embedding():
+    one = decoder({}, clip(), image=IMAGE)
+    told = torch.randn(2, 8)
+    x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    t = full(300, x)
+    plain, null = one.denoiser(CAPTIONS, image=told)(x, t), one.denoiser(["", ""])(x, t)
+    guided = one.denoiser(CAPTIONS, scale=3.0, image=told)(x, t)
+    torch.testing.assert_close(guided.eps, null.eps + 3 * (plain.eps - null.eps), rtol=1e-3, atol=1e-3)
+    assert (one.denoiser(CAPTIONS)(x, t).eps - plain.eps).abs().max() > 1e-3  # the text alone
+    assert (one.denoiser(["", ""], image=told)(x, t).eps - null.eps).abs().max() > 1e-3  # the embedding alone
+
+
+def test_an_upsampler_of_crops_draws_whole_pictures():
+    torch.manual_seed(0)
+    model = awake(models.build(UNET | {"learned_variance": False, "attention": [], "conditions": {"low_res": LOW_RES}}))
+    one = DecoderTask(model, 32, variance="small", crop=0.25, degrade="bsr")
+    many = [{**one, "image": (127.5 * (one["image"] + 1)).byte()} for one in samples(size=32)]
+    batch = one.collate(many)
+    assert batch["image"].shape == (4, 3, 8, 8)
+    assert batch["small"].shape == (4, 3, 4, 4)
+    batch["image"] = to_float(batch["image"])  # as the loader does
+    assert one(batch, 0)[0].isfinite()
+    assert one(one.example(2, 32), 0)[0].isfinite()
+    assert one._small(batch).abs().max() <= 1
+    with torch.no_grad():
+        assert len(one.preview(batch)[0]) == 12
+    x = torch.randn(1, 3, 32, 32)
+    assert one.denoiser([""], small=torch.randn(1, 3, 16, 16))(x, full(9, x)).x0.shape == x.shape
+    with pytest.raises(ValueError, match=r"draws 32 px, not 16: set data\.size=32"):
+        one.collate(samples(size=16))
+    with pytest.raises(ValueError, match=r"task\.crop: 9 does not divide by 2"):
+        DecoderTask(model, 32, variance="small", crop=0.27)
+    with pytest.raises(ValueError, match=r"task\.crop: 1\.5 is not in \(0, 1\]"):
+        DecoderTask(model, 32, variance="small", crop=1.5)
 
 
 def test_what_is_known_is_told_and_kept():

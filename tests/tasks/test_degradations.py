@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dalle_cli.tasks.degradations import blurred, known, reduced, rounded
+from dalle_cli.tasks.degradations import blurred, cropped, known, reduced, rounded
 
 SEEDS = torch.tensor([5, 6, 7])
 
@@ -57,3 +57,16 @@ def test_masks_erase_rectangles_and_sometimes_everything():
     one = next(mask for mask, share in zip(masks, left) if share > 0.8)[0]
     assert torch.equal(known(16, random.Random(3)), known(16, random.Random(3)))
     assert F.max_pool2d(1 - one[None], 3, 1, 1).sum() > (1 - one).sum() > 3  # in one piece, not scattered
+
+
+def test_crops_are_parts_of_the_picture_in_all_places():
+    image = torch.arange(16 * 16).view(1, 16, 16)
+    parts = [cropped(image, 4, seed) for seed in range(100)]
+    corners = {int(part[0, 0, 0]) for part in parts}
+    assert len(corners) > 50
+    assert {corner % 16 for corner in corners} == set(range(13))
+    for part in parts:
+        top, left = divmod(int(part[0, 0, 0]), 16)
+        assert torch.equal(part, image[:, top : top + 4, left : left + 4])
+    assert torch.equal(cropped(image, 4, 7), parts[7])
+    assert torch.equal(cropped(image, 16, 7), image)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from dalle_cli import checkpoint
+from dalle_cli.text import tokenizers
 from dalle_cli.text.learn import learn
 from dalle_cli.training.launch import launch
 from dalle_cli.training.options import check
@@ -39,7 +40,7 @@ def recipe():
 def families(tmp_path_factory):
     """Runs of seconds, six steps each, for every family.
 
-    The dVAE reads shards of 7, 30 and 5 pictures; the transformer's frozen dVAE is an untrained one.
+    The dVAE reads shards of 7, 30 and 5 pictures; the transformer's frozen dVAE and the priors' CLIP are untrained.
     """
     folder = tmp_path_factory.mktemp("families")
     for number, count in enumerate((7, 30, 5)):
@@ -63,6 +64,20 @@ def families(tmp_path_factory):
         "tokenizer": {"type": "dalle", "path": str(folder / "dalle.json")},
         "frozen": {"dvae": str(folder / "dvae.safetensors")},
     }
+    tokenizer = tokenizers.build(clip["tokenizer"])
+    checkpoint.save(
+        folder / "clip.safetensors", checkpoint.compose(clip, tokenizer).model.state_dict(), clip, tokenizer
+    )
+    sizes = {"embed_dim": 8, "context": 12, "states": 16, "width": 16, "depth": 2, "heads": 2}
+    priors = {
+        kind: {
+            "model": {"type": kind, **sizes, **more},
+            "task": {"type": kind},
+            "tokenizer": clip["tokenizer"],
+            "frozen": {"clip": str(folder / "clip.safetensors")},
+        }
+        for kind, more in (("diffusion-prior", {}), ("ar-prior", {"components": 4, "buckets": 4}))
+    }
     train = {"steps": 6, "save_every": "3", "log_every": 1, "validate_every": 3, "preview_every": 0, "preview": 2}
     common = {
         "data": {**RECIPE["data"], "samples": 90, "workers": 0},
@@ -72,7 +87,8 @@ def families(tmp_path_factory):
     }
     shards = {"type": "shards", "path": str(folder), "size": 16, "validation": 8, "captions": False, "workers": 1}
     dvae |= common | {"data": shards}
-    return {"dvae": check(dvae), "clip": check(common | clip), "dalle": check(common | dalle)}
+    rest = {"clip": clip, "dalle": dalle, **priors}
+    return {"dvae": check(dvae)} | {name: check(common | recipe) for name, recipe in rest.items()}
 
 
 def noise(seed):

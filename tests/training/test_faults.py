@@ -79,7 +79,7 @@ def test_kill_9_at_any_moment_changes_no_bit_of_the_weights(tmp_path, families, 
             child = start(run)
             child.join(chance.uniform(0, length))
             while kills % 2 and child.is_alive() and not being_written(run):
-                pass
+                time.sleep(0.0005)
             if kills < KILLS and child.is_alive():
                 child.kill()
                 kills += 1

@@ -53,3 +53,18 @@ def test_for_a_companion_of_no_known_kind_nothing_stands_in():
     assert found.task is None
     assert sum(parameter.numel() for parameter in found.model.parameters()) > 0
     assert isinstance(found.model, torch.nn.Module)
+
+
+def test_for_a_prior_s_clip_the_published_one_of_its_width_stands_in():
+    sizes = {"embed_dim": 768, "context": 77, "states": 768, "width": 8, "depth": 1, "heads": 1}
+    recipe = {
+        "tokenizer": {"type": "clip", "path": "nowhere.json"},
+        "model": {"type": "diffusion-prior", **sizes},
+        "task": {"type": "diffusion-prior"},
+        "frozen": {"clip": "nowhere"},
+    }
+    found = sketch(recipe, [])
+    assert found.assumed == ["a vocabulary of 49408", "the published clip of 427.6M parameters"]
+    assert found.task.clip.visual.size == 224
+    other = {**recipe, "model": {**recipe["model"], "embed_dim": 5}}
+    assert sketch(other, []).task is None

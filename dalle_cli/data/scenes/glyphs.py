@@ -94,7 +94,8 @@ class GlyphSet:
 
 @lru_cache
 def glyph_set(name: str) -> GlyphSet:
-    """`shapes` (12, drawn), `everyday` (64 emoji), or `emoji` (every single-code-point picture of the font).
+    """`shapes` (12, drawn), `everyday` (64 emoji), `words` (those with a name of one word, some 440), or `emoji` (every
+    single-code-point picture of the font).
 
     Raises MissingFont when an emoji set is asked for on a machine without a colour emoji font.
     """
@@ -107,10 +108,10 @@ def glyph_set(name: str) -> GlyphSet:
         font()  # fails now rather than in a worker
         words = (tuple(names.split(", ")) for names in (EVERYDAY, TEXTURES, BODIES))
         return GlyphSet(name, *words, own_colours=True, sign="placard", drawn=False)
-    if name == "emoji":
-        names = tuple(_font_names())
+    if name in ("words", "emoji"):
+        names = tuple(one for one in _font_names() if name == "emoji" or one.isalpha())
         return GlyphSet(name, names, names, names, own_colours=True, sign="placard", drawn=False)
-    raise RecipeError(f"no glyph set '{name}'{suggest(name, ('shapes', 'everyday', 'emoji'))}")
+    raise RecipeError(f"no glyph set '{name}'{suggest(name, ('shapes', 'everyday', 'words', 'emoji'))}")
 
 
 @lru_cache

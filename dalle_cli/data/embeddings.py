@@ -1,0 +1,73 @@
+"""CLIP embeddings that were computed beforehand, by `dalle embed` (generate/embed.py), to train from.
+
+A folder of `embeddings-00000.safetensors`, a block each: `image` and `caption` float16 (n, e), CLIP's features as they
+are, not of unit length; `text` and `key` as UTF-8 bytes of a JSON list; where asked for, `pictures` uint8 (n, S, S, 3).
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from . import sources
+from .source import BadSample, DataError, find_files
+
+
+class Block(NamedTuple):
+    rows: Any  # of `image`, each read when it is asked for
+    pictures: Any  # the same, or None
+    text: list[str]
+    key: list[str]
+
+
+@sources.register("embeddings")
+class Embeddings:
+    """Samples with `embedding` (e,), the picture's; their pictures beside it where the folder has them.
+
+    path: the folder. pictures: False leaves pictures out, which a prior does not need.
+    """
+
+    def __init__(self, path: str, pictures: bool = True):
+        self.files, self.problems = find_files(path, (".safetensors",))
+        self.pictures = pictures
+        shapes = [_shape(file) for file in self.files]
+        self.blocks = [shape[0] for shape in shapes]
+        if len({shape[1] for shape in shapes}) > 1:
+            raise DataError(f"data.path: {path} holds embeddings of several widths; keep those of one CLIP")
+        self.window = 8
+
+    def read(self, block: int, index: int, picture: bool = True) -> dict:
+        try:
+            rows, pictures, text, key = _open(self.files[block])
+            if index >= min(len(text), len(key)):
+                raise BadSample("fewer captions than embeddings", f"{Path(self.files[block]).name}/{index}")
+            sample = {"image": None, "text": text[index], "key": key[index], "embedding": rows[index : index + 1][0]}
+            if picture and self.pictures and pictures is not None:
+                sample["image"] = pictures[index : index + 1][0]
+        except (SafetensorError, OSError) as error:
+            raise BadSample(f"cannot be read: {error}", f"{Path(self.files[block]).name}/{index}") from None
+        return sample
+
+
+def _shape(file: str) -> tuple[int, int]:
+    try:
+        with safe_open(file, framework="np") as tensors:
+            shape = tensors.get_slice("image").get_shape()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{file}: not a file of embeddings: {str(error).splitlines()[0]}") from None
+    if len(shape) != 2:
+        raise DataError(f"{file}: not a file of embeddings: they have the shape {shape}")
+    return shape[0], shape[1]
+
+
+@lru_cache(maxsize=16)
+def _open(file: str) -> Block:
+    try:
+        tensors: Any = safe_open(file, framework="np")  # maps the file; a row is read where it lies
+        text, key = (json.loads(tensors.get_tensor(name).tobytes()) for name in ("text", "key"))
+        pictures = tensors.get_slice("pictures") if "pictures" in tensors.keys() else None  # noqa: SIM118
+        return Block(tensors.get_slice("image"), pictures, [str(one) for one in text], [str(one) for one in key])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: damaged: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from dalle_cli import checkpoint
+from dalle_cli.data import loader
+from dalle_cli.exits import Failure
+from dalle_cli.generate import embed as module
+from dalle_cli.generate.embed import embed
+from dalle_cli.tasks import embedding
+from tests.tasks.priors import CLIP, words
+
+DATA = {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 60, "workers": 0}
+RECIPE = {"model": CLIP, "task": {"type": "clip"}}
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 25)
+    monkeypatch.setattr(module, "BATCH", 10)
+    torch.manual_seed(0)
+    tokenizer = words()
+    model = checkpoint.compose(RECIPE, tokenizer).model
+    checkpoint.save(tmp_path / "clip.safetensors", model.state_dict(), RECIPE, tokenizer)
+    return str(tmp_path / "clip.safetensors")
+
+
+def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
+    seen = []
+    found = embed(tmp_path / "out", DATA, clip, pictures=True, precision="float32", watch=lambda *at: seen.append(at))
+    assert (found["samples"], found["files"], found["width"], found["made"]) == (60, 3, 8, 3)
+    assert seen[-1] == ("embedding", 60, 60)
+    task = checkpoint.load(clip)
+    node = {"type": "embeddings", "path": str(tmp_path / "out"), "size": 8, "validation": 0, "workers": 0}
+    data = loader.build(node)
+    batch = next(data.train(60))
+    assert len(set(batch["key"])) == 60
+    with torch.no_grad():
+        torch.testing.assert_close(
+            embedding.embed(task.model, batch["image"]), batch["embedding"], rtol=2e-3, atol=2e-3
+        )
+        one = load_file(tmp_path / "out" / "embeddings-00002.safetensors")
+        read = embedding.read(task.model, embedding.pack(task.model, task.tokenizer, json.loads(one["text"].tobytes())))
+    np.testing.assert_allclose(one["caption"], read[0].numpy(), rtol=2e-3, atol=2e-3)
+    assert one["image"].shape == (10, 8)
+
+
+def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, clip):
+    out = tmp_path / "out"
+    embed(out, DATA, clip, limit=45)
+    files = sorted(out.glob("embeddings-*"))
+    assert len(files) == 2
+    first = files[0].stat().st_mtime_ns
+    content = files[1].read_bytes()
+    files[1].unlink()
+    assert embed(out, DATA, clip, limit=45)["made"] == 1
+    assert files[0].stat().st_mtime_ns == first
+    assert files[1].read_bytes() == content
+    for change in ({"seed": 1}, {"pictures": True}, {"limit": 30}):
+        with pytest.raises(Failure, match="name another folder") as refused:
+            embed(out, DATA, clip, **{"limit": 45, **change})
+        assert refused.value.code == 73
+
+
+def test_processes_share_the_files_out(tmp_path, clip, monkeypatch):
+    embed(tmp_path / "whole", DATA, clip)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        embed(tmp_path / "shared", DATA, clip)
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "shared" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_other_files_are_not_written_beside(tmp_path, clip):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    with pytest.raises(Failure, match="holds other files"):
+        embed(tmp_path / "photos", DATA, clip)
+    with pytest.raises(Failure, match="is a file"):
+        embed(Path(clip), DATA, clip)

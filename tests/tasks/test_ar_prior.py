@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from tests.tasks.priors import AR, CAPTIONS, prior, samples
+
+
+@pytest.fixture(scope="module")
+def task():
+    return prior(AR)
+
+
+def test_drawing_with_a_cache_equals_the_naive_loop(task):
+    torch.testing.assert_close(task.draw(CAPTIONS, [1, 2]), task.draw_naively(CAPTIONS, [1, 2]))
+
+
+def test_a_good_fit_is_asked_for_when_drawing(task):
+    _, upper = task._chances(range(400), 1, 6, 0.5)
+    assert (upper.min(), upper.max()) == (4, 7)
+    assert (torch.bincount(upper)[4:] > 70).all()
+    _, top = task._chances(range(50), 1, 6, 0.9)
+    assert set(top.tolist()) == {7}
+    assert not torch.equal(task.draw(CAPTIONS, [1, 2], least=0.9), task.draw(CAPTIONS, [1, 2], least=0.0))
+    with pytest.raises(ValueError, match="least 1 is not in"):
+        task.draw(CAPTIONS, [1, 2], least=1)
+
+
+def test_guidance_begins_at_no_text_and_passes_the_text_s_own(task):
+    drawn = {scale: task.draw(CAPTIONS[:1], [3], scale, temperature=0.0) for scale in (1.0, 1.0001, 8.0)}
+    assert torch.equal(drawn[1.0], drawn[1.0001])
+    assert not torch.equal(drawn[8.0], drawn[1.0])
+
+
+def test_without_temperature_the_likeliest_buckets_are_taken(task):
+    same = [task.draw(CAPTIONS[:1], [seed], temperature=0.0, least=0.9) for seed in (1, 2)]
+    assert torch.equal(*same)
+
+
+def test_components_out_of_use_are_neither_trained_nor_drawn():
+    one = prior(AR | {"share": 0.6})
+    kept = int(one.model.kept)
+    assert 1 <= kept < 6
+    seen = []
+    one.draw(CAPTIONS, [1, 2], watch=lambda done, total: seen.append(total))
+    assert seen == [kept] * kept
+    batch = one.collate(samples())
+    before, _ = one(batch, 0)
+    with torch.no_grad():
+        one.model.basis[kept:] = 0  # what they would be changes nothing
+    torch.testing.assert_close(one(batch, 0)[0], before)
+
+
+def test_texts_left_out_ask_for_no_fit():
+    one = prior(AR, drop_text=1.0)
+    batch = one.collate(samples())
+    before, _ = one(batch, 0)
+    with torch.no_grad():
+        one.model.product_embedding.weight[:-1] += 1
+    assert torch.equal(one(batch, 0)[0], before)
+    with torch.no_grad():
+        one.model.product_embedding.weight[-1] += torch.randn(16)
+    assert not torch.equal(one(batch, 0)[0], before)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from dalle_cli.models import models
+from dalle_cli.tasks.prior import DiffusionPriorTask, best, candidates
+from tests.tasks.priors import AR, CAPTIONS, CLIP, DIFFUSION, prior, samples, words
+
+NODES = {"diffusion": DIFFUSION, "ar": AR}
+
+
+@pytest.fixture(scope="module", params=NODES)
+def task(request):
+    return prior(NODES[request.param])
+
+
+def test_the_loss_is_a_number_with_gradients_for_all_of_the_model_and_none_of_the_clip(task):
+    loss, logs = task(task.collate(samples()), 0)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(value.ndim == 0 for value in logs.values())
+    assert all(parameter.grad is not None for parameter in task.model.parameters())
+    assert all(parameter.grad is None for parameter in task.clip.parameters())
+
+
+def test_embeddings_of_the_data_stand_in_for_pictures(task):
+    batch = task.collate(samples())
+    with torch.no_grad():
+        whole, _ = task(batch, 0)
+        batch["embedding"] = task.truth(batch)
+        del batch["image"]
+        assert torch.equal(task(batch, 0)[0], whole)
+        batch["embedding"] = batch["embedding"][:, :5]
+        with pytest.raises(ValueError, match="embeddings of 5 numbers, where the prior has 8"):
+            task(batch, 0)
+
+
+def test_a_share_of_the_texts_is_left_out_by_the_sample_s_seed():
+    one = prior(DIFFUSION, drop_text=0.5)
+    batch = one.collate(samples(200))
+    assert 70 < batch["dropped"].sum() < 130
+    empty, _ = one.tokenizer.pack([""], one.model.context)
+    assert ((batch["ids"] == torch.from_numpy(empty)).all(dim=1) == batch["dropped"]).all()
+    again = one.collate(samples(200)[50:])
+    assert torch.equal(again["dropped"], batch["dropped"][50:])
+
+
+def test_preparing_whitens_the_embeddings():
+    one = prior(DIFFUSION)
+    white = one.model.whiten(one.truth(one.collate(samples(320))))
+    assert white.mean(dim=0).abs().max() < 1e-3
+    assert (white.std(dim=0, correction=0) - 1).abs().max() < 1e-3
+
+
+def test_drawn_embeddings_depend_on_their_own_text_and_seed_alone(task):
+    drawn = task.draw(CAPTIONS, [5, 2**64 - 1], steps="4")
+    assert drawn.shape == (2, 8)
+    assert drawn.isfinite().all()
+    torch.testing.assert_close(task.draw(CAPTIONS[1:], [2**64 - 1], steps="4"), drawn[1:], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(task.draw(CAPTIONS[1:], [6], steps="4"), drawn[1:], atol=1e-3)
+    assert not torch.allclose(task.draw(CAPTIONS[:1], [2**64 - 1], steps="4"), drawn[1:], atol=1e-3)
+
+
+def test_of_more_candidates_the_one_that_fits_the_text_best_stays(task):
+    text, _ = task.read(CAPTIONS)
+    fits = [torch.cosine_similarity(task.draw(CAPTIONS, [1, 2], steps="3", best_of=n), text) for n in (1, 2, 8)]
+    assert (fits[1] >= fits[0] - 1e-4).all()
+    assert (fits[2] >= fits[1] - 1e-4).all()
+    assert fits[2].sum() > fits[0].sum() + 1e-3
+    with pytest.raises(ValueError, match="best of -1"):
+        task.draw(CAPTIONS, [1, 2], best_of=-1)
+
+
+def test_guidance_begins_at_no_text_and_passes_the_text_s_own():
+    one = prior(DIFFUSION)
+    drawn = {scale: one.draw(CAPTIONS[:1], [3], scale, "5", 1) for scale in (0.0, 1.0, 3.0)}
+    torch.testing.assert_close(drawn[0.0], one.draw([""], [3], 1.0, "5", 1), rtol=1e-3, atol=1e-3)
+    assert (drawn[3.0] - drawn[1.0]).abs().max() > 1e-2
+
+
+def test_drawing_is_watched(task):
+    seen = []
+    task.draw(CAPTIONS, [1, 2], steps="3", watch=lambda done, total: seen.append((done, total)))
+    assert seen == [(n + 1, len(seen)) for n in range(len(seen))]
+    assert len(seen) in (3, 6)  # steps, or components
+
+
+def test_the_first_candidates_are_the_same_for_any_number_of_them():
+    few, many = candidates([7, 8], 1), candidates([7, 8], 3).view(2, 3)
+    assert torch.equal(few, many[:, 0])
+    assert len(np.unique(many)) == 6
+
+
+def test_best_takes_the_row_with_the_greatest_cosine():
+    drawn = torch.tensor([[1.0, 0], [0, 9], [5, 5], [1, 0]])
+    text = torch.tensor([[0.0, 1], [0, 1], [1, 0], [1, 0]])
+    assert best(drawn, text, 2).tolist() == [[0, 9], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"embed_dim": 9}, r"model\.embed_dim: 9, and frozen\.clip has 8"),
+        ({"context": 5}, r"model\.context: 5, and frozen\.clip has 12"),
+        ({"states": 5}, r"model\.states: 5, and frozen\.clip has 12"),
+    ],
+)
+def test_a_prior_of_another_clip_is_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        DiffusionPriorTask(models.build(DIFFUSION | change), models.build(CLIP), words())
+
+
+def test_without_a_clip_it_loads_and_says_what_is_missing():
+    alone = DiffusionPriorTask(models.build(DIFFUSION))
+    with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
+        alone.draw(CAPTIONS, [1, 2])
+
+
+def test_the_example_has_the_shapes_of_a_batch(task):
+    batch, example = task.collate(samples(3)), task.example(3, 8)
+    assert {name: value.shape for name, value in batch.items() if isinstance(value, torch.Tensor)} == {
+        name: value.shape for name, value in example.items() if isinstance(value, torch.Tensor)
+    }
