@@ -218,21 +218,23 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 def load(
     name: str,
-    kind: str | None = None,
+    kind: str | tuple[str, ...] | None = None,
     companions: Mapping[str, str | nn.Module] | None = None,
     mapped: bool = False,
 ) -> nn.Module:
     """The task of a checkpoint, in evaluation mode, float32.
 
-    name: see `resolve`. kind: the model type that is expected. companions: see `compose`. mapped: the weights stay in
-    the file, in the types that they have there, and are read where they are used.
+    name: see `resolve`. kind: the model type that is expected, or several. companions: see `compose`. mapped: the
+    weights stay in the file, in the types that they have there, and are read where they are used.
     """
     path = resolve(name)
     found = metadata(path)
     recipe = found["recipe"]
     type_ = type_of(recipe, "model")
-    if kind and type_ != kind:
-        raise CheckpointError(f"{path}: holds a '{type_}', where a '{kind}' is needed")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds and type_ not in kinds:
+        needed = " or a ".join(f"'{one}'" for one in kinds)
+        raise CheckpointError(f"{path}: holds a '{type_}', where a {needed} is needed")
     tensors = read_tensors(path)
     try:
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None

@@ -135,7 +135,9 @@ def reconstruct(
     pictures: Annotated[
         list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads standard input.")
     ],
-    model: Annotated[str, typer.Option(help="A dVAE's checkpoint.", rich_help_panel=MODEL)] = "starter/dvae",
+    model: Annotated[
+        str, typer.Option(help="A checkpoint of a dVAE or a VQGAN.", rich_help_panel=MODEL)
+    ] = "starter/dvae",
     size: Annotated[
         int | None, typer.Option(min=8, help="Pixels; default: those it was trained on.", rich_help_panel=MODEL)
     ] = None,
@@ -147,7 +149,7 @@ def reconstruct(
     quiet: Quiet = False,
     precision: Precision = "auto",
 ) -> None:
-    """Code pictures with a dVAE and decode them: original above reconstruction, PSNR, codes used."""
+    """Code pictures with a dVAE or a VQGAN and decode them: original above reconstruction, PSNR, codes used."""
     from ..generate.reconstruct import reconstruct as redraw
 
     raise typer.Exit(redraw(pictures, model, size, out, sheet, overwrite, skip_existing, as_json, quiet, precision))

@@ -16,7 +16,7 @@ from ..recipe import section
 from ..registry import suggest
 from ..text import from_state
 from ..text.bpe import base_symbols
-from . import native, sources, write
+from . import completed, native, sources, write
 from .keys import Source
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -92,7 +92,7 @@ def write_folder(
     A layout in several folders has weights and a configuration in each. size: of pictures, where those are told it.
     """
     assert source.config is not None
-    configs = source.config.write(model)
+    configs = source.config.write(completed(model))
     parts = {prefix: folder / name for prefix, name in source.files.items()} or {"": folder}
     files = []
     for prefix, place in parts.items():

@@ -14,7 +14,7 @@ from ..text import TextError, tokenizers
 from ..text.vocabulary import in_folder
 from . import hub, read, recognise
 from .files import configuration, gather, published
-from .keys import Source
+from .keys import Source, aside
 from .native import TYPES
 
 VOCABULARIES = {
@@ -78,7 +78,10 @@ def plan(
     state, files = gather(source, empty=True)
     layout, state = recognise(state)
     config = configuration(layout, files[0])
+    left = aside(layout, state)
     model, _ = read(state, config)
+    if left:
+        say(f"{files[0]}: {len(left)} tensors of its training left out ({left[0]}, ...)")
     tokenizer = _tokenizer(layout, model, vocab, files[0].parent) if layout.tokenizer and _reads(model) else None
     original = published(layout, files[0])
     if original is None and files[0].name in layout.sums.values():

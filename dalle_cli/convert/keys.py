@@ -50,9 +50,10 @@ class Source:
     """One published layout of one type of model.
 
     recognises: whether a state has this layout's keys, no other layout's; model: the recipe's model node as keys and
-    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights. task: the recipe's
-    task node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files:
-    of a model published in several, what is put before the keys of each, and its name, or the folder's that holds it.
+    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights; aside: the beginning,
+    as a pattern, of keys of what served training alone, which an import leaves out and says so. task: the recipe's task
+    node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files: of a
+    model published in several, what is put before the keys of each, and its name, or the folder's that holds it.
     beside: of tensors that are published in a file of their own, a pattern of its name, and their keys in its order.
     wrapper: the key that a file of torch holds the state under. sums: names of published files by their sha256 or md5.
     config: how the layout is kept in a folder.
@@ -64,6 +65,7 @@ class Source:
     model: Callable[[State], dict]
     table: Callable[[dict], list[Row]]
     dropped: frozenset[str] = frozenset()
+    aside: str | None = None
     task: Callable[[dict], dict | None] = lambda model: None
     tokenizer: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +117,11 @@ def write(state: State, table: list[Row]) -> dict[str, Tensor]:
         written = row.write(tensor) if row.write else tensor
         out |= dict(zip(names, written)) if len(names) > 1 else {names[0]: written}
     return out
+
+
+def aside(source: Source, state: State) -> list[str]:
+    """The keys of a state that its layout leaves aside."""
+    return [key for key in state if source.aside and re.match(source.aside, key)]
 
 
 def count(state: State, pattern: str) -> int:

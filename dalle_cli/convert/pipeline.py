@@ -23,7 +23,7 @@ SCHEDULERS = {
 CLASSES = {
     "prior": ("diffusers", "PriorTransformer"),
     "decoder": ("diffusers", "UNet2DConditionModel"),
-    "text_proj": ("unclip", "UnCLIPTextProjModel"),  # as published; diffusers 0.42 looks for it in vain (README)
+    "text_proj": ("diffusers.pipelines.deprecated.unclip.text_proj", "UnCLIPTextProjModel"),  # until 0.33: unclip
     "super_res_first": ("diffusers", "UNet2DModel"),
     "super_res_last": ("diffusers", "UNet2DModel"),
     "text_encoder": ("transformers", "CLIPTextModelWithProjection"),

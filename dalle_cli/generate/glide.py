@@ -227,9 +227,10 @@ def enlarge(
     noise: Callable[[Tensor], Tensor],
     options: Diffusion,
     region: Known | None = None,
+    whole: bool = True,
 ) -> Tensor:
-    """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance; rounded before, as files are."""
-    small = rounded(small.float())
+    """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance. whole: rounded before, as files are."""
+    small = rounded(small.float()) if whole else small.float().clamp(-1, 1)
     height, width = (enlarged(task, side) or 0 for side in small.shape[-2:])
     start = options.up_temperature * noise(torch.empty(len(small), 3, height, width))
     with device.turn(task):

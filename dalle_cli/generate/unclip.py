@@ -250,10 +250,10 @@ class UnCLIP:
         options: Sampling,
         region: Callable[[int], Known] | None = None,
     ) -> Tensor:
-        """Pictures of the decoder's size through all upsamplers, to (B, 3, `size`, `size`)."""
+        """Pictures of the decoder's size through all upsamplers, to (B, 3, `size`, `size`); not rounded, as Karlo's."""
         noise = self.noise([seed + UPSAMPLER_SEED for seed in seeds])
         second = replace(options, up_steps=options.up_steps_2, up_sampler=options.up_sampler_2)
         for task, how in zip(self.upsamplers, (options, second)):
             known = known_at(self.device, region, task.size, len(pictures))
-            pictures = enlarge(self.device, task, [""] * len(pictures), pictures, noise, how, known)
+            pictures = enlarge(self.device, task, [""] * len(pictures), pictures, noise, how, known, False)
         return pictures

@@ -14,6 +14,8 @@ from dalle_cli.models import models
 from dalle_cli.text.learn import learn
 from tests.convert.test_diffusers import PRIOR
 from tests.convert.test_importing import CAPTIONS, CLIP, VIT, bring, equal, published
+from tests.parity.peers import Missing
+from tests.parity.peers import peer as find
 
 FORMATS = {"openai-clip": "open_clip_config.json", "open-clip": "open_clip_config.json", "hf-clip": "config.json"}
 
@@ -94,8 +96,11 @@ def test_overwriting_leaves_other_files_alone(clip, tmp_path):
     ("layout", "library"), [("hf-clip", "transformers"), ("openai-clip", "open_clip"), ("open-clip", "open_clip")]
 )
 def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activation):
-    """Runs where the extra `parity` is installed."""
-    peer = pytest.importorskip(library)
+    """Runs where the packages of `make parity` are installed."""
+    try:
+        peer = find(library)
+    except Missing as reason:
+        pytest.skip(str(reason))
     torch.save(published(node=CLIP | {"image": VIT | {"depth": 2}}), "deep.pt")
     bring("deep.pt", "deep", "words.json", activation=activation)
     export("deep", layout, "folder", None, False)

@@ -30,7 +30,7 @@ def test_a_pipeline_comes_back_bit_for_bit(tmp_path, vocab, variation):  # noqa:
     assert equal(back, state)
     index = json.loads((tmp_path / "again" / "model_index.json").read_text())
     assert index["_class_name"] == ("UnCLIPImageVariationPipeline" if variation else "UnCLIPPipeline")
-    assert index["text_proj"] == ["unclip", "UnCLIPTextProjModel"]
+    assert index["text_proj"] == ["diffusers.pipelines.deprecated.unclip.text_proj", "UnCLIPTextProjModel"]
     assert json.loads((tmp_path / "again" / "super_res_last" / "config.json").read_text())["sample_size"] == 256
     bring(tmp_path / "again", None, "twice")  # with the vocabulary that was stored
     for part in recipe.load("out/system.yaml", "systems")["parts"].values():
