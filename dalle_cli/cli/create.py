@@ -97,6 +97,15 @@ def sample(
     guide: Annotated[
         str | None, typer.Option(help="Diffusion: free (by the text), clip, classifier.", rich_help_panel=SAMPLING)
     ] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="unCLIP: embeddings drawn, the best kept.", rich_help_panel=SAMPLING)
+    ] = None,
+    prior_scale: Annotated[
+        float | None, typer.Option(help="unCLIP: guidance of the prior.", rich_help_panel=SAMPLING)
+    ] = None,
+    prior_steps: Annotated[
+        str | None, typer.Option(help="unCLIP: steps of a diffusion prior.", rich_help_panel=SAMPLING)
+    ] = None,
     out: Out = "out",
     sheet: Sheet = None,
     watch: Annotated[
@@ -117,7 +126,7 @@ def sample(
 
     options = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale, "steps": steps, "sampler": sampler,
-        "eta": eta, "guide": guide,
+        "eta": eta, "guide": guide, "best_of": best_of, "prior_scale": prior_scale, "prior_steps": prior_steps,
     }  # fmt: skip
     raise typer.Exit(
         draw(
