@@ -12,6 +12,7 @@ import struct
 import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from .files import write_atomically
 from .models import models
+from .nn.unset import Unset
 from .recipe import Recipe, section, type_of
 from .registry import RecipeError
 from .tasks import tasks
@@ -215,11 +217,15 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def load(
-    name: str, kind: str | tuple[str, ...] | None = None, companions: Mapping[str, str | nn.Module] | None = None
+    name: str,
+    kind: str | tuple[str, ...] | None = None,
+    companions: Mapping[str, str | nn.Module] | None = None,
+    mapped: bool = False,
 ) -> nn.Module:
     """The task of a checkpoint, in evaluation mode, float32.
 
-    name: see `resolve`. kind: the model type that is expected, or several. companions: see `compose`.
+    name: see `resolve`. kind: the model type that is expected, or several. companions: see `compose`. mapped: the
+    weights stay in the file, in the types that they have there, and are read where they are used.
     """
     path = resolve(name)
     found = metadata(path)
@@ -234,9 +240,13 @@ def load(
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
         if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
             raise ValueError(", ".join(wrong))
-        task: Any = compose(recipe, tokenizer, companions)
-        floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
-        task.model.load_state_dict(floats)
+        with Unset() if mapped else nullcontext():
+            task: Any = compose(recipe, tokenizer, companions)
+        if mapped:
+            task.requires_grad_(False).model.load_state_dict(tensors, assign=True)
+        else:
+            floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
+            task.model.load_state_dict(floats)
     except CheckpointError:  # a companion's
         raise
     except (ValueError, RuntimeError, TypeError) as error:

@@ -55,6 +55,21 @@ def test_the_tiny_decoder_draws_shapes_and_paints_over_them(tmp_path):
     assert right(tmp_path, painted, "a green heart", 4) >= 3
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_tiny_unclip_draws_a_red_circle(tmp_path):
+    dalle(tmp_path, "train-tokenizer", "--recipe", "tiny", "--out", "checkpoints/tokenizer-tiny.json")
+    for words in (
+        ("train-clip", "--recipe", "tiny"),
+        ("train-prior", "--recipe", "unclip-diffusion-tiny"),
+        ("train-decoder", "--recipe", "unclip-decoder-tiny"),
+    ):
+        _, taken = dalle(tmp_path, *words)
+        assert taken < 300, words
+    drawn, _ = dalle(tmp_path, "sample", "a red circle", "--recipe", "unclip-tiny", "-n", "8")
+    assert right(tmp_path, drawn, "a red circle") >= 6
+
+
 def right(folder, lines, prompt, count=8):
     """How many of the pictures of result lines show shape and colour of their prompt."""
     judge = Judge(glyph_set("shapes"))

@@ -33,6 +33,10 @@ BatchSize = Annotated[
     ),
 ]  # fmt: skip
 Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", rich_help_panel=COMPUTE)]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", help="Large models take turns on the device; slower.", rich_help_panel=COMPUTE),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel=OUTPUT)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=OUTPUT)
@@ -93,6 +97,15 @@ def sample(
     guide: Annotated[
         str | None, typer.Option(help="Diffusion: free (by the text), clip, classifier.", rich_help_panel=SAMPLING)
     ] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="unCLIP: embeddings drawn, the best kept.", rich_help_panel=SAMPLING)
+    ] = None,
+    prior_scale: Annotated[
+        float | None, typer.Option(help="unCLIP: guidance of the prior.", rich_help_panel=SAMPLING)
+    ] = None,
+    prior_steps: Annotated[
+        str | None, typer.Option(help="unCLIP: steps of a diffusion prior.", rich_help_panel=SAMPLING)
+    ] = None,
     out: Out = "out",
     sheet: Sheet = None,
     watch: Annotated[
@@ -105,6 +118,7 @@ def sample(
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
+    offload: Offload = False,
 ) -> None:
     """Draw pictures of prompts; with --rerank, keep the best of many."""
     from ..generate.sample import Job
@@ -112,13 +126,14 @@ def sample(
 
     options = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale, "steps": steps, "sampler": sampler,
-        "eta": eta, "guide": guide,
+        "eta": eta, "guide": guide, "best_of": best_of, "prior_scale": prior_scale, "prior_steps": prior_steps,
     }  # fmt: skip
     raise typer.Exit(
         draw(
             Job(
                 words or (), prompts, recipe, count, rerank, top, seed, out, sheet, like, image, keep_rows, options,
                 overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet, watch,
+                offload,
             )
         )
     )  # fmt: skip

@@ -52,6 +52,7 @@ class Job:
     dry_run: bool = False
     quiet: bool = False
     watch: str | None = None
+    offload: bool = False
 
 
 def sample(job: Job, results: Collected | None = None) -> int:
@@ -73,6 +74,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
         raise RecipeError(f"{name}: --image and --keep-rows are for transformers; `dalle inpaint` fills parts")
     if job.watch and not getattr(part, "shows", False):
         raise RecipeError(f"{name}: --watch is for diffusion; this system has no steps to show")
+    check_offload(part, job.offload)
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
     candidates = job.rerank or job.count or 1
@@ -99,7 +101,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
     skipped = {result["index"]: result for result in outputs.skipped}
 
     # ---- drawing, some prompts at a time; results in the order of the prompts --------------------------------------
-    place = device.choose(job.precision)
+    place = device.choose(job.precision, job.offload)
     progress = Progress("sample", len(todo) * candidates, quiet=job.quiet)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
     scorer = Scorer(place, clip) if todo and job.rerank else None
@@ -163,6 +165,12 @@ def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[st
     options = kind(**bind(kind, {**recipe.section(system_recipe, "sample"), **given}, "sample"))
     part.check(options, parts)
     return part, parts, options
+
+
+def check_offload(part: Any, offload: bool) -> None:
+    """Raises Failure where --offload is asked of a system that has no stages to take turns."""
+    if offload and not getattr(part, "offloads", False):
+        raise Failure("--offload is for diffusion (GLIDE, unCLIP); this system is one model", USAGE)
 
 
 def load_system(name: str) -> dict:

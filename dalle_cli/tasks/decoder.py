@@ -183,7 +183,9 @@ class DecoderTask(Task):
 
     def _picture(self, batch: dict) -> Tensor:
         """The pictures as they are drawn; those that a CLIP reads may be larger."""
-        image = batch["image"]
+        image = batch.get("image")
+        if image is None:
+            raise RecipeError("data: a decoder needs pictures beside their embeddings: `dalle embed --pictures`")
         if image.shape[-1] > self.side and self.condition(ClipCondition):
             return F.interpolate(image, self.side, mode="bicubic", antialias=True).clamp(-1, 1)
         self._expect(image, self.side)

@@ -13,7 +13,7 @@ from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task
 
-START = 2048  # pictures from which the codes start
+START, PATCHES = 2048, 512  # the codes start from so many pictures at most, and so many patches for each code
 
 
 @tasks.register("dvae")
@@ -55,10 +55,12 @@ class DVAETask(Task):
         """Start the codes from the data, where the model has patches."""
         if self.model.drawn is None:
             return
-        images: list[Tensor] = []
-        while sum(map(len, images)) < START:
-            images.append(next(batches)["image"])
+        images = [next(batches)["image"]]
         self.model.check_size(images[0])
+        places = images[0][0, 0].numel() // self.model.factor**2  # in a picture
+        wanted = min(START, PATCHES * self.model.vocab // places + 1)
+        while sum(map(len, images)) < wanted:
+            images.append(next(batches)["image"])
         try:
             self.model.start(torch.cat(images))
         except ValueError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from dalle_cli.cli import main
-from tests.generate.conftest import glide, tiny  # noqa: F401  (fixtures)
+from tests.generate.conftest import glide, tiny, unclip  # noqa: F401  (fixtures)
 
 
 @dataclass

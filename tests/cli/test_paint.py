@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_cli.generate.metadata import read
 from tests.cli.conftest import one_line
 from tests.generate.conftest import noise
 
@@ -22,6 +23,33 @@ def test_a_box_is_drawn_anew(dalle, glide, picture):
 
 def test_a_picture_is_enlarged(dalle, glide, picture):
     ended = dalle("upscale", picture, "--recipe", glide.upsampler, "--steps", 2, "--prompt", "a star", "-q")
+    assert ended.code == 0, ended.err
+    assert Image.open(ended.result["path"]).size == (48, 32)
+
+
+def test_unclip_draws_chooses_and_draws_again(dalle, unclip):
+    words = ("--best-of", 3, "--prior-steps", 3, "--prior-scale", 2, "--steps", 3, "--precision", "float32", "-q")
+    ended = dalle("sample", "a red circle", "--recipe", unclip.recipe, "--rerank", 2, "--out", "a", *words)
+    assert ended.code == 0, ended.err
+    first = ended.result["path"]
+    assert Image.open(first).size == (16, 16)
+    found = read(first)["dalle"]
+    assert {found["options"][key] for key in ("best_of", "prior_steps", "prior_scale")} == {3, "3", 2.0}
+    assert found["models"].keys() == {"prior", "decoder", "upsampler", "embedder", "clip"}
+    again = dalle("sample", "--like", first, "--out", "b", "--precision", "float32", "-q").result["path"]
+    assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(first)))
+    other = dalle("sample", "--like", first, "--best-of", 1, "--out", "c", "--precision", "float32", "-q")
+    assert not np.array_equal(np.asarray(Image.open(other.result["path"])), np.asarray(Image.open(first)))
+
+
+def test_unclip_fills_holes_and_enlarges(dalle, unclip, picture):
+    words = ("--recipe", unclip.recipe, "--steps", 2, "-q")
+    ended = dalle("inpaint", picture, "a circle", "--box", "2,2,6,6", *words)
+    assert ended.code == 0, ended.err
+    before, after = np.asarray(Image.open(picture)), np.asarray(Image.open(ended.result["path"]))
+    assert np.array_equal(after[8:], before[8:])
+    assert not np.array_equal(after[2:8, 2:8], before[2:8, 2:8])
+    ended = dalle("upscale", picture, *words, "--out", "large")
     assert ended.code == 0, ended.err
     assert Image.open(ended.result["path"]).size == (48, 32)
 

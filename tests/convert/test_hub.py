@@ -216,28 +216,3 @@ def test_without_a_network(server, monkeypatch):
     assert "cannot be reached; taking what was fetched before" in said[0]
     with pytest.raises(Failure, match=r"http://127.0.0.1:9 cannot be reached, and me/gone was not fetched before"):
         fetch("hf:me/gone")
-
-
-KARLO = [
-    *("model_index.json", "README.md", "prior/config.json", "prior/diffusion_pytorch_model.safetensors"),
-    *("prior/diffusion_pytorch_model.bin", "decoder/config.json", "decoder/diffusion_pytorch_model.bin"),
-    *("text_proj/config.json", "text_proj/diffusion_pytorch_model.bin", "tokenizer/vocab.json", "tokenizer/merges.txt"),
-    *("text_encoder/config.json", "text_encoder/model.safetensors", "prior_scheduler/scheduler_config.json"),
-]
-
-
-def test_what_is_chosen_of_a_repository():
-    system = hub.choose(KARLO, "", True, "hf:a/b")
-    assert set(system) == set(KARLO) - {"README.md", "prior/diffusion_pytorch_model.bin"}
-    prior = ["prior/config.json", "prior/diffusion_pytorch_model.safetensors"]
-    vocabulary = ["tokenizer/merges.txt", "tokenizer/vocab.json"]
-    assert hub.choose(KARLO, "prior", False, "hf:a/b") == prior + vocabulary
-    assert hub.choose(KARLO, "decoder", False, "hf:a/b") == KARLO[5:7] + KARLO[7:9] + vocabulary  # the two go together
-    with pytest.raises(Failure, match=r"several models; add --system, or name one: hf:a/b:decoder"):
-        hub.choose(KARLO, "", False, "hf:a/b")
-    with pytest.raises(Failure, match=r"several files of weights; name one: hf:a/b:x.pt, hf:a/b:y.pt"):
-        hub.choose(["x.pt", "y.pt"], "", False, "hf:a/b")
-    dvae = ["decoder.pkl", "encoder.pkl"]
-    assert hub.choose(dvae, "", False, "") == hub.choose(dvae, "encoder.pkl", False, "") == dvae
-    stats = ["prior.ckpt", "ViT-L-14_stats.th"]
-    assert hub.choose(stats, "", False, "") == hub.choose(stats, "prior.ckpt", False, "") == sorted(stats)

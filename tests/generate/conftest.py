@@ -105,8 +105,10 @@ class Glide:
 
 @dataclass(frozen=True)
 class Unclip:
-    """Paths of a miniature unCLIP, 8 px and upsampled to 16 and 32 px, and of the system recipe without a prior."""
+    """Paths of a miniature unCLIP, 8 px and upsampled to 16 and 32 px, and of the system recipe of one upsampler."""
 
+    prior: str
+    ar_prior: str
     decoder: str
     inpaint: str
     karlo: str
@@ -128,12 +130,18 @@ def unclip_recipes(clip: str) -> dict[str, dict[str, Any]]:
         task = {"type": "decoder", "size": 8, "predict": "v", "variance": "small", "drop_text": 0.5, "drop_image": 0.1}
         return {"model": base | {"attention": [2], "conditions": conditions}, "task": task, "frozen": {"clip": clip}}
 
+    def prior(kind: str, **numbers: int) -> dict[str, Any]:
+        sizes = {"embed_dim": 8, "context": 12, "states": 16, "width": 16, "depth": 1, "heads": 2}
+        return {"model": {"type": kind} | sizes | numbers, "task": {"type": kind}, "frozen": {"clip": clip}} | words
+
     def upsampler(size: int) -> dict[str, Any]:
         small = {"conditions": {"low_res": {"type": "low-res-condition", "factor": 2}}}
         task = {"type": "decoder", "size": size, "predict": "v", "variance": "small"}
         return {"model": base | small | {"attention": [], "middle_attention": False}, "task": task}
 
     return {
+        "prior": prior("diffusion-prior"),
+        "ar_prior": prior("ar-prior", components=6, buckets=8),
         "decoder": decoder(text=text, clip=image) | words,
         "inpaint": decoder(text=text, clip=image, inpaint={"type": "inpaint-condition"}) | words,
         "karlo": decoder(clip=image, text=states) | words,
@@ -146,10 +154,13 @@ def unclip_recipes(clip: str) -> dict[str, dict[str, Any]]:
 def unclip(tiny, tmp_path_factory) -> Unclip:
     folder = tmp_path_factory.mktemp("unclip")
     paths = made(folder, unclip_recipes(tiny.clip))
-    named = {name: paths[name] for name in ("decoder", "upsampler")} | {"embedder": tiny.clip}
+    named = {name: paths[name] for name in ("prior", "decoder", "upsampler")}
+    named |= {"embedder": tiny.clip, "clip": tiny.clip}
     recipe = folder / "unclip.yaml"
     parts = ", ".join(f"{name}: {path}" for name, path in named.items())
-    recipe.write_text(f"system: {{type: unclip}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3}}\n")
+    recipe.write_text(
+        f"system: {{type: unclip}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3, prior_steps: 4}}\n"
+    )
     return Unclip(**paths, embedder=tiny.clip, recipe=str(recipe))
 
 
@@ -164,6 +175,8 @@ def made(folder: Path, recipes: dict[str, dict[str, Any]]) -> dict[str, str]:
         with torch.no_grad():
             for parameter in task.model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        if hasattr(task, "fit"):  # of priors, which find their buffers in data
+            task.fit(torch.randn(300, 8), torch.randn(300, 8))
         paths[kind] = str(folder / f"{kind}.safetensors")
         checkpoint.save(Path(paths[kind]), task.model.state_dict(), recipe, tokenizer, step=7, samples=70)
     return paths
