@@ -112,7 +112,8 @@ def write(name: str, model: dict, state: State, configured: bool = False) -> dic
 
 def completed(node: dict) -> dict:
     """A model node with the defaults of what it leaves out, in the nodes inside of it too."""
-    parameters = inspect.signature(models.get(node["type"])).parameters if "type" in node else {}
+    known = node.get("type") in models.names()  # else the layout says that it has no place for it
+    parameters = inspect.signature(models.get(node["type"])).parameters if known else {}
     told = {key: parameter.default for key, parameter in parameters.items() if key not in ASIDE}
     told = {key: value for key, value in told.items() if value not in (None, inspect.Parameter.empty)}
     inside = {key: completed(value) if isinstance(value, dict) else value for key, value in node.items()}

@@ -79,7 +79,7 @@ def test_a_lightning_checkpoint_is_imported_and_exported_bit_for_bit(lightning):
     assert (result["layout"], result["model"]) == ("taming-vqgan", NODE)
     assert said == ["last.ckpt: 2 tensors of its training left out (loss.perceptual_loss.net.slice1.0.weight, ...)"]
     export("codec", "taming-vqgan", "back.ckpt", None, False)
-    back = torch.load("back.ckpt", weights_only=True)
+    back = torch.load("back.ckpt", weights_only=True)["state_dict"]
     assert back.keys() == state_of().keys()
     assert all(torch.equal(back[key], tensor) for key, tensor in state_of().items())
 
