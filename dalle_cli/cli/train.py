@@ -10,7 +10,10 @@ FAMILIES = {  # family: its default recipe, and what the command says of itself
     "dvae": ("starter", "Train a discrete VAE: pictures to a grid of codes and back."),
     "clip": ("starter", "Train CLIP: pictures and texts in one space."),
     "prior": ("dalle1-starter", "Train a prior: DALL-E 1's over image codes, or unCLIP's over CLIP embeddings."),
-    "decoder": ("glide-starter", "Train a decoder: diffusion from texts to pictures, GLIDE's base or upsampler."),
+    "decoder": (
+        "glide-starter",
+        "Train a decoder: diffusion to pictures from texts, CLIP embeddings or smaller pictures.",
+    ),
     "classifier": ("tiny", "Train a classifier of noisy pictures, which guides a decoder."),
 }
 

@@ -7,6 +7,7 @@ then the components drawn so far, and scores the buckets of the next one.
 Shapes: B batch, e embed_dim, w width, M = context + 1 tokens of the text, P components, K buckets, L layers, H heads.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from .adm import unmixed
 from .prior import Prior, causal
 
 LARGEST = 1 << 26  # entries of the table of buckets
+WAVES = 16  # half periods over all buckets, in what the tokens start from
 
 
 @dataclass
@@ -69,8 +71,9 @@ class ARPrior(Prior):
         self.product_embedding = nn.Embedding(buckets + 1, width)  # the last one: nothing is asked
         self.bucket_embedding = nn.Embedding(buckets, width)
         self.out_proj = nn.Linear(width, buckets)
-        for table in (self.product_embedding, self.bucket_embedding):
-            nn.init.normal_(table.weight, std=0.02)
+        # What is near lies near from the start, since buckets are numbers and each is met by few samples.
+        for table, std in ((self.product_embedding, 0.02), (self.bucket_embedding, 0.02), (self.out_proj, width**-0.5)):
+            table.weight = nn.Parameter(std * _smooth(*table.weight.shape))
         self.register_buffer("mean", torch.zeros(embed_dim))
         self.register_buffer("basis", torch.eye(components, embed_dim))
         self.register_buffer("bounds", torch.zeros(components, buckets - 1))
@@ -152,6 +155,13 @@ class ARPrior(Prior):
         x, kept = self.transformer(x, cache.seen[:, None, None, : at + 1], cache.past[..., :at, :])
         cache.past[..., at : at + 1, :] = torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1)
         return self.out_proj(self.final_ln(x[:, 0]))
+
+
+def _smooth(buckets: int, width: int) -> Tensor:
+    """Numbers of deviation 1 that change little from one bucket to the next: sums of slow waves. (K, w)."""
+    place = (torch.arange(buckets) + 0.5) / buckets
+    waves = torch.arange(min(WAVES, buckets))
+    return (math.pi * place[:, None] * waves).cos() @ torch.randn(len(waves), width) / math.sqrt(len(waves) / 2)
 
 
 def _bounds(rows: Tensor, buckets: int) -> Tensor:

@@ -15,7 +15,7 @@ from dalle_cli.generate.sample import Job, sample
 from dalle_cli.models import models
 from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
-from tests.convert.test_importing import CAPTIONS, TEXT, VIT, no_vocabularies  # noqa: F401  (a fixture)
+from tests.convert.test_importing import CAPTIONS, TEXT, VIT, no_vocabularies, shapes  # noqa: F401  (a fixture)
 from tests.convert.test_karlo import DECODER, HALF, PRIOR, UNET
 
 WIDTH = TEXT["width"]
@@ -208,3 +208,62 @@ def test_an_imported_system_draws_from_wherever_it_lies(tmp_path, vocab):
     (tmp_path / "moved" / "system.yaml").write_text(f"system: {{type: unclip}}\n{parts}\nsample: {{steps: 2}}")
     with pytest.raises(RecipeError, match=r"parts\.prior"):
         sample(Job(["a red circle"], recipe="moved/system.yaml", out="others", quiet=True), Collected())
+
+
+FULL = {"channels": 320, "blocks": 3, "multiples": [1, 2, 3, 4]}
+KARLO = {
+    "prior-ckpt-step=1.ckpt": (
+        "karlo-prior",
+        PRIOR | {"embed_dim": 768, "context": 77, "states": 768, "width": 2048, "depth": 20, "heads": 32},
+    ),
+    "decoder-ckpt-step=1.ckpt": (
+        "karlo-decoder",
+        DECODER
+        | FULL
+        | {
+            "attention": [2, 4, 8],
+            "conditions": {
+                "clip": {"type": "clip-condition", "embed_dim": 768, "tokens": 4, "width": 1536},
+                "text": {"type": "clip-text-condition", "embed_dim": 768, "states": 768, "width": 1536},
+            },
+        },
+    ),
+    "improved-sr-ckpt-step=1.ckpt": (
+        "karlo-upsampler",
+        {"type": "last-step"} | dict.fromkeys(("first", "last"), HALF | FULL),
+    ),
+    "ViT-L-14.pt": (
+        "openai-clip",
+        {
+            **{"type": "clip", "embed_dim": 768},
+            "image": {"type": "vit", "size": 224, "patch": 14, "width": 1024, "depth": 24, "heads": 16},
+            "text": TEXT | {"context": 77, "width": 768, "depth": 12, "heads": 12},
+        },
+    ),
+}
+
+
+@pytest.mark.large
+@pytest.mark.timeout(3600)
+def test_karlo_at_its_size_is_imported_and_draws(tmp_path, vocab, peak):
+    """Random weights in 16 bits: 1.0, 0.9, 1.4 and 0.4 billion of them, in the published layout."""
+    folder, sizes = tmp_path / "karlo", {}
+    folder.mkdir()
+    for name, (layout, node) in KARLO.items():
+        state = {key: 0.02 * torch.randn(shape, dtype=torch.float16) for key, shape in shapes(layout, node).items()}
+        if layout == "karlo-prior":
+            del state["clip_mean"], state["clip_std"]
+            torch.save((torch.zeros(768), torch.ones(768)), folder / "ViT-L-14_stats.th")
+        sizes[name] = sum(tensor.nbytes for tensor in state.values())
+        torch.save({"state_dict": state}, folder / name)
+        del state
+    call = "import_system(sys.argv[1], 'out', sys.argv[2], None, False, print)"
+    grown = peak("from dalle_cli.convert.systems import import_system", call, folder, vocab)
+    print(f"import: {grown / max(sizes.values()):.2f} of the largest file")
+    assert grown < 1.3 * max(sizes.values())
+    quick(tmp_path / "out" / "system.yaml")
+    draw = "sample(Job(['a red circle'], recipe='out', out='drawn', precision='bf16', offload=True, quiet=True))"
+    grown = peak("from dalle_cli.generate.sample import Job, sample", draw, folder)
+    print(f"drawing: {grown / 2**30:.1f} GiB")
+    assert grown < 24 * 2**30
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 1

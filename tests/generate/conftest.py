@@ -114,6 +114,7 @@ class Unclip:
     karlo: str
     upsampler: str
     upsampler_2: str
+    last_step: str
     embedder: str
     recipe: str
 
@@ -147,6 +148,10 @@ def unclip_recipes(clip: str) -> dict[str, dict[str, Any]]:
         "karlo": decoder(clip=image, text=states) | words,
         "upsampler": upsampler(16),
         "upsampler_2": upsampler(32),
+        "last_step": {
+            "model": {"type": "last-step", "first": upsampler(16)["model"], "last": upsampler(16)["model"]},
+            "task": upsampler(16)["task"],
+        },
     }
 
 

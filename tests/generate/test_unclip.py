@@ -162,11 +162,17 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
     assert read == [2]  # with it, and without
 
 
-def test_a_decoder_of_clip_s_text_states_draws_with_the_embedder(unclip):
-    system = build(decoder=unclip.karlo, embedder=unclip.embedder)
-    options = Sampling(steps="3", sampler="ddpm", scale=8.0, prior_scale=4.0, best_of=1, up_steps="7")
+def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlarge(unclip):
+    system = build(decoder=unclip.karlo, embedder=unclip.embedder, upsampler=unclip.last_step)
+    options = Sampling(
+        steps="3", sampler="ddpm", scale=8.0, prior_scale=4.0, best_of=1, up_steps="7", up_sampler="ddpm"
+    )
     drawn = system.draw(PROMPTS, [[1]] * 3, options, 3)
+    assert drawn.shape == (3, 1, 3, 16, 16)
     assert torch.pdist(drawn.flatten(1)).min() > 1e-3
+    network: Any = system.upsamplers[0].model
+    network.last.load_state_dict(network.first.state_dict())
+    assert (system.draw(PROMPTS, [[1]] * 3, options, 3) - drawn).abs().max() > 1e-3  # the last step has its own
     assert system.decoder.clip is system.embedder.model  # not loaded twice
 
 

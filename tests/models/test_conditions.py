@@ -115,3 +115,16 @@ def test_conditions_together():
     assert torch.equal(merged["channels"], one)
     assert merge([]) == {}
     assert "mask" not in merge([{"tokens": a}])
+
+
+@pytest.mark.parametrize(
+    ("condition", "given"),
+    [
+        (ClipCondition(4, tokens=2, width=8), (torch.randn(1, 4),)),
+        (ClipTextCondition(4, states=6, width=8), (torch.randn(1, 4), torch.randn(1, 3, 6), torch.ones(1, 3).bool())),
+    ],
+)
+def test_what_clip_gives_may_be_of_another_type_than_the_network(condition, given):
+    condition.connect(16)
+    told = condition.to(torch.bfloat16)(*given)
+    assert told["embedding"].dtype == told["tokens"].dtype == torch.bfloat16
