@@ -253,3 +253,9 @@ def test_models_that_take_turns_draw_the_same(unclip, base):
             options = Sampling(steps="2", up_steps="2", scale=2.0)
             drawn.append(system.enlarge(system.decode(embedding, ["a red circle"], noise, options), [3], options))
         assert torch.equal(*drawn)
+
+
+def test_upsamplers_read_what_no_file_of_256_levels_holds(whole):
+    pictures = torch.full((1, 3, 8, 8), 0.098) + torch.linspace(0, 0.003, 64).view(8, 8)
+    one, two = (whole.enlarge(some, [5], Sampling(up_steps="2", up_steps_2="2")) for some in (pictures, pictures.mT))
+    assert (one - two).abs().max() > 0
