@@ -12,7 +12,7 @@ FAMILIES = {  # family: its default recipe, and what the command says of itself
     "prior": ("dalle1-starter", "Train a prior: DALL-E 1's over image codes, or unCLIP's over CLIP embeddings."),
     "decoder": (
         "glide-starter",
-        "Train a decoder: diffusion to pictures from texts, CLIP embeddings or smaller pictures.",
+        "Train a decoder: diffusion from texts or CLIP embeddings to pictures, or an upsampler.",
     ),
     "classifier": ("tiny", "Train a classifier of noisy pictures, which guides a decoder."),
 }
