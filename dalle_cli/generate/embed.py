@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from .. import checkpoint
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
-from ..files import make_folder, write_atomically
+from ..files import make_folder, remove_left_overs, write_atomically
 from ..tasks import embedding
 from .device import choose
 
@@ -49,6 +49,8 @@ def embed(
     _claim(out, {**about, "pictures": pictures, "samples": count})
     files = [out / f"embeddings-{number:05d}.safetensors" for number in range(-(-count // CHUNK))]
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        remove_left_overs(out)
     sizes = {
         number: min(CHUNK, count - number * CHUNK)
         for number, file in enumerate(files)
@@ -92,7 +94,8 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
                 WOULD_OVERWRITE,
             )
         return
-    if out.exists() and any(out.iterdir()):
+    # another process may be writing the note just now
+    if out.exists() and any(path.name != NOTE and not path.name.startswith(".") for path in out.iterdir()):
         raise Failure(f"{out} holds other files; name another folder", WOULD_OVERWRITE)
     make_folder(out, "OUT")
     write_atomically(note, lambda path: path.write_text(text, encoding="utf-8"))

@@ -72,8 +72,8 @@ class ARPrior(Prior):
         self.bucket_embedding = nn.Embedding(buckets, width)
         self.out_proj = nn.Linear(width, buckets)
         # What is near lies near from the start, since buckets are numbers and each is met by few samples.
-        for table, std in ((self.product_embedding, 0.02), (self.bucket_embedding, 0.02), (self.out_proj, width**-0.5)):
-            table.weight = nn.Parameter(std * _smooth(*table.weight.shape))
+        for table in (self.product_embedding, self.bucket_embedding, self.out_proj):
+            table.weight = nn.Parameter(0.02 * _smooth(*table.weight.shape))
         self.register_buffer("mean", torch.zeros(embed_dim))
         self.register_buffer("basis", torch.eye(components, embed_dim))
         self.register_buffer("bounds", torch.zeros(components, buckets - 1))

@@ -57,9 +57,11 @@ def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, cli
     first = files[0].stat().st_mtime_ns
     content = files[1].read_bytes()
     files[1].unlink()
+    (out / ".embeddings-00001.safetensors.1.tmp").write_bytes(b"of one that was killed")
     assert embed(out, DATA, clip, limit=45)["made"] == 1
     assert files[0].stat().st_mtime_ns == first
     assert files[1].read_bytes() == content
+    assert not list(out.glob(".*"))
     for change in ({"seed": 1}, {"pictures": True}, {"limit": 30}):
         with pytest.raises(Failure, match="name another folder") as refused:
             embed(out, DATA, clip, **{"limit": 45, **change})
