@@ -89,6 +89,8 @@ class Studio:
         self.part, self.parts, self.options = prepare(self.recipe, given)
         if not hasattr(self.part, "invert"):
             raise RecipeError(f"{job.recipe}: a system without CLIP embeddings; `{command}` needs one of type unclip")
+        if imagines and not self.parts.get("prior"):
+            raise RecipeError(f"parts.prior: `{command}` draws from words by a prior, and {job.recipe} names none")
         own = {"scale": 1.0} if inverts and "scale" not in given else {}  # guidance does not lead back to the noise
         self.options = replace(self.options, sampler="ddim", **own)
         self.parts.pop("clip", None)

@@ -7,7 +7,6 @@ from PIL import Image
 
 from tests.cli.conftest import one_line
 from tests.generate.conftest import noise, unclip  # noqa: F401  (a fixture)
-from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 
 
 @pytest.fixture
@@ -31,7 +30,6 @@ def pipe(dalle, monkeypatch):
     return run
 
 
-@pytest.mark.usefixtures("imagines")
 def test_pipes(pipe, unclip, tiny):  # noqa: F811
     how = ("--recipe", unclip.recipe, "--steps", 2)
     first = ("sample", "-", *how, "-n", 3, "--out", "drawn")
@@ -104,7 +102,9 @@ def test_without_the_trained_weights_the_line_names_them(dalle, words):
 
 
 @pytest.mark.usefixtures("picture")
-def test_texts_need_a_prior(dalle, unclip):  # noqa: F811
-    ended = dalle("interpolate", "dog.png", "a snowman", "--recipe", unclip.recipe, "-q")
+def test_texts_need_a_prior(dalle, unclip, tmp_path):  # noqa: F811
+    parts = f"{{decoder: {unclip.decoder}, embedder: {unclip.embedder}}}"
+    (tmp_path / "plain.yaml").write_text(f"system: {{type: unclip}}\nparts: {parts}\n")
+    ended = dalle("interpolate", "dog.png", "a snowman", "--recipe", "plain.yaml", "-q")
     assert (ended.code, one_line(ended.err)) == (2, True)
     assert "parts.prior" in ended.err

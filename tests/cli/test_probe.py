@@ -5,7 +5,6 @@ from PIL import Image
 
 from tests.cli.conftest import one_line
 from tests.generate.conftest import noise, unclip  # noqa: F401  (a fixture)
-from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 
 SHAPES = ("--glyphs", "shapes")
 
@@ -22,6 +21,7 @@ def probe(dalle, unclip, tmp_path):  # noqa: F811
     return run
 
 
+@pytest.mark.slow
 def test_pca(probe, tmp_path):
     found = probe("pca", "dog.png", "--components", "1,3", "--scenes", 30, *SHAPES, "--sheet", "s.png").results
     assert [one["components"] for one in found] == [1, 3, 8]
@@ -44,7 +44,6 @@ def test_typographic(probe):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("imagines")
 def test_prior(probe):
     found = probe("prior", "a red circle", *SHAPES).results
     assert [one.get("drive") for one in found] == ["caption", "text embedding", "prior"] * 2
@@ -56,7 +55,6 @@ def test_prior(probe):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("imagines")
 def test_binding(probe, glide):
     words = ("binding", "--against", glide.decoder, "--captions", 2, *SHAPES)
     found = probe(*words, "--sheet", "s.png").results
@@ -73,7 +71,6 @@ def test_binding(probe, glide):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("imagines")
 def test_diversity(probe, glide, tiny):
     words = ("diversity", "--against", glide.decoder, "--captions", 5, "-n", 2, "--scales", "1,2", "--clip", tiny.clip)
     found = probe(*words, *SHAPES, "--sheet", "s.png").results

@@ -9,7 +9,6 @@ from dalle_cli.exits import Failure
 from dalle_cli.generate.compare import Contest, features
 from dalle_cli.generate.sample import Job
 from dalle_cli.registry import RecipeError
-from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 
 CAPTIONS = ["a star", "a circle"]
 
@@ -26,7 +25,6 @@ def contest(unclip, glide, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("imagines")
 def test_all_draw_the_same_captions_at_all_scales(contest, glide):
     made = contest((1.0, 2.0), out="all")
     made.draw()
@@ -39,7 +37,6 @@ def test_all_draw_the_same_captions_at_all_scales(contest, glide):
     torch.testing.assert_close(torch.cat(found).norm(dim=1), torch.ones(4))
 
 
-@pytest.mark.usefixtures("imagines")
 def test_a_sheet_has_them_side_by_side(contest):
     made = contest(sheet="s.png")
     made.draw()

@@ -9,7 +9,6 @@ from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.studio import Job
 from dalle_cli.generate.unclip import UnCLIP
 from tests.generate.conftest import noise
-from tests.generate.imagined import imagines  # noqa: F401  (a fixture)
 
 
 @pytest.fixture
@@ -40,7 +39,6 @@ def test_more_components_come_nearer_to_the_picture(job):
         probe.pca(["dog.png"], [9], basis, job(out="b"), Collected())
 
 
-@pytest.mark.usefixtures("imagines")
 def test_three_ways_to_drive_a_decoder(job, monkeypatch):
     seen = []
     decode = UnCLIP.decode
