@@ -158,7 +158,7 @@ def reconstruct(
     quiet: Quiet = False,
     precision: Precision = "auto",
 ) -> None:
-    """Code pictures with a dVAE or a VQGAN and decode them: original above reconstruction, PSNR, codes used."""
+    """Code pictures by a dVAE or VQGAN and decode them: original above reconstruction, PSNR, codes used."""
     from ..generate.reconstruct import reconstruct as redraw
 
     raise typer.Exit(redraw(pictures, model, size, out, sheet, overwrite, skip_existing, as_json, quiet, precision))
