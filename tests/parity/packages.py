@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -217,7 +218,8 @@ def _vqgan() -> Pair:
         **{"in_channels": 3, "resolution": 256, "z_channels": 256, "double_z": False},
     }
     theirs: Any = nn.Module()
-    theirs.encoder, theirs.decoder = layers.Encoder(**sizes), layers.Decoder(**sizes)
+    with redirect_stdout(sys.stderr):  # it tells its sizes
+        theirs.encoder, theirs.decoder = layers.Encoder(**sizes), layers.Decoder(**sizes)
     theirs.quantize = vectors.VectorQuantizer2(16384, 256, beta=0.25)
     theirs.quant_conv, theirs.post_quant_conv = nn.Conv2d(256, 256, 1), nn.Conv2d(256, 256, 1)
     network = ours(one=fill(theirs))
