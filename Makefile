@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DALLE = $(BIN)/dalle
 
-.PHONY: setup demo test test-slow check bench starter clean
+.PHONY: setup demo test test-slow check check-large parity bench starter clean
 
 setup: $(VENV)/installed
 
@@ -28,7 +28,22 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# Karlo's size, imported and drawn with one stage at a time: 24 GiB of memory, 40 GB of disk for a while.
+check-large: setup
+	$(BIN)/python -m pytest -m large
+
+# Networks of full size against the packages that hold them today, 12 GiB of memory. Of open_clip and taming the networks
+# alone: what they ask for beside would bring another build of torch.
+parity: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'open_clip_torch>=3' taming-transformers-rom1504
+	$(BIN)/python -m tests.parity.packages
+	$(BIN)/python -m pytest tests/parity tests/convert/test_exporting.py
+
+# Beside the packages that users would run otherwise; open_clip and OpenAI's dVAE without what they ask for beside.
 bench: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'open_clip_torch>=3' DALL-E
 	$(BIN)/python -m tests.bench
 
 # Trains the shipped weights again, some hours on two cores; every run can be stopped and goes on.

@@ -12,6 +12,7 @@ import struct
 import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from .files import write_atomically
 from .models import models
+from .nn.unset import Unset
 from .recipe import Recipe, section, type_of
 from .registry import RecipeError
 from .tasks import tasks
@@ -214,25 +216,37 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return value
 
 
-def load(name: str, kind: str | None = None, companions: Mapping[str, str | nn.Module] | None = None) -> nn.Module:
+def load(
+    name: str,
+    kind: str | tuple[str, ...] | None = None,
+    companions: Mapping[str, str | nn.Module] | None = None,
+    mapped: bool = False,
+) -> nn.Module:
     """The task of a checkpoint, in evaluation mode, float32.
 
-    name: see `resolve`. kind: the model type that is expected. companions: see `compose`.
+    name: see `resolve`. kind: the model type that is expected, or several. companions: see `compose`. mapped: the
+    weights stay in the file, in the types that they have there, and are read where they are used.
     """
     path = resolve(name)
     found = metadata(path)
     recipe = found["recipe"]
     type_ = type_of(recipe, "model")
-    if kind and type_ != kind:
-        raise CheckpointError(f"{path}: holds a '{type_}', where a '{kind}' is needed")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if kinds and type_ not in kinds:
+        needed = " or a ".join(f"'{one}'" for one in kinds)
+        raise CheckpointError(f"{path}: holds a '{type_}', where a {needed} is needed")
     tensors = read_tensors(path)
     try:
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
         if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
             raise ValueError(", ".join(wrong))
-        task: Any = compose(recipe, tokenizer, companions)
-        floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
-        task.model.load_state_dict(floats)
+        with Unset() if mapped else nullcontext():
+            task: Any = compose(recipe, tokenizer, companions)
+        if mapped:
+            task.requires_grad_(False).model.load_state_dict(tensors, assign=True)
+        else:
+            floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
+            task.model.load_state_dict(floats)
     except CheckpointError:  # a companion's
         raise
     except (ValueError, RuntimeError, TypeError) as error:

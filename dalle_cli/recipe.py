@@ -23,6 +23,7 @@ FAMILIES = {
 }
 TRAINING = ("model", "task", "frozen", "data", "optim", "train", "tracker", "tokenizer")
 SYSTEM = ("system", "parts", "sample")
+IN_FOLDER = "system.yaml"  # a system's recipe in a folder of its parts, as `dalle import --system` leaves it
 LEARNING = ("tokenizer", "learn", "data")
 SECTIONS = {"systems": SYSTEM, "tokenizer": LEARNING}
 NO_DATA = (
@@ -110,6 +111,21 @@ def find(name: str, family: str) -> Path:
         if other != family and name in names(other):
             raise RecipeError(f"recipe '{name}' is of `dalle {command}`, not of `dalle {FAMILIES[family]}`")
     raise RecipeError(f"no {family} recipe '{name}'{suggest(name, names(family))}")
+
+
+def of_folder(name: str) -> Path | None:
+    """The system's recipe in a folder of its parts, given as the folder or as a name under checkpoints/."""
+    files = (folder / IN_FOLDER for folder in (Path(name), Path("checkpoints") / name))
+    return next((file for file in files if os.path.isfile(file)), None)
+
+
+def beside(recipe: Recipe, folder: Path) -> Recipe:
+    """A system's recipe whose parts that begin with ./ are files and folders in `folder`."""
+    parts = {
+        key: str(folder / value) if isinstance(value, str) and value.startswith("./") else value
+        for key, value in section(recipe, "parts").items()
+    }
+    return {**recipe, "parts": parts} if parts else recipe
 
 
 def roots() -> list[Path]:

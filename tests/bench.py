@@ -1,6 +1,6 @@
 """What `make bench` prints: our speed beside the limit or the slow way, in the same run on the same machine.
 
-python -m tests.bench            all of it, some five minutes on two cores
+python -m tests.bench            all of it, some ten minutes on two cores
 python -m tests.bench sampling   a part of it
 """
 
@@ -238,6 +238,9 @@ def line(what: str, how: str, value: float, unit: str, target: str = "") -> None
 
 
 if __name__ == "__main__":
+    from tests import bench_peers
+
+    PARTS |= {name: partial(bench_peers.run, name) for name in bench_peers.PARTS}
     unknown = set(sys.argv[1:]) - set(PARTS)
     if unknown:
         sys.exit(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

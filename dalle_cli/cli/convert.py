@@ -11,10 +11,16 @@ from .main import app
 @app.command(
     "import",
     epilog="Examples: dalle import ViT-B-32.pt --out checkpoints/vit-b32 --vocab bpe_simple_vocab_16e6.txt.gz   |   "
-    "dalle import dvae/ --out checkpoints/openai-dvae   (the folder of encoder.pkl and decoder.pkl)",
+    "dalle import dvae/ --out checkpoints/openai-dvae   |   "
+    "dalle import hf:kakaobrain/karlo-v1-alpha --system --out checkpoints/karlo",
 )
 def import_(
-    source: Annotated[str, typer.Argument(help="A file of published weights, or a folder with one.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A file of published weights, a folder, or hf:owner/name[@revision][:file] of the Hugging Face hub."
+        ),
+    ],
     out: Annotated[str, typer.Option(help="Folder for the checkpoint, or a file ending in .safetensors.")],
     vocab: Annotated[
         str | None, typer.Option(help="The vocabulary's file or folder. Default: beside the weights, or installed.")
@@ -25,14 +31,29 @@ def import_(
     activation: Annotated[
         str | None, typer.Option(help="Of a CLIP, where nothing beside it tells: quick-gelu or gelu.")
     ] = None,
+    system: Annotated[
+        bool, typer.Option("--system", help="All models of the folder (Karlo, GLIDE), and the recipe that draws.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint of published weights, recognised by their keys; nothing in the file is run."""
     from ..convert.importing import import_ as carry
+    from ..convert.systems import import_system
     from .manage import say
     from .results import columns, report
 
+    if system:
+        if activation:
+            raise typer.BadParameter("--activation is of one CLIP, not of a system")
+        made = import_system(source, out, vocab, precision, overwrite, say)
+        rows = [(part, f"{told['layout']}, {told['types']}") for part, told in made["parts"].items()]
+        report(
+            made,
+            columns([*rows, *(("draw", f'dalle sample "..." --recipe {out}') for _ in made["recipes"][:1])]),
+            as_json,
+        )
+        return
     result = carry(source, out, vocab, precision, activation, overwrite, say)
     shown = {key: value for key, value in result.items() if value is not None and key != "model"}
     report(result, columns([*shown.items(), ("model", f"{result['model']['type']}: dalle show {out}")]), as_json)
@@ -44,9 +65,12 @@ def import_(
 )
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file, run folder or name.")],
-    out: Annotated[str, typer.Option(help="File to write; a folder for hf-clip, and for open_clip.")],
+    out: Annotated[str, typer.Option(help="File to write; a folder for hf-clip, open_clip and diffusers.")],
     layout: Annotated[
-        str, typer.Option("--format", help="dalle, openai-clip, open-clip, hf-clip, openai-dvae, ...")
+        str,
+        typer.Option(
+            "--format", help="dalle, openai-clip, open-clip, hf-clip, openai-dvae, ...; of a system diffusers-unclip."
+        ),
     ] = "dalle",
     precision: Annotated[
         str | None,
@@ -55,9 +79,13 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a checkpoint as one small file of ours, or in a published layout."""
+    from ..convert import pipeline
     from ..convert.exporting import export as write
     from . import results
 
-    files = write(checkpoint, layout, out, precision, overwrite)
+    if layout == pipeline.FORMAT:
+        files = pipeline.export(checkpoint, out, precision, overwrite)
+    else:
+        files = write(checkpoint, layout, out, precision, overwrite)
     told = {"precision": precision or "float16"} if layout == "dalle" else {"format": layout, "files": files}
     results.report({"path": out, **told}, [out], False)

@@ -33,6 +33,10 @@ BatchSize = Annotated[
     ),
 ]  # fmt: skip
 Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", rich_help_panel=COMPUTE)]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", help="Large models take turns on the device; slower.", rich_help_panel=COMPUTE),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel=OUTPUT)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=OUTPUT)
@@ -114,6 +118,7 @@ def sample(
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
+    offload: Offload = False,
 ) -> None:
     """Draw pictures of prompts; with --rerank, keep the best of many."""
     from ..generate.sample import Job
@@ -128,6 +133,7 @@ def sample(
             Job(
                 words or (), prompts, recipe, count, rerank, top, seed, out, sheet, like, image, keep_rows, options,
                 overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet, watch,
+                offload,
             )
         )
     )  # fmt: skip
@@ -138,7 +144,9 @@ def reconstruct(
     pictures: Annotated[
         list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads standard input.")
     ],
-    model: Annotated[str, typer.Option(help="A dVAE's checkpoint.", rich_help_panel=MODEL)] = "starter/dvae",
+    model: Annotated[
+        str, typer.Option(help="A checkpoint of a dVAE or a VQGAN.", rich_help_panel=MODEL)
+    ] = "starter/dvae",
     size: Annotated[
         int | None, typer.Option(min=8, help="Pixels; default: those it was trained on.", rich_help_panel=MODEL)
     ] = None,
@@ -150,7 +158,7 @@ def reconstruct(
     quiet: Quiet = False,
     precision: Precision = "auto",
 ) -> None:
-    """Code pictures with a dVAE and decode them: original above reconstruction, PSNR, codes used."""
+    """Code pictures by a dVAE or VQGAN and decode them: original above reconstruction, PSNR, codes used."""
     from ..generate.reconstruct import reconstruct as redraw
 
     raise typer.Exit(redraw(pictures, model, size, out, sheet, overwrite, skip_existing, as_json, quiet, precision))

@@ -10,6 +10,7 @@ from .create import (
     SAMPLING,
     AsJson,
     BatchSize,
+    Offload,
     Out,
     Overwrite,
     Precision,
@@ -59,6 +60,7 @@ def inpaint(
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
+    offload: Offload = False,
 ) -> None:
     """Draw a part of a picture anew: a box, a mask, or what is transparent; the rest stays to the bit."""
     from ..generate.inpaint import Job
@@ -69,7 +71,7 @@ def inpaint(
         draw(
             Job(
                 image, words or (), mask, box, script, recipe, count, seed, out, sheet, options, overwrite,
-                skip_existing, batch_size, precision, as_json, quiet,
+                skip_existing, batch_size, precision, as_json, quiet, offload,
             )
         )
     )  # fmt: skip
@@ -97,6 +99,7 @@ def upscale(
     as_json: AsJson = False,
     quiet: Quiet = False,
     precision: Precision = "auto",
+    offload: Offload = False,
 ) -> None:
     """Enlarge pictures with a diffusion upsampler."""
     from ..generate.upscale import upscale as enlarge
@@ -104,6 +107,18 @@ def upscale(
     options = {"steps": steps, "sampler": sampler}
     raise typer.Exit(
         enlarge(
-            pictures, prompt, recipe, options, seed, out, sheet, overwrite, skip_existing, as_json, quiet, precision
+            pictures,
+            prompt,
+            recipe,
+            options,
+            seed,
+            out,
+            sheet,
+            overwrite,
+            skip_existing,
+            as_json,
+            quiet,
+            precision,
+            offload,
         )
     )

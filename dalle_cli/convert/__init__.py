@@ -68,8 +68,9 @@ def read(state: State, config: dict | None = None) -> tuple[dict, dict[str, Tens
         raise ConvertError(f"{source.name}: the shapes of the weights fit no size of this model") from None
     if config is not None and source.config:
         model = _configured(source.config, model, config)
+    dropped = source.dropped.union(keys.aside(source, state))
     try:
-        return model, keys.read(state, source.table(model), _expected(model), source.dropped)
+        return model, keys.read(state, source.table(model), _expected(model), dropped)
     except ValueError as error:
         raise ConvertError(f"{source.name}: {error}") from None
 
@@ -95,6 +96,7 @@ def write(name: str, model: dict, state: State, configured: bool = False) -> dic
     source = known[name]
     if model["type"] != source.type:
         raise ConvertError(f"{name} holds a model of type '{source.type}', not '{model['type']}'")
+    model = completed(model)
     try:
         out = keys.write(state, source.table(model))
     except ConvertError as error:
@@ -106,6 +108,16 @@ def write(name: str, model: dict, state: State, configured: bool = False) -> dic
     if lost:
         raise ConvertError(f"{name} cannot hold this model: {'; '.join(lost)}")
     return out
+
+
+def completed(node: dict) -> dict:
+    """A model node with the defaults of what it leaves out, in the nodes inside of it too."""
+    known = node.get("type") in models.names()  # else the layout says that it has no place for it
+    parameters = inspect.signature(models.get(node["type"])).parameters if known else {}
+    told = {key: parameter.default for key, parameter in parameters.items() if key not in ASIDE}
+    told = {key: value for key, value in told.items() if value not in (None, inspect.Parameter.empty)}
+    inside = {key: completed(value) if isinstance(value, dict) else value for key, value in node.items()}
+    return told | inside
 
 
 def _differences(given: dict, told: dict, path: str) -> list[str]:

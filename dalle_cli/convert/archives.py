@@ -32,12 +32,17 @@ DECLARED = re.compile(r"^class (\w+)\(Module\):\n  __parameters__ = \[(.*)\]\n  
 Declared = Callable[[Name], "set[str] | None"]
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of torch, or of the module that it holds. Raises ConvertError, in one line."""
+def read(path: Path, empty: bool = False) -> dict[str, Tensor]:
+    """The state dict in a file of torch, or of the module that it holds; empty: shapes and types, on the meta device.
+
+    Raises ConvertError, in one line.
+    """
     try:
         with open(path, "rb") as file:
             archive = ZipArchive(file) if file.read(4) == b"PK\x03\x04" else OldFile(file)
             slices = state_dict(archive.value, archive.declared)
+            if empty:
+                return {key: _shape(one) for key, one in slices.items()}
             buffers: dict[str, Tensor] = {}
             return {key: _tensor(one, archive, buffers) for key, one in slices.items()}
     except ConvertError as error:
@@ -167,6 +172,10 @@ def _tensor(one: Slice, archive: "ZipArchive | OldFile", buffers: dict[str, Tens
         buffers[key] = archive.numbers(one.storage)
     empty = torch.empty(0, dtype=getattr(torch, one.dtype))
     return empty.set_(buffers[key].untyped_storage(), one.offset, one.shape, one.stride)
+
+
+def _shape(one: Slice) -> Tensor:
+    return torch.empty(one.shape, dtype=getattr(torch, one.dtype), device="meta")
 
 
 def state_dict(value: Any, declared: Declared | None = None) -> dict[str, Slice]:

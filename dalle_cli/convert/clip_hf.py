@@ -12,6 +12,8 @@ from .keys import Config, ConvertError, Row, Source, State, count
 
 ACTIVATIONS = {"quick_gelu": "quick-gelu", "gelu": "gelu"}
 EPS = 1e-5  # of layer norms; torch's and ours
+SCALE = 100.0  # of all of OpenAI's models once they were trained: its bound (Radford et al. 2021, section 2.5)
+TOWERS = {"image": "vision", "text": "text"}
 
 
 def _recognises(state: State) -> bool:
@@ -19,31 +21,42 @@ def _recognises(state: State) -> bool:
 
 
 def _model(state: State) -> dict:
-    for tower in ("text", "vision"):
-        if f"{tower}_model.embeddings.position_embedding.weight" not in state:
-            raise ConvertError(f"the {tower} tower is missing; a CLIP of ours has both")
+    """Of both towers, or of the one that is there; without the factor of cosines it is that of all published models."""
+    model: dict = {"type": "clip"}
+    if "vision_model.embeddings.position_embedding.weight" in state:
+        model |= {"embed_dim": len(state["visual_projection.weight"]), "image": _vision(state)}
+    if "text_model.embeddings.position_embedding.weight" in state:
+        model |= {"embed_dim": len(state["text_projection.weight"]), "text": _text(state)}
+    if "logit_scale" not in state:
+        return model | {"scale": SCALE}
+    for ours, tower in TOWERS.items():
+        if ours not in model:
+            raise ConvertError(f"the {tower} tower is missing; one that is published alone has no logit_scale")
+    return model
+
+
+def _vision(state: State) -> dict:
     width, _, _, patch = state["vision_model.embeddings.patch_embedding.weight"].shape
-    vocab, text_width = state["text_model.embeddings.token_embedding.weight"].shape
     grid = math.isqrt(len(state["vision_model.embeddings.position_embedding.weight"]) - 1)
     return {
-        "type": "clip",
-        "embed_dim": len(state["text_projection.weight"]),
-        "image": {
-            "type": "vit",
-            "size": patch * grid,
-            "patch": patch,
-            "width": width,
-            "depth": count(state, r"vision_model\.encoder\.layers\.(\d+)\."),
-            "heads": max(1, width // 64),
-        },
-        "text": {
-            "type": "clip-text",
-            "vocab": vocab,
-            "context": len(state["text_model.embeddings.position_embedding.weight"]),
-            "width": text_width,
-            "depth": count(state, r"text_model\.encoder\.layers\.(\d+)\."),
-            "heads": max(1, text_width // 64),
-        },
+        "type": "vit",
+        "size": patch * grid,
+        "patch": patch,
+        "width": width,
+        "depth": count(state, r"vision_model\.encoder\.layers\.(\d+)\."),
+        "heads": max(1, width // 64),
+    }
+
+
+def _text(state: State) -> dict:
+    vocab, width = state["text_model.embeddings.token_embedding.weight"].shape
+    return {
+        "type": "clip-text",
+        "vocab": vocab,
+        "context": len(state["text_model.embeddings.position_embedding.weight"]),
+        "width": width,
+        "depth": count(state, r"text_model\.encoder\.layers\.(\d+)\."),
+        "heads": max(1, width // 64),
     }
 
 
@@ -61,11 +74,12 @@ IN_BLOCK = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2"
 
 
 def _table(model: dict) -> list[Row]:
-    if model["image"]["type"] != "vit":
+    if "image" in model and model["image"]["type"] != "vit":
         raise ConvertError(f"no place for an image tower of type '{model['image']['type']}' in this layout")
     rows = [
         Row(r"image_projection\.(.+)", r"visual_projection.\1"),
-        Row(r"(text_projection\.weight|logit_scale)", r"\1"),
+        Row(r"text_projection\.weight", "text_projection.weight"),
+        Row("logit_scale", "logit_scale"),
         Row(r"visual\.class_embedding", r"vision_model.embeddings.class_embedding"),
         Row(r"visual\.conv1\.weight", r"vision_model.embeddings.patch_embedding.weight"),
         Row(r"visual\.ln_pre\.(.+)", r"vision_model.pre_layrnorm.\1"),  # spelled so
@@ -87,13 +101,15 @@ def _table(model: dict) -> list[Row]:
 def _told(model: dict, config: dict) -> dict:
     """A model node with the heads and activations of a config.json; what it leaves out is transformers' default."""
     node = dict(model)
-    for ours, theirs, heads in (("image", "vision_config", 12), ("text", "text_config", 8)):
-        part = config.get(theirs) or {}
+    for ours, name, heads in (("image", "vision_config", 12), ("text", "text_config", 8)):
+        if ours not in model:
+            continue
+        part = config.get(name, config if len(TOWERS.keys() & model.keys()) == 1 else {})  # of one tower it is flat
         activation = part.get("hidden_act", "quick_gelu")
         if activation not in ACTIVATIONS:
-            raise ConvertError(f"{theirs}.hidden_act: '{activation}' is none that our CLIP has")
+            raise ConvertError(f"{name}.hidden_act: '{activation}' is none that our CLIP has")
         if part.get("layer_norm_eps", EPS) != EPS:
-            raise ConvertError(f"{theirs}.layer_norm_eps: {part['layer_norm_eps']}, where our CLIP has {EPS}")
+            raise ConvertError(f"{name}.layer_norm_eps: {part['layer_norm_eps']}, where our CLIP has {EPS}")
         node[ours] = {**model[ours], "heads": part.get("num_attention_heads", heads)}
         if activation != "quick_gelu":
             node[ours]["activation"] = ACTIVATIONS[activation]
@@ -101,34 +117,87 @@ def _told(model: dict, config: dict) -> dict:
 
 
 def _config(model: dict) -> dict:
-    image, text = model["image"], model["text"]
-
-    def tower(part: dict) -> dict:
-        names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
-        return {
-            "hidden_size": part["width"],
-            "intermediate_size": 4 * part["width"],
-            "num_hidden_layers": part["depth"],
-            "num_attention_heads": part["heads"],
-            "hidden_act": names[part.get("activation", "quick-gelu")],
-            "layer_norm_eps": EPS,
-            "projection_dim": model["embed_dim"],
-        }
-
-    start, end = text["vocab"] - 2, text["vocab"] - 1
-    tokens = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
-    vision = tower(image) | {"model_type": "clip_vision_model", "image_size": image["size"]}
+    towers = {"image": _vision_config, "text": _text_config}
+    parts = {name: of(model) for name, of in towers.items() if name in model}
+    if len(parts) == 1:
+        return next(iter(parts.values()))
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
         "projection_dim": model["embed_dim"],
-        "vision_config": vision | {"patch_size": image["patch"]},
-        "text_config": tower(text)
-        | {"model_type": "clip_text_model", "vocab_size": text["vocab"], "max_position_embeddings": text["context"]}
-        | tokens,
+        "vision_config": parts["image"],
+        "text_config": parts["text"],
     }
 
 
+def _tower(model: dict, part: dict) -> dict:
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    return {
+        "hidden_size": part["width"],
+        "intermediate_size": 4 * part["width"],
+        "num_hidden_layers": part["depth"],
+        "num_attention_heads": part["heads"],
+        "hidden_act": names[part.get("activation", "quick-gelu")],
+        "layer_norm_eps": EPS,
+        "projection_dim": model["embed_dim"],
+    }
+
+
+def _vision_config(model: dict) -> dict:
+    image = model["image"]
+    return _tower(model, image) | {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "image_size": image["size"],
+        "patch_size": image["patch"],
+    }
+
+
+def _text_config(model: dict) -> dict:
+    text = model["text"]
+    return _tower(model, text) | {
+        "architectures": ["CLIPTextModelWithProjection"],
+        "model_type": "clip_text_model",
+        "vocab_size": text["vocab"],
+        "max_position_embeddings": text["context"],
+        "bos_token_id": text["vocab"] - 2,
+        "eos_token_id": text["vocab"] - 1,
+        "pad_token_id": text["vocab"] - 1,
+    }
+
+
+# Two modules of a pipeline (karlo-v1-alpha-image-variations), a folder each.
+MODULES = {"text_encoder.": "text_encoder", "image_encoder.": "image_encoder"}
+
+
+def _joined(state: State) -> dict[str, Tensor]:
+    """The modules' state as that of a whole model."""
+    return {key.partition(".")[2]: tensor for key, tensor in state.items()}
+
+
+def _apart(model: dict) -> list[Row]:
+    rows = []
+    for row in _table(model):
+        if row.published == "logit_scale":  # which neither module has
+            continue
+        name = row.published if isinstance(row.published, str) else row.published[0]
+        module = "text_encoder." if name.startswith("text_") else "image_encoder."
+        whole = isinstance(row.published, str)
+        rows.append(row._replace(published=module + name if whole else tuple(module + one for one in row.published)))
+    return rows
+
+
+def _modules_told(model: dict, configs: dict[str, dict]) -> dict:
+    towers = {"text": "text_encoder", "image": "image_encoder"}
+    told = {ours: _told({ours: model[ours]}, configs[name]) for ours, name in towers.items() if name in configs}
+    return model | {ours: node[ours] for ours, node in told.items()}
+
+
+def _modules_config(model: dict) -> dict[str, dict]:
+    return {"text_encoder": _text_config(model), "image_encoder": _vision_config(model)}
+
+
+POSITIONS = frozenset(f"{tower}_model.embeddings.position_ids" for tower in TOWERS.values())
 SOURCES = (
     Source(
         name="hf-clip",
@@ -136,9 +205,24 @@ SOURCES = (
         recognises=_recognises,
         model=_model,
         table=_table,
-        dropped=frozenset(f"{tower}_model.embeddings.position_ids" for tower in ("text", "vision")),
+        dropped=POSITIONS,
         task=lambda model: {"type": "clip"},
         tokenizer="clip",
         config=Config("config.json", "model.safetensors", _told, _config),
+    ),
+    Source(
+        name="diffusers-clip",
+        type="clip",
+        recognises=lambda state: any(
+            f"{name}_encoder.{tower}_model.embeddings.position_embedding.weight" in state
+            for name, tower in (("text", "text"), ("image", "vision"))
+        ),
+        model=lambda state: _model(_joined(state)),
+        table=_apart,
+        dropped=frozenset(f"{module}{key}" for module in MODULES for key in POSITIONS),
+        task=lambda model: {"type": "clip"},
+        tokenizer="clip",
+        files=MODULES,
+        config=Config("config.json", "model.safetensors", _modules_told, _modules_config),
     ),
 )

@@ -12,10 +12,11 @@ from .. import checkpoint
 from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
 from ..files import write_atomically
 from ..models.clip import MEAN, STD
+from ..recipe import section
 from ..registry import suggest
 from ..text import from_state
 from ..text.bpe import base_symbols
-from . import native, sources, write
+from . import completed, native, sources, write
 from .keys import Source
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -47,48 +48,81 @@ def export(name: str, layout: str, out: str, precision: str | None, overwrite: b
     found = checkpoint.metadata(path)
     if not isinstance(found["recipe"].get("model"), dict):
         raise Failure(f"{path}: its recipe names no model", BAD_INPUT)
-    model = found["recipe"]["model"]
+    model, dtype = found["recipe"]["model"], native.TYPES[precision] if precision else None
     state = write(layout, model, checkpoint.read_tensors(path), configured=not single)
-    dtype = native.TYPES[precision] if precision else None
-    state = {key: _typed(tensor, dtype) for key, tensor in state.items()}
+    state = {key: typed(tensor, dtype) for key, tensor in state.items()}
     if single:
-        _write(target, state)
-        return [out]
-    return _write_folder(target, source, state, model, found["tokenizer"])
+        return _write_file(target, source, state, overwrite)
+    size = section(found["recipe"], "task").get("size")
+    return write_folder(target, source, state, model, found["tokenizer"], size)
 
 
-def _typed(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def typed(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous()
 
 
-def _write(path: Path, state: dict[str, Tensor]) -> None:
+def _write(path: Path, value: Any) -> None:
     if path.suffix == ".safetensors":
-        write_atomically(path, lambda temporary: save_file(state, temporary, metadata={"format": "pt"}))
+        write_atomically(path, lambda temporary: save_file(value, temporary, metadata={"format": "pt"}))
     else:
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        write_atomically(path, lambda temporary: torch.save(value, temporary))
 
 
-def _write_folder(folder: Path, source: Source, state: dict, model: dict, tokenizer: dict | None) -> list[str]:
-    """The weights, the vocabulary as transformers reads it, and last the configuration, without which nothing opens."""
+def _write_file(target: Path, source: Source, state: dict[str, Tensor], overwrite: bool) -> list[str]:
+    """One file, as published where it is one of torch: wrapped, and with what belongs in a file of its own in that."""
+    if target.suffix == ".safetensors":
+        _write(target, state)
+        return [str(target)]
+    files = [target]
+    if source.beside:
+        pattern, keys = source.beside
+        files.append(target.with_name(pattern.replace("*", "ViT-L-14")))
+        if files[1].exists() and not overwrite:
+            raise Failure(f"{files[1]} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
+        _write(files[1], tuple(state.pop(key) for key in keys))
+    _write(target, {source.wrapper: state} if source.wrapper else state)
+    return [str(file) for file in files]
+
+
+def write_folder(
+    folder: Path, source: Source, state: dict, model: dict, tokenizer: dict | None = None, size: int | None = None
+) -> list[str]:
+    """The weights, the vocabulary as transformers reads it, and last the configuration, without which nothing opens.
+
+    A layout in several folders has weights and a configuration in each. size: of pictures, where those are told it.
+    """
     assert source.config is not None
-    texts = _vocabulary(from_state(tokenizer)) if tokenizer is not None else {}
-    if source.config.file == "config.json":
-        texts["preprocessor_config.json"] = json.dumps(_preprocessing(model["image"]["size"]), indent=2)
-    texts[source.config.file] = json.dumps(source.config.write(model), indent=2)
-    _write(folder / source.config.weights, state)
+    configs = source.config.write(completed(model))
+    parts = {prefix: folder / name for prefix, name in source.files.items()} or {"": folder}
+    files = []
+    for prefix, place in parts.items():
+        own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        config = dict(configs[place.name] if prefix else configs)
+        if size and "sample_size" in config:
+            config["sample_size"] = size
+        texts = vocabulary(from_state(tokenizer)) if tokenizer is not None and not prefix and "text" in model else {}
+        if source.config.file == "config.json" and model["type"] == "clip" and "image" in model:
+            texts["preprocessor_config.json"] = json.dumps(preprocessing(model["image"]["size"]), indent=2)
+        texts[source.config.file] = json.dumps(config, indent=2)
+        _write(place / source.config.weights, own)
+        files += [place / source.config.weights, *write_texts(place, texts)]
+    return [str(file) for file in files]
+
+
+def write_texts(folder: Path, texts: dict[str, str]) -> list[Path]:
     for name, text in texts.items():
         write_atomically(folder / name, lambda path, text=text: path.write_text(text + "\n", encoding="utf-8"))
-    return [str(folder / name) for name in (source.config.weights, *texts)]
+    return [folder / name for name in texts]
 
 
-def _vocabulary(tokenizer: Any) -> dict[str, str]:
+def vocabulary(tokenizer: Any) -> dict[str, str]:
     joined = [merge.replace(" ", "") for merge in tokenizer.merges]
     symbols = [*base_symbols(tokenizer.suffix), *joined, *tokenizer.specials]
     ids = {symbol: number for number, symbol in enumerate(symbols)}
     return {"vocab.json": json.dumps(ids), "merges.txt": "\n".join(["#version: 0.2", *tokenizer.merges])}
 
 
-def _preprocessing(size: int) -> dict[str, Any]:
+def preprocessing(size: int) -> dict[str, Any]:
     return {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": size},

@@ -1,6 +1,6 @@
 """Karlo, the public unCLIP (github.com/kakaobrain/karlo): prior, decoder and upsampler, one file each.
 
-The prior's file has not the statistics that whiten: put them beside its weights, as `clip_mean` and `clip_std`.
+The statistics that whiten the prior's embeddings are in a file of their own, `ViT-L-14_stats.th`, beside it.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from .keys import ConvertError, Row, Source, State, count
 LOW_RES = {"type": "low-res-condition", "factor": 4, "resize": "bicubic"}
 
 
-def _under(state: State, prefix: str) -> State:
+def under(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def _prior(state: State) -> dict:
-    state = _under(state, "model.")
+    state = under(state, "model.")
     width, states = state["text_enc_proj.weight"].shape
     return {
         "type": "diffusion-prior",
@@ -34,7 +34,7 @@ def _prior_table(model: dict) -> list[Row]:
 
 
 def _decoder(state: State) -> dict:
-    state = _under(state, "model.")
+    state = under(state, "model.")
     width, states = state["text_seq_proj.0.weight"].shape
     embed_dim = state["clip_emb.weight"].shape[1]
     tokens = len(state["clip_tok_proj.weight"]) // width
@@ -64,7 +64,7 @@ NETWORKS = {"first": "model_first_steps.", "last": "model_last_step."}
 
 
 def _upsampler(state: State) -> dict:
-    networks = {ours: unet(_under(state, name), {"low_res": LOW_RES}) for ours, name in NETWORKS.items()}
+    networks = {ours: unet(under(state, name), {"low_res": LOW_RES}) for ours, name in NETWORKS.items()}
     return {"type": "last-step", **networks}
 
 
@@ -78,21 +78,57 @@ def _upsampler_table(model: dict) -> list[Row]:
     return rows
 
 
+def prior_task(model: dict) -> dict:
+    return {"type": "diffusion-prior", "schedule": "cosine", "drop_text": 0.2}
+
+
+def decoder_task(model: dict) -> dict:
+    return {"type": "decoder", "size": 64, "schedule": "cosine", "drop_text": 0.3, "drop_image": 0.1}
+
+
+def upsampler_task(model: dict) -> dict:
+    return {"type": "decoder", "size": 256, "schedule": "cosine", "variance": "small"}
+
+
+STATS = ("*_stats.th", ("clip_mean", "clip_std"))
+# the folders of the published links are called by these
+SUMS = {
+    "85626483eaca9f581e2a78d31ff905ca": "prior-ckpt-step=01000000-of-01000000.ckpt",
+    "efdf6206d8ed593961593dc029a8affa": "decoder-ckpt-step=01000000-of-01000000.ckpt",
+    "4226b831ae0279020d134281f3c31590": "improved-sr-ckpt-step=1.2M.ckpt",
+}
 SOURCES = (
     Source(
-        "karlo-prior",
-        "diffusion-prior",
-        lambda state: "model.prd_emb" in state,
-        _prior,
-        _prior_table,
-        task=lambda model: {"type": "diffusion-prior", "drop_text": 0.2},
+        name="karlo-prior",
+        type="diffusion-prior",
+        recognises=lambda state: "model.prd_emb" in state,
+        model=_prior,
+        table=_prior_table,
+        task=prior_task,
+        tokenizer="clip",
+        beside=STATS,
+        wrapper="state_dict",
+        sums=SUMS,
     ),
-    Source("karlo-decoder", "unet", lambda state: "model.cf_param" in state, _decoder, _decoder_table),
     Source(
-        "karlo-upsampler",
-        "last-step",
-        lambda state: "model_first_steps.out.2.weight" in state,
-        _upsampler,
-        _upsampler_table,
+        name="karlo-decoder",
+        type="unet",
+        recognises=lambda state: "model.cf_param" in state,
+        model=_decoder,
+        table=_decoder_table,
+        task=decoder_task,
+        tokenizer="clip",
+        wrapper="state_dict",
+        sums=SUMS,
+    ),
+    Source(
+        name="karlo-upsampler",
+        type="last-step",
+        recognises=lambda state: "model_first_steps.out.2.weight" in state,
+        model=_upsampler,
+        table=_upsampler_table,
+        task=upsampler_task,
+        wrapper="state_dict",
+        sums=SUMS,
     ),
 )

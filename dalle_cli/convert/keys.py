@@ -35,7 +35,8 @@ class Config(NamedTuple):
     """What a folder says of weights that they do not say themselves.
 
     file: its name; weights: that of the weights beside it. read: the model node that keys told, completed by the file's
-    content; write: the content for a model node. Raises ConvertError for what our model has no place for.
+    content, or by folders' contents where `Source.files` names those; write: the content for a model node. Raises
+    ConvertError for what our model has no place for.
     """
 
     file: str
@@ -49,10 +50,13 @@ class Source:
     """One published layout of one type of model.
 
     recognises: whether a state has this layout's keys, no other layout's; model: the recipe's model node as keys and
-    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights. task: the recipe's
-    task node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files:
-    of a model published in several, what is put before the keys of each, and its name. sums: names of published files
-    by their sha256. config: how the layout is kept in a folder.
+    shapes tell it; table: the rows for that model; dropped: published keys that hold no weights; aside: the beginning,
+    as a pattern, of keys of what served training alone, which an import leaves out and says so. task: the recipe's task
+    node for a model node, None where no task is known. tokenizer: the type that its texts are packed with. files: of a
+    model published in several, what is put before the keys of each, and its name, or the folder's that holds it.
+    beside: of tensors that are published in a file of their own, a pattern of its name, and their keys in its order.
+    wrapper: the key that a file of torch holds the state under. sums: names of published files by their sha256 or md5.
+    config: how the layout is kept in a folder.
     """
 
     name: str
@@ -61,9 +65,12 @@ class Source:
     model: Callable[[State], dict]
     table: Callable[[dict], list[Row]]
     dropped: frozenset[str] = frozenset()
+    aside: str | None = None
     task: Callable[[dict], dict | None] = lambda model: None
     tokenizer: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, tuple[str, ...]] | None = None
+    wrapper: str | None = None
     sums: Mapping[str, str] = field(default_factory=dict)
     config: Config | None = None
 
@@ -110,6 +117,11 @@ def write(state: State, table: list[Row]) -> dict[str, Tensor]:
         written = row.write(tensor) if row.write else tensor
         out |= dict(zip(names, written)) if len(names) > 1 else {names[0]: written}
     return out
+
+
+def aside(source: Source, state: State) -> list[str]:
+    """The keys of a state that its layout leaves aside."""
+    return [key for key in state if source.aside and re.match(source.aside, key)]
 
 
 def count(state: State, pattern: str) -> int:

@@ -1,4 +1,4 @@
-"""How well a dVAE keeps unseen scenes."""
+"""How well a dVAE or a VQGAN keeps unseen scenes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,19 +25,19 @@ class Report:
 @torch.no_grad()
 def evaluate(model: str, count: int, glyphs: str, size: int | None = None) -> Report:
     """Reconstruct `count` unseen scenes. Raises CheckpointError."""
-    dvae: Any = checkpoint.load(model, "dvae").model
+    codec: Any = checkpoint.load(model, ("dvae", "vqgan")).model
     size = size or checkpoint.pixels(checkpoint.resolve(model), 64)
     errors, used = [], set()
     pictures = [picture for _, _, picture in unseen.scenes(count, size, glyphs)]
     room = int(SHARE * free_memory("cpu"))
-    batch = together(lambda some: dvae.decode(dvae.encode(torch.zeros(some, 3, size, size))), count, 64, room)
+    batch = together(lambda some: codec.decode(codec.encode(torch.zeros(some, 3, size, size))), count, 64, room)
     for start in range(0, count, batch):
         image = unseen.batch(pictures[start : start + batch])
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-            codes = dvae.encode(image)
-            redrawn = dvae.decode(codes).float()
+            codes = codec.encode(image)
+            redrawn = codec.decode(codes).float()
         errors.append(((image - redrawn) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10))
         used.update(codes.flatten().tolist())
     error = torch.cat(errors)
     each = -10 * error.log10().mean().item()
-    return Report(count, size, each, -10 * error.mean().log10().item(), len(used) / dvae.vocab)
+    return Report(count, size, each, -10 * error.mean().log10().item(), len(used) / codec.vocab)

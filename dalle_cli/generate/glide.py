@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import checkpoint, recipe
 from ..diffusion import guidance
@@ -85,6 +85,7 @@ class GLIDE:
     sampling = Sampling
     together = 16
     shows = True
+    offloads = True
 
     @staticmethod
     def check(options: Sampling, parts: Mapping[str, Any]) -> None:
@@ -144,7 +145,8 @@ class GLIDE:
         for start in range(0, len(texts), batch):
             some = texts[start : start + batch]
             noise = stream(torch.tensor(flat[start : start + batch]))
-            pictures = self._base(some, noise, options, see, region)
+            with self.device.turn(self.decoder, *self._guiding(options)):
+                pictures = self._base(some, noise, options, see, region)
             if self.upsampler:
                 known = known_at(self.device, region, self.upsampler.size, len(some))
                 pictures = enlarge(self.device, self.upsampler, some, pictures, noise, options, known)
@@ -175,6 +177,10 @@ class GLIDE:
             options.sampler, options.eta, options.threshold, gradient, see,
         )  # fmt: skip
 
+    def _guiding(self, options: Sampling) -> list[nn.Module]:
+        guides = {"clip": lambda: [self._clip.task], "classifier": lambda: [self._classifier.task]}
+        return guides.get(options.guide, list)()
+
     @cached_property
     def _clip(self) -> Guide:
         return Guide(self.device, str(self.guides["noised_clip"]), ("noised-clip", "clip"), self.decoder)
@@ -198,14 +204,12 @@ def load(device: Device, name: str, companions: Mapping[str, Any] | None = None)
     companions: see checkpoint.compose. Raises CheckpointError, or RecipeError for what draws nothing.
     """
     last_step = recipe.type_of(checkpoint.metadata(checkpoint.resolve(name))["recipe"], "model") == "last-step"
-    task = checkpoint.load(name, "last-step" if last_step else "unet", companions)
+    task = checkpoint.load(name, "last-step" if last_step else "unet", companions, mapped=device.offload)
     if not isinstance(task, DecoderTask):
         raise RecipeError(f"{name} is no decoder that draws by itself")
-    task.requires_grad_(False).to(device.name)
-    task.model.to(device.dtype)
-    for network in (module for module in task.model.modules() if isinstance(module, UNet)):
-        network.time_embed.float()
-        network.out.float()
+    task.requires_grad_(False)
+    networks = [module for module in task.model.modules() if isinstance(module, UNet)]
+    device.place(task, device.dtype, [end for network in networks for end in (network.time_embed, network.out)])
     return task
 
 
@@ -223,13 +227,15 @@ def enlarge(
     noise: Callable[[Tensor], Tensor],
     options: Diffusion,
     region: Known | None = None,
+    whole: bool = True,
 ) -> Tensor:
-    """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance; rounded before, as files are."""
-    small = rounded(small.float())
+    """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance. whole: rounded before, as files are."""
+    small = rounded(small.float()) if whole else small.float().clamp(-1, 1)
     height, width = (enlarged(task, side) or 0 for side in small.shape[-2:])
     start = options.up_temperature * noise(torch.empty(len(small), 3, height, width))
-    denoise = task.denoiser(texts, small=small.to(device.name), region=region)
-    return run(device, task, denoise, start, noise, options.up_steps, options.up_sampler)
+    with device.turn(task):
+        denoise = task.denoiser(texts, small=small.to(device.name), region=region)
+        return run(device, task, denoise, start, noise, options.up_steps, options.up_sampler)
 
 
 def run(

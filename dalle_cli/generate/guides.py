@@ -24,7 +24,7 @@ class Guide:
         kind = checkpoint.metadata(path)["recipe"].get("model", {}).get("type")
         if kind not in kinds:
             raise RecipeError(f"{path} holds a '{kind}', where one of {', '.join(kinds)} is to guide")
-        self.task: Any = checkpoint.load(name).requires_grad_(False).to(device.name)
+        self.task: Any = device.place(checkpoint.load(name, mapped=device.offload).requires_grad_(False))
         self.noisy = kind != "clip"
         self.size = (self.task.model if kind == "classifier" else self.task.model.visual).size
         if self.noisy and self.size != decoder.size:

@@ -16,7 +16,7 @@ from .canvas import Box, cut, hole, open_picture
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Item, PromptError, Request, gather, plan
-from .sample import load_system, prepare
+from .sample import check_offload, load_system, prepare
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Job:
     precision: str = "auto"
     as_json: bool = False
     quiet: bool = False
+    offload: bool = False
 
 
 def inpaint(job: Job, results: Collected | None = None) -> int:
@@ -68,7 +69,8 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     results = results or Results(job.as_json)
     skipped = {result["index"]: result for result in outputs.skipped}
 
-    place = device.choose(job.precision)
+    check_offload(part, job.offload)
+    place = device.choose(job.precision, job.offload)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if outputs.todo else None
     files = system.files(options) if system else {}
     made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})

@@ -34,7 +34,7 @@ class Scorer:
         """Unit features of prompts, (B, e); each is computed once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         for start in range(0, len(new), BATCH):
-            with self.device.autocast():
+            with self.device.turn(self.task), self.device.autocast():
                 features = self.task.embed_texts(new[start : start + BATCH]).cpu()
             self._texts.update(zip(new[start : start + BATCH], features))
         return torch.stack([self._texts[prompt] for prompt in prompts])
@@ -59,7 +59,7 @@ class Scorer:
         self._embed(torch.zeros(count, 3, self.size, self.size))
 
     def _embed(self, batch: Tensor) -> Tensor:
-        with self.device.autocast():
+        with self.device.turn(self.task), self.device.autocast():
             return self.task.embed_images(batch.to(self.device.name)).cpu()
 
     def read(self, path: str) -> Tensor:

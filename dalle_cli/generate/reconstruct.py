@@ -1,4 +1,4 @@
-"""`dalle reconstruct`: what a dVAE keeps of pictures (Ramesh et al. 2021, figure 1)."""
+"""`dalle reconstruct`: what a dVAE or a VQGAN keeps of pictures (Ramesh et al. 2021, figure 1)."""
 
 import os
 from collections.abc import Sequence
@@ -12,12 +12,14 @@ from .. import checkpoint, images
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..nn.hardware import free_memory
 from ..nn.meter import SHARE, together
+from ..recipe import type_of
 from ..trackers import Progress
 from . import device
 from .metadata import Origin, digest
 from .outputs import Outputs, Results, check_sheet
 from .prompts import gather, plan
 
+CODECS = ("dvae", "vqgan")  # models that turn pictures into codes and back
 BATCH = 32  # pictures coded together, where memory allows
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -40,17 +42,18 @@ def reconstruct(
         results.report(result)
     place = device.choose(precision)
     path = checkpoint.resolve(model)
-    dvae: Any = checkpoint.load(model, "dvae").model.to(place.name)
+    kind = str(type_of(checkpoint.metadata(path)["recipe"], "model"))
+    codec: Any = checkpoint.load(model, CODECS).model.to(place.name)
     size = size or checkpoint.pixels(path, 256)
-    if size % dvae.factor:
-        raise Failure(f"--size {size}: not a multiple of {dvae.factor}, the side of the dVAE's places", USAGE)
-    origin = Origin("reconstruct", model, {"size": size}, {"dvae": digest(path)})
+    if size % codec.factor:
+        raise Failure(f"--size {size}: not a multiple of {codec.factor}, the side of a code's place", USAGE)
+    origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
     progress = Progress("reconstruct", len(outputs.todo), quiet=quiet)
     used: set[int] = set()
     rows: list[Image.Image] = []
     ratios = []
     batch_size = together(
-        lambda count: dvae.decode(dvae.encode(torch.zeros(count, 3, size, size, device=place.name))),
+        lambda count: codec.decode(codec.encode(torch.zeros(count, 3, size, size, device=place.name))),
         len(outputs.todo), BATCH, int(SHARE * free_memory(place.name)),
     )  # fmt: skip
     for start in range(0, len(outputs.todo), max(1, batch_size)):
@@ -68,8 +71,8 @@ def reconstruct(
             continue
         original = torch.stack(batch)
         with torch.no_grad(), place.autocast():
-            codes = dvae.encode(original.to(place.name))
-            redrawn = dvae.decode(codes).float().cpu()
+            codes = codec.encode(original.to(place.name))
+            redrawn = codec.decode(codes).float().cpu()
         errors = ((original - redrawn) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10)
         for item, above, below, own, error in zip(items, original, redrawn, codes, errors):
             pair = images.to_pil(torch.cat([above, below], dim=1))
@@ -83,7 +86,7 @@ def reconstruct(
     if ratios:
         progress.note(
             f"{len(ratios)} pictures at {size} px: PSNR {sum(ratios) / len(ratios):.2f} dB on average, "
-            f"{len(used)} of {dvae.vocab} codes used ({len(used) / dvae.vocab:.0%})"
+            f"{len(used)} of {codec.vocab} codes used ({len(used) / codec.vocab:.0%})"
         )
     if sheet and rows:
         images.save_png(images.sheet(rows, columns=min(len(rows), 16)), sheet)

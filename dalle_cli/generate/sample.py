@@ -1,6 +1,7 @@
 """`dalle sample`: candidates of each prompt, the best of them kept, written with all that draws them again."""
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ class Job:
     dry_run: bool = False
     quiet: bool = False
     watch: str | None = None
+    offload: bool = False
 
 
 def sample(job: Job, results: Collected | None = None) -> int:
@@ -72,6 +74,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
         raise RecipeError(f"{name}: --image and --keep-rows are for transformers; `dalle inpaint` fills parts")
     if job.watch and not getattr(part, "shows", False):
         raise RecipeError(f"{name}: --watch is for diffusion; this system has no steps to show")
+    check_offload(part, job.offload)
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
     candidates = job.rerank or job.count or 1
@@ -99,7 +102,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
     skipped = {result["index"]: result for result in outputs.skipped}
 
     # ---- drawing, some prompts at a time; results in the order of the prompts --------------------------------------
-    place = device.choose(job.precision)
+    place = device.choose(job.precision, job.offload)
     progress = Progress("sample", len(todo) * candidates, quiet=job.quiet)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
     scorer = Scorer(place, clip) if todo and job.rerank else None
@@ -165,8 +168,16 @@ def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[st
     return part, parts, options
 
 
+def check_offload(part: Any, offload: bool) -> None:
+    """Raises Failure where --offload is asked of a system that has no stages to take turns."""
+    if offload and not getattr(part, "offloads", False):
+        raise Failure("--offload is for diffusion (GLIDE, unCLIP); this system is one model", USAGE)
+
+
 def load_system(name: str) -> dict:
-    """A system recipe by name or path, or the one that a checkpoint of a transformer or of a decoder makes."""
+    """A system recipe by name or path, that in a folder, or the one that a checkpoint makes which draws by itself."""
+    if file := recipe.of_folder(name):
+        return recipe.beside(recipe.load(str(file), "systems"), file.parent)
     if Path(name).suffix not in (".yaml", ".yml") and name not in recipe.names("systems"):
         try:
             path = checkpoint.resolve(name)
@@ -183,7 +194,8 @@ def load_system(name: str) -> dict:
         if kind != "dalle":
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
         return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/clip"}}
-    return recipe.load(name, "systems")
+    found = recipe.load(name, "systems")
+    return recipe.beside(found, Path(name).parent) if os.path.isfile(name) else found
 
 
 def _requests(job: Job) -> tuple[Origin | None, list[Request]]:

@@ -69,6 +69,7 @@ class UnCLIP:
     sampling = Sampling
     together = 16
     shows = True
+    offloads = True
 
     @staticmethod
     def check(options: Sampling, parts: Mapping[str, Any]) -> None:
@@ -115,11 +116,11 @@ class UnCLIP:
         name = self._named["prior"]
         if not name:
             raise RecipeError("parts.prior: drawing from words needs a prior, and the recipe names none")
-        task: Any = checkpoint.load(name, companions={"clip": self.embedder.model})
+        task: Any = checkpoint.load(name, companions={"clip": self.embedder.model}, mapped=self.device.offload)
         if not hasattr(task, "draw") or not hasattr(task.model, "embed_dim"):
             raise RecipeError(f"parts.prior: {name} is no prior that draws CLIP embeddings")
         self._fits("prior", name, task.model.embed_dim)
-        return task.requires_grad_(False).to(self.device.name)
+        return self.device.place(task.requires_grad_(False))
 
     def _fits(self, part: str, name: str, width: int) -> None:
         own = self.embedder.model.embed_dim
@@ -166,7 +167,7 @@ class UnCLIP:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP embeddings of texts, (B, e), float32; each distinct text is read once."""
         distinct = list(dict.fromkeys(texts))
-        with self.device.autocast():
+        with self.device.turn(self.embedder), self.device.autocast():
             packed = embedding.pack(self.embedder.model, self.embedder.tokenizer, distinct)
             found, _, _ = embedding.read(self.embedder.model, packed)
         return found[[distinct.index(text) for text in texts]]
@@ -174,7 +175,7 @@ class UnCLIP:
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """CLIP embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1], to (B, e), float32."""
-        with self.device.autocast():
+        with self.device.turn(self.embedder), self.device.autocast():
             return embedding.embed(self.embedder.model, images.to(self.device.name))
 
     @torch.no_grad()
@@ -183,7 +184,7 @@ class UnCLIP:
         own = [seed + PRIOR_SEED for seed in seeds]
         how = {"scale": options.prior_scale, "steps": options.prior_steps, "best_of": options.best_of}
         prior = self.prior
-        with self.device.autocast():
+        with self.device.turn(prior), self.device.autocast():
             return prior.draw(texts, own, **how).float()
 
     def noise(self, seeds: Sequence[int]) -> Noise:
@@ -216,11 +217,12 @@ class UnCLIP:
         task = self.decoder
         known = known_at(self.device, region, task.size, len(texts))
         told = None if embeddings is None else embeddings.to(self.device.name)
-        denoise = task.denoiser(texts, options.scale, region=known, image=told)
-        return run(
-            self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler, options.eta,
-            options.threshold, see=see, clamp=not exact or task.process.predict == "eps",
-        )  # fmt: skip
+        with self.device.turn(task):
+            denoise = task.denoiser(texts, options.scale, region=known, image=told)
+            return run(
+                self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler,
+                options.eta, options.threshold, see=see, clamp=not exact or task.process.predict == "eps",
+            )  # fmt: skip
 
     def invert(
         self,
@@ -237,11 +239,11 @@ class UnCLIP:
         """
         task = self.decoder
         told = None if embeddings is None else embeddings.to(self.device.name)
-        denoise = task.denoiser(texts, scale, image=told)
-        if task.process.predict == "eps":  # of nearly pure noise, x0 is its error times a thousand
-            denoise = guidance.threshold(denoise)
         visited = timesteps(steps, len(task.process))
-        with self.device.autocast():
+        with self.device.turn(task), self.device.autocast():
+            denoise = task.denoiser(texts, scale, image=told)
+            if task.process.predict == "eps":  # of nearly pure noise, x0 is its error times a thousand
+                denoise = guidance.threshold(denoise)
             return samplers.invert(task.process, denoise, images.to(self.device.name), visited, refine)
 
     def enlarge(
@@ -251,10 +253,10 @@ class UnCLIP:
         options: Sampling,
         region: Callable[[int], Known] | None = None,
     ) -> Tensor:
-        """Pictures of the decoder's size through all upsamplers, to (B, 3, `size`, `size`)."""
+        """Pictures of the decoder's size through all upsamplers, to (B, 3, `size`, `size`); not rounded, as Karlo's."""
         noise = self.noise([seed + UPSAMPLER_SEED for seed in seeds])
         second = replace(options, up_steps=options.up_steps_2, up_sampler=options.up_sampler_2)
         for task, how in zip(self.upsamplers, (options, second)):
             known = known_at(self.device, region, task.size, len(pictures))
-            pictures = enlarge(self.device, task, [""] * len(pictures), pictures, noise, how, known)
+            pictures = enlarge(self.device, task, [""] * len(pictures), pictures, noise, how, known, False)
         return pictures

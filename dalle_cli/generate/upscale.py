@@ -32,6 +32,7 @@ LARGEST = 4  # times the side that an upsampler was trained on
 def upscale(
     pictures: Sequence[str], prompt: str | None, recipe: str, options: dict[str, Any], seed: int | None, out: str,
     sheet: str | None, overwrite: bool, skip_existing: bool, as_json: bool, quiet: bool, precision: str,
+    offload: bool = False,
 ) -> int:  # fmt: skip
     """Enlarge pictures of any shape; returns the exit code. A picture that cannot be read is a result with `error`.
 
@@ -49,7 +50,7 @@ def upscale(
     results = Results(as_json)
     for result in outputs.skipped:
         results.report(result)
-    place = device.choose(precision)
+    place = device.choose(precision, offload)
     task = load(place, name)
     condition = task.condition(LowResCondition)
     if condition is None:

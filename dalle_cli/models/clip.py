@@ -5,6 +5,7 @@ deviation; the towers take them normalised.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,34 +54,66 @@ class TextTower(Tower):
         self.context = context
 
 
+class Absent(Tower):
+    """Stands for a tower that published weights have not. What is asked of it is a ValueError that says so."""
+
+    def __init__(self, what: str):
+        super().__init__(0)
+        self.what = what
+
+    def _refuse(self, *_: object, **__: object) -> int:
+        raise ValueError(f"this CLIP has no {self.what} tower; it was published, and imported, without")
+
+    size = context = vocab = token_embedding = property(_refuse)
+    forward = states = _refuse
+
+
 @models.register("clip")
 class CLIP(nn.Module):
     """Two towers, a projection from each to `embed_dim` numbers, and the learned scale of their cosines.
 
-    checkpointing: recompute the towers' blocks in the backward pass: less memory, a third more arithmetic.
+    Either tower may be missing, as in some published weights, which then do one half of the work. scale: of cosines,
+    where it is not learned. checkpointing: recompute the towers' blocks in the backward pass: less memory, a third more
+    arithmetic.
     """
 
     mean: Tensor
     std: Tensor
+    logit_scale: Tensor
 
-    def __init__(self, embed_dim: int, image: ImageTower, text: TextTower, checkpointing: bool = False):
+    def __init__(
+        self,
+        embed_dim: int,
+        image: ImageTower | None = None,
+        text: TextTower | None = None,
+        scale: float | None = None,
+        checkpointing: bool = False,
+    ):
         super().__init__()
         for name, tower, kind in (("image", image, ImageTower), ("text", text, TextTower)):
-            if not isinstance(tower, kind):
+            if not isinstance(tower, kind | None):
                 raise ValueError(f"model.{name}: {type(tower).__name__} is no {name} tower")
+        if image is None and text is None:
+            raise ValueError("model: a CLIP needs an image tower, a text tower, or both")
         self.embed_dim, self.checkpointing = embed_dim, checkpointing
-        self.visual = image
-        self.text = text
+        self.visual: Any = image or Absent("image")
+        self.text: Any = text or Absent("text")
         self.image_projection = _projection(image, embed_dim)
         self.text_projection = _projection(text, embed_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        logit_scale = torch.tensor(math.log(scale or 1 / 0.07))
+        if scale is None:
+            self.logit_scale = nn.Parameter(logit_scale)
+        else:
+            self.register_buffer("logit_scale", logit_scale, persistent=False)
         # the mean and deviation for pixels in [-1, 1]
         self.register_buffer("mean", 2 * torch.tensor(MEAN).view(3, 1, 1) - 1, persistent=False)
         self.register_buffer("std", 2 * torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Features of pictures, not normalised. (B, 3, size, size) in [-1, 1] to (B, e)."""
-        image = ((image - self.mean) / self.std).to(self.image_projection.weight.dtype)
+        image = (image - self.mean) / self.std
+        if isinstance(self.image_projection, nn.Linear):
+            image = image.to(self.image_projection.weight.dtype)
         return self.image_projection(self.visual(image, checkpointing=self._recompute()))
 
     def encode_text(self, ids: Tensor) -> Tensor:
@@ -106,7 +139,9 @@ class CLIP(nn.Module):
         return self.checkpointing and torch.is_grad_enabled()
 
 
-def _projection(tower: Tower, embed_dim: int) -> nn.Linear:
+def _projection(tower: Tower | None, embed_dim: int) -> nn.Module:
+    if tower is None:
+        return nn.Identity()
     layer = nn.Linear(tower.width, embed_dim, bias=tower.projection_bias)
     nn.init.normal_(layer.weight, std=tower.width**-0.5)
     return layer

@@ -14,11 +14,11 @@ class Task(nn.Module):
 
     model: what is trained, averaged and saved. Companions are attributes without gradients. codec: the companion whose
     codes may stand in for pictures; the loop then encodes the data once (training/codes.py). family: the recipes that
-    this objective is of; "" for any.
+    this objective is of; "" for any, None where it has none and the model is only loaded.
     """
 
     codec: str | None = None
-    family = ""
+    family: str | None = ""
 
     def __init__(self, model: nn.Module, tokenizer: Any = None):
         super().__init__()

@@ -1,14 +1,13 @@
 """Training CLIP (Radford et al. 2021, section 2.3): pictures and captions of a batch find each other."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.loader import stack
-from ..models.clip import CLIP
+from ..models.clip import CLIP, Absent
 from ..nn.gather import contrastive_loss
 from ..text.tokenizer import Tokenizer
 from . import tasks
@@ -22,19 +21,27 @@ class CLIPTask(Task):
     family = "clip"
     model: CLIP
 
-    def __init__(self, model: CLIP, tokenizer: Tokenizer, max_scale: float = 100.0):
+    def __init__(self, model: CLIP, tokenizer: Tokenizer | None = None, max_scale: float = 100.0):
         super().__init__(model, tokenizer)
-        text: Any = model.text
-        vocab = text.token_embedding.num_embeddings
-        if tokenizer.vocab_size > vocab:
-            raise ValueError(f"model.text.vocab: {vocab} is less than the tokenizer's {tokenizer.vocab_size}")
+        if not isinstance(model.text, Absent):
+            if tokenizer is None:
+                raise ValueError("tokenizer: a model that reads text needs one")
+            vocab = model.text.token_embedding.num_embeddings
+            if tokenizer.vocab_size > vocab:
+                raise ValueError(f"model.text.vocab: {vocab} is less than the tokenizer's {tokenizer.vocab_size}")
         self.max_scale = max_scale
 
     def collate(self, samples: list[dict]) -> dict:
         batch = stack(samples)
-        ids, mask = self.tokenizer.pack(batch["text"], self.model.text.context)
+        ids, mask = self._pack(batch["text"])
         longest = int(mask.sum(axis=1).max())  # what follows the end token changes nothing
         return {**batch, "ids": torch.from_numpy(ids[:, :longest].copy())}
+
+    def _pack(self, texts: list[str]) -> tuple:
+        """Token ids, and which are real. Raises ValueError where nothing reads texts."""
+        context = self.model.text.context
+        assert self.tokenizer is not None
+        return self.tokenizer.pack(texts, context)
 
     def example(self, count: int, size: int) -> dict:
         ids = torch.zeros(count, self.model.text.context, dtype=torch.int64)
@@ -59,6 +66,6 @@ class CLIPTask(Task):
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Unit features of captions, (B, e), float32; captions too long are cut."""
-        packed, _ = self.tokenizer.pack(texts, self.model.text.context)
+        packed, _ = self._pack(texts)
         ids = torch.from_numpy(packed).to(self.model.logit_scale.device)
         return F.normalize(self.model.encode_text(ids).float(), dim=-1)

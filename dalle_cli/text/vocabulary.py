@@ -84,7 +84,7 @@ def find_published(kind: str) -> Path:
         spec = importlib.util.find_spec(package)  # locates a top-level package without importing it
         folders += [Path(place, folder) for place in (spec and spec.submodule_search_locations) or ()]
     for pattern in known.hub_folders:
-        folders += sorted(_hub_cache().glob(f"{pattern}/snapshots/*"))
+        folders += sorted(hub_cache().glob(f"{pattern}/snapshots/*"))
     found = next(filter(None, map(in_folder, folders)), None)
     if found is None:
         raise TextError(
@@ -94,7 +94,8 @@ def find_published(kind: str) -> Path:
     return found
 
 
-def _hub_cache() -> Path:
+def hub_cache() -> Path:
+    """Where Hugging Face's libraries keep what they fetched."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()

@@ -29,6 +29,8 @@ def train(
     found = recipe.load(name, family, overrides, checkpoint.accepts, _silent if launching or quiet else _say)
     found = options.check(found)
     own = tasks.get(found["task"]["type"]).family  # type: ignore[attr-defined]
+    if own is None:
+        raise RecipeError(f"task.type: '{found['task']['type']}' is not trained here, only imported (`dalle import`)")
     if own not in ("", family):
         raise RecipeError(f"{name}: a recipe of `dalle train-{own}`, not of `dalle train-{family}`")
     if max_time:

@@ -110,7 +110,7 @@ def test_accuracy_is_printed_and_drawn_against_scale(dalle, glide):
     [
         (("scenes", "--scales", "1,x", "--glyphs", "shapes"), 2, "--scales 1,x: give numbers"),
         (("dvae", "--model", "gone"), 3, "no checkpoint 'gone'"),
-        (("dvae", "--model", "CLIP"), 3, "holds a 'clip', where a 'dvae' is needed"),
+        (("dvae", "--model", "CLIP"), 3, "holds a 'clip', where a 'dvae' or a 'vqgan' is needed"),
         (("dvae", "--model", "DVAE", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
         (("retrieval", "--model", "CLIP", "-n", "5"), 2, "--count 5 is less than --among 100"),
         (("scenes", "--best-of", "1,x", "--glyphs", "shapes"), 2, "--best-of 1,x: give numbers"),

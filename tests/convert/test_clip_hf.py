@@ -86,9 +86,40 @@ def test_a_configuration_of_another_model_is_refused(config, said):
         convert.read(published(), config)
 
 
-def test_one_tower_alone_is_named():
+@pytest.mark.parametrize("tower", ["text", "image"])
+def test_a_tower_alone_comes_back(tower):
+    node = {"type": "clip", "embed_dim": 12, tower: NODE[tower], "scale": 100.0}
+    state = state_of(node)
+    published = convert.write("hf-clip", node, state)
+    assert all(key.startswith(("text_", "vis")) for key in published)
+    model, back = convert.read(published)
+    assert model == node
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+    source = convert.sources()["hf-clip"]
+    flat = source.config.write(node)
+    assert flat["architectures"] == [f"CLIP{'Text' if tower == 'text' else 'Vision'}ModelWithProjection"]
+    assert source.config.read(node, flat | {"num_attention_heads": 4})[tower]["heads"] == 4
+
+
+def test_two_towers_of_a_pipeline_are_joined():
+    node = NODE | {"scale": 100.0}
+    state = state_of(node)
+    published = convert.write("diffusers-clip", node, state)
+    assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.weight" in published
+    assert "image_encoder.visual_projection.weight" in published
+    model, back = convert.read(published)
+    assert (model, back.keys()) == (node, state.keys())
+    assert all(torch.equal(back[key], state[key]) for key in state)
+    source = convert.sources()["diffusers-clip"]
+    assert source.config.read(node, source.config.write(node)) == node
+    with pytest.raises(convert.ConvertError, match=r"logit_scale. has no place"):
+        convert.write("diffusers-clip", NODE, state_of())
+
+
+def test_half_of_a_whole_model_is_named():
     for tower, other in (("text", "vision"), ("vision", "text")):
-        alone = {key: tensor for key, tensor in published().items() if key.startswith(tower)}
+        alone = {key: value for key, value in published().items() if key.startswith((tower[:3], "logit_scale"))}
         with pytest.raises(convert.ConvertError, match=f"hf-clip: the {other} tower is missing"):
             convert.read(alone)
 

@@ -5,13 +5,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dalle_cli import checkpoint
+from dalle_cli import checkpoint, convert
 from dalle_cli.convert import ConvertError, archives
 from dalle_cli.convert.exporting import export
 from dalle_cli.convert.importing import import_
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.models import models
 from dalle_cli.text.learn import learn
+from tests.convert.test_diffusers import PRIOR
 from tests.convert.test_importing import CAPTIONS, CLIP, VIT, bring, equal, published
+from tests.parity.peers import Missing
+from tests.parity.peers import peer as find
 
 FORMATS = {"openai-clip": "open_clip_config.json", "open-clip": "open_clip_config.json", "hf-clip": "config.json"}
 
@@ -92,8 +96,11 @@ def test_overwriting_leaves_other_files_alone(clip, tmp_path):
     ("layout", "library"), [("hf-clip", "transformers"), ("openai-clip", "open_clip"), ("open-clip", "open_clip")]
 )
 def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activation):
-    """Runs where the extra `parity` is installed."""
-    peer = pytest.importorskip(library)
+    """Runs where the packages of `make parity` are installed."""
+    try:
+        peer = find(library)
+    except Missing as reason:
+        pytest.skip(str(reason))
     torch.save(published(node=CLIP | {"image": VIT | {"depth": 2}}), "deep.pt")
     bring("deep.pt", "deep", "words.json", activation=activation)
     export("deep", layout, "folder", None, False)
@@ -113,3 +120,24 @@ def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activ
             theirs = network(normalised, ids)[:2]
         for one, other in zip(task.model(image, ids), theirs):
             assert (one - other).abs().max() / other.abs().max() < 1e-4
+
+
+def test_karlos_files_are_as_published(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = convert.write("karlo-prior", PRIOR, models.build(PRIOR).state_dict())
+    stats = state.pop("clip_mean"), state.pop("clip_std")
+    (tmp_path / "theirs").mkdir()
+    torch.save({"state_dict": state}, "theirs/prior.ckpt")
+    torch.save(stats, "theirs/ViT-L-14_stats.th")
+    learn(CAPTIONS, 522, "clip").save("words.json")
+    bring("theirs", "prior", "words.json")
+    files = export("prior", "karlo-prior", "ours/prior.ckpt", None, False)
+    assert files == ["ours/prior.ckpt", "ours/ViT-L-14_stats.th"]
+    assert equal(torch.load(files[0], weights_only=True)["state_dict"], state)
+    assert all(map(torch.equal, torch.load(files[1], weights_only=True), stats))
+    (tmp_path / "ours" / "prior.ckpt").unlink()
+    with pytest.raises(Failure, match=r"ViT-L-14_stats.th exists; add --overwrite"):
+        export("prior", "karlo-prior", "ours/prior.ckpt", None, False)
+    assert export("prior", "diffusers-prior", "out", None, False)[0] == "out/diffusion_pytorch_model.safetensors"
+    assert export("prior", "karlo-prior", "whole.safetensors", None, False) == ["whole.safetensors"]
+    assert bring("whole.safetensors", "again", "words.json")[0]["layout"] == "karlo-prior"

@@ -67,16 +67,73 @@ def test_a_checkpoint_of_ours_is_no_source(tmp_path, tiny):
         files.read(tmp_path / "cut.safetensors")
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "old.pt"])
+def test_an_outline_has_shapes_and_types_and_no_numbers(tmp_path, name):
+    if name.endswith(".safetensors"):
+        save_file(STATE, tmp_path / name)
+    else:
+        torch.save(STATE, tmp_path / name, _use_new_zipfile_serialization=name != "old.pt")
+    outline = files.read(tmp_path / name, empty=True)
+    assert {key: (one.shape, one.dtype) for key, one in outline.items()} == {
+        key: (one.shape, one.dtype) for key, one in STATE.items()
+    }
+    assert all(one.is_meta for one in outline.values())
+
+
+def test_shards_are_joined(tmp_path):
+    for write, first, index in (
+        (torch.save, "pytorch_model-0000{}-of-00002.bin", "pytorch_model.bin.index.json"),
+        (save_file, "model-0000{}-of-00002.safetensors", "model.safetensors.index.json"),
+    ):
+        names = [first.format(i) for i in (1, 2)]
+        for name, key in zip(names, STATE):
+            write({key: STATE[key]}, tmp_path / name)
+        (tmp_path / index).write_text(json.dumps({"weight_map": dict(zip(STATE, names))}))
+        state, found = files.gather(str(tmp_path))
+        assert equal(state, STATE)
+        assert [file.name for file in found] == names  # of a folder with both, those of safetensors
+        assert equal(files.gather(str(tmp_path / index))[0], STATE)
+
+
+def test_models_in_folders(tmp_path):
+    for name in ("one", "two", "empty"):
+        (tmp_path / name).mkdir()
+    save_file(STATE, tmp_path / "one" / "diffusion_pytorch_model.safetensors")
+    save_file(STATE, tmp_path / "two" / "model.safetensors")
+    assert files.models_in(tmp_path) == [tmp_path / "one", tmp_path / "two"]
+    with pytest.raises(Failure, match="a folder of several models; add --system, or name one of one, two"):
+        files.gather(str(tmp_path))
+    assert equal(files.gather(str(tmp_path / "one"))[0], STATE)
+
+
+def test_what_is_published_beside_weights_is_read_with_them(tmp_path):
+    state = {"model.prd_emb": torch.ones(1, 1, 4)}
+    torch.save({"state_dict": state}, tmp_path / "prior.ckpt")
+    with pytest.raises(Failure, match=r"prior.ckpt: needs clip_mean and clip_std; put .* beside it: \*_stats.th"):
+        files.gather(str(tmp_path))
+    torch.save((torch.zeros(4), torch.ones(4)), tmp_path / "ViT-L-14_stats.th")
+    found = files.gather(str(tmp_path))[0]
+    assert equal(found, state | {"clip_mean": torch.zeros(4), "clip_std": torch.ones(4)})
+    assert equal(files.gather(str(tmp_path / "prior.ckpt"))[0], found)
+    torch.save((torch.zeros(4),), tmp_path / "ViT-L-14_stats.th")
+    with pytest.raises(convert.ConvertError, match="1 tensors, where clip_mean and clip_std are needed"):
+        files.gather(str(tmp_path))
+
+
 def test_configurations(tmp_path):
     source = convert.sources()["hf-clip"]
-    assert files.configuration(source, tmp_path) is None
-    assert files.configuration(convert.sources()["openai-dvae"], tmp_path) is None
+    assert files.configuration(source, tmp_path / "x") is None
+    assert files.configuration(convert.sources()["openai-dvae"], tmp_path / "x") is None
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
-    assert files.configuration(source, tmp_path) == {"model_type": "clip"}
+    assert files.configuration(source, tmp_path / "x") == {"model_type": "clip"}
     for wrong in ("[1]", "{", "[" * 100_000, "\udc00"):
         (tmp_path / "config.json").write_bytes(wrong.encode("utf-8", "surrogatepass"))
         with pytest.raises(convert.ConvertError, match=r"config\.json: not a configuration in JSON"):
-            files.configuration(source, tmp_path)
+            files.configuration(source, tmp_path / "x")
+    (tmp_path / "text_proj").mkdir()
+    (tmp_path / "text_proj" / "config.json").write_text("{}")
+    decoder = convert.sources()["diffusers-decoder"]
+    assert files.configuration(decoder, tmp_path / "decoder" / "x") == {"text_proj": {}}
 
 
 def test_published_files_are_known_by_their_sum(tmp_path, monkeypatch):
@@ -86,5 +143,8 @@ def test_published_files_are_known_by_their_sum(tmp_path, monkeypatch):
     assert files.published(source, tmp_path / "x.pt") is None
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     monkeypatch.setitem(source.sums, abc, "ABC.pt")
+    karlo = convert.sources()["karlo-prior"]
+    monkeypatch.setitem(karlo.sums, "900150983cd24fb0d6963f7d28e17f72", "abc.ckpt")
+    assert files.published(karlo, tmp_path / "x.pt") == "abc.ckpt"
     assert files.published(source, tmp_path / "x.pt") == "ABC.pt"
     assert files.published(convert.sources()["openai-dvae"], tmp_path / "x.pt") is None

@@ -58,8 +58,10 @@ def test_published_sizes_have_the_published_counts(more, changes, count, keys):
     text = TEXT | {"vocab": 50257, "context": 128, "width": 512, "depth": 16, "heads": 8}
     node = UNET | {"channels": 192} | changes | {"conditions": {"text": text} | more}
     with torch.device("meta"):
-        published = convert.write("openai-glide", node, models.build(node).state_dict())
+        network = models.build(node)
+        published = convert.write("openai-glide", node, network.state_dict())
     assert sum(tensor.numel() for tensor in published.values()) == count
+    assert sum(tensor.numel() for tensor in network.conditions["text"].parameters()) == 76_695_808
     assert len(published) == keys
     assert convert.read(published)[0] == node
 

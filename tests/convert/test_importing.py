@@ -175,7 +175,7 @@ def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
     torch.save(published(), "ViT-B-32.pt")
     result, said = bring("ViT-B-32.pt", vocab=vocab)
     assert result["published"] is None
-    assert any("its sha256 is not that of the published ViT-B-32.pt" in line for line in said)
+    assert any("its checksum is not that of the published ViT-B-32.pt" in line for line in said)
     monkeypatch.setattr("dalle_cli.convert.importing.published", lambda layout, file: "ViT-B-32.pt")
     result, said = bring("ViT-B-32.pt", vocab=vocab, overwrite=True)
     assert (result["published"], said) == ("ViT-B-32.pt", [])
@@ -278,6 +278,55 @@ def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
     )
     print(f"{grown / (tmp_path / name).stat().st_size:.2f} of the file")
     assert 0.9 * (tmp_path / name).stat().st_size < grown < 1.3 * (tmp_path / name).stat().st_size
+
+
+@pytest.mark.slow
+def test_shards_take_no_more_memory_and_parts_of_a_system_take_turns(peak, tmp_path, vocab):
+    """Of a system, the peak is that of its largest part. q, k and v are joined on the way."""
+    prior = {
+        "type": "diffusion-prior",
+        "embed_dim": 64,
+        "context": 12,
+        "states": 64,
+        "width": 768,
+        "depth": 6,
+        "heads": 12,
+    }
+    conditions = {
+        "clip": {"type": "clip-condition", "embed_dim": 64, "tokens": 4, "width": 512},
+        "text": {"type": "clip-text-condition", "embed_dim": 64, "states": 64, "width": 512},
+    }
+    unet = {"type": "unet", "channels": 128, "multiples": [1, 2, 3], "blocks": 2, "attention": [2, 4], "heads": None}
+    unet |= {"head_width": 64, "conditions": conditions}
+    clip = {"type": "clip", "embed_dim": 64, "text": TEXT, "scale": 100.0}
+    state = {f"text_encoder.{key}": shape for key, shape in shapes("hf-clip", clip).items()}
+    state |= {f"prior.{key}": shape for key, shape in shapes("diffusers-prior", prior).items()}
+    state |= shapes("diffusers-decoder", unet)
+    sizes = {}
+    for name in ("text_encoder", "prior", "decoder", "text_proj"):
+        own = {key.removeprefix(f"{name}."): shape for key, shape in state.items() if key.startswith(f"{name}.")}
+        (tmp_path / "theirs" / name).mkdir(parents=True)
+        stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+        places = {}
+        for i in range(3):
+            file = f"{stem}-0000{i + 1}-of-00003.safetensors"
+            save_file(
+                {key: torch.zeros(shape) for key, shape in list(own.items())[i::3]}, tmp_path / "theirs" / name / file
+            )
+            places |= dict.fromkeys(list(own)[i::3], file)
+        index = tmp_path / "theirs" / name / f"{stem}.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": places}))
+        sizes[name] = sum(4 * shape.numel() for shape in own.values())
+    (tmp_path / "theirs" / "text_encoder" / "config.json").write_text(json.dumps({"num_attention_heads": 1}))
+    grown = peak(
+        "from dalle_cli.convert.importing import import_; from dalle_cli.convert.systems import import_system\n"
+        "import_('theirs/text_encoder', 'small', sys.argv[1], None, None, False, print)  # what is loaded once",
+        "import_system('theirs', 'out', sys.argv[1], None, False, print)",
+        vocab,
+    )
+    largest = max(sizes["prior"], sizes["decoder"] + sizes["text_proj"])
+    print(f"{grown / largest:.2f} of the largest of {sizes}")
+    assert 0.9 * largest < grown < 1.3 * largest
 
 
 def shapes(layout, node):

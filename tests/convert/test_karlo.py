@@ -118,9 +118,8 @@ def test_other_conditions_are_not_exported():
 
 
 def test_an_imported_prior_is_one_that_a_clip_makes_whole():
-    (layout,) = [source for source in convert.karlo.SOURCES if source.name == "karlo-prior"]
-    recipe = {"model": PRIOR, "task": layout.task(PRIOR)}
-    assert checkpoint.check(recipe)["task"] == {"type": "diffusion-prior", "drop_text": 0.2}
+    recipe = {"model": PRIOR, "task": convert.sources()["karlo-prior"].task(PRIOR)}
+    assert checkpoint.check(recipe)["task"] == {"type": "diffusion-prior", "schedule": "cosine", "drop_text": 0.2}
     task = checkpoint.compose(recipe)
     with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
         task.draw(["a red circle"], [0])

@@ -10,16 +10,20 @@ KEYS = {
     "dalle2-pytorch's prior": ["net.causal_transformer.layers.0.0.to_q.weight", "noise_scheduler.betas"],
     "dalle2-pytorch's decoder": ["unets.0.init_conv.convs.0.weight", "noise_schedulers.0.betas"],
     "Stable Diffusion": ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight"],
-    "a prior of diffusers": ["prd_embedding", "transformer_blocks.0.attn1.to_q.weight"],
-    "a text projection of diffusers' unCLIP": ["learned_classifier_free_guidance_embeddings"],
+    "a ControlNet of diffusers": ["conv_in.weight", "controlnet_cond_embedding.conv_in.weight", "down_blocks.0.x"],
     "a U-Net of diffusers": ["conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
     "an autoencoder of diffusers": ["encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"],
-    "taming's VQGAN": ["quantize.embedding.weight", "encoder.down.0.block.0.conv1.weight"],
+    "taming's VQGAN with Gumbel's codes": ["quantize.embed.weight", "encoder.down.0.block.0.conv1.weight"],
+    "taming's transformer": ["transformer.tok_emb.weight", "first_stage_model.encoder.conv_in.weight"],
+    "latent diffusion's continuous autoencoder": ["encoder.down.0.block.0.conv1.weight", "quant_conv.weight"],
     "SigLIP": ["logit_bias", "logit_scale", "visual.trunk.pos_embed", "text.text_projection.weight"],
     "BLIP": ["visual_encoder.blocks.0.attn.qkv.weight", "text_decoder.cls.predictions.bias"],
     "a CLIP with a timm tower": ["visual.trunk.stem.0.weight", "text.positional_embedding", "logit_scale"],
     "a Vision Transformer of timm": ["cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"],
     "a ResNet": ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"],
+    "a Swin Transformer": ["patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"],
+    "Segment Anything": ["image_encoder.patch_embed.proj.weight", "mask_decoder.iou_token.weight"],
+    "DiT": ["x_embedder.proj.weight", "pos_embed", "blocks.0.adaLN_modulation.1.weight"],
     "T5": ["shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"],
     "BERT": ["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight"],
     "GPT-2": ["wte.weight", "wpe.weight", "h.0.attn.c_attn.weight"],
@@ -38,6 +42,10 @@ def state(keys):
 def test_strangers_are_refused_by_name(stranger, prefix):
     with pytest.raises(convert.ConvertError, match=f"weights of {stranger}, which are not read"):
         convert.read(state(prefix + key for key in KEYS[stranger]))
+
+
+def test_there_are_twenty():
+    assert len(strangers.STRANGERS) >= 20
 
 
 def test_half_of_the_signs_is_not_enough():

@@ -38,5 +38,5 @@ def test_another_size_than_the_trained_one(tiny):
 
 
 def test_another_kind_of_checkpoint_is_refused(tiny):
-    with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' is needed"):
+    with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' or a 'vqgan' is needed"):
         codec.evaluate(tiny.clip, 3, "shapes")

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from dalle_cli import checkpoint
+from dalle_cli.convert import native
 from dalle_cli.exits import USAGE, Failure
 from dalle_cli.generate import device
 
@@ -31,3 +33,27 @@ def test_what_the_machine_cannot_do_is_a_usage_error(precision, said):
     with pytest.raises(Failure, match=said) as failure:
         device.choose(precision)
     assert failure.value.code == USAGE
+
+
+def test_offloaded_models_are_on_the_device_for_their_turn_alone(tiny):
+    place = device.choose("float32", offload=True)
+    task = place.load(tiny.clip, "clip")
+    mapped = task.model.text_projection.weight.data_ptr()
+    with place.turn(task), place.turn(task):  # one inside the other, as companions are
+        inside = task.embed_texts(["a red circle"])
+    assert task.model.text_projection.weight.data_ptr() == mapped
+    assert not task.model.text_projection.weight.requires_grad
+    assert torch.equal(inside, checkpoint.load(tiny.clip, "clip").embed_texts(["a red circle"]))
+
+
+def test_offloaded_weights_of_16_bits_are_float32_in_their_turn(tiny, tmp_path):
+    half = str(tmp_path / "half.safetensors")
+    native.export(tiny.clip, tmp_path / "half.safetensors", "float16", False)
+    place = device.choose("float32", offload=True)
+    task = place.load(half, "clip")
+    assert task.model.text_projection.weight.dtype == torch.float16
+    with place.turn(task):
+        assert {value.dtype for value in task.model.parameters()} == {torch.float32}
+        inside = task.embed_texts(["a red circle"])
+    assert task.model.text_projection.weight.dtype == torch.float16
+    assert torch.equal(inside, checkpoint.load(half, "clip").embed_texts(["a red circle"]))

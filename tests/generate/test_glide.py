@@ -232,3 +232,14 @@ def test_bf16_draws_nearly_the_same(glide, base):
     options = Sampling(steps="3", scale=1.0)
     a, b = (system.draw(PROMPTS, [[1]] * 3, options, 3) for system in (base, half))
     assert 0 < (a - b).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("guide", ["free", "clip"])
+def test_models_that_take_turns_draw_the_same(glide, whole, guide):
+    parts = {"decoder": glide.decoder, "upsampler": glide.upsampler, "noised_clip": glide.noised_clip}
+    options = Sampling(steps="2", up_steps="2", guide=guide)
+    offloaded = build(Device("cpu", torch.float32, offload=True), **parts)
+    kept = [(value, value.data_ptr()) for value in offloaded.decoder.parameters()]
+    one, two = (system.draw(["a red circle"], [[1]], options, 1) for system in (whole, offloaded))
+    assert torch.equal(one, two)
+    assert all(value.data_ptr() == place for value, place in kept)

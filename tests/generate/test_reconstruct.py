@@ -111,5 +111,5 @@ def test_what_is_there_is_kept_before_any_model_is_loaded(reconstruct, folder, t
 
 
 def test_another_kind_of_checkpoint_codes_nothing(reconstruct, folder, tiny):
-    with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' is needed"):
+    with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' or a 'vqgan' is needed"):
         reconstruct(folder, model=tiny.clip)

@@ -273,3 +273,9 @@ def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
         load_system("dale1")
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint 'runs/none'"):
         load_system("runs/none")
+
+
+def test_one_model_takes_no_turns(tiny):
+    with pytest.raises(Failure, match="--offload is for diffusion") as caught:
+        module.sample(Job(("a red circle",), recipe=tiny.recipe, offload=True))
+    assert caught.value.code == USAGE

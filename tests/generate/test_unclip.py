@@ -259,3 +259,23 @@ def test_bf16_draws_nearly_the_same(unclip, base):
     a, b = (system.decode(told, PROMPTS, noise, options) for system in (base, half))
     assert 0 < (a - b).abs().mean() < 0.1
     assert checkpoint.load(unclip.decoder).clip is not None
+
+
+def test_models_that_take_turns_draw_the_same(unclip, base):
+    """In bf16 too, where each has its own type in its turn."""
+    for dtype in (torch.float32, torch.bfloat16):
+        parts = {"decoder": unclip.karlo, "upsampler": unclip.upsampler, "embedder": unclip.embedder}
+        drawn = []
+        for offload in (False, True):
+            system = build(Device("cpu", dtype, offload=offload), **parts)
+            embedding = system.embed_texts(["a red circle"])
+            noise = system.noise([3])(system.blank(1))
+            options = Sampling(steps="2", up_steps="2", scale=2.0)
+            drawn.append(system.enlarge(system.decode(embedding, ["a red circle"], noise, options), [3], options))
+        assert torch.equal(*drawn)
+
+
+def test_upsamplers_read_what_no_file_of_256_levels_holds(whole):
+    pictures = torch.full((1, 3, 8, 8), 0.098) + torch.linspace(0, 0.003, 64).view(8, 8)
+    one, two = (whole.enlarge(some, [5], Sampling(up_steps="2", up_steps_2="2")) for some in (pictures, pictures.mT))
+    assert (one - two).abs().max() > 0

@@ -239,16 +239,16 @@ def compare(folder: Path) -> dict[str, float | None]:
         ours = function(case, io)
     stored = io.keys() - inputs
     assert stored <= ours.keys(), f"nothing computes {sorted(stored - ours.keys())}"
-    return {name: _error(ours[name], io[name]) for name in sorted(stored)}
+    return {name: error(ours[name], io[name]) for name in sorted(stored)}
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float | None:
+def error(ours: Tensor, theirs: Tensor) -> float | None:
+    """max|ours - theirs| / max|theirs|; None for another shape, and for what is not finite."""
     if ours.shape != theirs.shape:
         return None
     largest = theirs.double().abs().max().item()
-    error = (ours.double() - theirs.double()).abs().max().item()
-    error = error / largest if largest else error
-    return error if math.isfinite(error) else None
+    difference = (ours.double() - theirs.double()).abs().max().item() / (largest or 1)
+    return difference if math.isfinite(difference) else None
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,21 @@
+"""A published VQGAN as it is loaded: a codec, frozen. Its adversarial training has no place in the loop."""
+
+from torch import Tensor
+
+from ..models.vqgan import VQGAN
+from . import tasks
+from .base import Task
+
+
+@tasks.register("vqgan")
+class VQGANTask(Task):
+    """Holds a VQGAN (Esser et al. 2021) and has no objective; `train-*` refuses it by its family."""
+
+    family = None
+    model: VQGAN
+
+    def __init__(self, model: VQGAN):
+        super().__init__(model.requires_grad_(False))
+
+    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        raise NotImplementedError

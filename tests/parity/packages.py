@@ -1,0 +1,319 @@
+"""Compare full-size networks with the packages that users run today: python -m tests.parity.packages [WORD ...]
+
+Every network has the published size and random weights, made in the package's own module. They go through the import of
+published layouts into ours, and both read the same inputs in float32, small ones, for the time it takes. Starters are
+exported and opened there. One network is in memory at a time, the largest twice 5 GiB.
+
+Prints a row for each as soon as it is done: its package, parameters, and the largest error of its outputs, max|ours -
+theirs| / max|theirs|. WORD: only the networks whose name has one. Exit code: 0 when every error is below 1e-4, 1 when
+one is not, 3 when nothing was compared. What cannot be compared here is a row with the reason.
+"""
+
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dalle_cli import checkpoint, convert
+from dalle_cli.convert.exporting import export
+from dalle_cli.models import models
+from tests.parity.peers import Missing, fill, peer, unfilled
+from tests.parity.run_case import LIMIT, error
+
+Tensors = dict[str, Tensor]
+Pair = tuple[int, Tensors, Tensors]
+"""Parameters of a network, our outputs, theirs."""
+CASES: dict[str, Callable[[], Pair]] = {}
+
+
+def case(name: str) -> Callable[[Callable[[], Pair]], Callable[[], Pair]]:
+    """name: of the network, and of the package after a colon."""
+
+    def add(function: Callable[[], Pair]) -> Callable[[], Pair]:
+        CASES[name] = function
+        return function
+
+    return add
+
+
+def ours(**networks: nn.Module) -> Any:
+    """Our network with the weights of a package's, those that several keep apart under their names."""
+    one = networks.pop("one", None)
+    parts = {"": one} if one is not None else {f"{name}.": network for name, network in networks.items()}
+    state = {prefix + key: value for prefix, network in parts.items() for key, value in network.state_dict().items()}
+    model, mine = convert.read(state)
+    with unfilled():
+        network = models.build(model)
+    network.load_state_dict(mine, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def size(*networks: nn.Module) -> int:
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
+
+
+def texts(*lengths: int) -> Tensor:
+    """Ids of texts of so many words, of a vocabulary of CLIP's size."""
+    ids = torch.zeros(len(lengths), 77, dtype=torch.int64)
+    for row, length in zip(ids, lengths):
+        row[: length + 2] = torch.tensor([49406, *torch.randint(1, 49000, (length,)).tolist(), 49407])
+    return ids
+
+
+# ---- CLIP ------------------------------------------------------------------------------------------------------------
+
+
+def _clip(network: Any, theirs: Callable[[Tensor, Tensor], tuple], pixels: int) -> tuple[Tensors, Tensors]:
+    """What both make of one picture and two texts. theirs: from normalised pictures and ids to both embeddings."""
+    image, ids = 2 * torch.rand(1, 3, pixels, pixels) - 1, texts(5, 40)
+    names = "image", "text"
+    mine = dict(zip(names, network(image, ids)))
+    return mine, dict(zip(names, theirs((image - network.mean) / network.std, ids)))
+
+
+def _hf_clip(embed_dim: int, patch: int, vision: tuple[int, int], text: tuple[int, int]) -> Pair:
+    """vision, text: width and heads; 12 layers for every 768 of the vision's."""
+    transformers = peer("transformers")
+    sizes = [{"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
+             for width, heads in (vision, text)]  # fmt: skip
+    depth = 24 if vision[0] > 768 else 12
+    config = transformers.CLIPConfig(
+        projection_dim=embed_dim,
+        vision_config={**sizes[0], "num_hidden_layers": depth, "patch_size": patch, "projection_dim": embed_dim},
+        text_config={**sizes[1], "num_hidden_layers": 12, "projection_dim": embed_dim, "eos_token_id": 49407},
+    )
+    with unfilled():
+        theirs = transformers.CLIPModel(config)
+    fill(theirs)
+
+    def run(pixels: Tensor, ids: Tensor) -> tuple:
+        output = theirs(pixel_values=pixels, input_ids=ids)
+        return output.image_embeds, output.text_embeds
+
+    return size(theirs), *_clip(ours(one=theirs), run, 224)
+
+
+@case("CLIP ViT-B/32: transformers")
+def _vit_b32() -> Pair:
+    return _hf_clip(512, 32, (768, 12), (512, 8))
+
+
+@case("CLIP ViT-L/14: transformers")
+def _vit_l14() -> Pair:
+    return _hf_clip(768, 14, (1024, 16), (768, 12))
+
+
+def _open_clip(name: str) -> Pair:
+    found = peer("open_clip")
+    config = found.get_model_config(name)
+    config["quick_gelu"] = True
+    theirs = fill(found.model.CLIP(**config))
+    return size(theirs), *_clip(ours(one=theirs), lambda image, ids: theirs(image, ids)[:2], 224)
+
+
+@case("CLIP RN50: open_clip")
+def _rn50() -> Pair:
+    return _open_clip("RN50")
+
+
+@case("CLIP ViT-B/16: open_clip")
+def _vit_b16() -> Pair:
+    return _open_clip("ViT-B-16")
+
+
+# ---- unCLIP ----------------------------------------------------------------------------------------------------------
+
+UNET = {"block_out_channels": (320, 640, 960, 1280), "layers_per_block": 3}
+DOWN, UP = ("ResnetDownsampleBlock2D",), ("ResnetUpsampleBlock2D",)
+
+
+def _sees() -> tuple[Tensor, Tensor, Tensor]:
+    """A text's embedding, the states of its tokens, and which of them are no padding."""
+    return torch.randn(1, 768), torch.randn(1, 77, 768), torch.arange(77)[None] < 9
+
+
+@case("unCLIP prior: diffusers")
+def _prior() -> Pair:
+    diffusers = peer("diffusers")
+    with unfilled():
+        theirs = diffusers.PriorTransformer(
+            num_attention_heads=32, attention_head_dim=64, num_layers=20, embedding_dim=768, num_embeddings=77
+        )
+    network = ours(one=fill(theirs))
+    x, t, (embedding, states, real) = torch.randn(1, 768), torch.tensor([417]), _sees()
+    mine = network(x, t, **network.encode(embedding, states, real))
+    given = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
+    both = theirs(x, t, **given).predicted_image_embedding
+    mine = {"x0": mine, "embedding": network.unwhiten(mine)}
+    return size(theirs), mine, {"x0": both, "embedding": theirs.post_process_latents(both)}
+
+
+@case("unCLIP decoder: diffusers")
+def _decoder() -> Pair:
+    diffusers = peer("diffusers")
+    projection = peer("diffusers.pipelines.deprecated.unclip.text_proj")
+    with unfilled():
+        theirs = diffusers.UNet2DConditionModel(
+            sample_size=64, in_channels=3, out_channels=6, cross_attention_dim=1536, attention_head_dim=64,
+            down_block_types=DOWN + 3 * ("SimpleCrossAttnDownBlock2D",),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=3 * ("SimpleCrossAttnUpBlock2D",) + UP,
+            class_embed_type="identity", resnet_time_scale_shift="scale_shift", **UNET,
+        )  # fmt: skip
+        told = projection.UnCLIPTextProjModel(time_embed_dim=1280, cross_attention_dim=1536)
+    network = ours(decoder=fill(theirs), text_proj=fill(told))
+    x, t, image, (embedding, states, real) = (
+        torch.randn(2, 3, 32, 32),
+        torch.tensor([417]),
+        torch.randn(1, 768),
+        _sees(),
+    )
+    # once as it is, once with the embedding left out
+    twice = [part.expand(2, *part.shape[1:]) for part in (embedding, states, real)]
+    keep = torch.tensor([False, True])
+    encoded = network.encode(clip=(image.expand(2, -1), keep), text=tuple(twice))
+    mine = network(x, t.expand(2), **encoded)
+    tokens, added = told(image_embeddings=image, prompt_embeds=twice[0], text_encoder_hidden_states=twice[1],
+                         do_classifier_free_guidance=True)  # fmt: skip
+    mask = torch.nn.functional.pad(twice[2], (4, 0), value=True)
+    output = theirs(x, t, encoder_hidden_states=tokens, class_labels=added, attention_mask=mask).sample
+    return size(theirs, told), {"output": mine}, {"output": output}
+
+
+@case("unCLIP super-resolution: diffusers")
+def _upsampler() -> Pair:
+    diffusers = peer("diffusers")
+    with unfilled():
+        first, last = (
+            diffusers.UNet2DModel(
+                sample_size=256, in_channels=6, out_channels=3, add_attention=False,
+                down_block_types=4 * DOWN, up_block_types=4 * UP, **UNET,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+    network = ours(super_res_first=fill(first), super_res_last=fill(last))
+    x, small = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 8, 8) * 2 - 1
+    enlarged = torch.nn.functional.interpolate(small, size=[32, 32], mode="bicubic", antialias=True)
+    told, mine, theirs = network.encode(low_res=small), {}, {}
+    for name, network_there, t in (("first", first, 999), ("last", last, 0)):
+        mine[name] = network(x, torch.tensor([t]), **told)
+        theirs[name] = network_there(torch.cat([x, enlarged], dim=1), t).sample
+    return size(first, last), mine, theirs
+
+
+# ---- VQGAN -----------------------------------------------------------------------------------------------------------
+
+
+@case("VQGAN f16, 16,384 codes: taming")
+def _vqgan() -> Pair:
+    layers, vectors = peer("taming.modules.diffusionmodules.model"), peer("taming.modules.vqvae.quantize")
+    sizes: dict[str, Any] = {
+        **{"ch": 128, "out_ch": 3, "ch_mult": (1, 1, 2, 2, 4), "num_res_blocks": 2, "attn_resolutions": [16]},
+        **{"in_channels": 3, "resolution": 256, "z_channels": 256, "double_z": False},
+    }
+    theirs: Any = nn.Module()
+    with redirect_stdout(sys.stderr):  # it tells its sizes
+        theirs.encoder, theirs.decoder = layers.Encoder(**sizes), layers.Decoder(**sizes)
+    theirs.quantize = vectors.VectorQuantizer2(16384, 256, beta=0.25)
+    theirs.quant_conv, theirs.post_quant_conv = nn.Conv2d(256, 256, 1), nn.Conv2d(256, 256, 1)
+    network = ours(one=fill(theirs))
+    image = 2 * torch.rand(1, 3, 64, 64) - 1
+    latent = theirs.quant_conv(theirs.encoder(image))
+    rounded, _, (_, _, codes) = theirs.quantize(latent)
+    mine = {
+        "latent": network.encode_latent(image),
+        "codes": network.encode(image).flatten().float(),
+        "picture": network.decode_latent(network.vectors(network.encode(image))),
+    }
+    drawn = theirs.decoder(theirs.post_quant_conv(rounded))
+    return size(theirs), mine, {"latent": latent, "codes": codes.flatten().float(), "picture": drawn}
+
+
+# ---- our weights there -----------------------------------------------------------------------------------------------
+
+
+def _starter(layout: str, there: Callable[[str], Callable[[Tensor, Tensor], tuple]]) -> Pair:
+    """The starter CLIP, exported. there: opens the folder, and gives what makes embeddings."""
+    task: Any = checkpoint.load("starter/clip", "clip")
+    with tempfile.TemporaryDirectory() as folder:
+        export("starter/clip", layout, f"{folder}/clip", None, False)
+        run = there(f"{folder}/clip")
+    model, words = task.model, ["an avocado chair", "two cats on a blue background"]
+    image = 2 * torch.rand(1, 3, model.visual.size, model.visual.size) - 1
+    ids = torch.from_numpy(task.tokenizer.pack(words, model.text.context)[0])
+    names = "image", "text"
+    mine = dict(zip(names, model(image, ids)))
+    return size(model), mine, dict(zip(names, run((image - model.mean) / model.std, ids)))
+
+
+@case("starter CLIP, exported: transformers")
+def _to_transformers() -> Pair:
+    transformers = peer("transformers")
+
+    def there(folder: str) -> Callable[[Tensor, Tensor], tuple]:
+        network = transformers.CLIPModel.from_pretrained(folder).float().eval()
+
+        def run(pixels: Tensor, ids: Tensor) -> tuple:
+            output = network(pixel_values=pixels, input_ids=ids)
+            return output.image_embeds, output.text_embeds
+
+        return run
+
+    return _starter("hf-clip", there)
+
+
+@case("starter CLIP, exported: open_clip")
+def _to_open_clip() -> Pair:
+    found = peer("open_clip")
+
+    def there(folder: str) -> Callable[[Tensor, Tensor], tuple]:
+        network = found.create_model(f"local-dir:{folder}").float().eval()
+        return lambda pixels, ids: network(pixels, ids)[:2]
+
+    return _starter("open-clip", there)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def compare(name: str) -> tuple[int, float | None]:
+    """Parameters of a network, and the largest relative error of its outputs, None for one of another shape."""
+    torch.manual_seed(0)
+    parameters, mine, theirs = CASES[name]()
+    assert mine.keys() == theirs.keys()
+    errors = [error(mine[key], theirs[key]) for key in theirs]
+    return parameters, None if None in errors else max(errors)  # type: ignore[type-var]
+
+
+def main(words: list[str]) -> int:
+    chosen = [name for name in CASES if not words or any(word.lower() in name.lower() for word in words)]
+    print(f"{'network':34}{'package':14}{'parameters':>15}{'error':>10}{'seconds':>9}", flush=True)
+    compared, wrong = 0, 0
+    for name in chosen:
+        start = time.perf_counter()
+        network, package = name.split(": ")
+        try:
+            with torch.no_grad():
+                parameters, found = compare(name)
+        except Missing as reason:
+            print(f"{network:34}{package:14}not compared: {reason}", flush=True)
+            continue
+        finally:
+            gc.collect()
+        compared += 1
+        wrong += found is None or found >= LIMIT
+        told = "shape" if found is None else f"{found:.1e}"
+        seconds = time.perf_counter() - start
+        print(f"{network:34}{package:14}{parameters:15,}{told:>10}{seconds:9.0f}", flush=True)
+    print(f"{compared} of {len(chosen)} compared, {wrong} of them not below {LIMIT:.0e}")
+    return 1 if wrong else 0 if compared else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from tests.parity.peers import Missing, fill, peer, unfilled
+from tests.parity.peers import _torchvision as stand_in
+
+
+def test_a_package_that_is_not_installed_is_missing_and_named():
+    with pytest.raises(Missing, match=r"^nowhere: No module named 'nowhere'"):
+        peer("nowhere.deep")
+
+
+def test_what_stands_in_can_be_imported_inherited_and_is_gone_afterwards():
+    before = {name: module for name, module in sys.modules.items() if name.startswith("torchvision")}
+    with stand_in():
+        import torchvision.transforms.functional as functional  # pyright: ignore
+        from torchvision.ops.misc import FrozenBatchNorm2d  # pyright: ignore
+        from torchvision.transforms import InterpolationMode, Resize  # pyright: ignore
+
+        assert functional.pad
+        assert InterpolationMode.BICUBIC
+        assert issubclass(type("Mine", (Resize,), {}), Resize)
+        assert not isinstance(nn.BatchNorm2d(2), FrozenBatchNorm2d)
+    if not before:
+        assert not any(name.startswith("torchvision") for name in sys.modules)
+
+
+def test_a_network_is_built_without_numbers_and_filled():
+    with unfilled():
+        network = nn.Sequential(nn.Linear(300, 200), nn.BatchNorm1d(200))
+    assert network[0].weight.is_meta
+    assert not network[1].running_mean.is_meta
+    fill(network)
+    weight, (gain, bias) = network[0].weight, (network[1].weight, network[1].bias)
+    assert weight.std() == pytest.approx(300**-0.5, rel=0.05)
+    assert (gain - 1).abs().max() < 0.2
+    assert bias.abs().max() < 0.2
+    assert network[1].running_var.min() >= 1
+    assert network[1].num_batches_tracked == 0
+    same = fill(nn.Sequential(nn.Linear(300, 200), nn.BatchNorm1d(200)))
+    assert torch.equal(same[0].weight, weight)

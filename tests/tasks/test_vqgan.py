@@ -1,0 +1,30 @@
+import pytest
+
+from dalle_cli import checkpoint
+from dalle_cli.registry import RecipeError
+from dalle_cli.training.start import train
+
+RECIPE = """model: {type: vqgan, vocab: 4, channels: 32, multiples: [1, 1], attention: [2], latent: 4, embed_dim: 4}
+task: {type: vqgan}
+data: {type: scenes, glyphs: shapes, size: 16}
+optim: {lr: 0.001}
+train: {steps: 1, batch_size: 2}
+"""
+
+
+def test_it_is_loaded_frozen():
+    recipe = {
+        "model": {"type": "vqgan", "vocab": 4, "channels": 32, "multiples": [1, 1], "attention": [2], "latent": 4},
+        "task": {"type": "vqgan"},
+    }
+    task = checkpoint.compose(recipe)
+    assert not any(parameter.requires_grad for parameter in task.parameters())
+    assert task.model.vocab == 4
+
+
+def test_it_is_not_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match=r"task\.type: 'vqgan' is not trained here, only imported"):
+        train("dvae", "mine.yaml", [], None, "auto", 1, None, False, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
