@@ -76,7 +76,7 @@ def prior(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare what priors draw for unseen captions with their pictures' embeddings, beside the text's own."""
+    """Compare what priors draw for unseen captions with the pictures' embeddings, and the text's own."""
     from ..evaluate import prior
     from . import results
 

@@ -160,7 +160,7 @@ def prior(
     batch_size: BatchSize = None,
     precision: Precision = "auto",
 ) -> None:
-    """Drive one decoder by the caption alone, by its text embedding, and by the prior's embedding, and judge."""
+    """Drive one decoder by caption alone, by text embedding, and by the prior; judge all three."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import probes, suite
     from ..generate import probe as drawing
@@ -203,7 +203,7 @@ def binding(
     batch_size: BatchSize = None,
     precision: Precision = "auto",
 ) -> None:
-    """Draw two objects in two colours with two systems: which object got which colour?"""
+    """Draw two objects in two colours with two systems, and judge which object got which colour."""
     from ..data.scenes.glyphs import glyph_set
     from ..data.scenes.grammar import caption
     from ..evaluate import binding as judging
@@ -258,7 +258,7 @@ def diversity(
     batch_size: BatchSize = None,
     precision: Precision = "auto",
 ) -> None:
-    """Draw each caption several times at several scales: how often as asked, and how different from each other?"""
+    """Draw captions several times at several scales: how often as asked, and how different."""
     from ..checkpoint import resolve
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import curve, probes, suite
