@@ -263,7 +263,7 @@ REFUSED = {
     # checkpoints
     "no such model": (("evaluate", "dvae", "--model", "gone", "--glyphs", "shapes"), 3, "no checkpoint 'gone'"),
     "model of 5000 letters": (("inspect", "a" * 5000), 3, "no checkpoint"),
-    "model of another kind": ((*REDRAW[:2], "@clip.safetensors", "@good.png"), 3, "where a 'dvae' or a 'vqgan' is needed"),
+    "model of another kind": ((*REDRAW[:2], "@clip.safetensors", "@good.png"), 3, "a 'dvae' or a 'vqgan' is needed"),
     "model is a picture": ((*REDRAW[:2], "@good.png", "@good.png"), 3, "not a safetensors file"),
     "model is a pickle": (("export", "@pickle.safetensors", "--out", "x"), 3, "not a safetensors file"),
     "model of another program": (("export", "@foreign.safetensors", "--out", "x"), 3, "not of dalle"),
