@@ -58,7 +58,6 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         first = checkpoint.weights(settings.init, recipe) if settings.init and not found else None
         torch.manual_seed(settings.seed)
         task: Any = checkpoint.compose(recipe)
-        return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
         data = recipe["data"]
         if task.codec and data["type"] != "codes":
             codec = str(recipe["frozen"][task.codec])
@@ -75,6 +74,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             model.load_state_dict(first)
         elif not found:  # every process prepares from the same samples
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
+        return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
         if sharded:
             wrapped = shard.shard(task, layout)
         else:
