@@ -171,7 +171,7 @@ def peak_of_a_run(found, folder):
 )
 def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):
     words = [*words, "train.precision=float32", "train.steps=2", "train.preview=0"]
-    words += ["data.glyphs=shapes", "data.samples=400", "data.validation=8"]
+    words += ["data.type=scenes", "data.glyphs=shapes", "data.samples=400", "data.validation=8"]
     found = check(recipe.load(name, family, words, checkpoint.accepts))
     settings = options(found)[1]
     task = sketch(found, []).task
