@@ -14,7 +14,7 @@ evaluate = typer.Typer(
 )
 app.add_typer(evaluate, name="evaluate")
 
-Glyphs = Annotated[str, typer.Option(help="shapes, everyday or emoji.")]
+Glyphs = Annotated[str, typer.Option(help="shapes, everyday, words or emoji.")]
 Count = Annotated[int, typer.Option("-n", "--count", min=1, max=1_000_000, help="How many.")]
 
 

@@ -31,7 +31,7 @@ BATCH = 256  # pictures embedded together to find components
 probe = typer.Typer(no_args_is_help=True, help="Look into CLIP embeddings, and compare unCLIP with GLIDE.")
 app.add_typer(probe, name="probe")
 
-Glyphs = Annotated[str, typer.Option(help="Of scenes: shapes, everyday or emoji.", rich_help_panel=INPUT)]
+Glyphs = Annotated[str, typer.Option(help="Of scenes: shapes, everyday, words or emoji.", rich_help_panel=INPUT)]
 Captions = Annotated[int, typer.Option(min=1, max=100_000, help="How many captions.", rich_help_panel=INPUT)]
 Each = Annotated[
     int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each caption.", rich_help_panel=SAMPLING)

@@ -12,8 +12,8 @@ from .grammar import KINDS, caption, held_out, invent
 class Scenes:
     """Endless captioned scenes; sample i is a function of (seed, i).
 
-    glyphs: "shapes", "everyday" or "emoji". kinds: weights of single, texture, pair, relation, count, sign; those
-    left out are 0. background, colour: chances of a coloured ground and of a tint. held_out: False leaves out the
+    glyphs: "shapes", "everyday", "words" or "emoji". kinds: weights of single, texture, pair, relation, count, sign;
+    those left out are 0. background, colour: chances of a coloured ground and of a tint. held_out: False leaves out the
     combinations kept for evaluation, True draws only scenes that hold one. wording: vary the captions' wording.
     scatter: vary where things stand; the same places always are learned several times sooner.
     """

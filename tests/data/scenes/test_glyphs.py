@@ -116,6 +116,14 @@ def test_an_avocado_chair_is_a_chair_in_the_colours_of_an_avocado(everyday):
     assert np.linalg.norm(green.mean(0) - source.mean(0)) < np.linalg.norm(green.mean(0) - own.mean(0))
 
 
+def test_emoji_with_names_of_one_word_are_a_part_of_all(everyday):
+    names = glyph_set("words").names
+    assert set(names) < set(glyph_set("emoji").names)
+    assert {"cat", "chair", "avocado"} < set(names)
+    assert "teddy bear" not in names
+    assert len(names) > 300
+
+
 def test_all_emoji_are_named_and_everyday_ones_are_among_them(everyday):
     names = glyph_set("emoji").names
     assert len(names) > 1000
