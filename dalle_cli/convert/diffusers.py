@@ -211,7 +211,7 @@ SOURCES = (
         recognises=lambda state: "prd_embedding" in state and "transformer_blocks.0.attn1.to_q.weight" in state,
         model=_prior,
         table=_prior_table,
-        task=prior_task,
+        task=lambda model: prior_task(model) | {"clamp": 5.0},  # as its pipeline does
         tokenizer="clip",
         config=Config("config.json", WEIGHTS, _prior_told, _prior_config),
     ),

@@ -170,13 +170,14 @@ def configuration(source: Source, file: Path) -> dict[str, Any] | None:
     if source.config is None:
         return None
     if all("." in name for name in source.files.values()):
-        return _json(file.parent / source.config.file)
+        return json_in(file.parent / source.config.file)
     root = file.parent.parent
-    found = {name: _json(root / name / source.config.file) for name in source.files.values()}
+    found = {name: json_in(root / name / source.config.file) for name in source.files.values()}
     return {name: one for name, one in found.items() if one is not None} or None
 
 
-def _json(file: Path) -> dict[str, Any] | None:
+def json_in(file: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no file. Raises ConvertError."""
     if not file.is_file():
         return None
     try:

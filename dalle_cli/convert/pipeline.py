@@ -16,7 +16,7 @@ FORMAT = "diffusers-unclip"
 INDEX = "model_index.json"
 STEPS = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True}
 SCHEDULERS = {
-    "prior": {"variance_type": "fixed_small_log", "prediction_type": "sample", "clip_sample_range": 5.0},
+    "prior": {"variance_type": "fixed_small_log", "prediction_type": "sample"},
     "decoder": {"variance_type": "learned_range", "prediction_type": "epsilon", "clip_sample_range": 1.0},
     "super_res": {"variance_type": "fixed_small_log", "prediction_type": "epsilon", "clip_sample_range": 1.0},
 }
@@ -63,7 +63,8 @@ def export(name: str, out: str, precision: str | None, overwrite: bool) -> list[
                 str(parts[part]), layout, folder / "prior" if part == "prior" else folder, precision, dry
             )
         files += _write_clip(str(parts["embedder"]), folder, precision, bool(parts.get("prior")), dry)
-    return [*files, *_write_index(folder, bool(parts.get("prior")))]
+    clamp = checkpoint.shapes(str(parts["prior"])).clamp if parts.get("prior") else None  # type: ignore[union-attr]
+    return [*files, *_write_index(folder, clamp)]
 
 
 def _read(name: str, dry: bool) -> tuple[dict, dict[str, Any], dict[str, Any]]:
@@ -127,13 +128,17 @@ def _tokenizing(tokenizer: Any, model: dict) -> dict[str, Any]:
     }
 
 
-def _write_index(folder: Path, prior: bool) -> list[str]:
+def _write_index(folder: Path, clamp: Any) -> list[str]:
+    """clamp: of the prior, None where there is none."""
+    prior = clamp is not None
     used = ["decoder", "text_proj", "super_res_first", "super_res_last", "text_encoder", "tokenizer"]
     used += ["prior"] if prior else ["image_encoder", "feature_extractor"]
     schedulers = [name for name in SCHEDULERS if prior or name != "prior"]
     files = []
     for name in schedulers:
         content = {"_class_name": "UnCLIPScheduler", **STEPS, **SCHEDULERS[name]}
+        if name == "prior":
+            content["clip_sample_range"] = clamp
         files += write_texts(folder / f"{name}_scheduler", {"scheduler_config.json": json.dumps(content, indent=2)})
     index: dict[str, Any] = {"_class_name": "UnCLIPPipeline" if prior else "UnCLIPImageVariationPipeline"}
     index |= {name: list(CLASSES[name]) for name in used}

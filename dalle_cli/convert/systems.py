@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from .. import checkpoint, recipe
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..files import write_atomically
 from . import hub, sources
-from .files import models_in
+from .files import json_in, models_in
 from .importing import Plan, carry, check_free, check_options, plan
 
 INPAINT = "inpaint"  # before the names of parts that inpaint, and of their recipe
@@ -58,6 +59,8 @@ def import_system(
         if part in plans:
             raise Failure(f"{path} and {plans[part].source} are both the system's {part}; keep one of them", BAD_INPUT)
         plans[part] = made.placed(target / part / checkpoint.FILE)
+    if "prior" in plans:
+        plans["prior"] = _clamped(plans["prior"], folder)
     recipes = compose(folder, plans)
     for one in plans.values():
         check_free(one.target, overwrite)
@@ -128,6 +131,14 @@ def _unclip(plans: Mapping[str, Plan]) -> dict[str, Any]:
         parts["clip"] = "./embedder"  # it can choose among candidates too
     steps = {"steps": "25"} if plans["decoder"].layout.name.startswith("diffusers") else {}  # of that pipeline
     return {"system": {"type": "unclip"}, "parts": parts, "sample": KARLO | steps}
+
+
+def _clamped(prior: Plan, folder: Path) -> Plan:
+    """The prior with the clamp that a pipeline's folder tells of its scheduler."""
+    told = (json_in(folder / "prior_scheduler" / "scheduler_config.json") or {}).get("clip_sample_range")
+    if not isinstance(told, int | float):
+        return prior
+    return replace(prior, recipe=prior.recipe | {"task": prior.recipe["task"] | {"clamp": float(told)}})
 
 
 def _written(name: str, folder: Path, content: dict[str, Any]) -> str:

@@ -27,7 +27,6 @@ from . import embedding, tasks
 from .base import Task
 from .noising import Schedule, noised, process
 
-LIMIT = 10.0  # of whitened embeddings while drawing, Karlo's; no embedding has such numbers
 FIT = 32  # embeddings for each of their dimensions, from which mean, deviation and components are found
 PART = 256  # pictures embedded at once while preparing
 Watch = Callable[[int, int], Any]
@@ -164,6 +163,7 @@ class DiffusionPriorTask(PriorTask):
     """The squared error of the whitened embedding that the network sees in a noisy one.
 
     clip: the frozen CLIP. schedule, steps: the diffusion process. drop_text: share of texts left out, for guidance.
+    clamp: the greatest number of a whitened embedding while drawing; Karlo's, diffusers' pipeline has 5.
     """
 
     model: DiffusionPrior
@@ -176,9 +176,12 @@ class DiffusionPriorTask(PriorTask):
         schedule: Schedule = "cosine",
         steps: int = 1000,
         drop_text: float = 0.1,
+        clamp: float = 10.0,
     ):
         super().__init__(model, clip, tokenizer, drop_text)
-        self.process = process(schedule, steps, "x0")
+        if not clamp > 0:
+            raise ValueError(f"task.clamp: {clamp} is not positive")
+        self.process, self.clamp = process(schedule, steps, "x0"), clamp
 
     def fit(self, images: Tensor, texts: Tensor) -> None:
         self.model.fit(images)
@@ -209,7 +212,7 @@ class DiffusionPriorTask(PriorTask):
         guided, noise = scale != 1.0, stream(candidates(seeds, best_of))
         text, told = self.told(texts, best_of, guided)
         denoise = self.process.denoiser(self.model, **told)
-        denoise = threshold(classifier_free(denoise, scale) if guided else denoise, LIMIT)
+        denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clamp)
         done = iter(range(1, len(kept) + 1))
         seen = (lambda t, x0: watch(next(done), len(kept))) if watch else None
         x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)

@@ -38,6 +38,20 @@ def test_a_pipeline_comes_back_bit_for_bit(tmp_path, vocab, variation):  # noqa:
         assert equal(one, two)
 
 
+@pytest.mark.parametrize(("told", "clamp"), [(None, 5.0), (7.5, 7.5)])
+def test_the_clamp_of_the_prior_s_scheduler_comes_and_goes(tmp_path, vocab, told, clamp):  # noqa: F811
+    diffusers(tmp_path / "theirs")
+    if told:
+        (tmp_path / "theirs" / "prior_scheduler").mkdir()
+        content = json.dumps({"clip_sample_range": told})
+        (tmp_path / "theirs" / "prior_scheduler" / "scheduler_config.json").write_text(content)
+    bring(tmp_path / "theirs", vocab)
+    assert checkpoint.metadata(checkpoint.resolve("out/prior"))["recipe"]["task"]["clamp"] == clamp
+    pipeline.export("out", "again", None, False)
+    written = json.loads((tmp_path / "again" / "prior_scheduler" / "scheduler_config.json").read_text())
+    assert written["clip_sample_range"] == clamp
+
+
 def test_what_has_no_place_is_found_before_anything_is_written(tmp_path, vocab):  # noqa: F811
     karlo(tmp_path / "karlo")  # whose embeddings and text states are of different widths here
     bring(tmp_path / "karlo", vocab)

@@ -11,7 +11,7 @@ from dalle_cli.generate import systems
 from dalle_cli.generate.unclip import PRIOR_SEED, UPSAMPLER_SEED, Sampling
 from dalle_cli.models import models
 from dalle_cli.nn.noise import stream
-from dalle_cli.tasks.prior import LIMIT, candidates
+from dalle_cli.tasks.prior import candidates
 from dalle_cli.text.learn import learn
 from tests.generate.conftest import CPU
 from tests.parity.peers import Missing, fill, peer
@@ -42,7 +42,7 @@ HALF = UNET | {
 }
 NODES = {
     "embedder": (CLIP, {"type": "clip"}),
-    "prior": (PRIOR, {"type": "diffusion-prior", "schedule": "cosine"}),
+    "prior": (PRIOR, {"type": "diffusion-prior", "schedule": "cosine", "clamp": 2.0}),
     "decoder": (DECODER, {"type": "decoder", "size": SIDE, "schedule": "cosine"}),
     "upsampler": (
         {"type": "last-step", "first": HALF, "last": HALF},
@@ -84,7 +84,6 @@ def pipeline(system, peers, tmp_path):
     module, _ = peers
     export(str(system), str(tmp_path / "theirs"), None, False)
     found = module.UnCLIPPipeline.from_pretrained(tmp_path / "theirs")
-    found.prior_scheduler.register_to_config(clip_sample_range=LIMIT)  # Karlo's; diffusers' is 5
     found.set_progress_bar_config(disable=True)
     return found
 
