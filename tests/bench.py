@@ -18,6 +18,9 @@ from typing import Any
 
 import torch
 
+from tests import bench_peers
+from tests.stopwatch import line, seconds
+
 SEED = 0
 
 
@@ -219,28 +222,11 @@ PARTS: dict[str, Callable[[], None]] = {
     "training": training,
     "memory": memory,
     "unclip": unclip,
+    **{name: partial(bench_peers.run, name) for name in bench_peers.PARTS},
 }
 
 
-def seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """The median of some runs after one that warms up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[repeats // 2]
-
-
-def line(what: str, how: str, value: float, unit: str, target: str = "") -> None:
-    print(f"{what:<22} {how:<28} {value:>12,.2f} {unit:<14} {'promised: ' + target if target else ''}".rstrip())
-
-
 if __name__ == "__main__":
-    from tests import bench_peers
-
-    PARTS |= {name: partial(bench_peers.run, name) for name in bench_peers.PARTS}
     unknown = set(sys.argv[1:]) - set(PARTS)
     if unknown:
         sys.exit(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

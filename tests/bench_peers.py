@@ -16,6 +16,7 @@ from dalle_cli import recipe
 from dalle_cli.models import models
 from dalle_cli.nn.hardware import fast_bf16, keep_memory
 from tests.parity.peers import Missing, peer
+from tests.stopwatch import line, seconds
 
 REPEATS = 3
 
@@ -117,8 +118,6 @@ def _row(
     what: str, count: int, works: list[Callable[[], object]], unit: str, target: float, repeats: int = REPEATS
 ) -> None:
     """Ours and theirs; target: the promised ratio."""
-    from tests.bench import line, seconds
-
     ours, theirs = (count / seconds(work, repeats) for work in works)
     how = f"{ours / theirs:.2f} times the peer's {theirs:,.1f}"
     line(what, how, ours, unit, f"{target} times")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dalle_cli.cli.main import app
+from dalle_cli.cli.main import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,24 +35,7 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_a_command_is_understood(words):
-    import dalle_cli.cli  # noqa: F401  (its main imports the commands)
-    from dalle_cli.cli import (  # noqa: F401  # noqa: F401
-        check,
-        convert,
-        create,
-        data,
-        evaluate,
-        inspect,
-        judge,
-        latents,
-        manage,
-        paint,
-        probe,
-        tokenizer,
-        train,
-    )
-
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(load())
     context = command.make_context("dalle", list(words), resilient_parsing=True)
     while hasattr(command, "resolve_command"):
         name, command, words = command.resolve_command(context, list(words))

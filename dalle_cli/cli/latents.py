@@ -1,5 +1,6 @@
 """Commands on CLIP embeddings of pictures: vary, interpolate, edit."""
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from .create import (
     AsJson,
     BatchSize,
     DryRun,
+    Offload,
     Out,
     Overwrite,
     Precision,
@@ -47,9 +49,56 @@ Pictures = Annotated[
 ]
 
 
-@app.command(
+def drawing(app: typer.Typer, **more: Any) -> Callable[[Callable[..., int]], None]:
+    """Make a function a command that has the options of all that draw from embeddings; it gets them as `job`.
+
+    more: for Typer. The function returns the exit code.
+    """
+
+    def command(function: Callable[..., int]) -> None:
+        def run(**given: Any) -> None:
+            from ..generate.studio import Job
+
+            common = {name: given.pop(name) for name in _common}
+            options = {name: common.pop(name) for name in ("scale", "steps")}
+            raise typer.Exit(function(**given, job=Job(options=options, **common)))
+
+        own = inspect.signature(function).parameters
+        everything = {name: one for name, one in own.items() if name != "job"} | _common
+        plain = [one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in everything.values()]
+        run.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
+        run.__annotations__ = {name: one.annotation for name, one in everything.items()}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        app.command(**more)(run)
+
+    return command
+
+
+def _options(
+    recipe: System = "unclip",
+    seed: Seed = None,
+    scale: Scale = None,
+    steps: Steps = None,
+    out: Out = "out",
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    batch_size: BatchSize = None,
+    precision: Precision = "auto",
+    offload: Offload = False,
+) -> None: ...
+
+
+_common = dict(inspect.signature(_options).parameters)
+
+
+@drawing(
+    app,
     epilog="Examples: dalle vary dog.png --eta 0.7 -n 8   |   dalle vary dog.png --etas 0,0.3,0.7,1 --sheet row.png   "
-    "|   dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -"
+    "|   dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -",
 )
 def vary(
     pictures: Pictures,
@@ -66,36 +115,21 @@ def vary(
     count: Annotated[
         int, typer.Option("-n", min=1, max=1_000_000, help="Variations of each picture.", rich_help_panel=SAMPLING)
     ] = 1,
-    recipe: System = "unclip",
-    seed: Seed = None,
-    scale: Scale = None,
-    steps: Steps = None,
-    out: Out = "out",
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:
+    *,
+    job: Any,
+) -> int:
     """Draw other pictures of what a picture shows: its CLIP embedding is kept, the rest is new."""
-    from ..generate.studio import Job
     from ..generate.vary import vary as draw
 
     if eta is not None and etas:
         raise typer.BadParameter("give --eta or --etas, not both")
-    job = Job(
-        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
-        as_json, dry_run, quiet,
-    )  # fmt: skip
-    raise typer.Exit(draw(pictures, etas or [0.7 if eta is None else eta], count, job))
+    return draw(pictures, etas or [0.7 if eta is None else eta], count, job)
 
 
-@app.command(
+@drawing(
+    app,
     epilog="Examples: dalle interpolate cat.png dog.png --frames 9 --gif way.gif   |   "
-    'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet ways.png'
+    'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet ways.png',
 )
 def interpolate(
     ends: Annotated[
@@ -114,37 +148,22 @@ def interpolate(
     paths: Annotated[
         int, typer.Option(min=1, max=1000, help="Ways, each of a random noise.", rich_help_panel=SAMPLING)
     ] = 1,
-    recipe: System = "unclip",
-    seed: Seed = None,
-    scale: Scale = None,
-    steps: Steps = None,
-    out: Out = "out",
-    sheet: Sheet = None,
     gif: Annotated[str | None, typer.Option(help="Also write an animation.", rich_help_panel=OUTPUT)] = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:
+    *,
+    job: Any,
+) -> int:
     """Draw the way from one picture to another through what lies between their CLIP embeddings."""
     from ..generate.interpolate import interpolate as draw
-    from ..generate.studio import Job
 
     if noise not in (None, "slerp", "fixed"):
         raise typer.BadParameter(f"--noise {noise}: choose slerp or fixed")
-    job = Job(
-        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
-        as_json, dry_run, quiet,
-    )  # fmt: skip
-    raise typer.Exit(draw(ends, frames, noise, paths, gif, job))  # type: ignore[arg-type]
+    return draw(ends, frames, noise, paths, gif, job)  # type: ignore[arg-type]
 
 
-@app.command(
+@drawing(
+    app,
     epilog='Examples: dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3   |   '
-    'dalle edit - --to "a red apple" < apples.jsonl'
+    'dalle edit - --to "a red apple" < apples.jsonl',
 )
 def edit(
     pictures: Pictures,
@@ -162,26 +181,10 @@ def edit(
             rich_help_panel=SAMPLING, show_default="0.3",
         ),
     ] = None,
-    recipe: System = "unclip",
-    seed: Seed = None,
-    scale: Scale = None,
-    steps: Steps = None,
-    out: Out = "out",
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:  # fmt: skip
+    *,
+    job: Any,
+) -> int:  # fmt: skip
     """Turn a picture from what one text says to what another asks, and keep the rest."""
     from ..generate.edit import edit as draw
-    from ..generate.studio import Job
 
-    job = Job(
-        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
-        as_json, dry_run, quiet,
-    )  # fmt: skip
-    raise typer.Exit(draw(pictures, to, described, strength or [0.3], job))
+    return draw(pictures, to, described, strength or [0.3], job)

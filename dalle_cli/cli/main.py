@@ -41,8 +41,8 @@ def common(
         os.environ["DALLE_DEBUG"] = "1"
 
 
-def main() -> None:
-    """Run the command line; errors of the user's become one line and their exit code."""
+def load() -> typer.Typer:
+    """The app with all its commands."""
     from . import (  # noqa: F401
         check,
         convert,
@@ -59,6 +59,12 @@ def main() -> None:
         train,
     )  # fmt: skip
 
+    return app
+
+
+def main() -> None:
+    """Run the command line; errors of the user's become one line and their exit code."""
+    load()
     try:
         sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
     except UsageError as error:

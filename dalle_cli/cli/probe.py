@@ -23,7 +23,7 @@ from .create import (
     SkipExisting,
     Steps,
 )  # fmt: skip
-from .latents import Pictures, System, numbers
+from .latents import Pictures, System, drawing, numbers
 from .main import app
 
 BATCH = 256  # pictures embedded together to find components
@@ -45,7 +45,7 @@ Scales = Annotated[
 ]
 
 
-@probe.command(epilog="Example: dalle probe pca dog.png --components 1,2,5,10,20 --sheet pca.png")
+@drawing(probe, epilog="Example: dalle probe pca dog.png --components 1,2,5,10,20 --sheet pca.png")
 def pca(
     pictures: Pictures,
     components: Annotated[
@@ -61,24 +61,12 @@ def pca(
     ] = None,
     glyphs: Glyphs = "everyday",
     count: Annotated[int, typer.Option("--scenes", min=2, help="How many scenes.", rich_help_panel=INPUT)] = 1000,
-    recipe: System = "unclip",
-    seed: Seed = None,
-    scale: Scale = None,
-    steps: Steps = None,
-    out: Out = "out",
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:  # fmt: skip
+    *,
+    job: Any,
+) -> int:  # fmt: skip
     """Redraw a picture from ever more principal components of its embedding."""
     from ..data.scenes.glyphs import glyph_set
-    from ..generate import probe as drawing
-    from ..generate.studio import Job
+    from ..generate import probe as studio
 
     names = None
     if basis:
@@ -87,18 +75,14 @@ def pca(
         names = expand([basis])
     else:
         glyph_set(glyphs)
-    job = Job(
-        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
-        as_json, dry_run, quiet,
-    )  # fmt: skip
 
     def told(size: int) -> Any:
         return _files(names, size) if names else _scenes(count, size, glyphs)
 
-    raise typer.Exit(drawing.pca(pictures, components or [1, 2, 5, 10, 20], told, job))
+    return studio.pca(pictures, components or [1, 2, 5, 10, 20], told, job)
 
 
-@probe.command(epilog='Example: dalle probe typographic apple.png iPod --label "an apple" --label "a dog" -n 8')
+@drawing(probe, epilog='Example: dalle probe typographic apple.png iPod --label "an apple" --label "a dog" -n 8')
 def typographic(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A file; - reads the lines of another command.")],
     word: Annotated[str, typer.Argument(metavar="WORD", help="What to write on it.")],
@@ -108,35 +92,19 @@ def typographic(
     ] = None,
     glyphs: Glyphs = "everyday",
     count: Annotated[int, typer.Option("-n", min=0, max=1_000_000, help="Variations.", rich_help_panel=SAMPLING)] = 4,
-    recipe: System = "unclip",
-    seed: Seed = None,
-    scale: Scale = None,
-    steps: Steps = None,
-    out: Out = "out",
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:
+    *,
+    job: Any,
+) -> int:
     """Paste a word on a picture: what CLIP then takes it for, and what the decoder draws of that."""
     from ..data.scenes.glyphs import glyph_set
     from ..data.scenes.grammar import Scene, Thing, caption
-    from ..generate.studio import Job
     from ..generate.typographic import typographic as draw
 
     labels = label or [caption(Scene((Thing(name),))) for name in glyph_set(glyphs).names]
-    job = Job(
-        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
-        as_json, dry_run, quiet,
-    )  # fmt: skip
-    raise typer.Exit(draw([picture], word, labels, count, job))
+    return draw([picture], word, labels, count, job)
 
 
-@probe.command(epilog='Example: dalle probe prior "a red apple" -n 8 --sheet drives.png')
+@drawing(probe, epilog='Example: dalle probe prior "a red apple" -n 8 --sheet drives.png')
 def prior(
     words: Annotated[
         list[str] | None,
@@ -146,41 +114,25 @@ def prior(
     captions: Captions = 50,
     glyphs: Glyphs = "everyday",
     count: Each = 1,
-    recipe: System = "unclip",
-    seed: Seed = None,
-    scale: Scale = None,
-    steps: Steps = None,
-    out: Out = "out",
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:
+    *,
+    job: Any,
+) -> int:
     """Drive one decoder by caption alone, by text embedding, and by the prior; judge all three."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import probes, suite
-    from ..generate import probe as drawing
+    from ..generate import probe as studio
     from ..generate.outputs import Results
-    from ..generate.studio import Job
 
     known = glyph_set(glyphs)
     if not words and not prompts:
         words = [item.caption for item in suite.suite(known, captions)]
-    job = Job(
-        recipe, {"scale": scale, "steps": steps}, seed, out, sheet, overwrite, skip_existing, batch_size, precision,
-        as_json, dry_run, quiet,
-    )  # fmt: skip
-    drawn = Results(as_json, ("index", "seed", "skipped", "drive", "score", "path", "prompt"))
-    code = drawing.prior(words or (), prompts, count, job, drawn)
+    drawn = Results(job.as_json, ("index", "seed", "skipped", "drive", "score", "path", "prompt"))
+    code = studio.prior(words or (), prompts, count, job, drawn)
     if drawn.reported:
         found = probes.by_kind(drawn.reported, "drive", known)
         lines = [{"title": "probe prior", "drive": name, **one.plain} for name, one in found.items()]
-        _report(lines, ["", *probes.table("drive", found)], as_json)
-    raise typer.Exit(code)
+        _report(lines, ["", *probes.table("drive", found)], job.as_json)
+    return code
 
 
 @probe.command(epilog="Example: dalle probe binding --recipe unclip --against glide --captions 50 --sheet binding.png")

@@ -68,9 +68,13 @@ def pca(
         rows = []
         for number, request in enumerate(requests):
             own = [studio.finished[i] for i in range(many * number, many * (number + 1))]
-            rows.append([original(request, own), *cells(own, lambda one: f"{one['components']} components")])
+            rows.append([original(request, own), *cells(own, lambda one: _counted(one["components"]))])
         save_rows(job.sheet, rows)
     return studio.results.finish()
+
+
+def _counted(components: int) -> str:
+    return f"{components} component{'' if components == 1 else 's'}"
 
 
 def prior(words: Sequence[str], prompts: str | None, count: int, job: Job, results: Collected | None = None) -> int:

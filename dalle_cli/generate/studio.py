@@ -40,6 +40,7 @@ class Job:
     skip_existing: bool = False
     batch_size: int | None = None
     precision: str = "auto"
+    offload: bool = False
     as_json: bool = False
     dry_run: bool = False
     quiet: bool = False
@@ -128,7 +129,7 @@ class Studio:
         waiting = {result["index"]: result for result in outputs.skipped}
         if outputs.todo:
             self.system = systems.build(
-                self.recipe["system"], "system", device=device.choose(job.precision), **self.parts
+                self.recipe["system"], "system", device=device.choose(job.precision, job.offload), **self.parts
             )
         files = self.system.files(self.options, self.imagines) if self.system else {}
         origin = Origin(

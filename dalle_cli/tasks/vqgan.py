@@ -1,7 +1,5 @@
 """A published VQGAN as it is loaded: a codec, frozen. Its adversarial training has no place in the loop."""
 
-from torch import Tensor
-
 from ..models.vqgan import VQGAN
 from . import tasks
 from .base import Task
@@ -16,6 +14,3 @@ class VQGANTask(Task):
 
     def __init__(self, model: VQGAN):
         super().__init__(model.requires_grad_(False))
-
-    def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        raise NotImplementedError
