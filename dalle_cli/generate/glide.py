@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import checkpoint, recipe
+from .. import checkpoint
 from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.respacing import timesteps
@@ -18,7 +18,7 @@ from ..models.conditions import ClipCondition, InpaintCondition, LowResCondition
 from ..models.unet import UNet
 from ..nn.noise import stream
 from ..registry import RecipeError
-from ..tasks.decoder import DecoderTask, Known
+from ..tasks.decoder import NETWORKS, DecoderTask, Known
 from ..tasks.degradations import rounded
 from . import systems
 from .device import Device
@@ -203,8 +203,7 @@ def load(device: Device, name: str, companions: Mapping[str, Any] | None = None)
 
     companions: see checkpoint.compose. Raises CheckpointError, or RecipeError for what draws nothing.
     """
-    last_step = recipe.type_of(checkpoint.metadata(checkpoint.resolve(name))["recipe"], "model") == "last-step"
-    task = checkpoint.load(name, "last-step" if last_step else "unet", companions, mapped=device.offload)
+    task = checkpoint.load(name, NETWORKS, companions, mapped=device.offload)
     if not isinstance(task, DecoderTask):
         raise RecipeError(f"{name} is no decoder that draws by itself")
     task.requires_grad_(False)

@@ -15,6 +15,7 @@ from .. import checkpoint, images, recipe
 from ..exits import DONE, USAGE, Failure
 from ..nn.meter import readable
 from ..registry import RecipeError, bind, convert, suggest
+from ..tasks.decoder import NETWORKS
 from ..trackers import Progress
 from . import device, memory, systems
 from .metadata import Origin, digest, recall
@@ -187,7 +188,7 @@ def load_system(name: str) -> dict:
             return recipe.load(name, "systems")  # which says what there is
         found = checkpoint.metadata(path)["recipe"]
         kind = recipe.type_of(found, "model")
-        if kind == "unet":
+        if kind in NETWORKS:
             free = recipe.section(found, "task").get("drop_text")  # without, no guidance is possible
             scale = {} if free else {"sample": {"scale": 1.0}}
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}

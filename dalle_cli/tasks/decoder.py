@@ -48,6 +48,7 @@ Known = tuple[Tensor, Tensor]
 
 Degrade = Literal["blur", "bsr"]
 PREVIEW_STEPS, PREVIEW_SCALE = "25", 3.0
+NETWORKS = ("unet", "last-step")  # types of models that draw by diffusion
 
 
 @tasks.register("decoder")

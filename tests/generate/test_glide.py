@@ -213,7 +213,7 @@ def test_parts_that_do_not_fit(glide):
         build(decoder=glide.upsampler)
     with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
         build(decoder=glide.decoder, upsampler=glide.decoder)
-    with pytest.raises(CheckpointError, match="holds a 'classifier', where a 'unet' is needed"):
+    with pytest.raises(CheckpointError, match="holds a 'classifier', where a 'unet' or a 'last-step' is needed"):
         build(decoder=glide.classifier)
     assert inpaints(load(CPU, glide.inpaint))
     assert not inpaints(load(CPU, glide.decoder))

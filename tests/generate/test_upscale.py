@@ -62,6 +62,11 @@ def test_a_system_brings_its_upsampler(upscale, glide):
     assert np.array_equal(pixels(one["path"]), pixels(other["path"]))
 
 
+def test_two_networks_of_one_checkpoint_enlarge_by_themselves(upscale, unclip):
+    (one,) = upscale("dog.png", recipe=unclip.last_step)
+    assert pixels(one["path"]).shape == (18, 14, 3)
+
+
 def test_pictures_that_cannot_be_enlarged_do_not_hide_the_others(upscale):
     noise(2, 40, 8).save("wide.png")
     open("text.png", "w").close()
