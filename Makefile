@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DALLE = $(BIN)/dalle
+# A file of tests after the other on every core; two that share cores wait for each other's threads.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: setup demo test test-slow check check-large parity bench starter clean
 
@@ -18,10 +20,12 @@ demo: setup
 	@echo "open out/demo/sheet.png"
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
+# The tiny recipes alone first, with all cores: how long they take is part of what is tested.
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow tests/test_tiny.py
+	$(PYTEST) -m slow --ignore tests/test_tiny.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """The app, its commands, and how errors end: one line on standard error and an exit code."""
 
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -64,6 +65,8 @@ def load() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; errors of the user's become one line and their exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's job in the background ignores it
+        signal.signal(signal.SIGINT, _interrupt)
     load()
     try:
         sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
@@ -81,6 +84,14 @@ def main() -> None:
         _end(Failure("interrupted"), INTERRUPTED)
     except Exception as error:
         _end(error, FAILED, f"internal error, {type(error).__name__} (dalle --debug ... shows where): ")
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Ctrl-C. While torch is imported its own code may swallow an exception; nothing has begun that could be lost."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        os._exit(INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 def _end_usage(error: Any) -> None:

@@ -76,7 +76,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
         return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
         if sharded:
-            wrapped = shard.shard(task, layout)
+            wrapped: Any = shard.shard(task, layout)
         else:
             wrapped = layout.prepare(torch.compile(task) if settings.compile else task)
         optimizer: Any = layout.prepare(optim.build(optim_options, model))
@@ -209,6 +209,10 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         progress.close()
         if log:
             log.write(event="end", step=step, samples=seen, code=code)
+        # The reducer goes first and the process group last: from Python, which lets go of its lock for that. A reducer
+        # that held the last of the group would wait, lock in hand, for threads that need it.
+        loss = logs = None
+        (wrapped,) = layout.free_memory(wrapped)
         layout.end_training()
         if step < settings.steps:
             progress.note(f"stopped at step {step} of {settings.steps}, state saved in {run}; the same command goes on")
