@@ -14,7 +14,7 @@ from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import SAMPLERS, Watch
-from ..models.conditions import ClipCondition, InpaintCondition, LowResCondition, TextCondition
+from ..models.conditions import ClipCondition, ClipTextCondition, InpaintCondition, LowResCondition, TextCondition
 from ..models.unet import UNet
 from ..nn.noise import stream
 from ..registry import RecipeError
@@ -108,8 +108,11 @@ class GLIDE:
         self.decoder = load(device, decoder)
         if self.decoder.condition(LowResCondition):
             raise RecipeError(f"parts.decoder: {decoder} enlarges pictures; name it as parts.upsampler")
-        if self.decoder.condition(ClipCondition) and not self.decoder.condition(TextCondition):
-            raise RecipeError(f"parts.decoder: {decoder} reads no text but CLIP's; it draws in a system of type unclip")
+        reads_text = self.decoder.condition(TextCondition) or (
+            self.decoder.condition(ClipTextCondition) and self.decoder.clip is not None
+        )
+        if self.decoder.condition(ClipCondition) and not reads_text:
+            raise RecipeError(f"parts.decoder: {decoder} reads no text by itself; it draws in a system of type unclip")
         self.upsampler = load(device, upsampler) if upsampler else None
         self.size = self.upsampler.size if self.upsampler else self.decoder.size
         if self.upsampler and enlarged(self.upsampler, self.decoder.size) != self.size:

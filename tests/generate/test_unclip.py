@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from dalle_cli.models.conditions import TextCondition
 from dalle_cli.nn.noise import stream
 from dalle_cli.registry import RecipeError
 from tests.diffusion.conftest import DEVIATION, MEAN, best_network
-from tests.generate.conftest import CPU
+from tests.generate.conftest import CPU, unclip_recipes
 from tests.generate.test_glide import close
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
@@ -233,13 +234,30 @@ def test_options_that_cannot_be_meant(options, said):
         Sampling(**options)
 
 
+@pytest.mark.parametrize("decoder", ["decoder", "karlo"])
+def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder):
+    system = systems.build({"type": "glide"}, "system", device=CPU, decoder=getattr(unclip, decoder))
+    options = system.sampling(steps="4", scale=1.0)
+    drawn = system.draw(PROMPTS[:2], [[1], [1]], options, batch=2)  # one noise, two texts
+    assert drawn.shape == (2, 1, 3, 8, 8)
+    assert (drawn[0] - drawn[1]).abs().max() > 0.01
+    told = system.decoder.denoiser(PROMPTS[:1], image=torch.ones(1, 8))
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([500])
+    assert (told(x, t).x0 - system.decoder.denoiser(PROMPTS[:1])(x, t).x0).abs().max() > 0.01
+
+
 def test_parts_that_do_not_fit(unclip, glide, tmp_path):
     with pytest.raises(RecipeError, match=r"enlarges pictures; name it as parts\.upsampler"):
         build(decoder=unclip.upsampler, embedder=unclip.embedder)
     with pytest.raises(RecipeError, match="reads no CLIP embeddings; it draws as a system of type glide"):
         build(decoder=glide.decoder, embedder=unclip.embedder)
-    with pytest.raises(RecipeError, match="reads no text but CLIP's; it draws in a system of type unclip"):
-        systems.build({"type": "glide"}, "system", device=CPU, decoder=unclip.karlo)
+    blind = str(tmp_path / "blind.safetensors")  # of the decoders in conftest.py, one without its text
+    recipe = unclip_recipes(unclip.embedder)["decoder"]
+    recipe["model"]["conditions"].pop("text")
+    recipe.pop("tokenizer")
+    checkpoint.save(Path(blind), checkpoint.compose(recipe).model.state_dict(), recipe)
+    with pytest.raises(RecipeError, match="reads no text by itself; it draws in a system of type unclip"):
+        systems.build({"type": "glide"}, "system", device=CPU, decoder=blind)
     with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
         build(decoder=unclip.decoder, embedder=unclip.embedder, upsampler=unclip.upsampler_2)
     with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges what parts\.upsampler made"):
