@@ -59,6 +59,16 @@ starter: setup
 	$(DALLE) export checkpoints/clip-starter --out dalle_cli/starter/clip.safetensors --overwrite
 	$(DALLE) train-prior --recipe dalle1-starter
 	$(DALLE) export checkpoints/prior-dalle1-starter --out dalle_cli/starter/dalle.safetensors --overwrite
+	$(DALLE) train-decoder --recipe unclip-decoder-starter
+	$(DALLE) export checkpoints/decoder-unclip-decoder-starter --out dalle_cli/starter/decoder.safetensors --overwrite
+	$(DALLE) train-decoder --recipe upsampler-starter
+	$(DALLE) export checkpoints/decoder-upsampler-starter --out dalle_cli/starter/upsampler.safetensors --overwrite
+	$(DALLE) train-clip --recipe noised-starter
+	$(DALLE) export checkpoints/clip-noised-starter --out dalle_cli/starter/noised-clip.safetensors --overwrite
+	$(DALLE) train-prior --recipe unclip-diffusion-starter
+	$(DALLE) export checkpoints/prior-unclip-diffusion-starter --out dalle_cli/starter/prior.safetensors --overwrite
+	$(DALLE) train-prior --recipe unclip-ar-starter
+	$(DALLE) export checkpoints/prior-unclip-ar-starter --out dalle_cli/starter/prior-ar.safetensors --overwrite
 
 clean:
 	rm -rf out .pytest_cache .ruff_cache .hypothesis build dist

@@ -14,7 +14,7 @@ from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import SAMPLERS, Watch, invert
-from ..models.conditions import ClipCondition, InpaintCondition, LowResCondition
+from ..models.conditions import ClipCondition, InpaintCondition, LowResCondition, TextCondition
 from ..models.unet import UNet
 from ..nn.noise import stream
 from ..registry import RecipeError
@@ -108,8 +108,8 @@ class GLIDE:
         self.decoder = load(device, decoder)
         if self.decoder.condition(LowResCondition):
             raise RecipeError(f"parts.decoder: {decoder} enlarges pictures; name it as parts.upsampler")
-        if self.decoder.condition(ClipCondition):
-            raise RecipeError(f"parts.decoder: {decoder} reads CLIP embeddings; it draws in a system of type unclip")
+        if self.decoder.condition(ClipCondition) and not self.decoder.condition(TextCondition):
+            raise RecipeError(f"parts.decoder: {decoder} reads no text but CLIP's; it draws in a system of type unclip")
         self.upsampler = load(device, upsampler) if upsampler else None
         self.size = self.upsampler.size if self.upsampler else self.decoder.size
         if self.upsampler and enlarged(self.upsampler, self.decoder.size) != self.size:

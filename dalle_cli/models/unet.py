@@ -5,6 +5,7 @@ tokens that every attention sees beside the picture, further input channels. Par
 weights. Shapes: B batch, E = 4 `channels`, M tokens of the conditions, c channels of the conditions.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ class UNet(nn.Module):
     (adm.py). resample: between levels by residual blocks or by plain convolutions. scale_shift: the time's embedding
     scales and shifts, or is added. learned_variance: three more output channels for it. conditions: by name, in the
     order of their channels and tokens. patch: squares of so many pixels a side are read and drawn as one place of more
-    channels, at a fraction of the cost (Hoogeboom et al. 2023, section 3.3); 1 as published. checkpointing: recompute
-    the layers in the backward pass.
+    channels, at a fraction of the cost (Hoogeboom et al. 2023, section 3.3); 1 as published. places: waves of so many
+    lengths tell where in the picture a place lies, which the published networks find out from its borders; 0 as
+    published. checkpointing: recompute the layers in the backward pass.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class UNet(nn.Module):
         learned_variance: bool = True,
         dropout: float = 0.0,
         patch: int = 1,
+        places: int = 0,
         checkpointing: bool = False,
     ):
         super().__init__()
@@ -76,6 +79,7 @@ class UNet(nn.Module):
         layers = Layers(embedding, context, head_width, heads, attention_order, dropout, scale_shift, resample)
         self.time_embed = TimeEmbedding(channels, embedding)
         self.input_blocks, saved = encoder(layers, patch**2 * self.n_in, widths, blocks, attention)
+        self.places = nn.Conv2d(4 * places, widths[0], 1) if places else None
         self.middle_block = layers.middle(widths[-1], middle_attention)
         self.output_blocks = nn.ModuleList()
         width = widths[-1]
@@ -136,6 +140,8 @@ class UNet(nn.Module):
         saved = []
         for stage in self.input_blocks:
             x = stage(x, time, tokens, mask, checkpointing)
+            if self.places and not saved:
+                x = x + self.places(waves(self.places.in_channels // 4, x))
             saved.append(x)
         x = self.middle_block(x, time, tokens, mask, checkpointing)
         for stage in self.output_blocks:
@@ -170,6 +176,22 @@ class UNet(nn.Module):
             own = places[name]
             new[:, area * own.start : area * own.stop] = old[:, area * place.start : area * place.stop]
         return {**weights, key: new}
+
+
+def waves(count: int, x: Tensor) -> Tensor:
+    """Sines and cosines of where a place of x, (B, C, h, w), lies in height and width: (1, 4 count, h, w).
+
+    The first is half as long as the picture, the next ones each half as long as the one before. Vaswani et al. 2017,
+    section 3.5.
+    """
+    lengths = math.pi * 2.0 ** torch.arange(1, count + 1, device=x.device)
+    planes = []
+    for dim in (-2, -1):
+        side = x.shape[dim]
+        angles = lengths[:, None] * (torch.arange(side, device=x.device) + 0.5) / side  # (count, side)
+        plane = torch.cat([angles.sin(), angles.cos()])
+        planes.append((plane[:, :, None] if dim == -2 else plane[:, None, :]).expand(-1, *x.shape[-2:]))
+    return torch.cat(planes)[None].to(x.dtype)
 
 
 def _context(conditions: nn.ModuleDict) -> int | None:

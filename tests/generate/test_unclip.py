@@ -238,8 +238,8 @@ def test_parts_that_do_not_fit(unclip, glide, tmp_path):
         build(decoder=unclip.upsampler, embedder=unclip.embedder)
     with pytest.raises(RecipeError, match="reads no CLIP embeddings; it draws as a system of type glide"):
         build(decoder=glide.decoder, embedder=unclip.embedder)
-    with pytest.raises(RecipeError, match="reads CLIP embeddings; it draws in a system of type unclip"):
-        systems.build({"type": "glide"}, "system", device=CPU, decoder=unclip.decoder)
+    with pytest.raises(RecipeError, match="reads no text but CLIP's; it draws in a system of type unclip"):
+        systems.build({"type": "glide"}, "system", device=CPU, decoder=unclip.karlo)
     with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
         build(decoder=unclip.decoder, embedder=unclip.embedder, upsampler=unclip.upsampler_2)
     with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges what parts\.upsampler made"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dalle_cli.models import models
-from dalle_cli.models.unet import LastStep, UNet
+from dalle_cli.models.unet import LastStep, UNet, waves
 
 from .test_adm import awake
 
@@ -176,3 +176,19 @@ def test_two_networks_cannot_share_conditions_with_weights():
     with pytest.raises(ValueError, match=r"model.last: Linear is no U-Net"):
         LastStep(network, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
     assert isinstance(network, UNet)
+
+
+def test_waves_tell_places_apart():
+    planes = waves(3, torch.zeros(2, 5, 8, 16))
+    assert planes.shape == (1, 12, 8, 16)
+    assert planes.flatten(2)[0].T.unique(dim=0).shape[0] == 8 * 16
+    assert torch.allclose(planes[0, 0, :, 3], torch.sin(2 * torch.pi * (torch.arange(8) + 0.5) / 8))
+    assert torch.equal(planes[0, :6, :, 0], planes[0, :6, :, 9]), "half of them are of the height alone"
+
+
+def test_a_network_may_be_told_where_places_lie():
+    network, blind = build(places=2), build()
+    assert torch.equal(network.input_blocks[0][0].weight, blind.input_blocks[0][0].weight)
+    even = torch.zeros(2, 3, 32, 32)
+    inner = [net(even, T)[..., 14:18, 14:18].std(dim=(-1, -2)).mean() for net in (network, blind)]
+    assert inner[0] > 10 * inner[1]

@@ -40,7 +40,8 @@ def recipe():
 def families(tmp_path_factory):
     """Runs of seconds, six steps each, for every family.
 
-    The dVAE reads shards of 7, 30 and 5 pictures; the transformer's frozen dVAE and the priors' CLIP are untrained.
+    The dVAE reads shards of 7, 30 and 5 pictures; the transformer's frozen dVAE, the priors' and the decoder's CLIP are
+    untrained.
     """
     folder = tmp_path_factory.mktemp("families")
     for number, count in enumerate((7, 30, 5)):
@@ -78,6 +79,19 @@ def families(tmp_path_factory):
         }
         for kind, more in (("diffusion-prior", {}), ("ar-prior", {"components": 4, "buckets": 4}))
     }
+    conditions = {
+        "text": {"type": "text-condition", "vocab": 520, "context": 8, "width": 16, "depth": 1, "heads": 2},
+        "clip": {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 16},
+        "inpaint": {"type": "inpaint-condition"},
+    }
+    sizes = {"channels": 32, "multiples": [1, 1], "blocks": 1, "attention": [2], "head_width": 16, "patch": 4}
+    unet = {
+        "model": {"type": "unet", **sizes, "learned_variance": False, "conditions": conditions},
+        "task": {"type": "decoder", "size": 16, "predict": "x0", "variance": "small", "drop_text": 0.2,
+                 "drop_image": 0.2},
+        "tokenizer": dalle["tokenizer"],
+        "frozen": {"clip": str(folder / "clip.safetensors")},
+    }  # fmt: skip
     train = {"steps": 6, "save_every": "3", "log_every": 1, "validate_every": 3, "preview_every": 0, "preview": 2}
     common = {
         "data": {**RECIPE["data"], "samples": 90, "workers": 0},
@@ -87,7 +101,7 @@ def families(tmp_path_factory):
     }
     shards = {"type": "shards", "path": str(folder), "size": 16, "validation": 8, "captions": False, "workers": 1}
     dvae |= common | {"data": shards}
-    rest = {"clip": clip, "dalle": dalle, **priors}
+    rest = {"clip": clip, "dalle": dalle, **priors, "unet": unet}
     return {"dvae": check(dvae)} | {name: check(common | recipe) for name, recipe in rest.items()}
 
 

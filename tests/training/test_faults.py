@@ -37,7 +37,7 @@ LAUNCHERS = {
 
 
 def trained(recipe, run, said):
-    """In a process of its own: a run, what it says in a file; on a disk so slow that a kill meets a file half-written."""
+    """In a process of its own: a run, what it says in a file; on a disk so slow that kills meet files half-written."""
     whole = os.fsync
     os.fsync = lambda file: (time.sleep(0.02), whole(file))
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

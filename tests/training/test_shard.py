@@ -17,7 +17,7 @@ from dalle_cli.training.loop import fit
 from dalle_cli.training.optim import Optim, build
 from tests.training.conftest import curve, run_in_two
 
-FAMILIES = ("dvae", "clip", "dalle", "diffusion-prior", "ar-prior")
+FAMILIES = ("dvae", "clip", "dalle", "diffusion-prior", "ar-prior", "unet")
 
 
 class Toy(Task):
