@@ -104,6 +104,11 @@ def to_pil(tensor: "torch.Tensor") -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
+def psnr(a: "torch.Tensor", b: "torch.Tensor") -> float:
+    """Of two pictures in [-1, 1], in dB; 100 for equal ones."""
+    return -10 * math.log10(max(((a - b) / 2).pow(2).mean().item(), 1e-10))
+
+
 def resize(image: Image.Image, size: int, resample: Image.Resampling = BICUBIC) -> Image.Image:
     """Shorter side to `size`, the other in proportion, rounded down."""
     return image if min(image.size) == size else image.resize(_in_proportion(image, size), resample)

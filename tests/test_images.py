@@ -389,3 +389,8 @@ def test_transparency_is_found_upright_and_only_where_there_is_some(tmp_path):
     assert images.transparent(tmp_path / "c.png") is None
     with pytest.raises(images.BadPicture):
         images.transparent(tmp_path / "none.png")
+
+
+def test_psnr():
+    assert images.psnr(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)) == pytest.approx(100)
+    assert images.psnr(torch.zeros(3, 2, 2), torch.full((3, 2, 2), 0.2)) == pytest.approx(20, abs=1e-4)

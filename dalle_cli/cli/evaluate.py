@@ -111,9 +111,9 @@ def judge(
     items = [suite.Item(suite.category_of(scene), scene, text) for scene, text, _ in found]
     pictures = [picture for _, _, picture in found]
     court = Judge(glyph_set(glyphs))
-    _print("own captions", suite.score(court, items, _watched(pictures, "own captions", quiet)), as_json)
+    _print("own captions", suite.score(court, items, watched(pictures, "own captions", quiet)), as_json)
     others = suite.shuffled(items)
-    _print("shuffled captions", suite.score(court, others, _watched(pictures, "shuffled", quiet)), as_json)
+    _print("shuffled captions", suite.score(court, others, watched(pictures, "shuffled", quiet)), as_json)
 
 
 @evaluate.command(epilog="Example: dalle evaluate scenes --recipe dalle1 --best-of 1,32 --out out/scenes")
@@ -163,7 +163,7 @@ def scenes(
             found = list(_lines(known) if name == "-" else suite.from_folder(name, known))
             _print(
                 name,
-                suite.score(court, [item for item, _ in found], _watched([p for _, p in found], name, quiet)),
+                suite.score(court, [item for item, _ in found], watched([p for _, p in found], name, quiet)),
                 as_json,
             )
         return
@@ -190,7 +190,7 @@ def scenes(
                 batch_size=batch_size, precision=precision, quiet=quiet,
             )  # fmt: skip
             sample(job, drawn)
-            read = _watched((_open(result["path"]) for result in drawn.reported), "judging", quiet, len(items))
+            read = watched((_open(result["path"]) for result in drawn.reported), "judging", quiet, len(items))
             report = suite.score(court, items, read)
             _print(f"best of {many}" + (f", scale {value:g}" if scales else ""), report, as_json)
             reports.append(report)
@@ -245,7 +245,7 @@ def _open(path: str) -> Any:
     return images.center_crop(picture, min(picture.size))
 
 
-def _watched(pictures: Any, label: str, quiet: bool, total: int | None = None) -> Any:
+def watched(pictures: Any, label: str, quiet: bool, total: int | None = None) -> Any:
     from ..trackers import Progress
 
     progress = Progress(label, total or len(pictures), quiet=quiet)

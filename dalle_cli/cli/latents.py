@@ -44,27 +44,34 @@ def numbers(kind: type, low: float, high: float) -> Callable[[Any], list]:
 
 
 System = Annotated[str, typer.Option(help="System recipe of type unclip.", rich_help_panel=MODEL)]
+Diffusion = Annotated[str, typer.Option(help="System recipe, or a decoder's checkpoint.", rich_help_panel=MODEL)]
 Pictures = Annotated[
     list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads the lines of another command.")
 ]
 
 
-def drawing(app: typer.Typer, **more: Any) -> Callable[[Callable[..., int]], None]:
+def drawing(
+    app: typer.Typer, recipe: str | None = None, out: str = "out", **more: Any
+) -> Callable[[Callable[..., int]], None]:
     """Make a function a command that has the options of all that draw from embeddings; it gets them as `job`.
 
-    more: for Typer. The function returns the exit code.
+    recipe: the default where other systems than those of type unclip will do; out: the default. more: for Typer. The
+    function returns the exit code.
     """
+    shared = {**_common, "out": _common["out"].replace(default=out)}
+    if recipe:
+        shared["recipe"] = _common["recipe"].replace(default=recipe, annotation=Diffusion)
 
     def command(function: Callable[..., int]) -> None:
         def run(**given: Any) -> None:
             from ..generate.studio import Job
 
-            common = {name: given.pop(name) for name in _common}
+            common = {name: given.pop(name) for name in shared}
             options = {name: common.pop(name) for name in ("scale", "steps")}
             raise typer.Exit(function(**given, job=Job(options=options, **common)))
 
         own = inspect.signature(function).parameters
-        everything = {name: one for name, one in own.items() if name != "job"} | _common
+        everything = {name: one for name, one in own.items() if name != "job"} | shared
         plain = [one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in everything.values()]
         run.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
         run.__annotations__ = {name: one.annotation for name, one in everything.items()}

@@ -54,6 +54,8 @@ def load() -> typer.Typer:
         judge,
         latents,
         manage,
+        measure,
+        measure_latents,
         paint,
         probe,
         tokenizer,

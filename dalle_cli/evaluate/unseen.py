@@ -15,9 +15,14 @@ from ..images import to_float
 SEED = "unseen"  # training seeds are numbers
 
 
-def scenes(count: int, size: int, glyphs: str, distinct: bool = False) -> Iterator[tuple[Scene, str, np.ndarray]]:
-    """`count` scenes with their plain captions and pictures, uint8 (size, size, 3). distinct: no caption twice."""
-    source = Scenes(size, glyphs)
+def scenes(
+    count: int, size: int, glyphs: str, distinct: bool = False, kinds: dict[str, float] | None = None
+) -> Iterator[tuple[Scene, str, np.ndarray]]:
+    """`count` scenes with their plain captions and pictures, uint8 (size, size, 3).
+
+    distinct: no caption twice. kinds: weights of the kinds of scenes, as the data source takes them.
+    """
+    source = Scenes(size, glyphs, kinds=kinds)
     seen: set[str] = set()
     number = 0
     while count:

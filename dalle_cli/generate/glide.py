@@ -13,7 +13,7 @@ from .. import checkpoint
 from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.respacing import timesteps
-from ..diffusion.samplers import SAMPLERS, Watch
+from ..diffusion.samplers import SAMPLERS, Watch, invert
 from ..models.conditions import ClipCondition, ClipTextCondition, InpaintCondition, LowResCondition, TextCondition
 from ..models.unet import UNet
 from ..nn.noise import stream
@@ -268,6 +268,27 @@ def run(
     with device.autocast():
         visited = timesteps(steps, len(task.process))
         return SAMPLERS[sampler](task.process, denoise, x.to(device.name), visited, noise, see, **more)
+
+
+def inverted(
+    device: Device, task: DecoderTask, denoise: guidance.Denoiser, images: Tensor, steps: str, refine: int = 0
+) -> Tensor:
+    """The noise of which `run`, by ddim along the same steps, makes the same pictures, (B, 3, S, S) to the same.
+
+    refine: see samplers.invert.
+    """
+    if clamps(task):
+        denoise = guidance.threshold(denoise)
+    with device.autocast():
+        return invert(task.process, denoise, images.to(device.name), timesteps(steps, len(task.process)), refine)
+
+
+def clamps(task: DecoderTask) -> bool:
+    """Whether what is expected is clamped on the way to the noise and back, which loses what is clamped.
+
+    Where a network predicts eps it must be: of nearly pure noise, x0 is its error times a thousand.
+    """
+    return task.process.predict == "eps"
 
 
 def inpaints(task: DecoderTask) -> bool:

@@ -21,7 +21,10 @@ from .sample import check_offload, load_system, prepare
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. image: a file, or - for lines of requests; script: lines applied in turn."""
+    """What the command line asks for.
+
+    image: a file, or - for lines of requests, of standard input or `lines`. script: lines applied in turn.
+    """
 
     image: str
     words: Sequence[str] = ()
@@ -41,6 +44,7 @@ class Job:
     as_json: bool = False
     quiet: bool = False
     offload: bool = False
+    lines: Sequence[str] = ()
 
 
 def inpaint(job: Job, results: Collected | None = None) -> int:
@@ -51,13 +55,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     """
     asked = _requests(job)
     requests = [one for one in asked if not one.failed]
-    system_recipe = load_system(job.recipe)
-    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *section(system_recipe, "parts")))
-    if not getattr(kind, "shows", False):
-        raise RecipeError(f"{job.recipe}: this system draws whole pictures; inpainting needs diffusion, such as glide")
-    given = {key: value for key, value in (job.options or {}).items() if value is not None}
-    part, parts, options = prepare(system_recipe, given)
-    parts.pop("clip", None)
+    system_recipe, part, parts, options = diffusion(job.recipe, job.options, "inpainting")
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
     for request in requests:
@@ -95,6 +93,22 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     return results.finish()
 
 
+def diffusion(
+    recipe: str, options: dict[str, Any] | None, wanted: str
+) -> tuple[dict[str, Any], Any, dict[str, Any], Any]:
+    """A system that draws by diffusion: its recipe, class, parts and options, all checked.
+
+    wanted: what needs one. Raises RecipeError, CheckpointError.
+    """
+    system = load_system(recipe)
+    kind, _ = systems.bind(system.get("system"), "system", ("device", *section(system, "parts")))
+    if not getattr(kind, "shows", False):
+        raise RecipeError(f"{recipe}: this system draws whole pictures; {wanted} needs diffusion, such as glide")
+    part, parts, settings = prepare(system, {key: one for key, one in (options or {}).items() if one is not None})
+    parts.pop("clip", None)
+    return system, part, parts, settings
+
+
 def _draw(
     system: Any, items: list[Item], options: Any, job: Job, together: int, progress: Progress
 ) -> list[Image.Image]:
@@ -117,7 +131,7 @@ def _requests(job: Job) -> list[Request]:
     if job.image == "-":
         if job.words or job.script:
             raise Failure("lines on standard input say what to draw: leave out prompts and --script", USAGE)
-        lines = gather(["-"], plain="image", pictures=("image", "mask"))
+        lines = gather(job.lines or ["-"], plain="image", pictures=("image", "mask"))
     elif job.script:
         if job.words or job.count > 1:
             raise Failure("--script says what to draw, one picture after the other: leave out prompts and -n", USAGE)

@@ -4,7 +4,6 @@ z is the CLIP embedding of a picture, x the noise from which the decoder, told z
 section 3). Shapes: `e` numbers of an embedding, `s` pixels of the decoder, S of the system with its upsamplers.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -239,7 +238,7 @@ class Studio:
         for shot, small, picture, found in zip(shots, pictures.cpu(), large, seen):
             details = shot.measure(found) if shot.measure else {}
             if shot.original is not None:
-                details["psnr"] = round(psnr(small, shot.original), 2)
+                details["psnr"] = round(images.psnr(small, shot.original), 2)
             yield images.to_pil(picture), details
 
 
@@ -251,11 +250,6 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def like(z: Tensor) -> Callable[[Tensor], dict[str, Any]]:
     """Measures how near an embedding is to z."""
     return lambda own: {"similarity": cosine(own, z)}
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Of two pictures in [-1, 1], in dB; 100 for equal ones."""
-    return -10 * math.log10(max(((a - b) / 2).pow(2).mean().item(), 1e-10))
 
 
 def by_request(items: Sequence[Item], many: int) -> list[list[Item]]:

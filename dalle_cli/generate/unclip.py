@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..diffusion import guidance, samplers
-from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import Watch
 from ..models.conditions import ClipCondition, LowResCondition
 from ..nn.noise import stream
@@ -26,7 +24,7 @@ from ..tasks.clip import CLIPTask
 from ..tasks.decoder import DecoderTask, Known
 from . import systems
 from .device import Device
-from .glide import Diffusion, Name, enlarge, enlarged, known_at, load, run
+from .glide import Diffusion, Name, clamps, enlarge, enlarged, inverted, known_at, load, run
 
 Noise = Callable[[Tensor], Tensor]
 # What each part adds to a picture's seed, so that none begins with the numbers of another.
@@ -221,7 +219,7 @@ class UnCLIP:
             denoise = task.denoiser(texts, options.scale, region=known, image=told)
             return run(
                 self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler,
-                options.eta, options.threshold, see=see, clamp=not exact or task.process.predict == "eps",
+                options.eta, options.threshold, see=see, clamp=not exact or clamps(task),
             )  # fmt: skip
 
     def invert(
@@ -239,12 +237,9 @@ class UnCLIP:
         """
         task = self.decoder
         told = None if embeddings is None else embeddings.to(self.device.name)
-        visited = timesteps(steps, len(task.process))
-        with self.device.turn(task), self.device.autocast():
+        with self.device.turn(task):
             denoise = task.denoiser(texts, scale, image=told)
-            if task.process.predict == "eps":  # of nearly pure noise, x0 is its error times a thousand
-                denoise = guidance.threshold(denoise)
-            return samplers.invert(task.process, denoise, images.to(self.device.name), visited, refine)
+            return inverted(self.device, task, denoise, images, steps, refine)
 
     def enlarge(
         self,

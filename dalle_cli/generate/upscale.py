@@ -20,7 +20,7 @@ from . import device
 from .canvas import open_picture
 from .glide import Diffusion, enlarge, load
 from .metadata import Origin, digest
-from .outputs import Outputs, Results, check_sheet, save_sheet
+from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import gather, plan
 from .reconstruct import expand
 from .sample import load_system, prepare
@@ -32,7 +32,7 @@ LARGEST = 4  # times the side that an upsampler was trained on
 def upscale(
     pictures: Sequence[str], prompt: str | None, recipe: str, options: dict[str, Any], seed: int | None, out: str,
     sheet: str | None, overwrite: bool, skip_existing: bool, as_json: bool, quiet: bool, precision: str,
-    offload: bool = False,
+    offload: bool = False, results: Collected | None = None,
 ) -> int:  # fmt: skip
     """Enlarge pictures of any shape; returns the exit code. A picture that cannot be read is a result with `error`.
 
@@ -43,18 +43,16 @@ def upscale(
     requests = [
         one if one.failed else replace(one, prompt=said(one) or "" if prompt is None else prompt) for one in asked
     ]
-    name, settings = _upsampler(recipe, options)
+    name, settings = upsampler(recipe, options)
     if sheet:
         check_sheet(sheet, overwrite or skip_existing)
     outputs = Outputs(out, plan(requests, seed=seed), overwrite, skip_existing)
-    results = Results(as_json)
+    results = results or Results(as_json)
     for result in outputs.skipped:
         results.report(result)
     place = device.choose(precision, offload)
     task = load(place, name)
-    condition = task.condition(LowResCondition)
-    if condition is None:
-        raise RecipeError(f"{name} draws pictures and enlarges none; name an upsampler")
+    condition = _condition(task, name)
     origin = Origin("upscale", recipe, asdict(settings), {"upsampler": digest(checkpoint.resolve(name))})
     progress = Progress("upscale", len(outputs.todo), quiet=quiet)
     most = LARGEST * task.size // condition.factor
@@ -91,8 +89,24 @@ def _enlarge(
     return large[0, :, : factor * height, : factor * width].float().cpu()
 
 
-def _upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Diffusion]:
-    """The checkpoint that enlarges, of a system or by itself, and how it does."""
+def sizes(name: str) -> tuple[int, int]:
+    """The side of the pictures that an upsampler was trained on, and how many times larger than the given that is.
+
+    Raises RecipeError for what enlarges nothing, CheckpointError.
+    """
+    task: Any = checkpoint.shapes(name)
+    return task.size, _condition(task, name).factor
+
+
+def _condition(task: DecoderTask, name: str) -> LowResCondition:
+    found = task.condition(LowResCondition)
+    if found is None:
+        raise RecipeError(f"{name} draws pictures and enlarges none; name an upsampler")
+    return found
+
+
+def upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Diffusion]:
+    """The checkpoint that enlarges, of a system or by itself, and how it does. Raises RecipeError, CheckpointError."""
     system = load_system(recipe)
     if type_of(system, "system") not in ("glide", "unclip"):
         raise RecipeError(

@@ -43,3 +43,8 @@ def test_pictures_become_a_batch_in_the_networks_range():
     assert (tensor.shape, tensor.dtype) == ((3, 3, 16, 16), torch.float32)
     assert tensor.is_contiguous()
     assert torch.equal(((tensor + 1) * 127.5).round().byte().permute(0, 2, 3, 1), torch.from_numpy(np.stack(pictures)))
+
+
+def test_kinds_of_scenes_can_be_chosen():
+    found = {scene.kind for scene, _, _ in scenes(40, 8, "shapes", kinds={"single": 1.0, "count": 1.0})}
+    assert found == {"single", "count"}

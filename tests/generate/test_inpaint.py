@@ -152,3 +152,14 @@ def test_a_line_without_a_prompt_is_named(inpaint, no_models, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"image": "dog.png"}')))
     with pytest.raises(PromptError, match=r"a line without 'prompt': dog\.png"):
         inpaint("-")
+
+
+def test_lines_may_be_given_in_place_of_standard_input(inpaint):
+    noise(2, 30, 30).save("cat.png")
+    lines = [json.dumps({"image": name, "prompt": "a star", "box": [2, 3, 8, 8]}) for name in ("dog.png", "cat.png")]
+    found = inpaint("-", lines=lines)
+    assert [one["image"] for one in found] == ["dog.png", "cat.png"]
+    for one in found:
+        before, after = pixels(one["image"]), pixels(one["path"])
+        assert np.array_equal(after[11:], before[11:])
+        assert not np.array_equal(after, before)

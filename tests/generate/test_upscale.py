@@ -8,6 +8,7 @@ from dalle_cli import checkpoint
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.upscale import sizes
 from dalle_cli.generate.upscale import upscale as enlarge
 from dalle_cli.registry import RecipeError
 from tests.generate.conftest import noise
@@ -91,3 +92,23 @@ def test_options_are_checked_before_any_model(upscale, monkeypatch):
         upscale("dog.png", options={"steps": "x"})
     with pytest.raises(RecipeError, match="no choice 'euler'"):
         upscale("dog.png", options={"sampler": "euler"})
+
+
+def test_what_an_upsampler_is_told_without_loading_it(glide, unclip, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load", None)
+    assert sizes(glide.upsampler) == (16, 2)
+    assert sizes(unclip.last_step) == (16, 2)
+    with pytest.raises(RecipeError, match="enlarges none"):
+        sizes(glide.decoder)
+
+
+def test_results_can_be_collected(glide, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    noise(1, 8, 8).save("dog.png")
+    found = Collected()
+    code = enlarge(
+        ["dog.png"], None, glide.upsampler, {"steps": "2"}, None, "out", None, False, False, False, True, "float32",
+        results=found,
+    )  # fmt: skip
+    assert (code, capsys.readouterr().out) == (0, "")
+    assert pixels(found.reported[0]["path"]).shape == (16, 16, 3)

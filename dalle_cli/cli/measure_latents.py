@@ -1,0 +1,165 @@
+"""`dalle evaluate vary|interpolate|edit`: what is done with the latents of unseen scenes, measured and judged."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from .create import SAMPLING
+from .evaluate import Count, Glyphs, evaluate, watched
+from .latents import drawing, numbers
+from .measure import (
+    check_page,
+    complete,
+    describe_run,
+    opened,
+    plainly,
+    publish,
+    request_line,
+    said,
+    save_page,
+    scenes_given,
+    trained_side,
+)
+
+
+@drawing(evaluate, out="out/vary", epilog="Example: dalle evaluate vary -n 50 --sheet varied.png")
+def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
+    """Vary single objects: how near is the picture itself at eta 0, and is the object kept at eta 1?
+
+    A --scale is of eta 1 alone: guidance does not lead back to the picture.
+    """
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import latents, suite, unseen
+    from ..evaluate.judge import Judge
+    from ..generate.outputs import Collected
+    from ..generate.studio import Studio
+    from ..generate.vary import vary as draw
+
+    studio = Studio("vary", job)
+    if job.dry_run:
+        return describe_run(job, studio.recipe, studio.options, count)
+    known = glyph_set(glyphs)
+    scenes = list(unseen.scenes(count, trained_side(studio.parts["decoder"]), glyphs, kinds={"single": 1.0}))
+    check_page(job.sheet, job.overwrite, job.skip_existing)
+    given = scenes_given(job, [(text, picture) for _, text, picture in scenes])
+    drawn, paths = (Collected(), Collected()), []
+    for eta, results in enumerate(drawn):
+        options = {**(job.options or {}), **({} if eta else {"scale": None})}
+        own = replace(job, options=options, out=f"{job.out}/eta-{eta}", sheet=None)
+        paths.append(complete(results, draw(given, [float(eta)], 1, own, results)))
+    ratios = [one["psnr"] for one in drawn[0].reported]
+    back = latents.returned(ratios)
+    items = [suite.Item(suite.category_of(scene), scene, text) for scene, text, _ in scenes]
+    report = suite.score(Judge(known), items, watched(opened(paths[1]), "judging", job.quiet, count))
+    claims = report.claims()
+    text = [
+        f"{count} unseen scenes of single objects", f"eta 0: {back}", f"eta 1: object kept: {claims['object']}",
+        *(f"       {part}: {share}" for part, share in claims.items() if part not in ("object", "count", "rest")),
+    ]  # fmt: skip
+    line = {"title": "evaluate vary", "recipe": job.recipe, **back.plain, **plainly({"kept": claims["object"]})}
+    publish([line], text, job.as_json)
+    rows = [
+        [(path, "given"), (near, f"eta 0, {ratio:.1f} dB"), (far, f"eta 1, object: {said(verdict.holds('object'))}")]
+        for path, near, ratio, far, verdict in zip(given, paths[0], ratios, paths[1], report.verdicts)
+    ]
+    return save_page(job.sheet, rows)
+
+
+@drawing(evaluate, out="out/interpolate", epilog="Example: dalle evaluate interpolate -n 50 --noise fixed")
+def interpolate(
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=100_000, help="Ways.")] = 50,
+    glyphs: Glyphs = "everyday",
+    noise: Annotated[
+        str, typer.Option(help="slerp, between the pictures' own, or fixed, a random one.", rich_help_panel=SAMPLING)
+    ] = "slerp",
+    *,
+    job: Any,
+) -> int:
+    """Go from each of some single objects to the next: do the frames at the ends show them?"""
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import latents, unseen
+    from ..evaluate.judge import Judge
+    from ..generate.interpolate import interpolate as draw
+    from ..generate.outputs import Collected
+    from ..generate.studio import Studio
+
+    if noise not in ("slerp", "fixed"):
+        raise typer.BadParameter(f"--noise {noise}: choose slerp or fixed")
+    studio = Studio("interpolate", job, noise == "slerp")
+    if job.dry_run:
+        return describe_run(job, studio.recipe, studio.options, count)
+    known = glyph_set(glyphs)
+    size = trained_side(studio.parts["decoder"])
+    scenes = list(unseen.scenes(count + 1, size, glyphs, kinds={"single": 1.0}))
+    check_page(job.sheet, job.overwrite, job.skip_existing)
+    given, drawn = scenes_given(job, [(text, picture) for _, text, picture in scenes]), Collected()
+    own = replace(job, out=f"{job.out}/drawn", sheet=None)
+    paths = complete(drawn, draw(given, 2, noise, 1, None, own, drawn))  # type: ignore[arg-type]
+    court = Judge(known)
+    pictures = watched(opened(paths), "judging", job.quiet, count + 1)
+    verdicts = [court.verdict(picture, scene) for picture, (scene, _, _) in zip(pictures, scenes)]
+    shares = {"frames": latents.shown(verdicts), "ways": latents.both(verdicts)}
+    text = [
+        f"{count} ways through {count + 1} unseen scenes of single objects, noise {noise}",
+        f"frames at an end that show its object: {shares['frames']}",
+        f"ways that do at both ends: {shares['ways']}",
+    ]
+    line = {"title": "evaluate interpolate", "recipe": job.recipe, "noise": noise}
+    publish([line | plainly(shares)], text, job.as_json)
+    rows = [
+        [(path, caption), (one["path"], said(verdict.holds("object")))]
+        for path, (_, caption, _), one, verdict in zip(given, scenes, drawn.reported, verdicts)
+    ]
+    return save_page(job.sheet, rows)
+
+
+@drawing(evaluate, out="out/edit", epilog="Example: dalle evaluate edit -n 50 --strength 0.2,0.3,0.4")
+def edit(
+    count: Count = 50,
+    glyphs: Glyphs = "everyday",
+    strength: Annotated[
+        Any,
+        typer.Option(
+            parser=numbers(float, 0, 1), metavar="N[,N...]", help="How far to go; several are compared.",
+            rich_help_panel=SAMPLING, show_default="0.3",
+        ),
+    ] = None,
+    *,
+    job: Any,
+) -> int:  # fmt: skip
+    """Give single objects another tint or ground: is it so, and is it still the object?"""
+    from ..data.scenes.glyphs import glyph_set
+    from ..evaluate import latents
+    from ..evaluate.judge import Judge
+    from ..generate.edit import edit as draw
+    from ..generate.outputs import Collected
+    from ..generate.studio import Studio
+
+    strengths, studio = strength or [0.3], Studio("edit", job)
+    if job.dry_run:
+        return describe_run(job, studio.recipe, studio.options, count)
+    known = glyph_set(glyphs)
+    edits = list(latents.edits(count, trained_side(studio.parts["decoder"]), known))
+    check_page(job.sheet, job.overwrite, job.skip_existing)
+    given, drawn = scenes_given(job, [(one.captions[0], one.picture) for one in edits]), Collected()
+    asked = [request_line(image=path, **dict(zip(("from", "to"), one.captions))) for path, one in zip(given, edits)]
+    own = replace(job, out=f"{job.out}/drawn", sheet=None)
+    paths = complete(drawn, draw(asked, None, None, strengths, own, drawn))
+    court, many = Judge(known), len(strengths)
+    pictures = watched(opened(paths), "judging", job.quiet, count * many)
+    outcomes = [latents.outcome(court, edits[i // many], picture) for i, picture in enumerate(pictures)]
+    text = [f"{count} unseen scenes of single objects; edited: the attribute is as asked, and the object the same"]
+    lines = []
+    for i, one in enumerate(strengths):
+        shares = latents.turned(outcomes[i::many])
+        lines.append({"title": "evaluate edit", "recipe": job.recipe, "strength": one, **plainly(shares)})
+        text.append(f"strength {one:<5g} " + ", ".join(f"{name}: {share}" for name, share in shares.items()))
+    publish(lines, text, job.as_json)
+    rows = []
+    for i, (path, one) in enumerate(zip(given, edits)):
+        some = slice(many * i, many * (i + 1))
+        own_cells = zip(drawn.reported[some], outcomes[some])
+        made = [(r["path"], said(o.turned and o.kept, f"{r['strength']:g} {r['prompt']}")) for r, o in own_cells]
+        rows.append([(path, one.captions[0]), *made])
+    return save_page(job.sheet, rows)
