@@ -13,6 +13,9 @@ from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
 
 
+NAMES = {"dvae", "clip", "dalle", "decoder", "upsampler", "prior", "prior-ar", "noised-clip"}
+
+
 @pytest.fixture
 def emoji():
     try:
@@ -22,13 +25,22 @@ def emoji():
 
 
 def test_together_they_are_small():
-    sizes = [checkpoint.resolve(f"starter/{name}").stat().st_size for name in ("dvae", "clip", "dalle")]
-    assert sum(sizes) < 40e6
+    files = list(checkpoint.resolve("starter/clip").parent.glob("*.safetensors"))
+    assert {file.stem for file in files} == NAMES
+    assert sum(file.stat().st_size for file in files) < 40e6
 
 
 def test_the_transformer_s_codes_are_the_dvae_s():
     recipe = checkpoint.metadata(checkpoint.resolve("starter/dalle"))["recipe"]
     assert recipe["frozen"] == {"dvae": "starter/dvae"}
+
+
+@pytest.mark.parametrize("system", ["glide", "glide-inpaint", "unclip"])
+def test_a_system_of_the_shipped_weights_draws(system, tmp_path):
+    results = Collected()
+    job = Job(["a red apple"], recipe=system, out=str(tmp_path), quiet=True, options={"steps": "4", "up_steps": "2"})
+    assert sample(job, results) == 0
+    assert images.decode(results.reported[0]["path"]).size == (256, 256)
 
 
 def test_the_dvae_keeps_unseen_scenes(emoji):
