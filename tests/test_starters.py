@@ -12,7 +12,6 @@ from dalle_cli.evaluate.judge import Judge
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
 
-
 NAMES = {"dvae", "clip", "dalle", "decoder", "upsampler", "prior", "prior-ar", "noised-clip"}
 
 

@@ -79,5 +79,5 @@ def _clean(large: Image.Image, factor: int) -> Image.Image:
 
 
 def _degraded(large: Image.Image, factor: int, seed: int) -> Image.Image:
-    small: Tensor = worse(to_bytes(large), factor, seed)
+    small: Tensor = worse(to_bytes(large), factor, seed, clean=0.0)
     return Image.fromarray(small.permute(1, 2, 0).contiguous().numpy())

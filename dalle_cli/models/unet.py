@@ -39,6 +39,7 @@ class UNet(nn.Module):
     order of their channels and tokens. patch: squares of so many pixels a side are read and drawn as one place of more
     channels, at a fraction of the cost (Hoogeboom et al. 2023, section 3.3); 1 as published. places: waves of so many
     lengths tell where in the picture a place lies, which the published networks find out from its borders; 0 as
+    published. residual: the condition whose picture the prediction begins with, an upsampler's small one; none as
     published. checkpointing: recompute the layers in the backward pass.
     """
 
@@ -59,12 +60,14 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         patch: int = 1,
         places: int = 0,
+        residual: str | None = None,
         checkpointing: bool = False,
     ):
         super().__init__()
         if patch < 1:
             raise ValueError(f"model.patch: {patch} is not at least 1")
         self.learned_variance, self.patch, self.checkpointing = learned_variance, patch, checkpointing
+        self.residual = residual
         embedding = 4 * channels
         self.conditions: Any = nn.ModuleDict(conditions or {})
         for name, condition in self.conditions.items():
@@ -72,6 +75,8 @@ class UNet(nn.Module):
                 raise ValueError(f"model.conditions.{name}: {type(condition).__name__} is no condition")
             condition.connect(embedding)
         self.n_in = 3 + sum(condition.channels for condition in self.conditions.values())
+        if residual and (residual not in self.conditions or self.conditions[residual].channels != 3):
+            raise ValueError(f"model.residual: '{residual}' is no condition that is a picture")
         context = _context(self.conditions)
         widths = level_widths(channels, multiples, attention)
         self.factor = patch * 2 ** (len(widths) - 1)
@@ -148,7 +153,12 @@ class UNet(nn.Module):
             x = stage(torch.cat([x, saved.pop()], dim=1), time, tokens, mask, checkpointing)
         with unmixed(x):  # a prediction in 16 bits is noise of its own
             x = self.out(x.to(self.out[2].weight.dtype))  # type: ignore[arg-type]
-        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        x = F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        if self.residual and channels is not None:
+            place = self.reads()[self.residual]
+            begun = channels[:, place.start - 3 : place.stop - 3].to(x.dtype)  # the noisy picture stands before them
+            x = torch.cat([x[:, :3] + begun, x[:, 3:]], dim=1)
+        return x
 
     def reads(self) -> dict[str, slice]:
         """Where the picture, called "", and the conditions by name lie among the input channels."""

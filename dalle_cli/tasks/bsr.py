@@ -15,7 +15,8 @@ from torch import Tensor
 from ..images import BICUBIC, BOX
 
 FILTERS = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, BICUBIC, BOX)
-SHARE = 0.5  # of the pictures that each degradation befalls; one in sixteen is only made smaller
+CLEAN = 0.25  # of the pictures are only made smaller, by area
+SHARE = 0.5  # of the others that each degradation befalls
 BLUR = 1.2  # greatest deviation, in pixels of the small picture
 NOISE = 0.06  # greatest deviation of Gaussian noise, of pixels in [0, 1]
 QUALITY = 35, 95  # of JPEG
@@ -26,11 +27,16 @@ Random = np.random.Generator
 Step = Callable[[Image.Image, Random], Image.Image]
 
 
-def worse(image: Tensor, factor: int, seed: int) -> Tensor:
-    """A picture, uint8 (3, H, W), `factor` times smaller and degraded by its own seed: uint8 (3, H / factor, ...)."""
+def worse(image: Tensor, factor: int, seed: int, clean: float = CLEAN) -> Tensor:
+    """A picture, uint8 (3, H, W), `factor` times smaller and degraded by its own seed: uint8 (3, H / factor, ...).
+
+    clean: the chance that it is only made smaller.
+    """
     rng = np.random.Generator(np.random.SFC64(seed))
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     small = picture.width // factor, picture.height // factor
+    if rng.random() < clean:
+        return torch.from_numpy(np.array(picture.resize(small, BOX))).permute(2, 0, 1).contiguous()
 
     def shrink(picture: Image.Image, rng: Random) -> Image.Image:
         """At once, or in two steps by different interpolations."""

@@ -192,3 +192,19 @@ def test_a_network_may_be_told_where_places_lie():
     even = torch.zeros(2, 3, 32, 32)
     inner = [net(even, T)[..., 14:18, 14:18].std(dim=(-1, -2)).mean() for net in (network, blind)]
     assert inner[0] > 10 * inner[1]
+
+
+def test_a_prediction_may_begin_with_the_small_picture():
+    conditions = {"inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}
+    torch.manual_seed(0)
+    network = models.build(SIZE | {"conditions": conditions, "residual": "low_res"})
+    told = network.encode(**{name: given()[name] for name in conditions})
+    out = network(x(), T, **told)
+    assert torch.equal(out[:, :3], told["channels"][:, 4:7])
+    assert (out[:, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["text", "inpaint", "nowhere"])
+def test_only_a_picture_can_be_begun_with(name):
+    with pytest.raises(ValueError, match=rf"model\.residual: '{name}' is no condition that is a picture"):
+        build(ALL, residual=name)

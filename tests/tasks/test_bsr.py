@@ -36,6 +36,13 @@ def test_it_shows_what_was_there_now_better_now_worse():
     assert errors.quantile(0.9) > 8
 
 
+def test_a_share_is_only_made_smaller():
+    image = picture(64)
+    clean = torch.nn.functional.avg_pool2d(image.float(), 4)
+    off = [(worse(image, 4, seed, clean=0.5).float() - clean).abs().max() for seed in range(100)]
+    assert 30 < sum(one <= 1 for one in off) < 70
+
+
 def test_sides_need_not_be_equal_or_even():
     assert worse(picture(33)[:, :21], 3, 1).shape == (3, 7, 11)
 
