@@ -57,10 +57,11 @@ class DecoderTask(Task):
 
     size: pixels of the pictures. crop: share of their side that is trained on, at random places. schedule, steps,
     predict, variance: the diffusion process. drop_text, drop_image: shares of captions and of CLIP's picture embeddings
-    left out, for classifier-free guidance. classes: names of a label's classes, in order; without them captions are
-    numbers. blur, noise: greatest ones on an upsampler's small picture (degradations.py); degrade: `bsr` for more ways
-    than those (bsr.py). clip: the frozen CLIP that reads the texts of a `clip-text-condition` and embeds the pictures,
-    larger ones where data have them, unless data bring embeddings.
+    left out, for classifier-free guidance. erase_all: share of pictures of which one that learns to inpaint is shown
+    nothing. classes: names of a label's classes, in order; without them captions are numbers. blur, noise: greatest
+    ones on an upsampler's small picture (degradations.py); degrade: `bsr` for more ways than those (bsr.py). clip: the
+    frozen CLIP that reads the texts of a `clip-text-condition` and embeds the pictures, larger ones where data have
+    them, unless data bring embeddings.
     """
 
     model: UNet
@@ -77,6 +78,7 @@ class DecoderTask(Task):
         variance: Variance = "learned-range",
         drop_text: float = 0.0,
         drop_image: float = 0.0,
+        erase_all: float = 0.1,
         classes: list[str] | None = None,
         blur: float = 0.0,
         noise: float = 0.0,
@@ -86,7 +88,7 @@ class DecoderTask(Task):
         super().__init__(model, tokenizer)
         self.clip = clip
         self.size, self.side, self.classes = size, round(crop * size), classes
-        self.drop_text, self.drop_image = drop_text, drop_image
+        self.drop_text, self.drop_image, self.erase_all = drop_text, drop_image, erase_all
         self.blur, self.noise, self.degrade = blur, noise, degrade
         self.process = process(schedule, steps, predict, variance)
         if not 0 < crop <= 1:
@@ -137,7 +139,7 @@ class DecoderTask(Task):
         for sample in samples:
             rng = random.Random(sample["seed"])
             texts.append("" if rng.random() < self.drop_text else sample["text"])
-            masks.append(known(self.side, rng))
+            masks.append(known(self.side, rng, self.erase_all))
             keep.append(rng.random() >= self.drop_image)
         if self.side < self.size:
             self._expect(samples[0]["image"], self.size)

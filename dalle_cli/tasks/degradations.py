@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ..nn.noise import normal, uniform
 
-ALL_ERASED = 0.1  # share of masks that leave nothing, so that the network goes on drawing whole pictures
-
 
 def reduced(image: Tensor, factor: int, seeds: Tensor, blur: float = 0.0, noise: float = 0.0) -> Tensor:
     """Pictures made `factor` times smaller by area, blurred, noised, and rounded to the 256 levels of a file.
@@ -48,13 +46,15 @@ def blurred(image: Tensor, sigma: Tensor, most: float) -> Tensor:
     return F.conv2d(planes, taps[:, None, None, :], groups=len(taps)).view_as(image)
 
 
-def known(size: int, rng: random.Random) -> Tensor:
+def known(size: int, rng: random.Random, all_erased: float = 0.1) -> Tensor:
     """A mask of one to three random rectangles: (1, size, size), 1 where a picture is kept, 0 where it is erased.
+
+    A share, all_erased, leaves nothing, so that the network goes on drawing whole pictures.
 
     Nichol et al. 2022, section 2.3, which says no more than random regions.
     """
     keep = torch.ones(1, size, size)
-    if rng.random() < ALL_ERASED:
+    if rng.random() < all_erased:
         return keep.zero_()
     for _ in range(rng.randint(1, 3)):
         height, width = (rng.randint(max(1, size // 8), max(1, 3 * size // 4)) for _ in range(2))

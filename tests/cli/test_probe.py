@@ -92,7 +92,7 @@ def test_diversity(probe, glide, tiny):
         (("binding", "--against", "none"), 2, "none"),
         (("diversity", "-n", "1", *SHAPES), 2, "-n 1"),
         (("diversity", "--clip", "none", *SHAPES), 3, "none"),
-        (("binding", *SHAPES), 3, "no checkpoint 'checkpoints/decoder-glide"),
+        (("binding", "--against", "glide-tiny", *SHAPES), 3, "no checkpoint 'checkpoints/decoder-glide"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(probe, words, code, said):
@@ -103,9 +103,9 @@ def test_what_a_user_gets_wrong_is_one_line(probe, words, code, said):
 
 @pytest.mark.parametrize("words", [("pca", "dog.png"), ("prior", "a red circle"), ("typographic", "dog.png", "x")])
 def test_without_the_trained_weights_the_line_names_them(probe, dalle, words):
-    ended = dalle("probe", *words, *SHAPES)
+    ended = dalle("probe", *words, "--recipe", "unclip-tiny", *SHAPES)
     assert (ended.code, one_line(ended.err)) == (3, True)
-    assert "no checkpoint 'checkpoints/decoder-" in ended.err
+    assert "no checkpoint 'checkpoints/prior-" in ended.err
 
 
 def test_json_is_json(probe):
