@@ -166,51 +166,19 @@ def _real_steps(checkpointing: bool, batch: int) -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
-def unclip() -> None:
-    """A step of Karlo's prior, decoder and upsampler, one picture: guided, but for the upsampler."""
-    from dalle_cli.nn.hardware import fast_bf16, keep_memory
+def pictures() -> None:
+    """Pictures of 256 px by the starter systems, from a prompt to pixels, as `dalle sample` draws them."""
+    from dalle_cli.generate import device, systems
+    from dalle_cli.generate.sample import load_system, prepare
 
-    keep_memory()
-    torch.manual_seed(SEED)
-    kind = torch.bfloat16 if fast_bf16() else torch.float32
-    text = torch.randn(2, 768).to(kind), torch.randn(2, 77, 768).to(kind), torch.ones(2, 77).bool()
-    with torch.no_grad():
-        _prior_step(kind, text)
-        _unet_step("decoder", "karlo-decoder", 64, kind, "1.66 s", text=text, clip=torch.randn(2, 768))
-        _unet_step("upsampler", "karlo-256", 256, kind, "", low_res=torch.randn(1, 3, 64, 64))
-
-
-def _prior_step(kind: torch.dtype, text: tuple[torch.Tensor, ...]) -> None:
-    prior = _published("prior", "karlo-prior", kind)
-    x, t, told = torch.randn(2, 768).to(kind), torch.tensor([500, 500]), prior.encode(*text)
-    once = seconds(lambda: prior(x, t, **told), 3)
-    always = seconds(lambda: prior(x, t, **prior.encode(*text)), 1)
-    line("step of Karlo's prior", f"{always / once:.1f} times sooner, text once", once, "s", "0.08 s")
-
-
-def _unet_step(what: str, name: str, size: int, kind: torch.dtype, target: str, **given: Any) -> None:
-    network = _published("decoder", name, kind)
-    told = network.encode(**given)
-    rows = len(next(iter(told.values())))
-    x, t = torch.randn(rows, 3, size, size).to(kind), torch.full((rows,), 500)
-    line(f"step of its {what}", f"{size} px", seconds(lambda: network(x, t, **told), 1), "s", target)
-
-
-def _published(family: str, name: str, kind: torch.dtype) -> Any:
-    """A recipe's network with weights of no meaning, its ends in float32 as where it draws."""
-    from dalle_cli import recipe
-    from dalle_cli.models import models
-    from dalle_cli.models.unet import UNet
-
-    with torch.device("meta"):
-        network = models.build(recipe.load(name, family, complete=False)["model"], "model")
-    network = network.to(kind).to_empty(device="cpu").eval()
-    for value in [*network.parameters(), *network.buffers()]:
-        value.data.normal_(std=0.02)
-    if isinstance(network, UNet):
-        network.time_embed.float()
-        network.out.float()
-    return network
+    for name in ("glide", "unclip"):
+        found = load_system(name)
+        _, parts, options = prepare(found, {})
+        parts.pop("clip")  # which chooses, and draws nothing
+        system: Any = systems.build(found["system"], "system", device=device.choose(), **parts)
+        for count in (1, 16):
+            draw = partial(system.draw, ["an avocado chair"], [range(count)], options, count)
+            line(f"a picture by {name}", f"of {count} together", seconds(draw, 1) / count, "s")
 
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -221,7 +189,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "sampling": sampling,
     "training": training,
     "memory": memory,
-    "unclip": unclip,
+    "pictures": pictures,
     **{name: partial(bench_peers.run, name) for name in bench_peers.PARTS},
 }
 

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from dalle_cli import recipe
 from dalle_cli.models import models
+from dalle_cli.models.unet import UNet
 from dalle_cli.nn.hardware import fast_bf16, keep_memory
+from tests.parity import packages
 from tests.parity.peers import Missing, peer
 from tests.stopwatch import line, seconds
 
@@ -99,7 +101,76 @@ def _generate(package: Any, model: Any, batch: int) -> None:
         ids = model(ids, past_key_values=cache, cache_position=where, use_cache=True).logits[:, -1:].argmax(-1)
 
 
-PARTS: dict[str, Callable[[], None]] = {"clip": clip, "dvae": dvae, "dalle": dalle}
+def glide() -> None:
+    """A step of GLIDE's published base, guided, and of its upsampler, one picture, against diffusers' equal U-Nets."""
+    keep_memory()
+    sizes = {"block_out_channels": (192, 384, 576, 768), "layers_per_block": 3}
+    ids, real = torch.randint(50_000, (2, 128)), torch.ones(2, 128).bool()
+    with torch.no_grad():
+        ours, theirs = _published("decoder", "glide-small"), packages.decoder(512, **sizes)
+        _unet_row("GLIDE base step", ours, theirs, 64, 1.3, text=(ids, real))
+        del ours, theirs
+        sizes = {
+            **{"block_out_channels": (192, 192, 384, 384, 768, 768), "layers_per_block": 2, "in_channels": 6},
+            **{"down_block_types": 3 * packages.DOWN + 3 * packages.ATTEND_DOWN},
+            **{"up_block_types": 3 * packages.ATTEND_UP + 3 * packages.UP, "sample_size": 256},
+        }
+        ours, theirs = _published("decoder", "glide-small-256"), packages.decoder(512, **sizes)
+        given = {"text": (ids[:1], real[:1]), "low_res": torch.randn(1, 3, 64, 64)}
+        _unet_row("GLIDE upsampler step", ours, theirs, 256, 1.6, **given)
+
+
+def unclip() -> None:
+    """A step of Karlo's prior and decoder, guided, and of its upsampler, one picture, against diffusers' networks."""
+    keep_memory()
+    kind = torch.bfloat16 if fast_bf16() else torch.float32
+    embedding, states, real = torch.randn(2, 768).to(kind), torch.randn(2, 77, 768).to(kind), torch.ones(2, 77).bool()
+    with torch.no_grad():
+        prior, other = _published("prior", "karlo-prior"), packages.prior().to(kind)
+        x, t, told = torch.randn(2, 768).to(kind), torch.tensor([500, 500]), prior.encode(embedding, states, real)
+        given = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
+        works = [partial(prior, x, t, **told), partial(other, x, t, **given)]
+        _row("unCLIP prior step", 1, works, "steps/s", 6)
+        del prior, other, works
+        ours, theirs = _published("decoder", "karlo-decoder"), packages.decoder()
+        _unet_row("unCLIP decoder step", ours, theirs, 64, 1.3, text=(embedding, states, real), clip=embedding)
+        del ours, theirs
+        ours, theirs = _published("decoder", "karlo-256"), packages.upsampler()
+        _unet_row("unCLIP upsampler step", ours, theirs, 256, 1.3, low_res=torch.randn(1, 3, 64, 64))
+
+
+def _unet_row(what: str, ours: Any, theirs: Any, size: int, target: float, **given: Any) -> None:
+    """What does not change from step to step is made once in ours; theirs is given it, where it takes it."""
+    kind = next(theirs.parameters()).dtype if not fast_bf16() else torch.bfloat16
+    theirs = theirs.to(kind)
+    told = ours.encode(**given)
+    rows = len(next(iter(told.values())))
+    x, t = torch.randn(rows, 3, size, size).to(kind), torch.full((rows,), 500)
+    known = {}
+    if "tokens" in told:
+        known["encoder_hidden_states"] = torch.randn(rows, told["tokens"].shape[1], theirs.config.cross_attention_dim)
+        known["class_labels"] = torch.randn(rows, theirs.time_embedding.linear_2.out_features)
+        known = {name: value.to(kind) for name, value in known.items()}
+    seen = torch.cat([x, told["channels"].to(kind)], dim=1) if "channels" in told else x
+    works = [lambda: ours(x, t, **told), lambda: theirs(seen, t, **known)]
+    _row(what, 1, works, "steps/s", target, repeats=1)
+
+
+def _published(family: str, name: str) -> Any:
+    """A recipe's network with weights of no meaning, its ends in float32 as where it draws."""
+    kind = torch.bfloat16 if fast_bf16() else torch.float32
+    with torch.device("meta"):
+        network = _built(family, name)
+    network = network.to(kind).to_empty(device="cpu").eval()
+    for value in [*network.parameters(), *network.buffers()]:
+        value.data.uniform_(-0.02, 0.02)
+    if isinstance(network, UNet):
+        network.time_embed.float()
+        network.out.float()
+    return network
+
+
+PARTS: dict[str, Callable[[], None]] = {"clip": clip, "dvae": dvae, "dalle": dalle, "glide": glide, "unclip": unclip}
 
 
 def autocast() -> Any:

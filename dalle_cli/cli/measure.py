@@ -89,7 +89,7 @@ def upscale(
 
 @drawing(evaluate, "glide-inpaint", "out/inpaint", epilog="Example: dalle evaluate inpaint --recipe unclip -n 100")
 def inpaint(count: Count = 100, glyphs: Glyphs = "everyday", *, job: Any) -> int:
-    """Ask for another object in the place of one of two: is it there, and is the rest as it was to the bit?"""
+    """Put another object in the place of one of two: whether it is there, and the rest as it was."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import inpaint as judging
     from ..evaluate.judge import Judge

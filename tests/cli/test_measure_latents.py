@@ -135,7 +135,7 @@ def test_pictures_of_what_was_asked_are_edited(measure, mirror, told, monkeypatc
         (("edit", "--recipe", "GLIDE"), 2, "needs one of type unclip"),
         (("edit", "--strength", "2"), 2, "from 0 to 1"),
         (("interpolate", "--noise", "loud"), 2, "choose slerp or fixed"),
-        (("vary",), 3, "no checkpoint"),  # without the trained weights
+        (("vary", "--recipe", "unclip-tiny"), 3, "no checkpoint"),  # without the trained weights
         (("vary", "--recipe", "UNCLIP", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
         (("vary", "--recipe", "UNCLIP", "--glyphs", "shapes", "--sheet", "s.jpg"), 2, "ends in .png"),
     ],

@@ -71,6 +71,6 @@ def test_what_a_user_gets_wrong_is_one_line(dalle, glide, picture, words, code):
 
 @pytest.mark.parametrize("words", [("inpaint", "dog.png", "a star", "--box", "1,1,4,4"), ("upscale", "dog.png")])
 def test_without_the_trained_weights_the_line_names_them(dalle, picture, words):
-    ended = dalle(*words)
+    ended = dalle(*words, "--recipe", "glide-tiny")
     assert (ended.code, one_line(ended.err)) == (3, True)
     assert "no checkpoint 'checkpoints/decoder-" in ended.err

@@ -211,7 +211,7 @@ REFUSED = {
     "vary with a transformer": (("vary", "@good.png", "--recipe", "@tiny.yaml", "-q"), 2, "of type unclip"),
     "vary beyond the end": (("vary", "@good.png", "--eta", "1.5", "-q"), 2, "--eta"),
     "vary by no number": (("vary", "@good.png", "--etas", "0,nan", "-q"), 2, "'0,nan'"),
-    "vary without weights": (("vary", "@good.png", "-q"), 3, "no checkpoint"),
+    "vary without weights": (("vary", "@good.png", "--recipe", "unclip-tiny", "-q"), 3, "no checkpoint"),
     "edit to nothing": (("edit", "@good.png", "-q"), 3, "edit to what"),
     "edit by too much": (("edit", "@good.png", "--to", "x", "--strength", "0.3,2", "-q"), 2, "from 0 to 1"),
     "a way of one end": (("interpolate", "@good.png", "-q"), 3, "needs two ends"),

@@ -131,6 +131,7 @@ def _vit_b16() -> Pair:
 
 UNET = {"block_out_channels": (320, 640, 960, 1280), "layers_per_block": 3}
 DOWN, UP = ("ResnetDownsampleBlock2D",), ("ResnetUpsampleBlock2D",)
+ATTEND_DOWN, ATTEND_UP = ("SimpleCrossAttnDownBlock2D",), ("SimpleCrossAttnUpBlock2D",)
 
 
 def _sees() -> tuple[Tensor, Tensor, Tensor]:
@@ -138,14 +139,20 @@ def _sees() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(1, 768), torch.randn(1, 77, 768), torch.arange(77)[None] < 9
 
 
-@case("unCLIP prior: diffusers")
-def _prior() -> Pair:
+def prior() -> nn.Module:
+    """Diffusers' prior of Karlo's size."""
     diffusers = peer("diffusers")
     with unfilled():
-        theirs = diffusers.PriorTransformer(
+        network = diffusers.PriorTransformer(
             num_attention_heads=32, attention_head_dim=64, num_layers=20, embedding_dim=768, num_embeddings=77
         )
-    network = ours(one=fill(theirs))
+    return fill(network)
+
+
+@case("unCLIP prior: diffusers")
+def _prior() -> Pair:
+    theirs = prior()
+    network = ours(one=theirs)
     x, t, (embedding, states, real) = torch.randn(1, 768), torch.tensor([417]), _sees()
     mine = network(x, t, **network.encode(embedding, states, real))
     given = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
@@ -154,20 +161,27 @@ def _prior() -> Pair:
     return size(theirs), mine, {"x0": both, "embedding": theirs.post_process_latents(both)}
 
 
+def decoder(tokens: int = 1536, **sizes: Any) -> nn.Module:
+    """Diffusers' U-Net that attends to tokens of a width; of Karlo's decoder, unless other sizes are given."""
+    diffusers = peer("diffusers")
+    karlo = {
+        **{"down_block_types": DOWN + 3 * ATTEND_DOWN, "up_block_types": 3 * ATTEND_UP + UP, **UNET},
+        **{"sample_size": 64, "in_channels": 3, "out_channels": 6, "attention_head_dim": 64},
+        **{"mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "class_embed_type": "identity"},
+        **{"resnet_time_scale_shift": "scale_shift"},
+    }
+    with unfilled():
+        network = diffusers.UNet2DConditionModel(cross_attention_dim=tokens, **karlo | sizes)
+    return fill(network)
+
+
 @case("unCLIP decoder: diffusers")
 def _decoder() -> Pair:
-    diffusers = peer("diffusers")
     projection = peer("diffusers.pipelines.deprecated.unclip.text_proj")
     with unfilled():
-        theirs = diffusers.UNet2DConditionModel(
-            sample_size=64, in_channels=3, out_channels=6, cross_attention_dim=1536, attention_head_dim=64,
-            down_block_types=DOWN + 3 * ("SimpleCrossAttnDownBlock2D",),
-            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-            up_block_types=3 * ("SimpleCrossAttnUpBlock2D",) + UP,
-            class_embed_type="identity", resnet_time_scale_shift="scale_shift", **UNET,
-        )  # fmt: skip
         told = projection.UnCLIPTextProjModel(time_embed_dim=1280, cross_attention_dim=1536)
-    network = ours(decoder=fill(theirs), text_proj=fill(told))
+    theirs = decoder()
+    network = ours(decoder=theirs, text_proj=fill(told))
     x, t, image, (embedding, states, real) = (
         torch.randn(2, 3, 32, 32),
         torch.tensor([417]),
@@ -186,18 +200,21 @@ def _decoder() -> Pair:
     return size(theirs, told), {"output": mine}, {"output": output}
 
 
-@case("unCLIP super-resolution: diffusers")
-def _upsampler() -> Pair:
+def upsampler() -> nn.Module:
+    """Diffusers' U-Net of Karlo's super-resolution."""
     diffusers = peer("diffusers")
     with unfilled():
-        first, last = (
-            diffusers.UNet2DModel(
-                sample_size=256, in_channels=6, out_channels=3, add_attention=False,
-                down_block_types=4 * DOWN, up_block_types=4 * UP, **UNET,
-            )
-            for _ in range(2)
+        network = diffusers.UNet2DModel(
+            sample_size=256, in_channels=6, out_channels=3, add_attention=False,
+            down_block_types=4 * DOWN, up_block_types=4 * UP, **UNET,
         )  # fmt: skip
-    network = ours(super_res_first=fill(first), super_res_last=fill(last))
+    return fill(network)
+
+
+@case("unCLIP super-resolution: diffusers")
+def _upsampler() -> Pair:
+    first, last = upsampler(), upsampler()
+    network = ours(super_res_first=first, super_res_last=last)
     x, small = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 8, 8) * 2 - 1
     enlarged = torch.nn.functional.interpolate(small, size=[32, 32], mode="bicubic", antialias=True)
     told, mine, theirs = network.encode(low_res=small), {}, {}
