@@ -25,7 +25,7 @@ from .measure import (
 
 @drawing(evaluate, out="out/vary", epilog="Example: dalle evaluate vary -n 50 --sheet varied.png")
 def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
-    """Vary single objects: how near is the picture itself at eta 0, and is the object kept at eta 1?
+    """Vary single objects: how near the picture comes at eta 0, and how often the object is kept at eta 1.
 
     A --scale is of eta 1 alone: guidance does not lead back to the picture.
     """
@@ -76,7 +76,7 @@ def interpolate(
     *,
     job: Any,
 ) -> int:
-    """Go from each of some single objects to the next: do the frames at the ends show them?"""
+    """Go from each of some single objects to the next: how often the frames at the ends show them."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents, unseen
     from ..evaluate.judge import Judge
@@ -128,7 +128,7 @@ def edit(
     *,
     job: Any,
 ) -> int:  # fmt: skip
-    """Give single objects another tint or ground: is it so, and is it still the object?"""
+    """Give single objects another tint or ground: how often it is so, and still the object."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents
     from ..evaluate.judge import Judge
