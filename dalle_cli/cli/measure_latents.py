@@ -25,7 +25,7 @@ from .measure import (
 
 @drawing(evaluate, out="out/vary", epilog="Example: dalle evaluate vary -n 50 --sheet varied.png")
 def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
-    """Vary single objects: how near the picture comes at eta 0, and how often the object is kept at eta 1.
+    """Vary single objects: how near the picture comes at eta 0, and how often its object is kept.
 
     A --scale is of eta 1 alone: guidance does not lead back to the picture.
     """
