@@ -45,6 +45,9 @@ Seed = Annotated[
     int | None, typer.Option(min=0, max=2**64 - 1, help="Seed of all pictures. Default: 0.", rich_help_panel=SAMPLING)
 ]
 Scale = Annotated[float | None, typer.Option(help="Guidance; by the text, 1 is none.", rich_help_panel=SAMPLING)]
+GuidedAt = Annotated[
+    str | None, typer.Option(help="Guide at these of 1,000 times alone: 400,999.", rich_help_panel=SAMPLING)
+]
 Steps = Annotated[
     str | None, typer.Option(help="Diffusion: how many (27), or which (ddim25, fast27).", rich_help_panel=SAMPLING)
 ]
@@ -91,6 +94,7 @@ def sample(
         float | None, typer.Option(help="Choose among codes of this probability.", rich_help_panel=SAMPLING)
     ] = None,
     scale: Scale = None,
+    guided_at: GuidedAt = None,
     steps: Steps = None,
     sampler: Sampler = None,
     eta: Annotated[float | None, typer.Option(help="Fresh noise of ddim, 0 to 1.", rich_help_panel=SAMPLING)] = None,
@@ -125,8 +129,9 @@ def sample(
     from ..generate.sample import sample as draw
 
     options = {
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale, "steps": steps, "sampler": sampler,
-        "eta": eta, "guide": guide, "best_of": best_of, "prior_scale": prior_scale, "prior_steps": prior_steps,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale, "guided_at": guided_at,
+        "steps": steps, "sampler": sampler, "eta": eta, "guide": guide, "best_of": best_of,
+        "prior_scale": prior_scale, "prior_steps": prior_steps,
     }  # fmt: skip
     raise typer.Exit(
         draw(

@@ -10,6 +10,7 @@ from .create import (
     SAMPLING,
     AsJson,
     BatchSize,
+    GuidedAt,
     Offload,
     Out,
     Overwrite,
@@ -49,6 +50,7 @@ def inpaint(
     ] = 1,
     seed: Seed = None,
     scale: Scale = None,
+    guided_at: GuidedAt = None,
     steps: Steps = None,
     sampler: Sampler = None,
     threshold: Threshold = None,
@@ -66,7 +68,9 @@ def inpaint(
     from ..generate.inpaint import Job
     from ..generate.inpaint import inpaint as draw
 
-    options = {"scale": scale, "steps": steps, "sampler": sampler, "threshold": threshold}
+    options = {
+        "scale": scale, "guided_at": guided_at, "steps": steps, "sampler": sampler, "threshold": threshold,
+    }  # fmt: skip
     raise typer.Exit(
         draw(
             Job(

@@ -33,14 +33,17 @@ class Diffusion:
     """What `sample` sections of decoders and upsamplers share.
 
     steps: how many of the process's steps, or which (diffusion/respacing.py). eta: DDIM's share of fresh noise. scale:
-    guidance; by the text, 1 is none. threshold: dynamic, for this share of the values; else what is expected is clamped
-    to the range of pixels. up_...: of the upsampler, which is not guided; up_temperature: a factor of its first noise.
+    guidance; by the text, 1 is none. guided_at: the first and the last of the process's 1,000 times, 0 the clean end,
+    that are guided by the text; all, if none is named. threshold: dynamic, for this share of the values; else what is
+    expected is clamped to the range of pixels. up_...: of the upsampler, which is not guided; up_temperature: a factor
+    of its first noise.
     """
 
     steps: str = "27"
     sampler: Name = "ddim"
     eta: float = 0.0
     scale: float = 3.0
+    guided_at: list[int] | None = None
     threshold: float | None = None
     up_steps: str = "fast27"
     up_sampler: Name = "ddim"
@@ -58,6 +61,8 @@ class Diffusion:
             raise RecipeError(f"eta is of sampler ddim; {self.sampler} takes none")
         if not 0 <= self.scale < 1000:
             raise RecipeError(f"scale {self.scale} is not between 0 and 1000")
+        if self.guided_at is not None and (len(self.guided_at) != 2 or self.guided_at != sorted(self.guided_at)):
+            raise RecipeError(f"guided_at {self.guided_at}: give the first time and the last, such as 400,999")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise RecipeError(f"threshold {self.threshold} is not in (0, 1]")
         if not 0 < self.up_temperature <= 2:
@@ -169,7 +174,7 @@ class GLIDE:
         task = self.decoder
         known = known_at(self.device, region, task.size, len(texts))
         free = options.guide == "free"
-        denoise = task.denoiser(texts, options.scale if free else 1.0, region=known)
+        denoise = task.denoiser(texts, options.scale if free else 1.0, region=known, guided_at=options.guided_at)
         gradient: Gradient | None = None
         if options.guide == "clip":
             gradient = toward_clip(self._clip, texts, denoise, options.scale)

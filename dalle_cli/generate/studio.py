@@ -197,7 +197,9 @@ class Studio:
     def inverted(self, pictures: Tensor, z: Tensor) -> Tensor:
         """The noise of pictures (B, 3, s, s) under embeddings, on the CPU."""
         options = self.options
-        found = self.system.invert(pictures, z, [""] * len(pictures), options.steps, options.scale, REFINE)
+        found = self.system.invert(
+            pictures, z, [""] * len(pictures), options.steps, options.scale, REFINE, options.guided_at
+        )
         return found.float().cpu()
 
     def imagined(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:

@@ -216,7 +216,7 @@ class UnCLIP:
         known = known_at(self.device, region, task.size, len(texts))
         told = None if embeddings is None else embeddings.to(self.device.name)
         with self.device.turn(task):
-            denoise = task.denoiser(texts, options.scale, region=known, image=told)
+            denoise = task.denoiser(texts, options.scale, region=known, image=told, guided_at=options.guided_at)
             return run(
                 self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler,
                 options.eta, options.threshold, see=see, clamp=not exact or clamps(task),
@@ -230,15 +230,16 @@ class UnCLIP:
         steps: str,
         scale: float = 1.0,
         refine: int = 0,
+        guided_at: Sequence[int] | None = None,
     ) -> Tensor:
-        """The noise x_T of which `decode`, exact, by ddim along the same steps and scale, makes the same pictures.
+        """The noise x_T of which `decode`, exact, by ddim along the same steps and guidance, makes the same pictures.
 
         images: (B, 3, S, S) of the decoder's size. refine: see samplers.invert. Ramesh et al. 2022, section 3.
         """
         task = self.decoder
         told = None if embeddings is None else embeddings.to(self.device.name)
         with self.device.turn(task):
-            denoise = task.denoiser(texts, scale, image=told)
+            denoise = task.denoiser(texts, scale, image=told, guided_at=guided_at)
             return inverted(self.device, task, denoise, images, steps, refine)
 
     def enlarge(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.loader import stack
-from ..diffusion.guidance import classifier_free, threshold
+from ..diffusion.guidance import classifier_free, interval, threshold
 from ..diffusion.guidance import keep as keep_known
 from ..diffusion.loss import loss
 from ..diffusion.process import Denoiser, Predict, Variance
@@ -239,13 +239,15 @@ class DecoderTask(Task):
         small: Tensor | None = None,
         region: Known | None = None,
         image: Tensor | None = None,
+        guided_at: Sequence[int] | None = None,
     ) -> Denoiser:
         """What the network expects of as many noisy pictures as there are texts, each text read once.
 
-        scale: classifier-free guidance, 1 for none. small: (B, 3, s, s), for an upsampler. region: what is known of the
-        pictures; it is told to a network that inpaints, and kept in what any other expects. image: CLIP embeddings
-        (B, e), for a decoder that reads them; None leaves them out, as guidance does. Raises ValueError for guidance
-        where nothing can be left out, and for an upsampler without small pictures.
+        scale: classifier-free guidance, 1 for none; guided_at: the first and the last time that is guided, None for
+        all. small: (B, 3, s, s), for an upsampler. region: what is known of the pictures; it is told to a network that
+        inpaints, and kept in what any other expects. image: CLIP embeddings (B, e), for a decoder that reads them; None
+        leaves them out, as guidance does. Raises ValueError for guidance where nothing can be left out, and for an
+        upsampler without small pictures.
         """
         guided = scale != 1.0
         if guided and not any(map(self.condition, (TextCondition, ClipTextCondition, ClipCondition))):
@@ -268,9 +270,13 @@ class DecoderTask(Task):
                 parts.append(condition(own.to(self.device).repeat(twice, 1), keep))
             else:
                 parts.append(self._read(condition, rows))
-        denoise = self.process.denoiser(self.model, **merge(parts))
+        told = merge(parts)
+        denoise = self.process.denoiser(self.model, **told)
         if guided:
             denoise = classifier_free(denoise, scale)
+        if guided and guided_at:
+            wanted = {name: value[: len(texts)] for name, value in told.items()}
+            denoise = interval(denoise, self.process.denoiser(self.model, **wanted), *guided_at)
         return keep_known(denoise, *region) if region else denoise
 
     @property

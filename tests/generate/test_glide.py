@@ -77,7 +77,7 @@ def test_every_option_matters(whole):
     for changes in (
         {}, {"steps": "6"}, {"sampler": "ddpm"}, {"sampler": "plms"}, {"sampler": "dpm++"}, {"eta": 0.5},
         {"scale": 1.0}, {"guide": "clip"}, {"guide": "classifier"}, {"threshold": 0.5}, {"up_steps": "2"},
-        {"up_sampler": "ddpm"}, {"up_temperature": 0.5},
+        {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"guided_at": [500, 999]},
     ):  # fmt: skip
         options = Sampling(**{"steps": "5", "up_steps": "3", "scale": 4.0} | changes)
         seen[str(changes)] = whole.draw(PROMPTS[:1], [[5]], options, batch=1)
@@ -182,6 +182,8 @@ def test_progress_counts_pictures(base):
         ({"eta": 0.5, "sampler": "plms"}, "eta is of sampler ddim; plms takes none"),
         ({"scale": -1.0}, "scale -1.0"),
         ({"threshold": 0.0}, "threshold 0.0"),
+        ({"guided_at": [400]}, "guided_at .400.: give the first time and the last"),
+        ({"guided_at": [999, 400]}, "guided_at .999, 400."),
         ({"up_temperature": 0.0}, "up_temperature"),
     ],
 )

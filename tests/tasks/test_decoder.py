@@ -87,6 +87,9 @@ def test_guidance_goes_from_no_text_through_the_text():
     assert (plain.eps - null.eps).abs().max() > 1e-3
     guided = one.denoiser(CAPTIONS, scale=3.0)(x, t)
     torch.testing.assert_close(guided.eps, null.eps + 3 * (plain.eps - null.eps), rtol=1e-3, atol=1e-3)
+    for times, same in (((300, 300), guided), ((301, 999), plain), ((0, 299), plain)):
+        part = one.denoiser(CAPTIONS, scale=3.0, guided_at=times)(x, t)
+        torch.testing.assert_close(part.eps, same.eps, rtol=1e-4, atol=1e-4)
 
 
 def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
