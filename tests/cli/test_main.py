@@ -61,13 +61,18 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("words", [("--help",), ("recipes",), ("data", "--help")])
 def test_help_and_lists_are_there_at_once(words):
-    times = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run(*words)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.6  # seconds of processor; 0.3 are promised on a machine that has nothing else to do
+    """In a part of the time that importing torch takes: processors differ, and other tests run beside."""
+
+    def seconds(command):
+        times = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *command], capture_output=True, timeout=120, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(times)  # of the processor
+
+    assert seconds(("-m", "dalle_cli", *words)) < 0.4 * seconds(("-c", "import torch"))
 
 
 def test_every_command_says_in_a_line_what_it_does():
