@@ -34,10 +34,13 @@ def test_the_transformer_s_codes_are_the_dvae_s():
     assert recipe["frozen"] == {"dvae": "starter/dvae"}
 
 
-@pytest.mark.parametrize("system", ["glide", "glide-inpaint", "unclip"])
-def test_a_system_of_the_shipped_weights_draws(system, tmp_path):
+@pytest.mark.parametrize(
+    ("system", "options"), [("glide", {}), ("glide", {"guide": "clip"}), ("glide-inpaint", {}), ("unclip", {})]
+)
+def test_a_system_of_the_shipped_weights_draws(system, options, tmp_path):
     results = Collected()
-    job = Job(["a red apple"], recipe=system, out=str(tmp_path), quiet=True, options={"steps": "4", "up_steps": "2"})
+    options = {"steps": "4", "up_steps": "2", **options}
+    job = Job(["a red apple"], recipe=system, out=str(tmp_path), quiet=True, options=options)
     assert sample(job, results) == 0
     assert images.decode(results.reported[0]["path"]).size == (256, 256)
 

@@ -84,6 +84,11 @@ class Process:
         """The process that visits these ascending steps alone; its step i is this one's steps[i]."""
         return Process(self.alpha_bar[list(steps)], self.predict, self.variance)
 
+    def like(self, other: "Process") -> Tensor:
+        """The step of this process whose noise is nearest to that of each of another's: (T of the other,) int64."""
+        own, theirs = (process.alpha_bar.logit() for process in (self, other))  # signal to noise, as a logarithm
+        return (theirs[:, None] - own).abs().argmin(dim=1)
+
     def level(self, t: int) -> tuple[float, float]:
         """alpha and sigma at a step; 1 and 0 at step -1."""
         alpha_bar = self.alpha_bar[t].item() if t >= 0 else 1.0

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,8 +28,12 @@ class Guide:
         self.size = (self.task.model if kind == "classifier" else self.task.model.visual).size
         if self.noisy and self.size != decoder.size:
             raise RecipeError(f"{path} reads pictures of {self.size} px, and the decoder draws {decoder.size} px")
-        if self.noisy and not torch.equal(self.task.process.alpha_bar, decoder.process.alpha_bar):
-            raise RecipeError(f"{path} was trained with another noise schedule than the decoder that it is to guide")
+        if self.noisy:  # its noise schedule may be another than the decoder's
+            self.steps = self.task.process.like(decoder.process).to(device.name)
+
+    def score(self, told: Any, x: Tensor, t: Tensor) -> Tensor:
+        """What a guide that reads noisy pictures says of them at the decoder's steps t, (B,)."""
+        return self.task.score(told, x, self.steps[t])
 
 
 def toward_clip(guide: Guide, texts: Sequence[str], denoise: Denoiser, scale: float) -> Gradient:
@@ -41,7 +44,7 @@ def toward_clip(guide: Guide, texts: Sequence[str], denoise: Denoiser, scale: fl
     task = guide.task
     text = task.embed_texts(list(texts))
     if guide.noisy:
-        return gradient(lambda x, t: task.score(text, x, t), scale)
+        return gradient(lambda x, t: guide.score(text, x, t), scale)
     assert isinstance(task, CLIPTask)
 
     def score(x: Tensor, t: Tensor) -> Tensor:
@@ -56,4 +59,4 @@ def toward_clip(guide: Guide, texts: Sequence[str], denoise: Denoiser, scale: fl
 
 def toward_class(guide: Guide, texts: Sequence[str], scale: float) -> Gradient:
     """The gradient of a classifier's log-probability of each text's class. Dhariwal and Nichol 2021, section 4."""
-    return gradient(lambda x, t: guide.task.score(texts, x, t), scale)
+    return gradient(lambda x, t: guide.score(texts, x, t), scale)

@@ -132,6 +132,15 @@ def test_respaced_betas_are_the_published_ones():
     )  # fmt: skip
 
 
+def test_steps_of_like_noise_in_another_schedule():
+    one, other = Process(linear(1000)), Process(cosine(1000))
+    assert one.like(one).tolist() == list(range(1000))
+    there = one.like(other)
+    assert len(there) == 1000
+    assert (there.diff() >= 0).all()
+    torch.testing.assert_close(one.alpha_bar[there[100:900]], other.alpha_bar[100:900], rtol=0.02, atol=0)
+
+
 def test_move_keeps_data_and_noise_in_both_directions(x):
     process, eps = Process(linear(1000)), torch.randn(4, 3, 2, 2, dtype=torch.float64)
     at_100, at_700 = (process.noise(x, full(t, x), eps) for t in (100, 700))

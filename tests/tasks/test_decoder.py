@@ -63,6 +63,8 @@ def test_captions_are_left_out_and_pictures_erased_as_their_samples_seeds_say():
     assert torch.equal(backwards["ids"].flip(0), batch["ids"])
     assert torch.equal(backwards["known"].flip(0), batch["known"])
     assert len({tuple(mask.flatten().tolist()) for mask in batch["known"]}) > 20
+    assert not decoder({"erase_all": 1.0}, **ALL).collate(many)["known"].any()
+    assert decoder({"erase_all": 0.0}, **ALL).collate(many)["known"].flatten(1).any(dim=1).all()
     assert "known" not in decoder().collate(many)
     assert decoder().collate(many)["real"].any(dim=1).all()
 
