@@ -60,8 +60,7 @@ starter: setup
 	$(DALLE) train-prior --recipe dalle1-starter
 	$(DALLE) export checkpoints/prior-dalle1-starter --out dalle_cli/starter/dalle.safetensors --overwrite
 	$(DALLE) train-decoder --recipe unclip-decoder-starter
-	$(DALLE) train-decoder --recipe unclip-decoder-starter-inpaint train.init=decoder-unclip-decoder-starter
-	$(DALLE) export checkpoints/decoder-unclip-decoder-starter-inpaint --out dalle_cli/starter/decoder.safetensors --overwrite
+	$(DALLE) export checkpoints/decoder-unclip-decoder-starter --out dalle_cli/starter/decoder.safetensors --overwrite
 	$(DALLE) train-decoder --recipe upsampler-starter
 	$(DALLE) export checkpoints/decoder-upsampler-starter --out dalle_cli/starter/upsampler.safetensors --overwrite
 	$(DALLE) train-clip --recipe noised-starter

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import models
+from .adm import zero
 from .transformer import Transformer
 
 
@@ -130,24 +131,28 @@ class ClipCondition(Condition):
 class ClipTextCondition(Condition):
     """What a frozen CLIP makes of a text: its embedding and the states of its tokens, mapped to `width`.
 
-    Called with embedding (B, embed_dim), states (B, M, states) and real (B, M); padding is not seen. Source: Karlo.
+    Called with embedding (B, embed_dim), states (B, M, states) and real (B, M); padding is not seen. depth: layers of
+    a transformer of its own, in which every token sees all others: the states of a CLIP know only the words before, so
+    that a thing does not know how it lies to the next one. 0 as published. Source: Karlo.
     """
 
-    def __init__(self, embed_dim: int, states: int, width: int):
+    def __init__(self, embed_dim: int, states: int, width: int, depth: int = 0, heads: int = 2):
         super().__init__()
         self.embed_dim, self.context = embed_dim, width
         self.text_seq_proj = nn.Sequential(nn.Linear(states, width), nn.LayerNorm(width))
+        self.transformer = Transformer(width, depth, heads) if depth else None
+        for block in self.transformer.resblocks if self.transformer else ():
+            zero(block.attn.c_proj), zero(block.mlp.c_proj)  # type: ignore[union-attr]
 
     def connect(self, embedding: int) -> None:
         self.text_feat_proj = nn.Linear(self.embed_dim, embedding)
 
     def forward(self, embedding: Tensor, states: Tensor, real: Tensor) -> dict[str, Tensor]:
         kind = self.text_feat_proj.weight.dtype
-        return {
-            "embedding": self.text_feat_proj(embedding.to(kind)),
-            "tokens": self.text_seq_proj(states.to(kind)),
-            "mask": real,
-        }
+        tokens = self.text_seq_proj(states.to(kind))
+        if self.transformer:
+            tokens, _ = self.transformer(tokens, real[:, None, None])
+        return {"embedding": self.text_feat_proj(embedding.to(kind)), "tokens": tokens, "mask": real}
 
 
 def merge(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

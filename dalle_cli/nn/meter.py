@@ -20,9 +20,10 @@ FORMULAS = {
 }
 
 # Beside what tensors hold, on a CPU: the program with its libraries, and the heap's holes where memory is kept
-# (nn/hardware.py), measured as 6 to 45 % of what a step allocates and frees. Of a GPU neither is known here.
+# (nn/hardware.py), measured as 6 to 79 % of what a step allocates and frees, by network and machine. Of a GPU neither
+# is known here.
 PROGRAM = {"cpu": 400 << 20, "cuda": 0}
-HOLES = {"cpu": 1.25, "cuda": 1.0}
+HOLES = {"cpu": 1.45, "cuda": 1.0}
 
 FEW = 8  # items that are worked on together without looking at memory
 SHARE = 0.6  # of the free memory that may be taken, holes not counted: others want some, too

@@ -104,6 +104,23 @@ def test_clip_text_is_mapped_and_its_padding_told():
     torch.testing.assert_close(told["tokens"].mean(dim=-1), torch.zeros(2, 5), atol=1e-5, rtol=0)  # normalised
 
 
+def test_layers_over_clip_text_start_as_none_and_let_a_word_see_the_later_ones():
+    torch.manual_seed(0)
+    plain, deep = (ClipTextCondition(embed_dim=8, states=12, width=16, depth=depth) for depth in (0, 2))
+    plain.connect(16), deep.connect(16)
+    deep.load_state_dict(plain.state_dict(), strict=False)
+    embedding, states, real = torch.randn(1, 8), torch.randn(1, 5, 12), torch.tensor([[True, True, True, True, False]])
+    torch.testing.assert_close(deep(embedding, states, real)["tokens"], plain(embedding, states, real)["tokens"])
+    for block in deep.transformer.resblocks:
+        torch.nn.init.normal_(block.attn.c_proj.weight)
+    before = deep(embedding, states, real)["tokens"]
+    for place, seen in ((3, True), (4, False)):  # the last one is padding
+        other = states.clone()
+        other[:, place] += 1
+        after = deep(embedding, other, real)["tokens"]
+        assert torch.equal(after[:, :3], before[:, :3]) != seen
+
+
 def test_conditions_together():
     one, two = torch.randn(2, 4), torch.randn(2, 4)
     a, b = torch.randn(2, 3, 6), torch.randn(2, 5, 6)
