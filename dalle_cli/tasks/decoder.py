@@ -56,12 +56,13 @@ class DecoderTask(Task):
     """The error of what the network predicts of noisy pictures, and the bound that teaches a learned variance.
 
     size: pixels of the pictures. crop: share of their side that is trained on, at random places. schedule, steps,
-    predict, variance: the diffusion process. drop_text, drop_image: shares of captions and of CLIP's picture embeddings
-    left out, for classifier-free guidance. erase_all: share of pictures of which one that learns to inpaint is shown
-    nothing. classes: names of a label's classes, in order; without them captions are numbers. blur, noise: greatest
-    ones on an upsampler's small picture (degradations.py); degrade: `bsr` for more ways than those (bsr.py). clip: the
-    frozen CLIP that reads the texts of a `clip-text-condition` and embeds the pictures, larger ones where data have
-    them, unless data bring embeddings.
+    predict, variance: the diffusion process. shift: over 1, training sees more of the steps that hide most of the
+    picture. drop_text, drop_image: shares of captions and of CLIP's picture embeddings left out, for classifier-free
+    guidance. erase_all: share of pictures of which one that learns to inpaint is shown nothing. classes: names of a
+    label's classes, in order; without them captions are numbers. blur, noise: greatest ones on an upsampler's small
+    picture (degradations.py); degrade: `bsr` for more ways than those (bsr.py). clip: the frozen CLIP that reads the
+    texts of a `clip-text-condition` and embeds the pictures, larger ones where data have them, unless data bring
+    embeddings.
     """
 
     model: UNet
@@ -76,6 +77,7 @@ class DecoderTask(Task):
         steps: int = 1000,
         predict: Predict = "eps",
         variance: Variance = "learned-range",
+        shift: float = 1.0,
         drop_text: float = 0.0,
         drop_image: float = 0.0,
         erase_all: float = 0.1,
@@ -90,7 +92,9 @@ class DecoderTask(Task):
         self.size, self.side, self.classes = size, round(crop * size), classes
         self.drop_text, self.drop_image, self.erase_all = drop_text, drop_image, erase_all
         self.blur, self.noise, self.degrade = blur, noise, degrade
-        self.process = process(schedule, steps, predict, variance)
+        self.process, self.shift = process(schedule, steps, predict, variance), shift
+        if shift <= 0:
+            raise ValueError(f"task.shift: {shift} is not over 0")
         if not 0 < crop <= 1:
             raise ValueError(f"task.crop: {crop} is not in (0, 1]")
         for name, side in (("size", size), ("crop", self.side)):
@@ -176,7 +180,7 @@ class DecoderTask(Task):
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = self._picture(batch)
-        x, t, eps = noised(self.process, image, batch["seed"])
+        x, t, eps = noised(self.process, image, batch["seed"], self.shift)
         output = self.model(x, t, **self.model.encode(**self._given(batch)))
         each = loss(self.process, output, image, t, eps)
         logs = {"mse": each.mse.mean()}

@@ -20,8 +20,12 @@ def process(schedule: Schedule, steps: int, predict: Predict = "eps", variance: 
         return Process(SCHEDULES[schedule](steps), predict, variance)
 
 
-def noised(process: Process, image: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,)."""
-    t = (uniform(seeds + 2, 1)[:, 0] * len(process)).long()
+def noised(process: Process, image: Tensor, seeds: Tensor, shift: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,).
+
+    shift: over 1, more of the steps hide most of the picture. Esser et al. 2024, section 5.3.2.
+    """
+    share = uniform(seeds + 2, 1)[:, 0]
+    t = (shift * share / (1 + (shift - 1) * share) * len(process)).long().clamp(max=len(process) - 1)
     eps = normal(seeds + 3, *image.shape[1:])  # seeds 0 and 1 are those of what is done to the picture before
     return process.noise(image, t, eps), t, eps

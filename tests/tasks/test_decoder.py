@@ -258,6 +258,8 @@ def test_parts_that_do_not_fit_are_refused():
         DecoderTask(good.model, 9, words(), variance="small")
     with pytest.raises(ValueError, match=r"task\.variance: 'learned-range' needs model\.learned_variance=True"):
         DecoderTask(good.model, SIZE, words())
+    with pytest.raises(ValueError, match=r"task\.shift: 0 is not over 0"):
+        DecoderTask(good.model, SIZE, words(), variance="small", shift=0)
     with pytest.raises(ValueError, match="tokenizer: a model that reads text needs one"):
         DecoderTask(good.model, SIZE, variance="small")
     with pytest.raises(ValueError, match=r"conditions\.text\.vocab: 259 is less than the tokenizer's 260"):

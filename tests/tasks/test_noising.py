@@ -19,6 +19,15 @@ def test_every_sample_has_its_own_step_and_noise():
     assert abs(torch.corrcoef(torch.stack([t.float(), eps[:, 0, 0, 0]]))[0, 1]) < 0.2
 
 
+def test_a_shift_shows_more_of_the_steps_that_hide_most():
+    one, image = process("linear", 1000), torch.zeros(400, 1, 1, 1)
+    plain, shifted = (noised(one, image, SEEDS, shift)[1] for shift in (1.0, 3.0))
+    share = (plain.float() + 0.5) / 1000
+    torch.testing.assert_close(shifted / 1000, 3 * share / (1 + 2 * share), atol=2.5e-3, rtol=0)
+    assert (shifted >= 750).float().mean() == pytest.approx(0.5, abs=0.08)  # the half of all is the middle of these
+    assert noised(one, image, SEEDS, 1e9)[1].unique().tolist() == [999]
+
+
 def test_tables_are_numbers_even_where_models_have_no_weights():
     with torch.device("meta"):
         assert process("linear", 100, "v", "large").alpha_bar.device.type == "cpu"
