@@ -29,7 +29,8 @@ class Placed:
 def place(scene: Scene, rng: random.Random, scatter: bool = True) -> list[Placed]:
     """Places for everything in a scene: apart, inside the canvas, in the stated relation or in a free one.
 
-    scatter: anywhere in their part of the canvas; else one thing stands in the middle, two at opposite edges.
+    scatter: anywhere in their part of the canvas; else one thing stands in the middle, two at opposite edges, in the
+    order of reading where nothing is said.
     """
     things = [thing for thing in scene.things for _ in range(thing.count)]
     size = SIZES[len(things)]
@@ -46,7 +47,8 @@ def place(scene: Scene, rng: random.Random, scatter: bool = True) -> list[Placed
         corners = [(0.3, 0.0), (0.0, 1.0), (1.0, 1.0)]
         corners = [(cell(x, x, x), cell(y, y, y)) for x, y in corners]
     else:
-        relation = scene.relation or rng.choice(("left of", "right of", "above", "below"))
+        free = rng.choice(("left of", "right of", "above", "below")) if scatter else "left of"
+        relation = scene.relation or free
         first, second, across = cell(0, 0.2, 0), cell(0.8, 1, 1), cell(0.3, 0.7)
         if relation in ("right of", "below"):
             first, second = second, first
