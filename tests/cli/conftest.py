@@ -38,6 +38,8 @@ def dalle(capsys, monkeypatch, tmp_path):
 
     def run(*words: object, terminal: bool = False) -> Ended:
         capsys.readouterr()
+        if accelerate := sys.modules.get("accelerate.state"):  # what a run before in this process chose stays otherwise
+            accelerate.AcceleratorState._reset_state(reset_partial_state=True)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["dalle", *map(str, words)])
             patch.setattr(sys.stdout, "isatty", lambda: terminal)
