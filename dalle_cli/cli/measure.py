@@ -101,7 +101,7 @@ def inpaint(count: Count = 100, glyphs: Glyphs = "everyday", *, job: Any) -> int
         return describe_run(job, system, options, count)
     known = glyph_set(glyphs)
     last = next(filter(None, (parts.get(name) for name in ("upsampler_2", "upsampler", "decoder"))))
-    holes = list(judging.holes(count, trained_side(last), glyphs))
+    holes = list(judging.holes(count, trained_side(last), glyphs, trained_scatter(parts["decoder"])))
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given, drawn = scenes_given(job, [(hole.caption, hole.picture) for hole in holes]), Collected()
     lines = [request_line(image=path, prompt=hole.caption, box=hole.box) for path, hole in zip(given, holes)]
@@ -154,7 +154,7 @@ def inversion(
 
     check_page(sheet, overwrite)
     mirror = Mirror(recipe, steps, precision, offload)
-    found = list(unseen.scenes(count, mirror.size, glyphs))
+    found = list(unseen.scenes(count, mirror.size, glyphs, scatter=trained_scatter(mirror.name)))
     pictures, texts = unseen.batch([picture for _, _, picture in found]), [text for _, text, _ in found]
     progress = Progress("inversion", count, quiet=quiet)
     back = mirror.redrawn(pictures, texts, batch_size, refine, progress.advance)
@@ -217,6 +217,14 @@ def trained_side(name: str) -> int:
     path = checkpoint.resolve(str(name))
     size = recipe.section(checkpoint.metadata(path)["recipe"], "task").get("size")
     return checkpoint.pixels(path, size if isinstance(size, int) else 64)
+
+
+def trained_scatter(name: str) -> bool:
+    """Whether things stood in varied places in the scenes that a decoder was trained on."""
+    from .. import checkpoint, recipe
+
+    data = recipe.section(checkpoint.metadata(checkpoint.resolve(str(name)))["recipe"], "data")
+    return bool(data.get("scatter", True))
 
 
 def describe_run(job: Any, system: dict[str, Any], options: Any, count: int) -> int:

@@ -19,6 +19,7 @@ from .measure import (
     said,
     save_page,
     scenes_given,
+    trained_scatter,
     trained_side,
 )
 
@@ -30,7 +31,7 @@ def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
     A --scale is of eta 1 alone: guidance does not lead back to the picture.
     """
     from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import latents, suite, unseen
+    from ..evaluate import latents, suite
     from ..evaluate.judge import Judge
     from ..generate.outputs import Collected
     from ..generate.studio import Studio
@@ -40,7 +41,7 @@ def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
     if job.dry_run:
         return describe_run(job, studio.recipe, studio.options, count)
     known = glyph_set(glyphs)
-    scenes = list(unseen.scenes(count, trained_side(studio.parts["decoder"]), glyphs, kinds={"single": 1.0}))
+    scenes = _single(count, studio.parts["decoder"], glyphs)
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given = scenes_given(job, [(text, picture) for _, text, picture in scenes])
     drawn, paths = (Collected(), Collected()), []
@@ -78,7 +79,7 @@ def interpolate(
 ) -> int:
     """Go from each of some single objects to the next: how often the frames at the ends show them."""
     from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import latents, unseen
+    from ..evaluate import latents
     from ..evaluate.judge import Judge
     from ..generate.interpolate import interpolate as draw
     from ..generate.outputs import Collected
@@ -90,8 +91,7 @@ def interpolate(
     if job.dry_run:
         return describe_run(job, studio.recipe, studio.options, count)
     known = glyph_set(glyphs)
-    size = trained_side(studio.parts["decoder"])
-    scenes = list(unseen.scenes(count + 1, size, glyphs, kinds={"single": 1.0}))
+    scenes = _single(count + 1, studio.parts["decoder"], glyphs)
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given, drawn = scenes_given(job, [(text, picture) for _, text, picture in scenes]), Collected()
     own = replace(job, out=f"{job.out}/drawn", sheet=None)
@@ -140,7 +140,8 @@ def edit(
     if job.dry_run:
         return describe_run(job, studio.recipe, studio.options, count)
     known = glyph_set(glyphs)
-    edits = list(latents.edits(count, trained_side(studio.parts["decoder"]), known))
+    decoder = studio.parts["decoder"]
+    edits = list(latents.edits(count, trained_side(decoder), known, trained_scatter(decoder)))
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given, drawn = scenes_given(job, [(one.captions[0], one.picture) for one in edits]), Collected()
     asked = [request_line(image=path, **dict(zip(("from", "to"), one.captions))) for path, one in zip(given, edits)]
@@ -163,3 +164,11 @@ def edit(
         made = [(r["path"], said(o.turned and o.kept, f"{r['strength']:g} {r['prompt']}")) for r, o in own_cells]
         rows.append([(path, one.captions[0]), *made])
     return save_page(job.sheet, rows)
+
+
+def _single(count: int, decoder: Any, glyphs: str) -> list[tuple[Any, str, Any]]:
+    """Unseen scenes of single objects in places as a decoder was trained on, with their captions and pictures."""
+    from ..evaluate import unseen
+
+    kinds, scatter = {"single": 1.0}, trained_scatter(decoder)
+    return list(unseen.scenes(count, trained_side(decoder), glyphs, kinds=kinds, scatter=scatter))

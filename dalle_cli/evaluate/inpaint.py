@@ -46,15 +46,18 @@ class Outcome:
     untouched: bool
 
 
-def holes(count: int, size: int, glyphs: str) -> Iterator[Hole]:
-    """`count` unseen scenes of two things with a hole each; the same each time."""
+def holes(count: int, size: int, glyphs: str, scatter: bool = True) -> Iterator[Hole]:
+    """`count` unseen scenes of two things with a hole each; the same each time.
+
+    scatter: as the data source takes it.
+    """
     source = Scenes(size, glyphs, kinds={"pair": 1.0, "relation": 1.0})
     number = 0
     while count:
         rng = random.Random(f"{SEED}/inpaint/{number}")
         number += 1
         before = source.scene(rng)
-        placed = place(before, rng)
+        placed = place(before, rng, scatter)
         gone = rng.randrange(2)
         for _ in range(TRIES):
             name = rng.choice(

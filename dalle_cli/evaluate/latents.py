@@ -83,10 +83,11 @@ class Outcome:
     kept: bool
 
 
-def edits(count: int, size: int, glyphs: GlyphSet) -> Iterator[Edit]:
+def edits(count: int, size: int, glyphs: GlyphSet, scatter: bool = True) -> Iterator[Edit]:
     """`count` unseen scenes of one thing with an edit each, of its tint or of the ground in turn.
 
-    Neither end is a combination that was held out of training. Raises ValueError where a set has no such scenes.
+    scatter: as the data source takes it. Neither end is a combination that was held out of training. Raises ValueError
+    where a set has no such scenes.
     """
     for number in range(count):
         rng = random.Random(f"{SEED}/edit/{number}")
@@ -103,7 +104,7 @@ def edits(count: int, size: int, glyphs: GlyphSet) -> Iterator[Edit]:
                 break
         else:
             raise ValueError(f"'{glyphs.name}' has no scenes to edit that training may show")
-        yield Edit(part, before, after, draw(before, place(before, rng), size, glyphs.drawn))
+        yield Edit(part, before, after, draw(before, place(before, rng, scatter), size, glyphs.drawn))
 
 
 def outcome(judge: Judge, edit: Edit, picture: Image.Image) -> Outcome:

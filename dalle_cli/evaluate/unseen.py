@@ -16,11 +16,16 @@ SEED = "unseen"  # training seeds are numbers
 
 
 def scenes(
-    count: int, size: int, glyphs: str, distinct: bool = False, kinds: dict[str, float] | None = None
+    count: int,
+    size: int,
+    glyphs: str,
+    distinct: bool = False,
+    kinds: dict[str, float] | None = None,
+    scatter: bool = True,
 ) -> Iterator[tuple[Scene, str, np.ndarray]]:
     """`count` scenes with their plain captions and pictures, uint8 (size, size, 3).
 
-    distinct: no caption twice. kinds: weights of the kinds of scenes, as the data source takes them.
+    distinct: no caption twice. kinds, scatter: of the scenes, as the data source takes them.
     """
     source = Scenes(size, glyphs, kinds=kinds)
     seen: set[str] = set()
@@ -34,7 +39,7 @@ def scenes(
             continue
         seen.add(text)
         count -= 1
-        yield scene, text, draw(scene, place(scene, rng), size, source.glyphs.drawn)
+        yield scene, text, draw(scene, place(scene, rng, scatter), size, source.glyphs.drawn)
 
 
 def again(found: Sequence[Scene], size: int, glyphs: str) -> Iterator[np.ndarray]:

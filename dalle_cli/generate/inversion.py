@@ -17,7 +17,9 @@ UNUSED = ("prior", "upsampler", "upsampler_2", "noised_clip", "classifier")  # p
 
 
 class Mirror:
-    """The decoder of a system, on the way to the noise and back without guidance; `size`: pixels of its pictures.
+    """The decoder of a system, on the way to the noise and back without guidance.
+
+    name: the checkpoint of the decoder; size: pixels of its pictures.
 
     One that reads CLIP embeddings is told those of the pictures and no text, as `dalle vary --eta 0`; any other is told
     their captions. Raises RecipeError, CheckpointError.
@@ -28,7 +30,7 @@ class Mirror:
         self.options, self.together = replace(settings, sampler="ddim", scale=1.0, eta=0.0), part.together
         kept = {name: source for name, source in parts.items() if name not in UNUSED}
         self.system: Any = systems.build(system["system"], "system", device=device.choose(precision, offload), **kept)
-        self.size = self.system.decoder.size
+        self.name, self.size = str(parts["decoder"]), self.system.decoder.size
 
     def redrawn(
         self,

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from dalle_cli import images
+from dalle_cli.cli.measure import trained_scatter
 from dalle_cli.evaluate import inpaint as holes
 from dalle_cli.evaluate import upscale as measuring
 from dalle_cli.generate import upscale as upscaling
@@ -81,6 +82,15 @@ def test_holes_are_filled_and_judged(inpaint):
     assert "unchanged to the bit: 3 of 3" in inpaint("--overwrite", terminal=True).out
     assert inpaint("--dry-run", "--out", "b").out == ""
     assert not os.path.exists("b")
+
+
+def test_a_decoder_is_measured_on_places_that_it_knows(inpaint, monkeypatch):
+    asked = []
+    monkeypatch.setattr(holes, "holes", lambda *words, whole=holes.holes: asked.append(words) or whole(*words))
+    monkeypatch.setattr("dalle_cli.cli.measure.trained_scatter", lambda name: False)
+    inpaint()
+    assert asked == [(3, 8, "shapes", False)]
+    assert [trained_scatter(f"starter/{name}") for name in ("decoder", "upsampler", "clip")] == [False, True, True]
 
 
 def test_what_is_changed_outside_the_hole_is_counted(inpaint, monkeypatch):

@@ -31,6 +31,11 @@ def filled(hole, thing=None, moved=0):
     return Image.fromarray(out)
 
 
+def test_holes_of_a_decoder_that_knows_few_places_are_there(found):
+    few = list(holes(24, 64, "shapes", scatter=False))
+    assert len({hole.box for hole in few}) <= 4 < len({hole.box for hole in found})  # left, right, above, below
+
+
 def test_a_hole_covers_one_of_two_things_and_not_the_other(found):
     assert [hole.box for hole in found] == [hole.box for hole in holes(8, 64, "shapes")]
     for hole in found:

@@ -23,6 +23,13 @@ def test_scenes_captions_and_pictures_belong_together():
         assert np.array_equal(picture, draw(scene, place(scene, rng), 32, SHAPES.drawn))
 
 
+def test_without_scatter_things_are_in_the_middle():
+    for scene, _, picture in scenes(8, 32, "shapes", kinds={"single": 1.0}, scatter=False):
+        placed = place(scene, random.Random(0), scatter=False)
+        assert (placed[0].x, placed[0].y) == (0.5, 0.5)
+        assert np.array_equal(picture, draw(scene, placed, 32, SHAPES.drawn))
+
+
 def test_they_are_the_same_each_time_and_more_of_them_begin_alike():
     short, long = list(scenes(5, 16, "shapes")), list(scenes(9, 16, "shapes"))
     assert [text for _, text, _ in long[:5]] == [text for _, text, _ in short]
