@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import checkpoint, recipe
 from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
+from ..registry import RecipeError
 from ..text import from_state
 from . import native, sources, write
 from .clip_hf import SCALE
@@ -45,7 +46,10 @@ def export(name: str, out: str, precision: str | None, overwrite: bool) -> list[
     if folder.is_file() or ((folder / INDEX).exists() and not overwrite):
         raise Failure(f"{folder} is there already; add --overwrite, or choose another --out", WOULD_OVERWRITE)
     file = recipe.of_folder(name)
-    system = recipe.load(str(file or name), "systems")
+    try:
+        system = recipe.load(str(file or name), "systems")
+    except RecipeError as error:
+        raise RecipeError(f"{error}; {FORMAT} takes a whole system, its folder or its recipe") from None
     parts = recipe.section(recipe.beside(system, (file or Path(name)).parent), "parts")
     if recipe.type_of(system, "system") != "unclip":
         raise Failure(f"{name}: {FORMAT} holds a system of type unclip", BAD_INPUT)

@@ -144,3 +144,9 @@ def test_import_refuses_in_one_line(dalle, tiny, tmp_path, words, code, said):
     assert (tmp_path / "there" / checkpoint.FILE).read_text() == "mine"
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "hit").exists()
+
+
+def test_a_part_alone_is_no_pipeline(dalle, tiny):
+    ended = dalle("export", tiny.clip, "--format", "diffusers-unclip", "--out", "new")
+    assert (ended.code, one_line(ended.err)) == (2, True)
+    assert "diffusers-unclip takes a whole system, its folder or its recipe" in ended.err
