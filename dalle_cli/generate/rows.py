@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .. import images
 from ..exits import Failure
@@ -18,7 +18,10 @@ Cell = tuple[str | Path | Image.Image, str]
 
 
 def save_rows(path: str, rows: Sequence[Sequence[Cell]]) -> None:
-    """Write a sheet of rows, short ones filled up with white. Raises Failure when it cannot be written."""
+    """Write a sheet of rows, short ones filled up with white. Raises Failure when it cannot be written.
+
+    Small pictures are enlarged to the largest: what was given stands beside what was drawn of it.
+    """
     columns = max(map(len, rows), default=0)
     if not columns:
         return
@@ -31,6 +34,8 @@ def save_rows(path: str, rows: Sequence[Sequence[Cell]]) -> None:
             picture.thumbnail((side, side))
             pictures.append(picture)
             captions.append(caption)
+    largest = max(max(picture.size) for picture in pictures)
+    pictures = [ImageOps.contain(picture, (largest, largest)) for picture in pictures]
     try:
         images.save_png(images.sheet(pictures, captions if side >= 32 else None, columns), path)
     except OSError as error:

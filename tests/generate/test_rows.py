@@ -16,6 +16,9 @@ def test_rows_of_a_sheet_are_filled_up(tmp_path, monkeypatch):
     assert (page == (255, 0, 0)).all(axis=2).sum() == 40 * 40
     assert (page == (0, 0, 255)).all(axis=2).sum() == 2 * 40 * 40
     assert page.shape[1] == 3 * 100 + 4
+    save_rows(str(tmp_path / "sized.png"), [[(blue.resize((8, 8)), "given"), (red, "drawn")]])
+    page = np.asarray(Image.open(tmp_path / "sized.png")).astype(int)
+    assert (page == (0, 0, 255)).all(axis=2).sum() == (page == (255, 0, 0)).all(axis=2).sum() == 40 * 40
     save_rows(str(tmp_path / "none.png"), [])
     assert not (tmp_path / "none.png").exists()
     monkeypatch.setattr(module, "SHEET_PIXELS", 6 * 400)
