@@ -154,7 +154,7 @@ def inversion(
 
     check_page(sheet, overwrite)
     mirror = Mirror(recipe, steps, precision, offload)
-    found = list(unseen.scenes(count, mirror.size, glyphs, scatter=trained_scatter(mirror.name)))
+    found = list(unseen.scenes(count, mirror.size, glyphs, distinct=True, scatter=trained_scatter(mirror.name)))
     pictures, texts = unseen.batch([picture for _, _, picture in found]), [text for _, text, _ in found]
     progress = Progress("inversion", count, quiet=quiet)
     back = mirror.redrawn(pictures, texts, batch_size, refine, progress.advance)

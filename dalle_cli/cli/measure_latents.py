@@ -167,8 +167,8 @@ def edit(
 
 
 def _single(count: int, decoder: Any, glyphs: str) -> list[tuple[Any, str, Any]]:
-    """Unseen scenes of single objects in places as a decoder was trained on, with their captions and pictures."""
+    """Unseen scenes, none twice, of single objects in places as a decoder was trained on; captions and pictures."""
     from ..evaluate import unseen
 
     kinds, scatter = {"single": 1.0}, trained_scatter(decoder)
-    return list(unseen.scenes(count, trained_side(decoder), glyphs, kinds=kinds, scatter=scatter))
+    return list(unseen.scenes(count, trained_side(decoder), glyphs, True, kinds, scatter))
