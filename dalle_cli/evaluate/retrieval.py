@@ -26,7 +26,7 @@ def evaluate(model: str, count: int, glyphs: str, among: int = 100) -> Report:
     """Score unseen scenes with distinct captions in groups of `among`. Raises CheckpointError."""
     if count < among:
         raise Failure(f"--count {count} is less than --among {among}: nothing to choose from", USAGE)
-    task: Any = checkpoint.load(model, "clip")
+    task: Any = checkpoint.load(model, ("clip", "noised-clip"))
     size = task.model.visual.size
     found = list(unseen.scenes(count - count % among, size, glyphs, distinct=True))
     images, texts = [], []

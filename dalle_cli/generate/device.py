@@ -27,7 +27,7 @@ class Device:
     empty: bool = False
     offload: bool = False
 
-    def load(self, name: str, kind: str, companions: Mapping[str, str] | None = None) -> nn.Module:
+    def load(self, name: str, kind: str | tuple[str, ...], companions: Mapping[str, str] | None = None) -> nn.Module:
         """The task of a checkpoint on this device; see checkpoint.load."""
         if self.empty:
             return checkpoint.shapes(name, companions)

@@ -11,17 +11,18 @@ from .. import checkpoint, images
 from ..nn.hardware import free_memory
 from ..nn.meter import FEW, SHARE, together
 from ..tasks.clip import CLIPTask
+from ..tasks.noised_clip import NoisedCLIPTask
 from .device import Device
 
 BATCH = 256  # pictures scored together
 
 
 class Scorer:
-    """A CLIP checkpoint that gives the cosine of pictures and texts."""
+    """A CLIP checkpoint, noised or not, that gives the cosine of pictures and texts."""
 
     def __init__(self, device: Device, model: str):
-        task = device.load(model, "clip")
-        assert isinstance(task, CLIPTask)
+        task = device.load(model, ("clip", "noised-clip"))
+        assert isinstance(task, CLIPTask | NoisedCLIPTask)
         self.task = task
         self.device = device
         self.size = task.model.visual.size

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.loader import stack
+from ..models.dvae import DVAE
 from ..models.noised_clip import NoisedCLIP
 from ..nn.gather import contrastive_loss
+from ..nn.noise import uniform
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
@@ -18,7 +20,12 @@ from .noising import Schedule, noised, process
 
 @tasks.register("noised-clip")
 class NoisedCLIPTask(Task):
-    """CLIP's loss over pictures with noise; a step's noise is each picture's own. max_scale: ceiling of the scale."""
+    """CLIP's loss over pictures with noise; a step's noise is each picture's own.
+
+    max_scale: ceiling of the scale. shift: under 1, training sees more of the steps that leave most of the picture.
+    redrawn: share of the pictures that are shown as the frozen dvae gives them back, for a CLIP that ranks what is
+    drawn with its codes: one that knows the originals alone mistakes two of three things there.
+    """
 
     model: NoisedCLIP
 
@@ -28,13 +35,21 @@ class NoisedCLIPTask(Task):
         tokenizer: Tokenizer,
         schedule: Schedule = "cosine",
         max_scale: float = 100.0,
+        shift: float = 1.0,
+        redrawn: float = 0.0,
+        dvae: DVAE | None = None,
     ):
         super().__init__(model, tokenizer)
+        if redrawn and dvae is None:
+            raise ValueError(f"task.redrawn: {redrawn} of the pictures need frozen.dvae")
+        if shift <= 0:
+            raise ValueError(f"task.shift: {shift} is not over 0")
         if tokenizer.vocab_size > model.text.vocab:
             raise ValueError(
                 f"model.text.vocab: {model.text.vocab} is less than the tokenizer's {tokenizer.vocab_size}"
             )
-        self.max_scale = max_scale
+        self.max_scale, self.shift = max_scale, shift
+        self.dvae, self.redrawn = dvae, redrawn
         self.process = process(schedule, len(model.visual.time_embedding))
 
     def collate(self, samples: list[dict]) -> dict:
@@ -47,16 +62,31 @@ class NoisedCLIPTask(Task):
         return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        x, t, _ = noised(self.process, batch["image"], batch["seed"])
+        x, t, _ = noised(self.process, self._redrawn(batch), batch["seed"], self.shift)
         image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])
         with torch.no_grad():
             right = (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
         return contrastive_loss(image, text, scale), {"scale": scale, "accuracy": right.float().mean()}
 
     @torch.no_grad()
+    def _redrawn(self, batch: dict) -> Tensor:
+        """The pictures, some of them through the dVAE's codes."""
+        image = batch["image"]
+        if self.dvae is None:
+            return image
+        chosen = uniform(batch["seed"] + 4, 1) < self.redrawn  # noise takes the seeds before
+        return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
+
+    @torch.no_grad()
     def after_step(self) -> None:
         if isinstance(self.model.logit_scale, torch.nn.Parameter):
             self.model.logit_scale.clamp_(max=math.log(self.max_scale))
+
+    @torch.no_grad()
+    def embed_images(self, image: Tensor) -> Tensor:
+        """Unit features of pictures without noise, (B, 3, size, size) in [-1, 1] to (B, e), float32."""
+        t = torch.zeros(len(image), dtype=torch.int64, device=image.device)
+        return F.normalize(self.model.encode_image(image, t).float(), dim=-1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

@@ -77,7 +77,7 @@ def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
     [
         (("in",), 2, "score against what?"),
         (("in", "--prompt", "zebra", "--model", "gone"), 3, "no checkpoint 'gone'"),
-        (("in", "--prompt", "zebra", "--model", "DVAE"), 3, "holds a 'dvae', where a 'clip' is needed"),
+        (("in", "--prompt", "zebra", "--model", "DVAE"), 3, "where a 'clip' or a 'noised-clip' is needed"),
         (("in/9.png", "--prompt", "zebra"), 3, "no file 'in/9.png'"),
         (("in", "--prompt", "zebra", "--prompts", "none.txt"), 3, "none.txt: No such file"),
         (("in", "--prompt", "zebra", "--precision", "half"), 2, "choose auto"),

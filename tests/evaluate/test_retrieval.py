@@ -49,5 +49,5 @@ def test_too_few_to_choose_from_is_a_usage_error(tiny):
     with pytest.raises(Failure, match="--count 5 is less than --among 100") as failure:
         retrieval.evaluate(tiny.clip, 5, "shapes")
     assert failure.value.code == USAGE
-    with pytest.raises(checkpoint.CheckpointError, match="holds a 'dvae', where a 'clip' is needed"):
+    with pytest.raises(checkpoint.CheckpointError, match="holds a 'dvae', where a 'clip' or a 'noised-clip' is needed"):
         retrieval.evaluate(tiny.dvae, 100, "shapes")

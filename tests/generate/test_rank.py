@@ -70,5 +70,15 @@ def test_a_file_is_resized_to_the_tower_and_its_middle_taken(scorer, tmp_path):
 
 
 def test_another_kind_of_checkpoint_scores_nothing(tiny):
-    with pytest.raises(checkpoint.CheckpointError, match="holds a 'dvae', where a 'clip' is needed"):
+    with pytest.raises(checkpoint.CheckpointError, match="holds a 'dvae', where a 'clip' or a 'noised-clip' is needed"):
         Scorer(CPU, tiny.dvae)
+
+
+def test_a_noised_clip_scores_pictures_as_free_of_noise(glide):
+    scorer = Scorer(CPU, glide.noised_clip)
+    batch = pictures(3, scorer.size)
+    task = checkpoint.load(glide.noised_clip)
+    text = task.embed_texts(PROMPTS)
+    with torch.no_grad():
+        clean = task.score(text, batch, torch.zeros(3, dtype=torch.int64)) / task.model.logit_scale.exp()
+    torch.testing.assert_close((scorer.pictures(batch) * scorer.texts(PROMPTS)).sum(dim=1), clean)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dalle_cli.models import models
+from dalle_cli.models.dvae import DVAE
 from dalle_cli.tasks.noised_clip import NoisedCLIPTask
 from dalle_cli.tasks.noising import noised
 from dalle_cli.text.learn import learn
@@ -52,3 +53,43 @@ def test_a_vocabulary_that_is_too_large_is_refused():
     node = NODE | {"text": NODE["text"] | {"vocab": 521}}
     with pytest.raises(ValueError, match=r"model\.text\.vocab: 521 is less than the tokenizer's 522"):
         task(node)
+
+
+def test_most_pictures_are_nearly_clean_with_a_shift_under_1():
+    one = task(shift=0.2)
+    batch = one.collate(samples(2))
+    x, t, _ = noised(one.process, batch["image"], batch["seed"], 0.2)
+    scores = one.score(one.embed_texts(CAPTIONS), x, t)
+    loss, _ = one(batch, 0)
+    assert loss != task()(batch, 0)[0]
+    image = F.normalize(one.model.encode_image(x, t), dim=-1)
+    torch.testing.assert_close(scores, one.model.logit_scale.exp() * (image * one.embed_texts(CAPTIONS)).sum(dim=1))
+    with pytest.raises(ValueError, match=r"task\.shift: 0 is not over 0"):
+        task(shift=0)
+
+
+def test_pictures_without_noise_are_read_at_the_first_step():
+    one = task()
+    image = one.collate(samples(2))["image"]
+    features = one.model.encode_image(image, torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(one.embed_images(image), F.normalize(features, dim=-1))
+
+
+def test_a_share_of_the_pictures_comes_through_the_dvae():
+    dvae = DVAE(16, hidden=8, init=8, groups=3, blocks=1).eval()
+    batch = task().collate(samples(64))
+
+    def shown(share):
+        return task(redrawn=share, dvae=dvae)._redrawn(batch)
+
+    again = dvae.decode(dvae.encode(batch["image"]))
+    assert torch.equal(shown(0.0), batch["image"])
+    assert torch.equal(shown(1.0), again)
+    through = [torch.equal(one, other) for one, other in zip(shown(0.5), again)]
+    assert 16 < sum(through) < 48
+    assert task(redrawn=1.0, dvae=dvae)(batch, 0)[0] != task()(batch, 0)[0]
+
+
+def test_redrawing_needs_a_dvae():
+    with pytest.raises(ValueError, match=r"task\.redrawn: 0\.5 of the pictures need frozen\.dvae"):
+        task(redrawn=0.5)
