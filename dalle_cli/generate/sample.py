@@ -194,7 +194,7 @@ def load_system(name: str) -> dict:
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
-        return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/clip"}}
+        return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/noised-clip"}}
     found = recipe.load(name, "systems")
     return recipe.beside(found, Path(name).parent) if os.path.isfile(name) else found
 
