@@ -41,7 +41,7 @@ from .base import Preview, Task
 from .bsr import worse
 from .degradations import cropped, known, reduced
 from .labels import check, labels
-from .noising import Schedule, noised, process
+from .noising import Schedule, checked, noised, process
 
 Known = tuple[Tensor, Tensor]
 """A picture, (B, 3, S, S), and where it is known, (B, 1, S, S), 1 for known and 0 for unknown."""
@@ -92,9 +92,7 @@ class DecoderTask(Task):
         self.size, self.side, self.classes = size, round(crop * size), classes
         self.drop_text, self.drop_image, self.erase_all = drop_text, drop_image, erase_all
         self.blur, self.noise, self.degrade = blur, noise, degrade
-        self.process, self.shift = process(schedule, steps, predict, variance), shift
-        if shift <= 0:
-            raise ValueError(f"task.shift: {shift} is not over 0")
+        self.process, self.shift = process(schedule, steps, predict, variance), checked(shift)
         if not 0 < crop <= 1:
             raise ValueError(f"task.crop: {crop} is not in (0, 1]")
         for name, side in (("size", size), ("crop", self.side)):

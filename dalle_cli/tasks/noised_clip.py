@@ -15,7 +15,7 @@ from ..nn.noise import uniform
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
-from .noising import Schedule, noised, process
+from .noising import Schedule, checked, noised, process
 
 
 @tasks.register("noised-clip")
@@ -40,15 +40,15 @@ class NoisedCLIPTask(Task):
         dvae: DVAE | None = None,
     ):
         super().__init__(model, tokenizer)
+        if not 0 <= redrawn <= 1:
+            raise ValueError(f"task.redrawn: {redrawn} is not in [0, 1]")
         if redrawn and dvae is None:
             raise ValueError(f"task.redrawn: {redrawn} of the pictures need frozen.dvae")
-        if shift <= 0:
-            raise ValueError(f"task.shift: {shift} is not over 0")
         if tokenizer.vocab_size > model.text.vocab:
             raise ValueError(
                 f"model.text.vocab: {model.text.vocab} is less than the tokenizer's {tokenizer.vocab_size}"
             )
-        self.max_scale, self.shift = max_scale, shift
+        self.max_scale, self.shift = max_scale, checked(shift)
         self.dvae, self.redrawn = dvae, redrawn
         self.process = process(schedule, len(model.visual.time_embedding))
 
@@ -72,9 +72,11 @@ class NoisedCLIPTask(Task):
     def _redrawn(self, batch: dict) -> Tensor:
         """The pictures, some of them through the dVAE's codes."""
         image = batch["image"]
-        if self.dvae is None:
+        if not self.redrawn:
             return image
+        assert self.dvae is not None  # as __init__ saw to
         chosen = uniform(batch["seed"] + 4, 1) < self.redrawn  # noise takes the seeds before
+        # all go through it: how many are chosen is a number that estimates on shapes alone do not have
         return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
 
     @torch.no_grad()

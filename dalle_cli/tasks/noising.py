@@ -20,6 +20,13 @@ def process(schedule: Schedule, steps: int, predict: Predict = "eps", variance: 
         return Process(SCHEDULES[schedule](steps), predict, variance)
 
 
+def checked(shift: float) -> float:
+    """What `noised` may be given. Raises ValueError."""
+    if shift <= 0:
+        raise ValueError(f"task.shift: {shift} is not over 0")
+    return shift
+
+
 def noised(process: Process, image: Tensor, seeds: Tensor, shift: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,).
 
