@@ -24,7 +24,7 @@ class NoisedCLIPTask(Task):
 
     max_scale: ceiling of the scale. shift: under 1, training sees more of the steps that leave most of the picture.
     redrawn: share of the pictures that are shown as the frozen dvae gives them back, for a CLIP that ranks what is
-    drawn with its codes: one that knows the originals alone mistakes two of three things there.
+    drawn with its codes: one that knows originals alone takes one thing there for another.
     """
 
     model: NoisedCLIP
