@@ -153,15 +153,6 @@ def to_yaml(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(recipe))
 
 
-def read_plain(path: Path) -> Recipe:
-    """A recipe that was written resolved, such as RUN/recipe.yaml."""
-    from omegaconf import OmegaConf
-
-    recipe: Any = OmegaConf.to_container(_read(path), resolve=False)
-    assert isinstance(recipe, dict)
-    return recipe
-
-
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Lines `key: old -> new` for every value in which two recipes differ."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -47,12 +47,18 @@ class DALLETask(Task):
 
     def collate(self, samples: list[dict]) -> dict:
         """Tokenise; every random choice comes from the sample's own seed."""
+        return self._collate(samples, self.bpe_dropout)
+
+    def collate_held_out(self, samples: list[dict]) -> dict:
+        return self._collate(samples, 0.0)
+
+    def _collate(self, samples: list[dict], bpe_dropout: float) -> dict:
         batch = stack(samples)
         rows, masks = [], []
         for sample in samples:
             rng = random.Random(sample["seed"])
             text = "" if rng.random() < self.drop_text else sample["text"]
-            ids, mask = self.tokenizer.pack([text], self.model.context, dropout=self.bpe_dropout, random=rng)
+            ids, mask = self.tokenizer.pack([text], self.model.context, dropout=bpe_dropout, random=rng)
             rows.append(torch.from_numpy(ids[0]))
             masks.append(torch.from_numpy(mask[0]))
         return {**batch, "ids": torch.stack(rows), "real": torch.stack(masks)}

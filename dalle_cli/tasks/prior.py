@@ -40,6 +40,8 @@ class PriorTask(Task):
 
     def __init__(self, model: Prior, clip: CLIP | None, tokenizer: Tokenizer | None, drop_text: float):
         super().__init__(model, tokenizer)
+        if not 0 <= drop_text < 1:
+            raise ValueError(f"task.drop_text: {drop_text} is not in [0, 1)")
         self.clip, self.drop_text = clip, drop_text
         if clip is None:
             return
@@ -80,15 +82,15 @@ class PriorTask(Task):
 
     @torch.no_grad()
     def prepare(self, batches: Iterator[dict]) -> None:
-        """Find mean, deviation and the like from the embeddings of the first samples."""
+        """Find mean, deviation and the like from the embeddings of the first samples that keep their captions."""
         images, texts, count = [], [], 0
         for batch in batches:
             parts: Any = batch["ids"].split(PART), batch["real"].split(PART)
             known = "embedding" if "embedding" in batch else "image"
-            for ids, real, part in zip(*parts, batch[known].split(PART)):
-                images.append(self.truth({known: part}))
-                texts.append(embedding.read(self._clip(), (ids, real))[0])
-            count += len(batch["ids"])
+            for ids, real, part, dropped in zip(*parts, batch[known].split(PART), batch["dropped"].split(PART)):
+                images.append(self.truth({known: part})[~dropped])
+                texts.append(embedding.read(self._clip(), (ids, real))[0][~dropped])
+                count += len(images[-1])
             if count >= self.enough():
                 break
         self.fit(torch.cat(images), torch.cat(texts))

@@ -120,16 +120,19 @@ def memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> 
 def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str, device: str) -> dict[str, int]:
     """The same under FSDP, which spreads everything but the companions and gathers weights block by block.
 
-    gathered: two blocks, one of them on its way, and what is in no block, in the type of the arithmetic.
+    gathered: two blocks, one of them on its way, and what is in no block. copies: of what the backward pass waits for,
+    in the type of the arithmetic; of blocks that it computes again, of one.
     """
     frozen = _bytes(p for p in task.parameters() if not p.requires_grad)
     parts = {"program": PROGRAM[device], **{name: size // processes for name, size in _state(task, optim).items()}}
     parts["weights"] += frozen - frozen // processes
     inside = [sum(p.numel() for p in block.parameters()) for block in blocks(task.model)]
     whole = sum(p.numel() for p in task.model.parameters())
-    gathered = whole - sum(inside) + 2 * max(inside, default=0)
+    block, rest = max(inside, default=0), whole - sum(inside)
+    again = bool(getattr(task.model, "checkpointing", False)) and precision != "float32"
     parts |= {
-        "gathered": gathered * DTYPES[precision].itemsize,
+        "gathered": 4 * (rest + 2 * block),
+        "copies": DTYPES[precision].itemsize * (rest + block) if again else step.copies,
         "activations": int(_holes(task, device) * step.activations),
     }
     return {**parts, "total": sum(parts.values())}
@@ -171,7 +174,7 @@ def forecast(
     each = max(1, step.activations // samples)
     moving = ("step", "encoding", "activations", "total")
     fixed = {name: sum(size for key, size in parts.items() if key not in moving) for name, parts in layouts.items()}
-    fixed["ddp"] += _state(task, optim)["gradients"] + step.copies
+    fixed["ddp"] += _state(task, optim)["gradients"] + step.copies  # which are part of its step
     speed = processes * rate * utilisation / step.training
     recomputed = bool(getattr(task.model, "checkpointing", False))
     ways = ("recomputed", "kept") if recomputed else ("kept", "recomputed")

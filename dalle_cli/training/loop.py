@@ -26,11 +26,14 @@ from ..nn.hardware import keep_memory, return_memory
 from ..recipe import to_yaml
 from ..trackers import Log, Progress
 from . import codes, optim, ranks, shard, state
+from .bad import Bad
 from .ema import EMA
 from .options import Train, interval, options, seconds
 from .precision import choose
-from .resume import resumable
+from .resume import companions, resumable
 from .signals import Stop
+
+OVERFLOWS = 50  # halvings of the loss scale: from 65,536 to where every number of fp16 is 0
 
 
 def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = None, quiet: bool = False) -> int:
@@ -40,11 +43,13 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
     Raises RecipeError, CheckpointError, DataError, Failure.
     """
     optim_options, settings, tracker = options(recipe)
-    with Stop() as stop:
+    with Stop(seconds(max_time) if max_time else None) as stop:
         # ---- processes, device, precision ---------------------------------------------------------------------------
         main = not quiet  # until the layout is known
         sharded = shard.wanted(settings.shard)
-        layout = ranks.accelerator(choose(settings.precision), tracker, run, lambda line: main and _print(line))
+        layout = ranks.accelerator(
+            choose(settings.precision), tracker, run, lambda line: main and _print(line), sharded
+        )
         rank, world, device = layout.process_index, layout.num_processes, layout.device
         main = layout.is_main_process
         progress = Progress(run.name, settings.steps, quiet=quiet or not main)
@@ -55,6 +60,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
 
         # ---- what is trained: the same initial weights in every process ----------------------------------------------
         found = resumable(run, recipe, resume, progress.note)
+        frozen = companions(recipe)
         first = checkpoint.weights(settings.init, recipe) if settings.init and not found else None
         torch.manual_seed(settings.seed)
         task: Any = checkpoint.compose(recipe)
@@ -62,7 +68,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         if task.codec and data["type"] != "codes":
             codec = str(recipe["frozen"][task.codec])
             shown = partial(Progress, quiet=quiet or not main)
-            data = codes.cache(recipe, run / "codes", codec, settings.seed, layout, shown, stop)
+            data = codes.cache(recipe, run, codec, settings.seed, layout, shown, stop)
         samples = loader.build(data)
         for line in samples.problems:
             progress.note(line)
@@ -99,7 +105,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         batches = samples.train(
             settings.batch_size, rank, world, seen, settings.seed, task.collate, settings.accumulate, device
         )
-        bad = loader.BadSamples(samples.loading.max_bad)
+        bad = Bad(samples.loading.max_bad, run)
         progress.note(
             f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters; {samples.samples} samples an epoch, "
             f"{settings.batch_size} a step = {world} x {settings.accumulate} x "
@@ -108,11 +114,11 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         )
         log = _open_log(run, recipe, step, seen, world, device, precision) if main else None
         save_steps, save_seconds = interval(settings.save_every)
-        began = last_save = last_log = time.monotonic()
-        deadline = began + seconds(max_time) if max_time else math.inf
+        last_save = last_log = time.monotonic()
         progress.begin(step)
         waited, logged = 0.0, step
         totals, counted = _zeros(device), 0
+        overflows = 0  # steps in a row that the loss scale has skipped
         code = 0  # what all processes have agreed to leave with
 
         # ---- steps ---------------------------------------------------------------------------------------------------
@@ -130,7 +136,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 asked = time.monotonic()
                 batch = next(batches)
                 waited += time.monotonic() - asked
-                _count_bad(batch.pop("bad"), len(batch["key"]), bad, run, progress)
+                bad.note(batch.pop("bad"), len(batch["key"]), progress)
                 keys += batch["key"]
                 last = part == settings.accumulate - 1
                 with contextlib.nullcontext() if last else layout.no_sync(wrapped):
@@ -142,9 +148,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             seen += settings.batch_size
             now = time.monotonic()
             overdue = save_seconds and now - last_save > save_seconds
-            infinite, code, overdue = ranks.agree(
-                [bool(suspects), stop.code or 75 * (now > deadline), bool(overdue)], layout
-            )
+            infinite, code, overdue = ranks.agree([bool(suspects), stop.code, bool(overdue)], layout)
             if not infinite:
                 norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.clip_norm or math.inf)
                 values["grad_norm"] += shard.whole(norm)
@@ -163,12 +167,20 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                         "lower optim.lr or set optim.clip_norm, and add --resume changed"
                     )
             else:
-                for name, value in values.items():
-                    totals[name] += value
-                counted += 1
                 optimizer.step()
-                task.after_step()
-                ema.update(model, step)
+                overflows = overflows + 1 if optimizer.step_was_skipped else 0
+                if overflows > OVERFLOWS:
+                    raise Failure(
+                        f"the gradient overflowed fp16 in {overflows} steps in a row, the last with samples "
+                        f"{', '.join(keys[:8])}, whatever the loss scale. {run}/resume holds the state before: lower "
+                        "optim.lr or take train.precision=bf16 or float32, and add --resume changed"
+                    )
+                if not overflows:
+                    for name, value in values.items():
+                        totals[name] += value
+                    counted += 1
+                    task.after_step()
+                    ema.update(model, step)
             optimizer.zero_grad()
             step += 1
 
@@ -190,7 +202,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 tensors = state.gather(model, ema, optimizer, keep=main)
                 if main:
                     scaler = layout.scaler.state_dict() if layout.scaler else None
-                    extra = {"skipped": skipped, "scaler": scaler, "layout": laid_out}
+                    extra = {"skipped": skipped, "scaler": scaler, "layout": laid_out, "frozen": frozen}
                     state.save(run, recipe, step, seen, tensors, extra, settings.keep)
                     state.save_model(run, recipe, step, seen, tensors, task.tokenizer)
                 layout.wait_for_everyone()
@@ -228,7 +240,7 @@ def validate(task: Any, ema: EMA, samples: loader.Data, settings: Train, layout:
     task.model.eval()
     with ema.applied(task.model), torch.no_grad(), layout.autocast():
         rank, world = layout.process_index, layout.num_processes
-        for batch in samples.validation(batch_size, rank, world, task.collate, layout.device):
+        for batch in samples.validation(batch_size, rank, world, task.collate_held_out, layout.device):
             loss, logs = task(batch, settings.steps)
             for name, value in {"loss": loss, **logs}.items():
                 totals[name] += value.float()
@@ -267,17 +279,6 @@ def _open_log(run: Path, recipe: dict, step: int, seen: int, world: int, device:
         processes=world, device=device.type, precision=precision,
     )  # fmt: skip
     return log
-
-
-def _count_bad(found: list, good: int, bad: loader.BadSamples, run: Path, progress: Progress) -> None:
-    if found:
-        record = Log(run / "bad_samples.jsonl")
-        for key, reason in found:
-            if bad.reasons.total() < 20:
-                progress.note(f"bad sample {key}: {reason}; skipped (listed in {run}/bad_samples.jsonl)")
-            record.write(key=key, reason=reason)
-        record.close()
-    bad.count(good, found)
 
 
 def _due(step: int, every: int, steps: int) -> bool:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
+from accelerate.utils import AutocastKwargs
 from PIL import Image
 from torch import Tensor
 
@@ -18,13 +19,17 @@ from ..exits import USAGE, Failure
 from ..trackers import Tracker
 
 
-def accelerator(precision: str, tracker: Tracker, run: Path, say: Any) -> Accelerator:
+def accelerator(precision: str, tracker: Tracker, run: Path, say: Any, sharded: bool = False) -> Accelerator:
     """Accelerate's layout of this process, with the trackers that start. Raises Failure for a layout not as asked.
 
+    sharded: whether weights are gathered block by block; autocast must then not keep its copy of each to the end.
     `accelerate launch --cpu` is known to start one process where several were asked for; that must not pass unseen.
     """
     asked = int(os.environ.get("WORLD_SIZE", 1))
-    layout = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available(), project_dir=str(run))
+    layout = Accelerator(
+        mixed_precision=precision, cpu=not torch.cuda.is_available(), project_dir=str(run),
+        kwargs_handlers=[AutocastKwargs(cache_enabled=not sharded)],
+    )  # fmt: skip
     if layout.num_processes != asked:
         raise Failure(f"{asked} processes were asked for and {layout.num_processes} started; use --processes", USAGE)
     trackers = []

@@ -1,5 +1,6 @@
 """Which saved state a run goes on from, and whether it may."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..recipe import differences
 from . import state
 
-# Keys that may differ from the saved state's: they change how a run is watched, not what it computes.
+# Keys that may differ from the saved state's: they change how a run is watched, not what it computes. Companions may lie
+# elsewhere, but they are compared by their contents.
 FREE = (
     "train.log_every", "train.save_every", "train.keep", "train.preview", "train.validate_every", "train.patience",
     "train.shard", "tracker", "data.workers", "frozen",
@@ -35,7 +37,10 @@ def resumable(run: Path, recipe: dict, resume: str, say: Callable[[str], None]) 
         return None
     if resume == "no":
         raise Failure(f"{run} holds a run; choose another --run, or remove it", WOULD_OVERWRITE)
-    changed = [line for line in differences(checkpoint.metadata(found)["recipe"], recipe) if not line.startswith(FREE)]
+    about = checkpoint.metadata(found)
+    changed = [line for line in differences(about["recipe"], recipe) if not line.startswith(FREE)]
+    before, now = json.loads(about.get("extra", "{}")).get("frozen", {}), companions(recipe)
+    changed += [f"frozen.{name}: another checkpoint" for name in now if before.get(name, now[name]) != now[name]]
     if changed and resume == "auto":
         shown = "; ".join(changed[:6])
         raise Failure(
@@ -45,3 +50,11 @@ def resumable(run: Path, recipe: dict, resume: str, say: Callable[[str], None]) 
     for line in changed:
         say(f"changed since the saved state: {line}")
     return found
+
+
+def companions(recipe: dict) -> dict[str, str]:
+    """The checksum of each frozen companion, by name."""
+    return {
+        name: checkpoint.metadata(checkpoint.resolve(str(place)))["crc32"]
+        for name, place in (recipe.get("frozen") or {}).items()
+    }

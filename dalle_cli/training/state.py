@@ -39,11 +39,17 @@ def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, keep: b
 def save(
     run: Path, recipe: dict, step: int, samples: int, tensors: dict[str, Tensor], extra: dict[str, Any], keep: int
 ) -> Path:
-    """Write the state after `step` steps; then remove all but the newest `keep`. extra: anything JSON can hold."""
+    """Write the state after `step` steps; then remove all but the newest `keep`. extra: anything JSON can hold.
+
+    States of later steps go too: they were found damaged, or this one could not follow from an earlier step.
+    """
     path = run / "resume" / f"step-{step:09d}.safetensors"
     checkpoint.save(path, tensors, recipe, step=step, samples=samples, extra=json.dumps(extra))
-    for old in saved(run)[keep:]:
-        old.unlink(missing_ok=True)
+    found = saved(run)
+    kept = [one for one in found if one <= path][:keep]
+    for old in found:
+        if old not in kept:
+            old.unlink(missing_ok=True)
     return path
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dalle_cli.tasks import embedding
 from tests.tasks.priors import AR, CAPTIONS, prior, samples
 
 
@@ -50,7 +51,8 @@ def test_components_out_of_use_are_neither_trained_nor_drawn():
 
 
 def test_texts_left_out_ask_for_no_fit():
-    one = prior(AR, drop_text=1.0)
+    one = prior(AR)
+    one.drop_text = 1.0
     batch = one.collate(samples())
     before, _ = one(batch, 0)
     with torch.no_grad():
@@ -59,3 +61,16 @@ def test_texts_left_out_ask_for_no_fit():
     with torch.no_grad():
         one.model.product_embedding.weight[-1] += torch.randn(16)
     assert not torch.equal(one(batch, 0)[0], before)
+
+
+def test_texts_left_out_say_nothing_about_how_well_captions_fit():
+    """Products with the empty text are smaller, and would fill the lower buckets."""
+    one = prior(AR, drop_text=0.5)
+    batch = one.collate(samples(640))
+    text = embedding.read(one.clip, (batch["ids"], batch["real"]))[0]
+    one.prepare(iter([batch] * 9))
+    product = one.model.product(one.truth(batch), text)[~batch["dropped"]]
+    counts = product.bincount(minlength=one.model.buckets)
+    assert counts.max() - counts.min() <= 0.2 * counts.float().mean() + 2
+    with pytest.raises(ValueError, match=r"task\.drop_text: 1\.0 is not in \[0, 1\)"):
+        prior(AR, drop_text=1.0)

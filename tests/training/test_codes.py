@@ -1,11 +1,16 @@
+import json
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dalle_cli import checkpoint
 from dalle_cli.data import loader
+from dalle_cli.data.source import DataError
 from dalle_cli.exits import Failure
 from dalle_cli.models.dvae import DVAE
 from dalle_cli.text.learn import learn
@@ -96,6 +101,61 @@ def test_the_codes_are_those_of_the_pictures_with_their_captions(tmp_path, recip
         with torch.no_grad():
             same = dvae.encode(image)[0].numpy() == found[sample["key"]]["codes"]
         assert same.mean() > 0.9  # but for rounding of pixels
+
+
+def test_of_a_mixture_every_picture_is_encoded_once_and_validation_stays_apart(tmp_path, recipe):
+    few, many = ({"type": "scenes", "glyphs": "shapes", "samples": count, "seed": count} for count in (20, 90))
+    data = {"type": "mixture", "sources": [few, many], "weights": [1, 1], "size": 16, "validation": 2}
+    fit({**recipe, "data": data}, tmp_path / "run", quiet=True)
+    assert sorted(path.name for path in (tmp_path / "run" / "codes").iterdir()) == ["0", "1", "about.json"]
+    nodes = [{"type": "codes", "path": str(tmp_path / "run" / "codes" / name)} for name in ("0", "1")]
+    cached = loader.build({**data, "sources": nodes})
+    assert [sum(source.blocks) for source in cached.sources] == [20, 90]
+    held_out = {(batch["text"][0], batch["codes"].sum().item()) for batch in cached.validation(1)}
+    trained = {(batch["text"][0], batch["codes"].sum().item()) for batch, _ in zip(cached.train(1), range(400))}
+    assert len(held_out) == 2
+    assert not held_out & trained
+    limited = codes._sources({**data, "samples": 30, "validation": 0}, tmp_path)
+    assert [source.count for source in limited] == [15, 15]
+
+
+def test_bad_samples_stop_the_encoding_as_they_do_training(tmp_path, recipe):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(200):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(pictures / f"{number:03d}.png")
+        (pictures / f"{number:03d}.txt").write_text("red")
+    for number in range(0, 200, 4):
+        (pictures / f"{number:03d}.png").write_bytes(b"no picture")
+    wrong = {**recipe, "data": {"type": "folder", "path": str(pictures), "size": 16, "validation": 10}}
+    with pytest.raises(DataError, match=r"samples are bad, above data\.max_bad="):
+        fit(wrong, tmp_path / "run", quiet=True)
+    listed = [json.loads(line)["key"] for line in (tmp_path / "run" / "bad_samples.jsonl").open()]
+    assert listed
+    assert all(int(Path(key).stem) % 4 == 0 for key in listed)
+
+
+def test_what_changes_no_code_may_change(tmp_path, recipe):
+    run = tmp_path / "run"
+    fit(recipe, run, quiet=True)
+    files = {path: path.stat().st_mtime_ns for path in (run / "codes").glob("codes-*")}
+    assert fit({**recipe, "data": {**recipe["data"], "workers": 1}}, run, quiet=True) == 0
+    assert files == {path: path.stat().st_mtime_ns for path in (run / "codes").glob("codes-*")}
+
+
+def test_the_time_for_a_run_counts_the_encoding(tmp_path, recipe, monkeypatch):
+    whole = DVAE.encode
+
+    def slow(self, image):
+        time.sleep(0.2)
+        return whole(self, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DVAE, "encode", slow)
+        with pytest.raises(Failure, match="stopped while encoding") as stopped:
+            fit(recipe, tmp_path / "run", max_time="1s", quiet=True)
+    assert stopped.value.code == 75
+    assert fit(recipe, tmp_path / "run", quiet=True) == 0
 
 
 def test_codes_of_another_dvae_are_not_taken(tmp_path, recipe):

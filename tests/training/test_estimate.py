@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,7 +111,13 @@ def test_memory_is_the_sum_of_its_parts():
     assert frozen < spread["total"] - spread["gathered"] - 1000 < frozen + 1.3 * trained + masks
     layer = sum(parameter.numel() for parameter in task.model.blocks[0].parameters())
     rest = sum(p.numel() for name, p in task.model.named_parameters() if not name.startswith("blocks."))
-    assert spread["gathered"] == 2 * (rest + 2 * layer)
+    assert spread["gathered"] == 4 * (rest + 2 * layer)
+    assert spread["copies"] == 0
+    spread = estimate.sharded(task, ADAMW, replace(step, copies=trained // 2), 4, "bf16", "cuda")
+    assert spread["copies"] == trained // 2
+    task.model.checkpointing = True  # then of a block at a time alone
+    spread = estimate.sharded(task, ADAMW, replace(step, copies=trained // 2), 4, "bf16", "cuda")
+    assert spread["copies"] == 2 * (rest + layer)
 
 
 def test_pictures_encoded_before_count_where_they_hold_more():
@@ -146,8 +153,8 @@ RUN = """
 import re, sys
 from pathlib import Path
 from dalle_cli.training import loop, options
-from dalle_cli.recipe import read_plain
-loop.fit(options.check(read_plain(Path("run.yaml"))), Path("run"), quiet=True)
+from omegaconf import OmegaConf
+loop.fit(options.check(OmegaConf.to_container(OmegaConf.load("run.yaml"))), Path("run"), quiet=True)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 

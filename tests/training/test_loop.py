@@ -10,7 +10,7 @@ from dalle_cli.exits import Failure
 from dalle_cli.registry import RecipeError
 from dalle_cli.tasks.dvae import DVAETask
 from dalle_cli.text.learn import learn
-from dalle_cli.training import optim, state
+from dalle_cli.training import optim, ranks, state
 from dalle_cli.training.loop import fit
 from dalle_cli.training.options import check
 from tests.tasks.conftest import INPAINT, LOW_RES, TEXT, UNET
@@ -151,6 +151,35 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(tmp_path, r
     assert "step 4: the loss is not finite; skipped. Samples: scene-" in capsys.readouterr().err
     assert all(value.isfinite().all() for value in weights(run).values())
     assert [line["step"] for line in log(run) if line.get("event") == "not finite"] == [4, 5, 6]
+
+
+@pytest.mark.parametrize("broken_from", [0, 3])
+def test_gradients_that_overflow_fp16_for_ever_stop_the_run(tmp_path, recipe, monkeypatch, broken_from):
+    """Here without fp16, which CPUs have not: the loss scale alone is what skips steps."""
+    whole, made = DVAETask.forward, ranks.accelerator
+
+    def broken(self, batch, step):
+        loss, logs = whole(self, batch, step)
+        if step >= broken_from and self.model.training:
+            weight = next(self.model.parameters()).sum()
+            loss = loss + 0 * (weight - weight.detach()).sqrt()  # 0, and a gradient that is not a number
+        return loss, logs
+
+    def scaled(*args):
+        layout = made(*args)
+        layout.scaler = torch.amp.GradScaler("cpu")
+        return layout
+
+    monkeypatch.setattr(ranks, "accelerator", scaled)
+    longer = recipe(train={"steps": 80, "validate_every": 0, "preview_every": 0, "save_every": "1"})
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(DVAETask, "forward", broken)
+        with pytest.raises(Failure, match=r"overflowed fp16 in 51 steps in a row, the last with samples scene-"):
+            fit(longer, run, quiet=True)
+    assert len([line for line in log(run) if line.get("grad_norm")]) == min(broken_from, 2)
+    before = checkpoint.read_tensors(state.saved(run)[0])
+    assert all(value.isfinite().all() for name, value in before.items() if name.startswith(("model.", "ema.")))
 
 
 def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, monkeypatch):

@@ -1,9 +1,10 @@
 import pytest
+import torch
 
 from dalle_cli import checkpoint
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.training import state
-from dalle_cli.training.resume import resumable
+from dalle_cli.training.resume import companions, resumable
 from tests.training.test_state import trained
 
 
@@ -37,6 +38,21 @@ def test_another_recipe_is_refused_and_said_when_forced(run, recipe, section):
     assert resumable(run, changed, "changed", said.append) is not None
     (name,) = section
     assert any(line.startswith(f"changed since the saved state: {name}.") for line in said)
+
+
+def test_a_companion_may_lie_elsewhere_but_not_be_another(tmp_path, recipe):
+    files = [tmp_path / name for name in ("one.safetensors", "same.safetensors", "other.safetensors")]
+    for file, value in zip(files, (1.0, 1.0, 2.0)):
+        checkpoint.save(file, {"w": torch.full((2,), value)}, {"model": {"type": "clip"}})
+    before, elsewhere, other = ({**recipe(), "frozen": {"clip": str(file)}} for file in files)
+    extra = {"frozen": companions(before)}
+    state.save(tmp_path, before, 3, 12, state.gather(*trained()), extra, keep=2)
+    assert resumable(tmp_path, elsewhere, "auto", ignore) == state.saved(tmp_path)[0]
+    with pytest.raises(Failure, match=r"another recipe \(frozen\.clip: another checkpoint\)"):
+        resumable(tmp_path, other, "auto", ignore)
+    said = []
+    assert resumable(tmp_path, other, "changed", said.append) is not None
+    assert said == ["changed since the saved state: frozen.clip: another checkpoint"]
 
 
 def test_no_means_a_folder_of_its_own(run, recipe):

@@ -43,6 +43,17 @@ def test_old_states_go_once_the_new_one_is_there(tmp_path):
     ]
 
 
+def test_a_damaged_later_state_does_not_push_the_new_one_out(tmp_path):
+    tensors = state.gather(*trained())
+    for step in (1, 2):
+        last = state.save(tmp_path, RECIPE, step, step, tensors, {}, keep=2)
+    last.write_bytes(last.read_bytes()[:50])
+    assert state.newest(tmp_path)[0] is not None
+    new = tmp_path / "resume" / "step-000000001.safetensors"
+    assert state.save(tmp_path, RECIPE, 1, 1, tensors, {}, keep=1) == new
+    assert state.saved(tmp_path) == [new]
+
+
 def test_the_newest_whole_state_is_found_and_the_others_named(tmp_path):
     tensors = state.gather(*trained())
     paths = [state.save(tmp_path, RECIPE, step, step, tensors, {}, keep=9) for step in (1, 2, 3)]
