@@ -9,8 +9,8 @@ from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..recipe import differences
 from . import state
 
-# Keys that may differ from the saved state's: they change how a run is watched, not what it computes. Companions may lie
-# elsewhere, but they are compared by their contents.
+# Keys that may differ from the saved state's: they change how a run is watched, not what it computes. Companions may
+# lie elsewhere, but they are compared by their contents.
 FREE = (
     "train.log_every", "train.save_every", "train.keep", "train.preview", "train.validate_every", "train.patience",
     "train.shard", "tracker", "data.workers", "frozen",

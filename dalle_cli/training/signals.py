@@ -13,11 +13,12 @@ LAUNCHED = {"RANK", "ACCELERATE_MIXED_PRECISION"}  # set by torchrun and --proce
 
 
 class Stop:
-    """Whether somebody asked the run to stop, and with which exit code; its time being over asks for 75.
+    """Whether somebody asked the run to stop, and with which exit code; its time being over asks for 75 too.
 
-    seconds: from now on; None for no end. SIGTERM and SIGUSR1 ask for 75 (state saved, run the same command again), the first Ctrl-C for 130. A Ctrl-C after
-    any of them leaves at once; whatever is half-written then carries a temporary name. `accelerate launch` passes no
-    signal on and torchrun not all: when the launcher is ended by one, that counts as SIGTERM.
+    seconds: from now on; None for no end. SIGTERM and SIGUSR1 ask for 75 (state saved, run the same command again), the
+    first Ctrl-C for 130. A Ctrl-C after any of them leaves at once; whatever is half-written then carries a temporary
+    name. `accelerate launch` passes no signal on and torchrun not all: when the launcher is ended by one, that counts
+    as SIGTERM.
     """
 
     def __init__(self, seconds: float | None = None):
