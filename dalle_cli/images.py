@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from . import processes
 from .files import write_atomically
 
 if TYPE_CHECKING:
@@ -140,7 +141,9 @@ def random_crop(image: Image.Image, size: int, rng: random.Random, short: int | 
 
 
 def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None = None) -> None:
-    """Write a PNG with text chunks so that the file is either whole or not there."""
+    """Write a PNG with text chunks so that the file is either whole or not there; of several processes, the first."""
+    if processes.rank():
+        return
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         chunks.add_text(key, value.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate cannot be stored
@@ -148,7 +151,9 @@ def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None =
 
 
 def save_gif(frames: Sequence[Image.Image], path: str | Path, milliseconds: Sequence[int]) -> None:
-    """Write an animation that begins again at its end, each frame shown for its time; whole or not there."""
+    """Write an animation that begins again at its end, each frame shown for its time; otherwise as `save_png`."""
+    if processes.rank():
+        return
     first, *rest = (frame.quantize(dither=Image.Dither.NONE) for frame in frames)
 
     def write(temporary: Path) -> None:

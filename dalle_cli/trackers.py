@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from . import processes
+
 PLAIN_EVERY = 10.0  # seconds between lines where standard error is not a terminal
 
 
@@ -53,12 +55,12 @@ class Log:
 class Progress:
     """How far a long piece of work is, on standard error: one live line on a terminal, else a line every 10 s.
 
-    total: units in all, or None when unknown.
+    total: units in all, or None when unknown. Of several processes the first alone shows its own.
     """
 
     def __init__(self, label: str, total: int | None, quiet: bool = False):
-        self.label, self.total, self.quiet = label, total, quiet
-        self.live = sys.stderr.isatty() and not quiet
+        self.label, self.total, self.quiet = label, total, quiet or bool(processes.rank())
+        self.live = sys.stderr.isatty() and not self.quiet
         self.values: dict[str, Any] = {}  # shown until replaced
         self._width = 0
         self.begin(0)

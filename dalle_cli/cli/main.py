@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
+from .. import __version__, processes
 from ..exits import BAD_INPUT, FAILED, INTERRUPTED, USAGE, Failure
 from ..registry import RecipeError
 from .results import printable
@@ -70,6 +70,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's job in the background ignores it
         signal.signal(signal.SIGINT, _interrupt)
     load()
+    processes.silence()
     try:
         sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
     except UsageError as error:

@@ -176,6 +176,7 @@ def scenes_given(job: Any, scenes: Iterable[tuple[str, Any]]) -> list[str]:
     import numpy as np
     from PIL import Image
 
+    from .. import processes
     from ..generate.metadata import Origin
     from ..generate.outputs import Outputs
     from ..generate.prompts import Request, plan
@@ -185,6 +186,7 @@ def scenes_given(job: Any, scenes: Iterable[tuple[str, Any]]) -> list[str]:
     outputs = Outputs(f"{job.out}/given", items, job.overwrite, job.skip_existing)
     for item in outputs.todo:
         outputs.save(item, Image.fromarray(np.asarray(pictures[item.index])), Origin("evaluate", job.recipe, {}, {}))
+    processes.meet()
     return [str(outputs.path(item)) for item in items]
 
 

@@ -10,11 +10,13 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from .. import processes
 from ..data.folder import Folder
 from ..data.scenes.glyphs import GlyphSet
 from ..data.scenes.grammar import HELD_OUT, Scene, Thing, caption, invent, parse, withheld
@@ -153,10 +155,11 @@ def _candidates(category: Category, glyphs: GlyphSet, tries: int, rng: random.Ra
 def score(judge: Judge, items: Iterable[Item], images: Iterable[Image.Image | np.ndarray | Tensor]) -> Report:
     """Judge pictures by the items in the same order. images: as `Judge.verdict` takes them."""
     items = tuple(items)
-    verdicts = tuple(
-        judge.verdict(image, item.scene or item.caption) for item, image in zip(items, images, strict=True)
-    )
-    return Report(items, verdicts)
+
+    def verdicts(pairs: Iterable[tuple[Item, Any]]) -> Iterator[Verdict]:
+        return (judge.verdict(image, item.scene or item.caption) for item, image in pairs)
+
+    return Report(items, tuple(processes.shared(zip(items, images, strict=True), verdicts)))
 
 
 def shuffled(items: Iterable[Item]) -> list[Item]:

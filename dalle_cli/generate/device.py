@@ -1,6 +1,7 @@
 """Where drawing and judging run, and in which arithmetic."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import checkpoint
+from .. import checkpoint, processes
 from ..exits import USAGE, Failure
 from ..nn.hardware import fast_bf16, keep_memory
 
@@ -89,6 +90,8 @@ def choose(precision: str = "auto", offload: bool = False) -> Device:
     """The machine's device. precision: auto (bf16 where the hardware multiplies it fast), float32, bf16 or fp16."""
     keep_memory()
     name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     types = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "auto":
         return Device(name, torch.bfloat16 if fast_bf16() else torch.float32, offload=offload)

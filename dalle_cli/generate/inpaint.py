@@ -1,12 +1,14 @@
 """`dalle inpaint`: parts of pictures drawn anew from words; one part of many pictures, or many parts of one in turn."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .. import processes
 from ..exits import USAGE, Failure
 from ..recipe import section
 from ..registry import RecipeError
@@ -74,16 +76,24 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})
     progress = Progress("inpaint", len(outputs.todo), quiet=job.quiet)
     before: str | None = None  # the picture that a script goes on from
-    for start in range(0, len(items), job.count):
-        group = items[start : start + job.count]
+    many = job.count * (1 if job.script else processes.count())
+
+    def drawn(own: list[Item]) -> Iterator[Image.Image]:
+        for _, some in itertools.groupby(own, lambda item: item.index // job.count):
+            yield from _draw(system, list(some), options, job, part.together, progress)
+
+    for start in range(0, len(items), many):
+        group = items[start : start + many]
         if job.script and before:
             group = [replace(item, request=_on(item.request, before)) for item in group]
         busy = [item for item in group if item.index not in skipped]
-        made = dict(zip((item.index for item in busy), _draw(system, busy, options, job, part.together, progress)))
+        made = dict(zip((item.index for item in busy), processes.shared(busy, drawn)))
         for item in group:
             result = skipped.get(item.index) or outputs.save(item, made[item.index], made_by)
             before = result["path"]
             results.report(result)
+        if job.script:
+            processes.meet()  # the next step goes on from this file
     progress.close()
     for one in asked:
         if one.failed:
@@ -113,8 +123,6 @@ def _draw(
     system: Any, items: list[Item], options: Any, job: Job, together: int, progress: Progress
 ) -> list[Image.Image]:
     """The pictures of items that share a request, their holes filled."""
-    if not items:
-        return []
     request = items[0].request
     picture, found = _open(request)
     canvas = cut(picture, found, system.size)

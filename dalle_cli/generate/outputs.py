@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from .. import processes
 from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import check_target, make_folder, remove_left_overs
 from ..images import BadPicture, decode, save_png, sheet
@@ -41,8 +42,8 @@ def file_name(item: Item) -> str:
 class Outputs:
     """The files of a run, all named and checked before any model is loaded.
 
-    `todo`: the items to draw; `skipped`: results of those whose whole files are there already. With several
-    processes, each makes its own and all meet before the first picture is saved.
+    `todo`: the items to draw; `skipped`: results of those whose whole files are there already; the same in all
+    processes, which meet before the first picture is saved.
     Raises Failure: not writable (1), contradictory flags (2), would overwrite (73).
     """
 
@@ -75,6 +76,7 @@ class Outputs:
                 WOULD_OVERWRITE,
             )
         remove_left_overs(self.folder, {file_name(item) for item in self.todo})
+        processes.meet()
 
     def path(self, item: Item) -> Path:
         return self.folder / file_name(item)
@@ -132,7 +134,7 @@ def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--shee
 def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
     """Write the contact sheet of the pictures of results, reduced if they are many. Raises Failure."""
     drawn = [result for result in results if "error" not in result]
-    if not drawn:
+    if not drawn or processes.rank():  # the first process has written the pictures, perhaps just now
         return
     side = max(math.isqrt(SHEET_PIXELS // len(drawn)), 16)
     pictures, captions = [], []
@@ -162,7 +164,8 @@ class Collected:
         self.reported.append(result)
 
     def finish(self) -> int:
-        """The exit code: done, or partial when an item failed."""
+        """The exit code: done, or partial when an item failed. Files are there then, whichever process wrote them."""
+        processes.meet()
         return PARTIAL if any("error" in result for result in self.reported) else DONE
 
 

@@ -5,6 +5,7 @@ of fields. Results of one command are requests of the next, which is what makes 
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+from .. import processes
 
 LONGEST_LINE = 1 << 18  # bytes; room for an embedding or the tokens of a picture beside the prompt
 LONGEST_PROMPT = 10_000  # characters; no text encoder reads a tenth of it
@@ -164,6 +167,13 @@ def json_object(text: str, deepest: int = DEEPEST) -> dict[str, Any]:
     return value
 
 
+def _standard_input() -> BinaryIO:
+    """Of several processes, which have one in common, the first reads it for all."""
+    if processes.count() == 1:
+        return sys.stdin.buffer
+    return io.BytesIO(processes.exchange(b"" if processes.rank() else sys.stdin.buffer.read())[0])
+
+
 def _read(file: str | Path | None, stdin: BinaryIO | None, plain: str, pictures: Sequence[str]) -> list[Request]:
     name = "standard input" if file is None else str(file)
     try:
@@ -173,7 +183,7 @@ def _read(file: str | Path | None, stdin: BinaryIO | None, plain: str, pictures:
         elif stdin is None and sys.stdin is None:
             raise PromptError("standard input is closed: nothing can be read from it")
         else:
-            requests = _lines(stdin or sys.stdin.buffer, name, plain, pictures)
+            requests = _lines(stdin or _standard_input(), name, plain, pictures)
     except OSError as error:
         raise PromptError(f"{name}: {error.strerror or error}; give a text file, one {plain} a line") from None
     if not requests:

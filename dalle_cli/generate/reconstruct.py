@@ -1,14 +1,15 @@
 """`dalle reconstruct`: what a dVAE or a VQGAN keeps of pictures (Ramesh et al. 2021, figure 1)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from .. import checkpoint, images
+from .. import checkpoint, images, processes
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..nn.hardware import free_memory
 from ..nn.meter import SHARE, together
@@ -17,7 +18,7 @@ from ..trackers import Progress
 from . import device
 from .metadata import Origin, digest
 from .outputs import Outputs, Results, check_sheet
-from .prompts import gather, plan
+from .prompts import Item, gather, plan
 
 CODECS = ("dvae", "vqgan")  # models that turn pictures into codes and back
 BATCH = 32  # pictures coded together, where memory allows
@@ -48,7 +49,7 @@ def reconstruct(
     if size % codec.factor:
         raise Failure(f"--size {size}: not a multiple of {codec.factor}, the side of a code's place", USAGE)
     origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
-    progress = Progress("reconstruct", len(outputs.todo), quiet=quiet)
+    progress = Progress("reconstruct", -(-len(outputs.todo) // processes.count()), quiet=quiet)
     used: set[int] = set()
     rows: list[Image.Image] = []
     ratios = []
@@ -56,32 +57,37 @@ def reconstruct(
         lambda count: codec.decode(codec.encode(torch.zeros(count, 3, size, size, device=place.name))),
         len(outputs.todo), BATCH, int(SHARE * free_memory(place.name)),
     )  # fmt: skip
-    for start in range(0, len(outputs.todo), max(1, batch_size)):
-        items, batch = [], []
-        for item in outputs.todo[start : start + batch_size]:
-            if item.request.failed:
-                results.report(outputs.failed(item, item.request.fields["error"]))
-                continue
+    many = min(processes.exchange(max(1, batch_size))) * processes.count()
+
+    def redrawn(items: list[Item]) -> Iterator[Redrawn | str]:
+        """What became of each item's picture, or why nothing did."""
+        found: list[torch.Tensor | str] = []
+        for item in items:
             try:
-                batch.append(images.to_tensor(images.square(images.decode(item.request.fields["image"]), size)))
-                items.append(item)
+                request = item.request
+                found.append(
+                    request.fields["error"]
+                    if request.failed
+                    else images.to_tensor(images.square(images.decode(request.fields["image"]), size))
+                )
             except images.BadPicture as error:
-                results.report(outputs.failed(item, error))
-        if not items:
-            continue
-        original = torch.stack(batch)
-        with torch.no_grad(), place.autocast():
-            codes = codec.encode(original.to(place.name))
-            redrawn = codec.decode(codes).float().cpu()
-        errors = ((original - redrawn) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10)
-        for item, above, below, own, error in zip(items, original, redrawn, codes, errors):
-            pair = images.to_pil(torch.cat([above, below], dim=1))
-            psnr = -10 * error.log10().item()
-            ratios.append(psnr)
-            used.update(own.flatten().tolist())
-            results.report(outputs.save(item, pair, origin, psnr=round(psnr, 2), codes=own.unique().numel()))
-            rows.append(pair)
-        progress.advance(len(items))
+                found.append(str(error))
+        batch = [one for one in found if isinstance(one, torch.Tensor)]
+        drawn = iter(_redrawn(codec, place, torch.stack(batch)) if batch else ())
+        progress.advance(len(batch))
+        return (one if isinstance(one, str) else next(drawn) for one in found)
+
+    for start in range(0, len(outputs.todo), many):
+        group = outputs.todo[start : start + many]
+        for item, found in zip(group, processes.shared(group, redrawn)):
+            if isinstance(found, str):
+                results.report(outputs.failed(item, found))
+                continue
+            ratios.append(found.psnr)
+            used.update(found.codes)
+            values = {"psnr": round(found.psnr, 2), "codes": len(set(found.codes))}
+            results.report(outputs.save(item, found.pair, origin, **values))
+            rows.append(found.pair)
     progress.close()
     if ratios:
         progress.note(
@@ -91,6 +97,26 @@ def reconstruct(
     if sheet and rows:
         images.save_png(images.sheet(rows, columns=min(len(rows), 16)), sheet)
     return results.finish()
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """A picture above its reconstruction, the ratio of the two in dB, and the codes between them."""
+
+    pair: Image.Image
+    psnr: float
+    codes: list[int]
+
+
+@torch.no_grad()
+def _redrawn(codec: Any, place: device.Device, original: torch.Tensor) -> Iterator[Redrawn]:
+    with place.autocast():
+        codes = codec.encode(original.to(place.name))
+        drawn = codec.decode(codes).float().cpu()
+    errors = ((original - drawn) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10)
+    for above, below, own, error in zip(original, drawn, codes, errors):
+        pair = images.to_pil(torch.cat([above, below], dim=1))
+        yield Redrawn(pair, -10 * error.log10().item(), own.flatten().tolist())
 
 
 def expand(words: Sequence[str]) -> list[str]:

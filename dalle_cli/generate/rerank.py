@@ -1,10 +1,10 @@
 """`dalle rerank`: any pictures against prompts, scored by any CLIP."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from .. import images
+from .. import images, processes
 from ..exits import USAGE, Failure
 from ..trackers import Progress
 from . import device
@@ -34,22 +34,28 @@ def rerank(
     progress = Progress("rerank", len(requests), quiet=quiet)
     scored: dict[str, list[tuple[float, Request]]] = {}
     failed = [one.line for one in texts if one.failed]
-    for start in range(0, len(requests), batch_size or BATCH):
-        read, batch = [], []
-        for one in requests[start : start + (batch_size or BATCH)]:
-            if one.failed:
-                failed.append(one.line)
-                continue
+
+    def features(own: list[Request]) -> Iterator[torch.Tensor | dict]:
+        """The features of each request's picture, or the line that says why there are none."""
+        found: list[torch.Tensor | dict] = []
+        for one in own:
             try:
-                batch.append(scorer.read(one.fields["path"]))
-                read.append(one)
+                found.append(one.line if one.failed else scorer.read(one.fields["path"]))
             except images.BadPicture as error:
-                failed.append({**one.line, "error": str(error)})
-        if batch:
-            features = scorer.pictures(torch.stack(batch), progress.advance)
-            for one, feature in zip(read, features):
-                for text in wanted or [one.prompt or ""]:
-                    scored.setdefault(text, []).append(((scorer.texts([text])[0] @ feature).item(), one))
+                found.append({**one.line, "error": str(error)})
+        batch = [one for one in found if isinstance(one, torch.Tensor)]
+        rows = iter(scorer.pictures(torch.stack(batch), progress.advance) if batch else ())
+        return (one if isinstance(one, dict) else next(rows) for one in found)
+
+    many = (batch_size or BATCH) * processes.count()
+    for start in range(0, len(requests), many):
+        some = requests[start : start + many]
+        for one, feature in zip(some, processes.shared(some, features)):
+            if isinstance(feature, dict):
+                failed.append(feature)
+                continue
+            for text in wanted or [one.prompt or ""]:
+                scored.setdefault(text, []).append(((scorer.texts([text])[0] @ feature).item(), one))
     progress.close()
     for text, found in scored.items():
         found.sort(key=lambda pair: -pair[0])

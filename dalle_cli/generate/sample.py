@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
-from .. import checkpoint, images, recipe
+from .. import checkpoint, images, processes, recipe
 from ..exits import DONE, USAGE, Failure
 from ..nn.meter import readable
 from ..registry import RecipeError, bind, convert, suggest
@@ -104,7 +105,11 @@ def sample(job: Job, results: Collected | None = None) -> int:
 
     # ---- drawing, some prompts at a time; results in the order of the prompts --------------------------------------
     place = device.choose(job.precision, job.offload)
-    progress = Progress("sample", len(todo) * candidates, quiet=job.quiet)
+    world, rank = processes.count(), processes.rank()
+    few = candidates < world  # then a process takes some of the prompts, else some of the candidates of all
+    columns = range(candidates) if few else range(rank, candidates, world)
+    share = len(columns) * (-(-len(todo) // world) if few else len(todo))
+    progress = Progress("sample", share, quiet=job.quiet)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
     scorer = Scorer(place, clip) if todo and job.rerank else None
     models = {**(system.files(options) if system else {}), **({"clip": scorer.file} if scorer else {})}
@@ -117,24 +122,32 @@ def sample(job: Job, results: Collected | None = None) -> int:
         together, batch = max(1, job.batch_size // candidates), job.batch_size
     else:
         together, batch = memory.plan(system, options, len(todo), candidates) if system else (max(1, len(requests)), 1)
+        together, batch = map(min, zip(*processes.exchange((together, batch))))
+    together *= world if few else 1
     for start in range(0, len(requests), together):
         group = range(start, min(start + together, len(requests)))
         chosen: dict[int, dict[str, Any]] = {}
         busy = [r for r in group if r in todo]
-        if busy:
+        own = busy[rank::world] if few else busy
+        best: dict[int, list[Candidate]] = {}
+        if own:
             assert system is not None
-            prompts = [requests[r].prompt or "" for r in busy]
-            seeds = [[item.noise for item in drawn[r * candidates : (r + 1) * candidates]] for r in busy]
+            prompts = [requests[r].prompt or "" for r in own]
+            seeds = [[drawn[r * candidates + k].noise for k in columns] for r in own]
             pictures = system.draw(prompts, seeds, options, batch, first, progress.advance, **more)
-            for r, prompt, candidates_of in zip(busy, prompts, pictures):
-                best = _best(scorer, prompt, candidates_of, kept)
-                for k, (which, score) in enumerate(best):
-                    file = files[r * kept + k]
-                    if file.index in skipped:
-                        continue
-                    item = replace(file, draw=drawn[r * candidates + which].draw)
-                    details = {} if score is None else {"score": round(score, 5)}
-                    chosen[file.index] = outputs.save(item, images.to_pil(candidates_of[which]), made_by, **details)
+            for r, prompt, found in zip(own, prompts, pictures):
+                scored = _best(scorer, prompt, found, kept)
+                best[r] = [Candidate(columns[i], score, images.to_pil(found[i])) for i, score in scored]
+        parts = processes.exchange(best)
+        for r in busy:
+            ranked = sorted((one for part in parts for one in part.get(r, [])), key=Candidate.place)[:kept]
+            for k, one in enumerate(ranked):
+                file = files[r * kept + k]
+                if file.index in skipped:
+                    continue
+                item = replace(file, draw=drawn[r * candidates + one.which].draw)
+                details = {} if one.score is None else {"score": round(one.score, 5)}
+                chosen[file.index] = outputs.save(item, one.picture, made_by, **details)
         for index in range(group[0] * kept, (group[-1] + 1) * kept):
             results.report(skipped.get(index) or chosen[index])
     progress.close()
@@ -150,6 +163,19 @@ def sample(job: Job, results: Collected | None = None) -> int:
     if job.sheet:
         save_sheet(job.sheet, results.reported)
     return results.finish()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture of a prompt's candidate number `which`, with its score where something scores."""
+
+    which: int
+    score: float | None
+    picture: Image.Image
+
+    def place(self) -> tuple[float, int]:
+        """Sorts the best first, or all in order where nothing scores."""
+        return -(self.score or 0.0), self.which
 
 
 def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:

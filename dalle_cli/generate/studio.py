@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import images
+from .. import images, processes
 from ..exits import BAD_INPUT, DONE, Failure
 from ..registry import RecipeError
 from ..trackers import Progress
@@ -136,7 +136,7 @@ class Studio:
         )
         progress = Progress(self.command, len(outputs.todo), quiet=job.quiet)
         due = [item.index for item in items]
-        for group in _grouped(shots(outputs.todo) if outputs.todo else (), 4 * self.together):
+        for group in _grouped(shots(outputs.todo) if outputs.todo else (), 4 * self.together * processes.count()):
             for shot, drawn in zip(group, self._draw(group)):
                 if drawn is None:
                     waiting[shot.item.index] = outputs.failed(shot.item, shot.error or "")
@@ -151,6 +151,7 @@ class Studio:
         progress.close()
         for one in failed:
             self.results.report(one.line)
+        processes.meet()  # sheets are made of the files
         return None
 
     @property
@@ -165,20 +166,24 @@ class Studio:
 
     def latents(self, paths: Sequence[str], invert: bool = True) -> Iterator[Latent | images.BadPicture]:
         """The latents of picture files, in order, some worked on together; of bad ones, why."""
-        for start in range(0, len(paths), self.together):
-            found: list[Latent | images.BadPicture] = []
-            for path in paths[start : start + self.together]:
-                try:
-                    picture = open_picture(path)
-                    found.append(self.look(picture))
-                except images.BadPicture as error:
-                    found.append(error)
-            good = [one for one in found if isinstance(one, Latent)]
-            if invert and good:
-                x = self.inverted(torch.stack([one.picture for one in good]), torch.stack([one.z for one in good]))
-                rest = iter([replace(one, x=own) for one, own in zip(good, x)])
-                found = [next(rest) if isinstance(one, Latent) else one for one in found]
-            yield from found
+        many = self.together * processes.count()
+        for start in range(0, len(paths), many):
+            yield from processes.shared(paths[start : start + many], lambda own: self._latents(own, invert))
+
+    def _latents(self, paths: Sequence[str], invert: bool) -> list[Latent | images.BadPicture]:
+        found: list[Latent | images.BadPicture] = []
+        for path in paths:
+            try:
+                picture = open_picture(path)
+                found.append(self.look(picture))
+            except images.BadPicture as error:
+                found.append(error)
+        good = [one for one in found if isinstance(one, Latent)]
+        if invert and good:
+            x = self.inverted(torch.stack([one.picture for one in good]), torch.stack([one.z for one in good]))
+            rest = iter([replace(one, x=own) for one, own in zip(good, x)])
+            found = [next(rest) if isinstance(one, Latent) else one for one in found]
+        return found
 
     def looked(self, items: Sequence[Item], many: int) -> Iterator[tuple[list[Item], Latent | images.BadPicture]]:
         """The latent of each request's picture, with the items to draw of it; `many` were planned of each request."""
@@ -217,9 +222,10 @@ class Studio:
         kinds = [(shot.eta, shot.z is None, shot.x is None) for shot in shots]
         for kind in dict.fromkeys(kinds):
             places = [i for i, own in enumerate(kinds) if own == kind and not (shots[i].error or shots[i].ready)]
-            for start in range(0, len(places), self.together):
-                some = places[start : start + self.together]
-                for i, result in zip(some, self._together([shots[i] for i in some])):
+            many = self.together * processes.count()
+            for start in range(0, len(places), many):
+                some = places[start : start + many]
+                for i, result in zip(some, processes.shared([shots[i] for i in some], self._together)):
                     drawn[i] = result
         return drawn
 

@@ -1,15 +1,15 @@
 """`dalle upscale`: pictures enlarged by a diffusion upsampler."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from .. import checkpoint, images
-from ..exits import BAD_INPUT, Failure
+from .. import checkpoint, images, processes
 from ..models.conditions import LowResCondition
 from ..nn.noise import stream
 from ..recipe import type_of
@@ -21,7 +21,7 @@ from .canvas import open_picture
 from .glide import Diffusion, enlarge, load
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
-from .prompts import gather, plan
+from .prompts import Item, gather, plan
 from .reconstruct import expand
 from .sample import load_system, prepare
 from .studio import said
@@ -54,22 +54,35 @@ def upscale(
     task = load(place, name)
     condition = _condition(task, name)
     origin = Origin("upscale", recipe, asdict(settings), {"upsampler": digest(checkpoint.resolve(name))})
-    progress = Progress("upscale", len(outputs.todo), quiet=quiet)
+    progress = Progress("upscale", -(-len(outputs.todo) // processes.count()), quiet=quiet)
     most = LARGEST * task.size // condition.factor
-    for item in outputs.todo:
-        if item.request.failed:
-            results.report(outputs.failed(item, item.request.fields["error"]))
-            continue
-        path = item.request.fields["image"]
-        try:
-            picture = open_picture(path)
-            if max(picture.size) > most:
-                raise Failure(f"{path}: {picture.width}x{picture.height} px; at most {most} a side", BAD_INPUT)
-        except (images.BadPicture, Failure) as error:
-            results.report(outputs.failed(item, error))
-            continue
-        large = _enlarge(place, task, item.request.prompt or "", images.to_tensor(picture), item.noise, settings)
-        results.report(outputs.save(item, images.to_pil(large), origin))
+
+    def enlarged(items: list[Item]) -> Iterator[Image.Image | str]:
+        """The large picture of each item, or why there is none."""
+        for item in items:
+            if item.request.failed:
+                yield item.request.fields["error"]
+                continue
+            path = item.request.fields["image"]
+            try:
+                picture = images.to_tensor(open_picture(path))
+            except images.BadPicture as error:
+                yield str(error)
+                continue
+            height, width = picture.shape[1:]
+            if max(height, width) > most:
+                yield f"{path}: {width}x{height} px; at most {most} a side"
+                continue
+            large = _enlarge(place, task, item.request.prompt or "", picture, item.noise, settings)
+            yield images.to_pil(large)
+
+    for start in range(0, len(outputs.todo), processes.count()):
+        group = outputs.todo[start : start + processes.count()]
+        for item, found in zip(group, processes.shared(group, enlarged)):
+            if isinstance(found, str):
+                results.report(outputs.failed(item, found))
+            else:
+                results.report(outputs.save(item, found, origin))
         progress.advance()
     progress.close()
     if sheet:
