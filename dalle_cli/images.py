@@ -71,15 +71,21 @@ def decode(
         return picture.transpose(turn) if turn is not None else picture
 
 
-def transparent(file: str | Path, max_pixels: int = 50_000_000) -> "np.ndarray | None":
-    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadPicture."""
+def clear(file: str | Path, max_pixels: int = 50_000_000) -> Image.Image | None:
+    """A picture as RGBA, upright, or None where all of it is opaque. Raises BadPicture."""
     with _opened(file, max_pixels) as image:
         if not image.has_transparency_data:
             return None
         turn = _TURNS.get(_orientation(image))
-        alpha = image.convert("RGBA").getchannel("A")
-    found = np.asarray(alpha.transpose(turn) if turn is not None else alpha) < 255
-    return found if found.any() else None
+        found = image.convert("RGBA")
+    found = found.transpose(turn) if turn is not None else found
+    return found if found.getextrema()[3][0] < 255 else None
+
+
+def transparent(file: str | Path) -> "np.ndarray | None":
+    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadPicture."""
+    found = clear(file)
+    return None if found is None else np.asarray(found)[:, :, 3] < 255
 
 
 def to_tensor(image: Image.Image) -> "torch.Tensor":

@@ -22,11 +22,17 @@ class Tracker:
     project: str = "dalle"
 
 
-class Log:
-    """Appends one JSON object a line. Opening it cuts off a last line that a crash left unfinished.
+def finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: null, so that the readers of a line do not fail."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
-    JSON has no infinity: numbers that are not finite become null.
-    """
+
+class Log:
+    """Appends one JSON object a line, `finite`. Opening it cuts off a last line that a crash left unfinished."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -40,9 +46,8 @@ class Log:
         self._file = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  (held for the run)
 
     def write(self, **values: Any) -> None:
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         try:
-            self._file.write(json.dumps(finite, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(finite(values), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             error.filename = str(self.path)  # so that whoever shows it says where the disk is full

@@ -1,11 +1,12 @@
 """`dalle evaluate ...`: figures that anyone can get again."""
 
+import glob
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from ..exits import BAD_INPUT, USAGE, Failure
+from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
 from .main import app
 
@@ -180,10 +181,18 @@ def scenes(
         "temperature": temperature, "top_p": top_p, "steps": steps, "sampler": sampler, "guide": guide,
     }  # fmt: skip
     reports = []
+    folders = {
+        (value, many): f"{out}/scale-{value:g}/best-of-{many}" if scales else f"{out}/best-of-{many}"
+        for value in guidance
+        for many in numbers
+    }
+    for folder in folders.values():
+        check_sheet(f"{folder}.png", overwrite)
+        if not overwrite and glob.glob(f"{glob.escape(folder)}/*.png"):
+            raise Failure(f"{folder} holds pictures already: give --overwrite or another --out", WOULD_OVERWRITE)
     for value in guidance:
         for many in numbers:
-            drawn = Collected()
-            folder = f"{out}/scale-{value:g}/best-of-{many}" if scales else f"{out}/best-of-{many}"
+            drawn, folder = Collected(), folders[value, many]
             job = Job(
                 words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
                 out=folder, sheet=f"{folder}.png", options=options | {"scale": value}, overwrite=overwrite,

@@ -70,6 +70,8 @@ def show(
     if place:
         of, own = place
         found = recipe.load(own, of, overrides or [], accepts, say, complete=False)
+        if overrides:
+            _check(found, of)
     else:
         from .. import checkpoint
 
@@ -82,6 +84,22 @@ def show(
             raise Failure(f"{path} is a checkpoint: its recipe is what it is; leave out {overrides[0]}", USAGE)
         found = checkpoint.metadata(path)["recipe"]
     output(json.dumps(found) if as_json else recipe.to_yaml(found).rstrip("\n"))
+
+
+def _check(found: dict, family: str) -> None:
+    """What a recipe says, as far as it says it: it may leave paths open. Raises RecipeError."""
+    from .. import checkpoint
+    from ..data import loader
+    from ..generate.sample import prepare
+    from ..training import options
+
+    if family == "systems":
+        prepare(found, {})
+    elif family != "tokenizer":
+        checkpoint.check(found)
+        options.options(found)
+    if (found.get("data") or {"path": None}).get("path", "") is not None:
+        loader.check(found["data"])
 
 
 @app.command()

@@ -104,7 +104,7 @@ def typographic(
     return draw([picture], word, labels, count, job)
 
 
-@drawing(probe, epilog='Example: dalle probe prior "a red apple" -n 8 --sheet drives.png')
+@drawing(probe, epilog='Example: dalle probe prior "a red rocket" -n 8 --sheet drives.png')
 def prior(
     words: Annotated[
         list[str] | None,
@@ -118,7 +118,10 @@ def prior(
     job: Any,
 ) -> int:
     """Drive one decoder by caption alone, by text embedding, and by the prior; judge all three."""
+    import sys
+
     from ..data.scenes.glyphs import glyph_set
+    from ..data.scenes.grammar import parse
     from ..evaluate import probes, suite
     from ..generate import probe as studio
     from ..generate.outputs import Results
@@ -129,6 +132,9 @@ def prior(
     drawn = Results(job.as_json, ("index", "seed", "skipped", "drive", "score", "path", "prompt"))
     code = studio.prior(words or (), prompts, count, job, drawn)
     if drawn.reported:
+        outside = {one["prompt"] for one in drawn.reported if parse(one.get("prompt") or "", known) is None}
+        if outside and not job.quiet:
+            print(f"{len(outside)} captions are outside the grammar of the scenes and are not judged", file=sys.stderr)
         found = probes.by_kind(drawn.reported, "drive", known)
         lines = [{"title": "probe prior", "drive": name, **one.plain} for name, one in found.items()]
         _report(lines, ["", *probes.table("drive", found)], job.as_json)

@@ -51,7 +51,7 @@ def examine(
         captions {empty, count, unit (tokens or words), longest, over_context, lengths [[from, below or None, count]]}
         duplicates {keys, pictures, captions}: each {count (beyond the first of each), keys of some}
     """
-    source, _ = open_source(node, reduced=False)
+    source, loading = open_source(node, reduced=False)
     parts = source.sources if isinstance(source, Mixture) else [source]
     problems = [line for part in parts for line in getattr(part, "problems", [])]
     total = sum(sum(part.blocks) for part in parts)
@@ -61,7 +61,7 @@ def examine(
     places = [array("q"), array("q"), array("q")]  # of good samples: part, block, index
     sides, keys, pictures, texts, owners, lengths = (array(code) for code in "qQQQqq")
     empty = 0
-    for done, (place, facts) in enumerate(_survey(parts, threads), 1):
+    for done, (place, facts) in enumerate(_survey(parts, threads, loading.captions), 1):
         if isinstance(facts, BadSample):
             reasons[facts.reason.partition(":")[0]] += 1
             bad += [(facts.key, facts.reason)] if len(bad) < shown else []
@@ -115,14 +115,16 @@ def preview(node: Any, count: int = 16, seed: int = 0) -> Image.Image:
     return sheet([to_pil(image) for image in batch["image"]], batch["text"])
 
 
-def _survey(parts: list[Source], threads: int) -> Iterator[tuple[tuple[int, int, int], _Facts | BadSample]]:
+def _survey(
+    parts: list[Source], threads: int, captions: bool
+) -> Iterator[tuple[tuple[int, int, int], _Facts | BadSample]]:
     """Facts of every sample in order, read by threads (Pillow decodes without the interpreter's lock)."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[tuple[int, int, int], Future]] = deque()
         for number, part in enumerate(parts):
             for block, size in enumerate(part.blocks):
                 for index in range(size):
-                    waiting.append(((number, block, index), pool.submit(_facts, part, block, index)))
+                    waiting.append(((number, block, index), pool.submit(_facts, part, block, index, captions)))
                     if len(waiting) > 8 * threads:
                         place, future = waiting.popleft()
                         yield place, future.result()
@@ -130,19 +132,21 @@ def _survey(parts: list[Source], threads: int) -> Iterator[tuple[tuple[int, int,
             yield place, future.result()
 
 
-def _facts(source: Source, block: int, index: int) -> _Facts | BadSample:
+def _facts(source: Source, block: int, index: int, captions: bool) -> _Facts | BadSample:
     try:
         sample = source.read(block, index)
     except BadSample as error:
         return error
     image, texts = sample["image"], sample["text"]
     pixels = np.asarray(image)
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = [text for text in ([texts] if isinstance(texts, str) else texts) if text.strip()]
+    if captions and not texts:
+        return BadSample("no caption", sample["key"])
     return _Facts(
         side=min(pixels.shape[:2]),
         picture=_hash(repr(pixels.shape).encode() + pixels.tobytes()),
         key=_hash(sample["key"].encode("utf-8", "replace")),
-        texts=[text for text in texts if text.strip()],
+        texts=texts,
     )
 
 

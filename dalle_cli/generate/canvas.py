@@ -131,6 +131,16 @@ def cut(picture: Image.Image, hole: np.ndarray, size: int) -> Canvas:
     return Canvas(picture, hole, pixels, inside & ~hole[down][:, across], x, y)
 
 
+def keep_clear(path: str, filled: Image.Image, hole: np.ndarray) -> Image.Image:
+    """A filled picture, as transparent outside its hole as the picture at `path`: decoding has laid that on white."""
+    original = images.clear(path)
+    if original is None:
+        return filled
+    out = np.array(original)
+    out[hole] = np.dstack([np.asarray(filled), np.full_like(hole, 255, np.uint8)])[hole]
+    return Image.fromarray(out) if (out[:, :, 3] < 255).any() else filled
+
+
 def open_picture(path: str | Path) -> Image.Image:
     """A picture file, decoded. Raises BadPicture, which names it."""
     try:

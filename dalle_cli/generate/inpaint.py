@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import processes
+from .. import images, processes
 from ..exits import USAGE, Failure
 from ..recipe import section
 from ..registry import RecipeError
 from ..trackers import Progress
 from . import device, systems
-from .canvas import Box, cut, hole, open_picture
+from .canvas import Box, cut, hole, keep_clear, open_picture
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Item, PromptError, Request, gather, plan
@@ -55,26 +55,27 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     A picture's size and all of it outside the hole stay as they are. Steps of a script go on from the picture before
     them. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
     """
-    asked = _requests(job)
-    requests = [one for one in asked if not one.failed]
     system_recipe, part, parts, options = diffusion(job.recipe, job.options, "inpainting")
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
-    for request in requests:
-        _open(request)
+    asked = _checked(_requests(job), job.image == "-")
+    requests = [one for one in asked if not one.failed]
     if job.sheet:
         check_sheet(job.sheet, job.overwrite or job.skip_existing)
     items = plan(requests, job.count, job.seed)
     outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
     results = results or Results(job.as_json)
     skipped = {result["index"]: result for result in outputs.skipped}
+    if job.script:  # what was drawn on a picture that is gone is drawn again
+        first = min((item.index for item in outputs.todo), default=len(items))
+        skipped = {index: result for index, result in skipped.items() if index < first}
 
     check_offload(part, job.offload)
     place = device.choose(job.precision, job.offload)
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if outputs.todo else None
     files = system.files(options) if system else {}
     made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})
-    progress = Progress("inpaint", len(outputs.todo), quiet=job.quiet)
+    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // processes.count()), quiet=job.quiet)
     before: str | None = None  # the picture that a script goes on from
     many = job.count * (1 if job.script else processes.count())
 
@@ -89,7 +90,10 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
         busy = [item for item in group if item.index not in skipped]
         made = dict(zip((item.index for item in busy), processes.shared(busy, drawn)))
         for item in group:
-            result = skipped.get(item.index) or outputs.save(item, made[item.index], made_by)
+            if item.index in skipped:
+                result = {**skipped[item.index], "image": item.request.fields["image"]}
+            else:
+                result = outputs.save(item, made[item.index], made_by)
             before = result["path"]
             results.report(result)
         if job.script:
@@ -130,7 +134,7 @@ def _draw(
         [request.prompt or ""], [[item.noise for item in items]], options, job.batch_size or together,
         watch=progress.advance, region=canvas.at,
     )  # fmt: skip
-    return [canvas.fill(one) for one in drawn[0]]
+    return [keep_clear(request.fields["image"], canvas.fill(one), found) for one in drawn[0]]
 
 
 def _requests(job: Job) -> list[Request]:
@@ -154,11 +158,30 @@ def _requests(job: Job) -> list[Request]:
     requests = []
     for line in lines:
         own = line.fields
-        if job.image == "-" and line.prompt is None and not line.failed:
-            raise PromptError(f"a line without 'prompt': {own['image']}")
         named = {key: value for key, value in shared.items() if key == "image" or not ({"mask", "box"} & own.keys())}
         requests.append(line if line.failed else replace(line, fields={**own, **named}))
     return requests
+
+
+def _checked(requests: list[Request], lines: bool) -> list[Request]:
+    """The requests, tried. Of lines, a bad one becomes a line with `error`; raises the first where all are."""
+    found: list[Request] = []
+    worst: Exception | None = None
+    for request in requests:
+        try:
+            if lines and request.prompt is None and not request.failed:
+                raise PromptError(f"a line without 'prompt': {request.fields['image']}")
+            if not request.failed:
+                _open(request)
+        except (images.BadPicture, Failure, PromptError) as error:
+            if not lines:
+                raise
+            worst = worst or error
+            request = replace(request, fields={**request.fields, "error": str(error)})
+        found.append(request)
+    if worst and all(one.failed for one in found):
+        raise worst
+    return found
 
 
 def _on(request: Request, image: str) -> Request:

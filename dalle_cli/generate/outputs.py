@@ -17,6 +17,7 @@ from .. import processes
 from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import check_target, make_folder, remove_left_overs
 from ..images import BadPicture, decode, save_png, sheet
+from ..trackers import finite
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .prompts import Item
 
@@ -88,7 +89,7 @@ class Outputs:
         """
         path = self.path(item)
         try:
-            save_png(image, path, chunks(origin, item, image.size, _finite(details)))
+            save_png(image, path, chunks(origin, item, image.size, finite(details)))
         except OSError as error:
             raise Failure(
                 f"{path}: cannot be written: {error.strerror or error}; when that is mended, go on with --skip-existing"
@@ -188,7 +189,7 @@ class Results(Collected):
         """Add a result, and print it when lines are wanted. A closed pipe ends the program quietly."""
         super().report(result)
         if self.lines:
-            _print(json.dumps(_finite(result)))  # in ASCII: the same in any locale, and harmless to any terminal
+            _print(json.dumps(finite(result)))  # in ASCII: the same in any locale, and harmless to any terminal
 
     def finish(self) -> int:
         """Print the table, if one is wanted; returns the exit code: done, or partial when an item failed."""
@@ -223,15 +224,6 @@ def _cell(key: str, value: Any) -> str:
         return ""
     text = key if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
     return "".join(c if c.isprintable() else " " for c in text)  # a prompt must not drive the terminal
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: null, so that the readers of the line do not fail."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _print(text: str) -> None:

@@ -51,7 +51,6 @@ def reconstruct(
     origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
     progress = Progress("reconstruct", -(-len(outputs.todo) // processes.count()), quiet=quiet)
     used: set[int] = set()
-    rows: list[Image.Image] = []
     ratios = []
     batch_size = together(
         lambda count: codec.decode(codec.encode(torch.zeros(count, 3, size, size, device=place.name))),
@@ -87,15 +86,16 @@ def reconstruct(
             used.update(found.codes)
             values = {"psnr": round(found.psnr, 2), "codes": len(set(found.codes))}
             results.report(outputs.save(item, found.pair, origin, **values))
-            rows.append(found.pair)
     progress.close()
     if ratios:
         progress.note(
             f"{len(ratios)} pictures at {size} px: PSNR {sum(ratios) / len(ratios):.2f} dB on average, "
             f"{len(used)} of {codec.vocab} codes used ({len(used) / codec.vocab:.0%})"
         )
-    if sheet and rows:
-        images.save_png(images.sheet(rows, columns=min(len(rows), 16)), sheet)
+    if sheet and not processes.rank():
+        rows = [images.decode(one["path"]) for one in results.reported if "error" not in one]
+        if rows:
+            images.save_png(images.sheet(rows, columns=min(len(rows), 16)), sheet)
     return results.finish()
 
 

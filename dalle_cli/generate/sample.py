@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ def sample(job: Job, results: Collected | None = None) -> int:
     job, earlier = _continued(job, dict(origin.options) if origin else {})
     name = job.recipe or (origin.recipe if origin else "dalle1")
     system_recipe = load_system(name)
+    if origin and job.recipe:
+        earlier = _understood(earlier, system_recipe, job)
     part, parts, options = prepare(system_recipe, {**earlier, **_given(job.options)})
     clip = parts.pop("clip", None)
     if job.rerank and not clip:
@@ -80,14 +82,15 @@ def sample(job: Job, results: Collected | None = None) -> int:
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
     candidates = job.rerank or job.count or 1
-    kept = min(job.top or 1, candidates) if job.rerank else candidates
+    kept = (job.top or 1) if job.rerank else candidates
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
+    place = device.choose(job.precision, job.offload)
     if job.dry_run:
         each = f"{len(requests)} prompts x {candidates} candidates, {kept} of each kept"
         describe(name, system_recipe, options, f"{each}: {len(requests) * kept} files")
         if hasattr(part, "needs"):
-            shapes = replace(device.choose(job.precision), empty=True)
+            shapes = replace(place, empty=True)
             system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
             scorer = Scorer(shapes, clip) if job.rerank else None
             held = memory.estimate(system, scorer, options, len(requests), candidates, job.batch_size)
@@ -100,18 +103,14 @@ def sample(job: Job, results: Collected | None = None) -> int:
             check_sheet(page, job.overwrite or job.skip_existing, option)
     outputs = Outputs(job.out, files, job.overwrite, job.skip_existing)
     results = results or Results(job.as_json)
-    todo = {item.index // kept for item in outputs.todo}
-    skipped = {result["index"]: result for result in outputs.skipped}
+    wanted: dict[int, list[int]] = {}  # by prompt, the candidates to draw: all where they are ranked
+    for item in outputs.todo:
+        r, k = divmod(item.index, kept)
+        wanted.setdefault(r, list(range(candidates)) if job.rerank else []).extend(() if job.rerank else (k,))
 
-    # ---- drawing, some prompts at a time; results in the order of the prompts --------------------------------------
-    place = device.choose(job.precision, job.offload)
-    world, rank = processes.count(), processes.rank()
-    few = candidates < world  # then a process takes some of the prompts, else some of the candidates of all
-    columns = range(candidates) if few else range(rank, candidates, world)
-    share = len(columns) * (-(-len(todo) // world) if few else len(todo))
-    progress = Progress("sample", share, quiet=job.quiet)
-    system = systems.build(system_recipe["system"], "system", device=place, **parts) if todo else None
-    scorer = Scorer(place, clip) if todo and job.rerank else None
+    # ---- drawing, some pictures at a time; results in the order of the prompts --------------------------------------
+    system = systems.build(system_recipe["system"], "system", device=place, **parts) if wanted else None
+    scorer = Scorer(place, clip) if wanted and job.rerank else None
     models = {**(system.files(options) if system else {}), **({"clip": scorer.file} if scorer else {})}
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
@@ -121,48 +120,83 @@ def sample(job: Job, results: Collected | None = None) -> int:
     if job.batch_size:
         together, batch = max(1, job.batch_size // candidates), job.batch_size
     else:
-        together, batch = memory.plan(system, options, len(todo), candidates) if system else (max(1, len(requests)), 1)
+        together, batch = memory.plan(system, options, len(wanted), candidates) if system else (1, 1)
         together, batch = map(min, zip(*processes.exchange((together, batch))))
-    together *= world if few else 1
-    for start in range(0, len(requests), together):
-        group = range(start, min(start + together, len(requests)))
-        chosen: dict[int, dict[str, Any]] = {}
-        busy = [r for r in group if r in todo]
-        own = busy[rank::world] if few else busy
+    world = processes.count()
+    blocks = _blocks(wanted, together * world, candidates if job.rerank else batch * world)
+    progress = Progress("sample", sum(len(one.own()[0]) * len(one.own()[1]) for one in blocks), quiet=job.quiet)
+    if origin and not job.recipe:
+        for line in _other_weights(job.like, origin, made_by):
+            progress.note(line)
+    waiting = {result["index"]: result for result in outputs.skipped}
+    present, due = set(waiting), [item.index for item in files]
+    for block in blocks:
+        rows, columns = block.own()
         best: dict[int, list[Candidate]] = {}
-        if own:
+        if rows:
             assert system is not None
-            prompts = [requests[r].prompt or "" for r in own]
-            seeds = [[drawn[r * candidates + k].noise for k in columns] for r in own]
+            prompts = [requests[r].prompt or "" for r in rows]
+            seeds = [[drawn[r * candidates + k].noise for k in columns] for r in rows]
             pictures = system.draw(prompts, seeds, options, batch, first, progress.advance, **more)
-            for r, prompt, found in zip(own, prompts, pictures):
+            for r, prompt, found in zip(rows, prompts, pictures):
                 scored = _best(scorer, prompt, found, kept)
                 best[r] = [Candidate(columns[i], score, images.to_pil(found[i])) for i, score in scored]
-        parts = processes.exchange(best)
-        for r in busy:
-            ranked = sorted((one for part in parts for one in part.get(r, [])), key=Candidate.place)[:kept]
+        everywhere = processes.exchange(best)
+        for r in block.rows:
+            ranked = sorted((one for part in everywhere for one in part.get(r, [])), key=Candidate.place)[:kept]
             for k, one in enumerate(ranked):
-                file = files[r * kept + k]
-                if file.index in skipped:
+                file = files[r * kept + (k if job.rerank else one.which)]
+                if file.index in present:
                     continue
                 item = replace(file, draw=drawn[r * candidates + one.which].draw)
                 details = {} if one.score is None else {"score": round(one.score, 5)}
-                chosen[file.index] = outputs.save(item, one.picture, made_by, **details)
-        for index in range(group[0] * kept, (group[-1] + 1) * kept):
-            results.report(skipped.get(index) or chosen[index])
+                waiting[file.index] = outputs.save(item, one.picture, made_by, **details)
+        while due and due[0] in waiting:
+            results.report(waiting.pop(due.pop(0)))
+    for index in due:
+        results.report(waiting.pop(index))
     progress.close()
     for one in asked:
         if one.failed:
             results.report(one.line)
-    if todo:
-        progress.note(
-            f"{len(todo) * candidates} drawn, {len(outputs.todo)} kept in {job.out}, {time.monotonic() - began:.1f} s"
-        )
+    if wanted:
+        count = sum(map(len, wanted.values()))
+        progress.note(f"{count} drawn, {len(outputs.todo)} kept in {job.out}, {time.monotonic() - began:.1f} s")
     if strip:
         strip.save()
     if job.sheet:
         save_sheet(job.sheet, results.reported)
     return results.finish()
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is drawn together: the candidates `columns` of each of the prompts `rows`."""
+
+    rows: list[int]
+    columns: list[int]
+
+    def own(self) -> tuple[list[int], list[int]]:
+        """The rows and columns of this process: some of the candidates of all prompts or, of few, of some prompts."""
+        rank, world = processes.rank(), processes.count()
+        if len(self.columns) < world:
+            return self.rows[rank::world], self.columns
+        return self.rows, self.columns[rank::world]
+
+
+def _blocks(wanted: Mapping[int, list[int]], together: int, batch: int) -> list[Block]:
+    """Neighbouring prompts with the same candidates, at most `together`, and at most `batch` candidates of each."""
+    found: list[Block] = []
+    for row, columns in wanted.items():
+        if found and found[-1].columns == columns and len(found[-1].rows) < together:
+            found[-1].rows.append(row)
+        else:
+            found.append(Block([row], columns))
+    return [
+        Block(one.rows, one.columns[start : start + batch])
+        for one in found
+        for start in range(0, len(one.columns), batch)
+    ]
 
 
 @dataclass(frozen=True)
@@ -233,6 +267,8 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
         raise Failure("--keep-rows needs --image: the picture to continue", USAGE)
     if job.top is not None and not job.rerank:
         raise Failure("--top needs --rerank: how many to draw, of which --top are kept", USAGE)
+    if job.top is not None and job.rerank and job.top > job.rerank:
+        raise Failure(f"--top {job.top}: of --rerank {job.rerank} candidates no more can be kept", USAGE)
     if job.count is not None and job.rerank:
         raise Failure("-n does not go with --rerank: --rerank says how many are drawn, --top how many are kept", USAGE)
     requests = gather(job.words, job.prompts)
@@ -246,6 +282,23 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
             'what to draw? Give a prompt ("an avocado chair"), --prompts FILE, or - for standard input', USAGE
         )
     return None, requests
+
+
+def _understood(earlier: dict[str, Any], system_recipe: dict, job: Job) -> dict[str, Any]:
+    """Of the options of --like, those that another system has as well; the rest is said."""
+    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *recipe.section(system_recipe, "parts")))
+    takes = inspect.signature(kind.sampling).parameters
+    foreign = [key for key in earlier if key not in takes]
+    if foreign and not job.quiet:
+        print(f"of {job.like}, {job.recipe} has no {', '.join(foreign)}: left out", file=sys.stderr)
+    return {key: value for key, value in earlier.items() if key in takes}
+
+
+def _other_weights(picture: str | None, before: Origin, now: Origin) -> Iterator[str]:
+    """Lines about the models that drew a picture and have changed since."""
+    changed = [key for key, value in now.models.items() if before.models.get(key, value) != value]
+    if changed:
+        yield f"{picture} was drawn by another {' and '.join(changed)} than is there now: this will be another picture"
 
 
 def _given(options: dict[str, Any] | None) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class DALLETask(Task):
     ):
         super().__init__(model, tokenizer)
         if tokenizer.vocab_size != model.vocab:
-            raise ValueError(f"model.vocab: {model.vocab} is not the tokenizer's {tokenizer.vocab_size}")
+            size = tokenizer.vocab_size
+            raise ValueError(f"model.vocab: {model.vocab} is not the tokenizer's {size}: set model.vocab={size}")
         if dvae.vocab != model.codes:
             raise ValueError(f"model.codes: {model.codes} is not the dVAE's {dvae.vocab}")
         self.dvae = dvae

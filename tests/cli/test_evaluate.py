@@ -135,3 +135,8 @@ def test_overwriting_is_refused_before_any_model_is_loaded(dalle, tiny, tmp_path
     monkeypatch.setattr(checkpoint, "load", fail)
     ended = dalle("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--glyphs", "shapes", "--best-of", "1")
     assert (ended.code, one_line(ended.err)) == (73, True)
+    (tmp_path / "out" / "scenes" / "best-of-1.png").unlink()
+    picture(tmp_path / "out" / "scenes" / "best-of-1" / "a.png", "a red circle")
+    ended = dalle("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--glyphs", "shapes", "--best-of", "2,1")
+    assert (ended.code, one_line(ended.err)) == (73, True)
+    assert "out/scenes/best-of-1 holds pictures already: give --overwrite or another --out" in ended.err

@@ -95,7 +95,13 @@ def test_what_is_nothing_gets_a_suggestion(dalle):
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("optm.lr=1", "did you mean 'optim'?"), ("optim.lr", "write key=value")],
+    [
+        ("optm.lr=1", "did you mean 'optim'?"),
+        ("optim.lr", "write key=value"),
+        ("optim.lr=abc", "optim.lr: expected a number"),
+        ("model.image.widht=3", "model 'vit' takes no 'widht' (did you mean 'width'?)"),
+        ("data.sise=3", "did you mean 'size'?"),
+    ],
 )
 def test_overrides_are_checked(dalle, word, said):
     ended = dalle("show", "clip/tiny", word)

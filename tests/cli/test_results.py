@@ -13,6 +13,8 @@ def test_programs_get_a_json_line_and_people_get_text(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     report({"number": 1}, ["ü\x1b[31m", "one"], as_json=False)
     assert capsys.readouterr().out == "ü?[31m\none\n"
+    report({"interval": [float("inf"), float("nan")]}, [], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"interval": [None, None]}
     report({"number": 1}, ["text"], as_json=True)
     assert capsys.readouterr().out == '{"number": 1}\n'
 

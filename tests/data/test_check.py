@@ -45,11 +45,13 @@ def test_everything_that_can_be_wrong(photos):
     (photos / "006.txt").write_text("number 7\nmore words than any other caption here")
     Image.new("RGB", (70, 90)).save(photos / "008.png")
     report = examine(node(photos), shown=5)
-    assert (report["samples"], report["good"]) == (40, 39)
-    assert report["bad"] == {"not a picture": 1}
-    assert report["bad_samples"] == [("000.png", "not a picture")]
-    assert report["captions"]["empty"] == 1
+    assert (report["samples"], report["good"]) == (40, 38)
+    assert report["bad"] == {"not a picture": 1, "no caption": 1}
+    assert report["bad_samples"] == [("000.png", "not a picture"), ("001.png", "no caption")]
+    assert report["captions"]["empty"] == 0
     assert report["captions"]["count"] == 39
+    without = examine(node(photos, captions=False))  # for training that reads pictures alone
+    assert (without["good"], without["captions"]["empty"]) == (39, 1)
     assert report["captions"]["longest"] == 7
     assert report["duplicates"]["pictures"] == {"count": 2, "keys": ["003.png", "005.png"]}
     assert report["duplicates"]["captions"] == {"count": 1, "keys": ["007.png"]}
@@ -69,7 +71,7 @@ def test_captions_against_a_context(photos):
 
 def test_pictures_are_measured_at_full_size(tmp_path):
     Image.fromarray(np.zeros((600, 900, 3), np.uint8)).save(tmp_path / "a.jpg")
-    assert [512, 1024, 1] in examine(node(tmp_path))["sides"]
+    assert [512, 1024, 1] in examine(node(tmp_path, captions=False))["sides"]
 
 
 def test_problems_of_shards_and_repeated_keys(tmp_path):
@@ -87,7 +89,7 @@ def test_mixtures_are_examined_whole(photos, tmp_path):
     other.mkdir()
     (other / "a.png").write_bytes(picture(colour_of(5)))
     sources = [{"type": "folder", "path": str(folder)} for folder in (photos, other)]
-    report = examine({"type": "mixture", "sources": sources, "weights": [1, 1], "size": 8})
+    report = examine({"type": "mixture", "sources": sources, "weights": [1, 1], "size": 8, "captions": False})
     assert report["samples"] == 41
     assert report["duplicates"]["pictures"] == {"count": 1, "keys": ["a.png"]}
 

@@ -90,6 +90,10 @@ def test_a_script_goes_on_from_its_own_pictures(inpaint):
     again = inpaint(script="room.jsonl", skip_existing=True)
     assert [result.get("skipped", False) for result in again] == [True, False]
     assert np.array_equal(pixels(again[1]["path"]), kept)
+    assert again[1]["image"] == first["path"]
+    Path(first["path"]).unlink()  # the second stands on what is gone
+    again = inpaint(script="room.jsonl", skip_existing=True, seed=0)
+    assert [result.get("skipped", False) for result in again] == [False, False]
 
 
 def test_lines_bring_their_own_pictures(inpaint, monkeypatch):
@@ -107,6 +111,32 @@ def test_lines_bring_their_own_pictures(inpaint, monkeypatch):
     assert found[0]["seed"] == 5
     assert np.array_equal(pixels(found[1]["path"])[12:], pixels("dog.png")[12:])
     assert found[2]["error"] == "no good"
+
+
+def test_a_bad_line_costs_no_other(inpaint, monkeypatch):
+    good = {"image": "dog.png", "prompt": "a star", "box": [2, 3, 8, 8]}
+    bad = [{**good, "box": [1, 2, 3]}, {"image": "dog.png", "box": [2, 3, 8, 8]}, {**good, "mask": "none.png"}]
+    Path("broken.png").write_bytes(b"broken")
+    bad.append({**good, "image": "broken.png"})
+    text = "\n".join(json.dumps(line) for line in [bad[0], good, *bad[1:]]).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    found = inpaint("-", code=PARTIAL)
+    assert "path" in found[0]
+    assert [bool(one.get("error")) for one in found] == [False, True, True, True, True]
+    assert {"box [1, 2, 3]", "a line without 'prompt'"} <= {one.get("error", "").split(":")[0] for one in found}
+
+
+def test_what_is_transparent_outside_the_hole_stays_so(inpaint):
+    before = np.dstack([pixels("dog.png"), np.random.default_rng(0).integers(0, 255, (40, 60), np.uint8)])
+    Image.fromarray(before).save("glass.png")
+    (found,) = inpaint("glass.png", "a star", box="20,10,16,12")
+    after = pixels(found["path"])
+    outside = np.ones((40, 60), dtype=bool)
+    outside[10:22, 20:36] = False
+    assert np.array_equal(after[outside], before[outside])
+    assert (after[~outside][:, 3] == 255).all()
+    (found,) = inpaint("glass.png", "a star", out="filled")  # all of it is to be drawn
+    assert pixels(found["path"]).shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(

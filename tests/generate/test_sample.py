@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -101,8 +104,9 @@ def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
         assert set(found["models"]) == {"transformer", "clip"}
 
 
-def test_fewer_candidates_than_are_to_be_kept(sample):
-    assert [r["draw"] for r in sample("a red circle", rerank=1, top=5)] == [0]
+def test_candidates_that_cannot_be_kept_or_ranked_are_refused(sample):
+    with pytest.raises(Failure, match="--top 5: of --rerank 3 candidates no more can be kept"):
+        sample("a red circle", rerank=3, top=5)
     with pytest.raises(RecipeError, match="--rerank needs a CLIP"):
         sample("a red circle", rerank=2, recipe=no_clip(), out="x")
 
@@ -127,6 +131,38 @@ def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
     assert prompts == ["zebra"]
     assert again == [{**result, "skipped": True} if result["index"] != 2 else result for result in first]
     assert same(drawn(again), pictures)
+
+
+def test_of_candidates_that_are_not_ranked_the_missing_ones_alone_are_drawn(sample, monkeypatch):
+    first = sample("a red circle", "zebra", count=4)
+    pictures = drawn(first)
+    for number in (1, 6, 7):
+        os.unlink(first[number]["path"])
+    counts = []
+    draw = systems.get("dalle1").draw
+    monkeypatch.setattr(systems.get("dalle1"), "draw", lambda self, *a: counts.append(a[1]) or draw(self, *a))
+    again = sample("a red circle", "zebra", count=4, skip_existing=True)
+    assert [[len(row) for row in seeds] for seeds in counts] == [[1], [2]]
+    assert [result.get("skipped", False) for result in again] == [number not in (1, 6, 7) for number in range(8)]
+    assert same(drawn(again), pictures)
+
+
+def test_pictures_that_are_not_ranked_are_there_as_soon_as_they_are_drawn(sample, monkeypatch):
+    draw, calls = systems.get("dalle1").draw, []
+
+    def interrupted(self, *args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return draw(self, *args)
+
+    whole = drawn(sample("a red circle", count=5, out="whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(systems.get("dalle1"), "draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sample("a red circle", count=5, batch_size=2)
+    assert len(os.listdir("out")) == 4
+    assert same(drawn(sample("a red circle", count=5, skip_existing=True)), whole)
 
 
 def test_nothing_is_loaded_where_everything_is_there(sample, no_models):
@@ -163,6 +199,30 @@ def test_words_and_options_go_before_what_the_picture_says(sample):
     assert (other[0]["prompt"], other[0]["seed"]) == ("zebra", 4)
     found = read(other[0]["path"])["dalle"]["options"]
     assert found == {"temperature": 0.6, "top_k": 3, "top_p": None, "scale": 1.0}
+
+
+def test_weights_that_have_changed_since_are_named(sample, tiny, tmp_path, capsys):
+    own = {name: tmp_path / f"{name}.safetensors" for name in ("dalle", "dvae")}
+    for name, path in own.items():
+        path.write_bytes(Path(getattr(tiny, name)).read_bytes())
+    Path("own.yaml").write_text(f"system: {{type: dalle1}}\nparts: {{transformer: {own['dalle']}}}\n")
+    (first,) = sample("a red circle", recipe="own.yaml")
+    sample(like=first["path"], recipe=None, out="same", quiet=False)
+    assert "another" not in capsys.readouterr().err
+    found = checkpoint.read_tensors(own["dalle"])
+    about = checkpoint.metadata(own["dalle"])
+    words = checkpoint.load(str(own["dalle"])).tokenizer
+    checkpoint.save(own["dalle"], {name: -value for name, value in found.items()}, about["recipe"], words)
+    sample(like=first["path"], recipe=None, out="other", quiet=False)
+    said = capsys.readouterr().err
+    assert f"{first['path']} was drawn by another transformer than is there now: this will be another picture" in said
+
+
+def test_what_another_system_does_not_take_is_left_out_and_said(sample, glide, capsys):
+    (first,) = sample("a red circle", options={"temperature": 0.6, "scale": 2.0})
+    (other,) = sample(like=first["path"], recipe=glide.recipe, out="other", quiet=False)
+    assert f"{glide.recipe} has no temperature, top_k, top_p: left out" in capsys.readouterr().err
+    assert read(other["path"])["dalle"]["options"]["scale"] == 2.0
 
 
 def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
