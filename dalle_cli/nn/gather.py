@@ -41,12 +41,11 @@ def gather(x: Tensor) -> Tensor:
     return _AllGather.apply(x) if _distributed() and dist.get_world_size() > 1 else x
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, spoiled: Tensor | None = None) -> Tensor:
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Mean of the cross-entropies picture to text and text to picture, each pair the other's target.
 
-    image, text: (B, D) of unit length, the rows of this process; scale: factor of the cosines; spoiled: (B, D), for
-    each text one more picture that is not its own; returns a scalar, for these rows alone. Averaged over processes,
-    loss and gradients are those of the whole batch in one process.
+    image, text: (B, D) of unit length, the rows of this process; scale: factor of the cosines; returns a scalar, for
+    these rows alone. Averaged over processes, loss and gradients are those of the whole batch in one process.
     Source: Radford et al. 2021, section 2.3 and figure 3.
     """
     first = dist.get_rank() * len(image) if _distributed() else 0
@@ -56,6 +55,4 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, spoiled: Tensor
         all_images, all_texts = gather(torch.stack([image, text], dim=1)).unbind(dim=1)  # (world * B, D)
         to_text = scale * image @ all_texts.T  # (B, world * B)
         to_image = scale * text @ all_images.T
-        if spoiled is not None:
-            to_image = torch.cat([to_image, scale * (text * spoiled.float()).sum(dim=1, keepdim=True)], dim=1)
         return (F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)) / 2

@@ -25,9 +25,6 @@ class NoisedCLIPTask(Task):
     max_scale: ceiling of the scale. shift: under 1, training sees more of the steps that leave most of the picture.
     redrawn: share of the pictures that are shown as the frozen dvae gives them back, for a CLIP that ranks what is
     drawn with its codes: one that knows originals alone takes one thing there for another.
-    spoiled: side in pixels of the squares, some of which a copy of every picture has from the picture with the likest
-    caption of its process; a caption is to be told from these copies too, as what a transformer draws goes wrong in
-    places. 0 makes none.
     """
 
     model: NoisedCLIP
@@ -40,7 +37,6 @@ class NoisedCLIPTask(Task):
         max_scale: float = 100.0,
         shift: float = 1.0,
         redrawn: float = 0.0,
-        spoiled: int = 0,
         dvae: DVAE | None = None,
     ):
         super().__init__(model, tokenizer)
@@ -48,14 +44,12 @@ class NoisedCLIPTask(Task):
             raise ValueError(f"task.redrawn: {redrawn} is not in [0, 1]")
         if redrawn and dvae is None:
             raise ValueError(f"task.redrawn: {redrawn} of the pictures need frozen.dvae")
-        if spoiled < 0 or (spoiled and model.visual.size % spoiled):
-            raise ValueError(f"task.spoiled: squares of {spoiled} px do not fill pictures of {model.visual.size} px")
         if tokenizer.vocab_size > model.text.vocab:
             raise ValueError(
                 f"model.text.vocab: {model.text.vocab} is less than the tokenizer's {tokenizer.vocab_size}"
             )
         self.max_scale, self.shift = max_scale, checked(shift)
-        self.dvae, self.redrawn, self.spoiled = dvae, redrawn, spoiled
+        self.dvae, self.redrawn = dvae, redrawn
         self.process = process(schedule, len(model.visual.time_embedding))
 
     def collate(self, samples: list[dict]) -> dict:
@@ -68,16 +62,11 @@ class NoisedCLIPTask(Task):
         return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        text = F.normalize(self.model.encode_text(batch["ids"], batch["lengths"]).float(), dim=-1)
-        shown, seeds = self._redrawn(batch), batch["seed"]
-        if self.spoiled:  # under the same noise as what they are copies of
-            shown, seeds = torch.cat([shown, self._spoiled(shown, text, seeds)]), seeds.repeat(2)
-        x, t, _ = noised(self.process, shown, seeds, self.shift)
-        image, *copies = F.normalize(self.model.encode_image(x, t).float(), dim=-1).split(len(text))
-        scale = self.model.logit_scale.exp()
+        x, t, _ = noised(self.process, self._redrawn(batch), batch["seed"], self.shift)
+        image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])
         with torch.no_grad():
             right = (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
-        return contrastive_loss(image, text, scale, *copies), {"scale": scale, "accuracy": right.float().mean()}
+        return contrastive_loss(image, text, scale), {"scale": scale, "accuracy": right.float().mean()}
 
     @torch.no_grad()
     def _redrawn(self, batch: dict) -> Tensor:
@@ -89,15 +78,6 @@ class NoisedCLIPTask(Task):
         chosen = uniform(batch["seed"] + 4, 1) < self.redrawn  # noise takes the seeds before
         # all go through it: how many are chosen is a number that estimates on shapes alone do not have
         return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
-
-    @torch.no_grad()
-    def _spoiled(self, image: Tensor, text: Tensor, seeds: Tensor) -> Tensor:
-        """Copies of pictures with a share of their squares, up to a half, from those with the likest captions."""
-        other = (text @ text.T).fill_diagonal_(-math.inf).argmax(dim=1)
-        count = image.shape[-1] // self.spoiled
-        wrong = uniform(seeds + 5, count, count) < uniform(seeds + 6, 1)[..., None] / 2
-        wrong = wrong.repeat_interleave(self.spoiled, dim=1).repeat_interleave(self.spoiled, dim=2)
-        return torch.where(wrong[:, None], image[other], image)
 
     @torch.no_grad()
     def after_step(self) -> None:

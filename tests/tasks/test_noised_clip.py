@@ -71,41 +71,10 @@ def test_a_share_of_the_pictures_comes_through_the_dvae():
     assert task(redrawn=1.0, dvae=dvae)(batch, 0)[0] != task()(batch, 0)[0]
 
 
-def test_a_spoiled_copy_has_squares_of_the_picture_with_the_likest_caption():
-    one = task(spoiled=4)
-    batch = one.collate(samples(64))
-    text = F.normalize(torch.cat([torch.eye(32), torch.eye(32) + 0.01]), dim=-1)  # i's likest is i + 32
-    copies = one._spoiled(batch["image"], text, batch["seed"])
-    other = batch["image"].roll(32, dims=0)
-    squares = [F.unfold(image, 4, stride=4) for image in (copies, batch["image"], other)]  # (B, 48, squares)
-    kept, wrong = ((squares[0] == one).all(dim=1) for one in squares[1:])
-    assert (kept | wrong).all()
-    share = 1 - kept[(squares[1] != squares[2]).any(dim=1).all(dim=1)].float().mean(dim=1)
-    assert 0.1 < share.mean() < 0.4
-    assert share.max() > share.mean() + 0.1
-
-
-def test_a_caption_is_told_from_the_spoiled_copy_too():
-    one, plain = task(spoiled=4), task()
-    batch = one.collate(samples(2))
-    text = one.embed_texts(CAPTIONS)
-    both = torch.cat([batch["image"], one._spoiled(batch["image"], text, batch["seed"])])
-    x, t, _ = noised(one.process, both, batch["seed"].repeat(2), 1.0)
-    image = F.normalize(one.model.encode_image(x, t), dim=-1)
-    scores = one.model.logit_scale.exp() * text @ image.T  # (2, 4)
-    truth = torch.arange(2)
-    expected = F.cross_entropy(scores[:, :2].T, truth) / 2
-    expected += F.cross_entropy(torch.stack([scores[0, [0, 1, 2]], scores[1, [0, 1, 3]]]), truth) / 2
-    torch.testing.assert_close(one(batch, 0)[0], expected)
-    assert one(batch, 0)[0] > plain(batch, 0)[0]
-
-
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ValueError, match=r"task\.shift: 0 is not over 0"):
         task(shift=0)
     with pytest.raises(ValueError, match=r"task\.redrawn: 2 is not in \[0, 1\]"):
         task(redrawn=2)
-    with pytest.raises(ValueError, match=r"task\.spoiled: squares of 5 px do not fill pictures of 8 px"):
-        task(spoiled=5)
     with pytest.raises(ValueError, match=r"task\.redrawn: 0\.5 of the pictures need frozen\.dvae"):
         task(redrawn=0.5)
