@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "dalle_cli"
 TESTS = Path(__file__).parent
 
 FLOORS = (
-    {"registry", "files", "exits", "text", "images"},
+    {"registry", "files", "exits", "processes", "text", "images"},
     {"recipe", "trackers", "nn", "diffusion"},
     {"models", "data"},
     {"tasks", "checkpoint"},
@@ -19,7 +19,14 @@ FLOORS = (
     {"__main__"},
 )
 # Within a floor: from, to. Single files that the packages of their floor stand on, or that join them.
-BESIDE = {("text", "registry"), ("text", "files"), ("files", "exits"), ("images", "files"), ("checkpoint", "tasks")}
+BESIDE = {
+    ("text", "registry"),
+    ("text", "files"),
+    ("files", "exits"),
+    ("images", "files"),
+    ("images", "processes"),
+    ("checkpoint", "tasks"),
+}
 
 UNMIRRORED = {"__init__", "__main__"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -101,7 +108,7 @@ def test_the_command_line_imports_nothing_heavy_until_a_command_runs(module):
     names = imported(module, everywhere=False)
     outside = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
     assert outside <= {"typer", "dalle_cli"}
-    assert units_of(names) <= {"cli", "exits", "registry"}
+    assert units_of(names) <= {"cli", "exits", "processes", "registry"}
 
 
 def test_nothing_unpickles():

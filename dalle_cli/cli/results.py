@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..exits import CLOSED_PIPE, Failure
-from ..trackers import finite
 
 if TYPE_CHECKING:
     from ..trackers import Progress
@@ -21,6 +20,8 @@ def lines_wanted(as_json: bool) -> bool:
 
 def report(result: dict[str, Any], text: Iterable[str], as_json: bool) -> None:
     """Print one result: a JSON line for programs, the lines of `text` for people."""
+    from ..trackers import finite
+
     output(json.dumps(finite(result)) if lines_wanted(as_json) else "\n".join(map(printable, text)))
 
 
