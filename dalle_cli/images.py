@@ -79,7 +79,7 @@ def clear(file: str | Path, max_pixels: int = 50_000_000) -> Image.Image | None:
         turn = _TURNS.get(_orientation(image))
         found = image.convert("RGBA")
     found = found.transpose(turn) if turn is not None else found
-    return found if found.getextrema()[3][0] < 255 else None
+    return found if np.asarray(found.getchannel("A")).min() < 255 else None
 
 
 def transparent(file: str | Path) -> "np.ndarray | None":

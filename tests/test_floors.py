@@ -20,13 +20,9 @@ FLOORS = (
 )
 # Within a floor: from, to. Single files that the packages of their floor stand on, or that join them.
 BESIDE = {
-    ("text", "registry"),
-    ("text", "files"),
-    ("files", "exits"),
-    ("images", "files"),
-    ("images", "processes"),
+    ("text", "registry"), ("text", "files"), ("files", "exits"), ("images", "files"), ("images", "processes"),
     ("checkpoint", "tasks"),
-}
+}  # fmt: skip
 
 UNMIRRORED = {"__init__", "__main__"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
