@@ -82,7 +82,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
 
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
     candidates = job.rerank or job.count or 1
-    kept = (job.top or 1) if job.rerank else candidates
+    kept = min(job.top or 1, candidates) if job.rerank else candidates
     drawn = plan(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     place = device.choose(job.precision, job.offload)
@@ -125,6 +125,8 @@ def sample(job: Job, results: Collected | None = None) -> int:
     world = processes.count()
     blocks = _blocks(wanted, together * world, candidates if job.rerank else batch * world)
     progress = Progress("sample", sum(len(one.own()[0]) * len(one.own()[1]) for one in blocks), quiet=job.quiet)
+    if job.top and kept < job.top:
+        progress.note(f"--top {job.top}: all {kept} candidates are kept")
     if origin and not job.recipe:
         for line in _other_weights(job.like, origin, made_by):
             progress.note(line)
@@ -267,8 +269,6 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
         raise Failure("--keep-rows needs --image: the picture to continue", USAGE)
     if job.top is not None and not job.rerank:
         raise Failure("--top needs --rerank: how many to draw, of which --top are kept", USAGE)
-    if job.top is not None and job.rerank and job.top > job.rerank:
-        raise Failure(f"--top {job.top}: of --rerank {job.rerank} candidates no more can be kept", USAGE)
     if job.count is not None and job.rerank:
         raise Failure("-n does not go with --rerank: --rerank says how many are drawn, --top how many are kept", USAGE)
     requests = gather(job.words, job.prompts)

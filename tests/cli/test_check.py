@@ -205,7 +205,7 @@ def test_companions_that_are_there_are_counted(dalle, companions):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("model.vocab=513", "model.vocab: 513 is not the tokenizer's 514"),
+        ("model.vocab=513", "model.vocab: 513 is not the tokenizer's 514: set model.vocab=514"),
         ("model.codes=64", "model.codes: 64 is not the dVAE's 128"),
         ("frozen.dvae=clip", "frozen.dvae: a CLIP, where task 'dalle' needs a DVAE"),
         ("frozen.clip=clip", "frozen.clip: task 'dalle' takes no 'clip'"),

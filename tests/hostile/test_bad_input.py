@@ -68,12 +68,12 @@ def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
 
 
 def test_bad_samples_are_counted_and_no_more(run, files, tmp_path):
-    found = run(*CHECK, "@bombs")
+    found = run(*CHECK, "@bombs", "data.captions=false")
     assert (found.code, found.err) == (4, "")
     assert found.result["bad"] == {"too many pixels": 2, "cannot be decoded": 1}
     assert found.result["good"] == 2
     for table, bad in (("nul", 1), ("numbers", 1)):
-        ended = run(*CHECK, f"@{table}.jsonl")
+        ended = run(*CHECK, f"@{table}.jsonl", "data.captions=false")
         assert (ended.code, ended.result["good"], sum(ended.result["bad"].values())) == (4, 1, bad)
     assert tree(tmp_path) == {}
 
