@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from .exits import USAGE, Failure
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,16 +46,24 @@ def shared(items: Iterable[T], work: Callable[[Any], Iterable[R]]) -> list[R]:
 
 
 def exchange(value: T) -> list[T]:
-    """The values of all processes, in their order."""
+    """The values of all processes, in their order. Raises Failure where they do not reach each other."""
     if count() == 1:
         return [value]
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-        atexit.register(dist.destroy_process_group)
+    if "MASTER_ADDR" not in os.environ:
+        raise Failure(f"WORLD_SIZE={count()} without MASTER_ADDR: start with torchrun, or unset WORLD_SIZE", USAGE)
     found: list[Any] = [None] * count()
-    dist.all_gather_object(found, value)
+    try:
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+            atexit.register(dist.destroy_process_group)
+        dist.all_gather_object(found, value)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise Failure(
+            f"another process has ended or is not to be reached; go on with --skip-existing ({reason})"
+        ) from None
     return found
 
 

@@ -21,7 +21,7 @@ FLOORS = (
 # Within a floor: from, to. Single files that the packages of their floor stand on, or that join them.
 BESIDE = {
     ("text", "registry"), ("text", "files"), ("files", "exits"), ("images", "files"), ("images", "processes"),
-    ("checkpoint", "tasks"),
+    ("processes", "exits"), ("checkpoint", "tasks"),
 }  # fmt: skip
 
 UNMIRRORED = {"__init__", "__main__"}

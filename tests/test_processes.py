@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dalle_cli import processes
+from dalle_cli.exits import Failure
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 PROMPTS = b"a red apple\na green chair\na blue dog\n"
@@ -82,3 +83,10 @@ def test_results_come_in_the_order_of_the_items(monkeypatch):
     monkeypatch.setattr(processes, "exchange", lambda value: [["a", "d"], value, ["c"]])
     assert processes.shared("abcd", lambda own: worked.append(own) or own) == ["a", "b", "c", "d"]
     assert worked == [["b"]]
+
+
+def test_processes_that_do_not_know_of_each_other_are_told_how_to_start(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(Failure, match="WORLD_SIZE=3 without MASTER_ADDR: start with torchrun, or unset WORLD_SIZE"):
+        processes.meet()

@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -103,10 +104,13 @@ def sample(job: Job, results: Collected | None = None) -> int:
             check_sheet(page, job.overwrite or job.skip_existing, option)
     outputs = Outputs(job.out, files, job.overwrite, job.skip_existing)
     results = results or Results(job.as_json)
+    waiting = {result["index"]: result for result in outputs.skipped}
+    present, due = set(waiting), deque(item.index for item in files)
     wanted: dict[int, list[int]] = {}  # by prompt, the candidates to draw: all where they are ranked
-    for item in outputs.todo:
-        r, k = divmod(item.index, kept)
-        wanted.setdefault(r, list(range(candidates)) if job.rerank else []).extend(() if job.rerank else (k,))
+    for r in range(len(requests)):
+        missing = [k for k in range(kept) if r * kept + k not in present]
+        if missing:
+            wanted[r] = list(range(candidates)) if job.rerank else missing
 
     # ---- drawing, some pictures at a time; results in the order of the prompts --------------------------------------
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if wanted else None
@@ -130,8 +134,6 @@ def sample(job: Job, results: Collected | None = None) -> int:
     if origin and not job.recipe:
         for line in _other_weights(job.like, origin, made_by):
             progress.note(line)
-    waiting = {result["index"]: result for result in outputs.skipped}
-    present, due = set(waiting), [item.index for item in files]
     for block in blocks:
         rows, columns = block.own()
         best: dict[int, list[Candidate]] = {}
@@ -154,7 +156,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
                 details = {} if one.score is None else {"score": round(one.score, 5)}
                 waiting[file.index] = outputs.save(item, one.picture, made_by, **details)
         while due and due[0] in waiting:
-            results.report(waiting.pop(due.pop(0)))
+            results.report(waiting.pop(due.popleft()))
     for index in due:
         results.report(waiting.pop(index))
     progress.close()

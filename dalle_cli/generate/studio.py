@@ -4,6 +4,7 @@ z is the CLIP embedding of a picture, x the noise from which the decoder, told z
 section 3). Shapes: `e` numbers of an embedding, `s` pixels of the decoder, S of the system with its upsamplers.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -135,7 +136,7 @@ class Studio:
             self.command, job.recipe, {**asdict(self.options), **settings}, {k: digest(v) for k, v in files.items()}
         )
         progress = Progress(self.command, len(outputs.todo), quiet=job.quiet)
-        due = [item.index for item in items]
+        due = deque(item.index for item in items)
         for group in _grouped(shots(outputs.todo) if outputs.todo else (), 4 * self.together * processes.count()):
             for shot, drawn in zip(group, self._draw(group)):
                 if drawn is None:
@@ -145,7 +146,7 @@ class Studio:
                     waiting[shot.item.index] = outputs.save(shot.item, picture, origin, **shot.details, **details)
                 progress.advance()
             while due and due[0] in waiting:
-                self._report(waiting.pop(due.pop(0)))
+                self._report(waiting.pop(due.popleft()))
         for index in due:
             self._report(waiting.pop(index))
         progress.close()
