@@ -110,7 +110,7 @@ def env(as_json: AsJson = False) -> None:
 
     import torch
 
-    from .. import __version__
+    from .. import __version__, processes
     from ..data.scenes.glyphs import MissingFont, font
     from ..nn.hardware import fast_bf16
 
@@ -133,7 +133,7 @@ def env(as_json: AsJson = False) -> None:
         "devices": _devices(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes.count(),
         "bf16_fast": fast_bf16(),
         "emoji_font": emoji,
         "variables": {key: os.environ[key] for key in sorted(os.environ) if key.startswith("DALLE_")},

@@ -1,7 +1,6 @@
 """CLIP embeddings of pictures and captions, computed once and kept in files, for training priors and decoders."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from .. import checkpoint
+from .. import checkpoint, processes
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..files import make_folder, remove_left_overs, write_atomically
@@ -48,7 +47,7 @@ def embed(
     about = {"clip": checkpoint.metadata(checkpoint.resolve(model))["crc32"], "data": data, "seed": seed}
     _claim(out, {**about, "pictures": pictures, "samples": count})
     files = [out / f"embeddings-{number:05d}.safetensors" for number in range(-(-count // CHUNK))]
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = processes.rank(), processes.count()
     if world == 1:
         remove_left_overs(out)
     sizes = {

@@ -1,7 +1,6 @@
 """What the processes of a run share: the Accelerator that lays them out, agreements and averages among them."""
 
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from accelerate.utils import AutocastKwargs
 from PIL import Image
 from torch import Tensor
 
+from .. import processes
 from ..exits import USAGE, Failure
 from ..trackers import Tracker
 
@@ -25,7 +25,7 @@ def accelerator(precision: str, tracker: Tracker, run: Path, say: Any, sharded: 
     sharded: whether weights are gathered block by block; autocast must then not keep its copy of each to the end.
     `accelerate launch --cpu` is known to start one process where several were asked for; that must not pass unseen.
     """
-    asked = int(os.environ.get("WORLD_SIZE", 1))
+    asked = processes.count()
     layout = Accelerator(
         mixed_precision=precision, cpu=not torch.cuda.is_available(), project_dir=str(run),
         kwargs_handlers=[AutocastKwargs(cache_enabled=not sharded)],

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -38,3 +40,10 @@ def test_a_tracker_that_does_not_start_stops_nothing(tmp_path, monkeypatch):
     said = []
     assert ranks.accelerator("no", Tracker(extras=["wandb"]), tmp_path, said.append).trackers == []
     assert said == ["tracker wandb is left out: no network; pip install 'dalle[wandb]' if it is missing"]
+
+
+def test_autocast_keeps_no_copies_of_sharded_weights(tmp_path):
+    """With them each device would hold the whole model in 16 bits until the end of the forward pass."""
+    for sharded in (False, True):
+        handler: Any = ranks.accelerator("no", Tracker(), tmp_path, print, sharded).autocast_handler
+        assert handler.cache_enabled is not sharded
