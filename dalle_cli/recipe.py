@@ -5,7 +5,7 @@ dicts and lists. Values stay as written; the parts' signatures type them (see re
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -121,11 +121,20 @@ def of_folder(name: str) -> Path | None:
 
 def beside(recipe: Recipe, folder: Path) -> Recipe:
     """A system's recipe whose parts that begin with ./ are files and folders in `folder`."""
-    parts = {
-        key: str(folder / value) if isinstance(value, str) and value.startswith("./") else value
-        for key, value in section(recipe, "parts").items()
-    }
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(one) for one in value]
+        return str(folder / value) if isinstance(value, str) and value.startswith("./") else value
+
+    parts = {key: placed(value) for key, value in section(recipe, "parts").items()}
     return {**recipe, "parts": parts} if parts else recipe
+
+
+def sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """A system's parts and where each comes from, once for every model of a part that is several."""
+    for key, value in section(recipe, "parts").items():
+        yield from ((key, str(one)) for one in (value if isinstance(value, list) else [value]))
 
 
 def roots() -> list[Path]:

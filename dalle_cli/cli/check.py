@@ -188,20 +188,20 @@ def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:
     """As generate/sample.py reads it: the parts are checkpoints, the options are of the system's own kind."""
     from .. import checkpoint
     from ..generate import systems
-    from ..recipe import section
+    from ..recipe import section, sources
     from ..registry import bind
 
     parts = section(recipe, "parts")
     part, _ = systems.bind(recipe.get("system"), "system", ("device", *parts))
     bind(part.sampling, section(recipe, "sample"), "sample")  # type: ignore[attr-defined]
     sizes: dict[str, int | None] = {}
-    for name, source in parts.items():
-        sizes[name] = None
+    for name, source in sources(recipe):
+        sizes.setdefault(name, None)
         try:
             if source != OPEN:
-                path = checkpoint.resolve(str(source))
+                path = checkpoint.resolve(source)
                 checkpoint.metadata(path)
-                sizes[name] = path.stat().st_size
+                sizes[name] = (sizes[name] or 0) + path.stat().st_size
         except checkpoint.CheckpointError as error:
             needs.append(f"parts.{name}: {error}")
     return {"system": recipe["system"]["type"], "bytes": sizes}

@@ -28,7 +28,13 @@ def rerank(
     prompts: Annotated[
         str | None, typer.Option(help="File of prompts to score against.", rich_help_panel=INPUT)
     ] = None,
-    model: Annotated[str, typer.Option(help="A CLIP checkpoint.", rich_help_panel=MODEL)] = "starter/clip",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A CLIP checkpoint; repeatable: the mean of their scores. Default: starter/clip.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Keep so many of each prompt.", rich_help_panel=OUTPUT)] = None,
     sheet: Sheet = None,
     overwrite: Overwrite = False,
@@ -40,8 +46,9 @@ def rerank(
     """Score pictures against prompts with CLIP, the best first."""
     from ..generate.rerank import rerank as score
 
+    models = model or ["starter/clip"]
     raise typer.Exit(
-        score(pictures, prompt or [], prompts, model, top, sheet, overwrite, as_json, quiet, batch_size, precision)
+        score(pictures, prompt or [], prompts, models, top, sheet, overwrite, as_json, quiet, batch_size, precision)
     )
 
 

@@ -60,7 +60,7 @@ def estimate(
     """
     device = system.device.name
     room = int(SHARE * free_memory(device))
-    models = [one.task for one in (system, scorer) if one]
+    models = [system.task, *(scorer.tasks if scorer else ())]
     weights = [sum(value.nbytes for value in (*one.parameters(), *one.buffers())) for one in models]
     read = max(4 * sum(value.numel() for value in one.model.parameters()) for one in models)  # as float32, beside it
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -18,15 +18,22 @@ BATCH = 256  # pictures scored together
 
 
 class Scorer:
-    """A CLIP checkpoint, noised or not, that gives the cosine of pictures and texts."""
+    """CLIP checkpoints, noised or not, that score pictures of texts: with the mean of their cosines.
 
-    def __init__(self, device: Device, model: str):
-        task = device.load(model, ("clip", "noised-clip"))
-        assert isinstance(task, CLIPTask | NoisedCLIPTask)
-        self.task = task
+    models: one checkpoint or several. Their features side by side, divided by the root of their number, are unit
+    vectors whose product is that mean.
+    """
+
+    def __init__(self, device: Device, models: str | Sequence[str]):
+        names = [models] if isinstance(models, str) else list(dict.fromkeys(models))
+        self.tasks: list[CLIPTask | NoisedCLIPTask] = []
+        for name in names:
+            task = device.load(name, ("clip", "noised-clip"))
+            assert isinstance(task, CLIPTask | NoisedCLIPTask)
+            self.tasks.append(task)
         self.device = device
-        self.size = task.model.visual.size
-        self.file = checkpoint.resolve(model)
+        self.size = max(task.model.visual.size for task in self.tasks)
+        self.files = {"clip" + f"_{i + 1}" * (i > 0): checkpoint.resolve(name) for i, name in enumerate(names)}
         self._texts: dict[str, Tensor] = {}
         self._together: int | None = None
 
@@ -35,9 +42,9 @@ class Scorer:
         """Unit features of prompts, (B, e); each is computed once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         for start in range(0, len(new), BATCH):
-            with self.device.turn(self.task), self.device.autocast():
-                features = self.task.embed_texts(new[start : start + BATCH]).cpu()
-            self._texts.update(zip(new[start : start + BATCH], features))
+            some = new[start : start + BATCH]
+            features = _side_by_side([self._run(task, task.embed_texts, some) for task in self.tasks])
+            self._texts.update(zip(some, features))
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     @torch.no_grad()
@@ -48,8 +55,6 @@ class Scorer:
             self._together = together(self.try_scoring, BATCH, BATCH, room)
         features = []
         for part in batch.split(self._together or BATCH):
-            if part.shape[-1] != self.size:
-                part = F.interpolate(part, self.size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
             features.append(self._embed(part))
             if watch:
                 watch(len(part))
@@ -60,9 +65,23 @@ class Scorer:
         self._embed(torch.zeros(count, 3, self.size, self.size))
 
     def _embed(self, batch: Tensor) -> Tensor:
-        with self.device.turn(self.task), self.device.autocast():
-            return self.task.embed_images(batch.to(self.device.name)).cpu()
+        sized = [_resized(batch, task.model.visual.size).to(self.device.name) for task in self.tasks]
+        return _side_by_side([self._run(task, task.embed_images, some) for task, some in zip(self.tasks, sized)])
+
+    def _run(self, task: CLIPTask | NoisedCLIPTask, embed: Callable[[Any], Tensor], batch: Any) -> Tensor:
+        with self.device.turn(task), self.device.autocast():
+            return embed(batch).cpu()
 
     def read(self, path: str) -> Tensor:
-        """A picture file as the tower wants it: (3, size, size). Raises BadPicture."""
+        """A picture file as the largest tower wants it: (3, size, size). Raises BadPicture."""
         return images.to_tensor(images.square(images.decode(path), self.size))
+
+
+def _resized(batch: Tensor, size: int) -> Tensor:
+    if batch.shape[-1] == size:
+        return batch
+    return F.interpolate(batch, size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+
+
+def _side_by_side(features: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(features), dim=1) / len(features) ** 0.5

@@ -15,12 +15,13 @@ from .reconstruct import expand
 
 
 def rerank(
-    pictures: Sequence[str], prompt: Sequence[str], prompts: str | None, model: str, top: int | None,
+    pictures: Sequence[str], prompt: Sequence[str], prompts: str | None, models: Sequence[str], top: int | None,
     sheet: str | None, overwrite: bool, as_json: bool, quiet: bool, batch_size: int | None, precision: str,
 ) -> int:  # fmt: skip
     """Print every picture with its score, the best of each prompt first; returns the exit code.
 
-    A picture is scored against the prompts given, or against its own line's. score: the cosine of CLIP's features.
+    A picture is scored against the prompts given, or against its own line's. score: the cosine of CLIP's features,
+    or the mean of several models'.
     """
     requests = gather(expand(pictures), plain="path", pictures=("path",))
     texts = gather(prompt, prompts)
@@ -30,7 +31,7 @@ def rerank(
     if sheet:
         check_sheet(sheet, overwrite)
     results = Results(as_json, ("score", "path", "prompt"))
-    scorer = Scorer(device.choose(precision), model)
+    scorer = Scorer(device.choose(precision), models)
     progress = Progress("rerank", len(requests), quiet=quiet)
     scored: dict[str, list[tuple[float, Request]]] = {}
     failed = [one.line for one in texts if one.failed]

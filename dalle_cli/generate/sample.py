@@ -115,7 +115,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
     # ---- drawing, some pictures at a time; results in the order of the prompts --------------------------------------
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if wanted else None
     scorer = Scorer(place, clip) if wanted and job.rerank else None
-    models = {**(system.files(options) if system else {}), **({"clip": scorer.file} if scorer else {})}
+    models = {**(system.files(options) if system else {}), **(scorer.files if scorer else {})}
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
     first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
@@ -226,7 +226,7 @@ def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[st
         if key not in takes:
             raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
     if "clip" in parts:
-        parts["clip"] = convert(parts["clip"], str | None, "parts.clip")
+        parts["clip"] = convert(parts["clip"], str | list[str] | None, "parts.clip")
     kind = part.sampling
     options = kind(**bind(kind, {**recipe.section(system_recipe, "sample"), **given}, "sample"))
     part.check(options, parts)
@@ -258,7 +258,8 @@ def load_system(name: str) -> dict:
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
-        return {"system": {"type": "dalle1"}, "parts": {"transformer": str(path), "clip": "starter/noised-clip"}}
+        parts = {**recipe.load("dalle1", "systems")["parts"], "transformer": str(path)}
+        return {"system": {"type": "dalle1"}, "parts": parts}
     found = recipe.load(name, "systems")
     return recipe.beside(found, Path(name).parent) if os.path.isfile(name) else found
 
@@ -335,8 +336,8 @@ def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> l
 def describe(name: str, system_recipe: dict, options: Any, work: str) -> None:
     """What a dry run says of a system, and of what it is to do. Raises CheckpointError for parts that are not there."""
     print(f"system: {name}", file=sys.stderr)
-    for key, value in (system_recipe.get("parts") or {}).items():
-        path = checkpoint.resolve(str(value))
+    for key, source in recipe.sources(system_recipe):
+        path = checkpoint.resolve(source)
         print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
     print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
     print(work, file=sys.stderr)

@@ -250,6 +250,9 @@ def test_system_recipes(dalle, tmp_path):
     found = dalle("check", "--recipe", "systems/dalle1", "parts.transformer=t.safetensors", "parts.clip=none").result
     assert found["bytes"] == {"transformer": (tmp_path / "t.safetensors").stat().st_size, "clip": None}
     assert [need.partition(":")[0] for need in found["needs"]] == ["parts.clip"]
+    found = dalle("check", "--recipe", "systems/dalle1", "parts.clip=[t.safetensors,none,t.safetensors]").result
+    assert found["bytes"]["clip"] == 2 * (tmp_path / "t.safetensors").stat().st_size
+    assert [need.partition(":")[0] for need in found["needs"]] == ["parts.clip"]
     for word in ("sample.temprature=1", "system.type=dalle2", "smaple.x=1"):
         ended = dalle("check", "--recipe", "systems/dalle1", word)
         assert (ended.code, one_line(ended.err)) == (2, True), word

@@ -17,8 +17,8 @@ def rerank(dalle, tiny, tmp_path):
     for i in range(4):
         noise(i, 32, 32).save(tmp_path / "in" / f"{i}.png")
 
-    def run(*words, **how):
-        return dalle("rerank", "--model", tiny.clip, "--precision", "float32", *words, **how)
+    def run(*words, model=tiny.clip, **how):
+        return dalle("rerank", "--model", model, "--precision", "float32", *words, **how)
 
     return run
 
@@ -39,6 +39,13 @@ def test_the_best_of_a_folder(rerank):
     other = rerank("in", "--prompt", "zebra", "--prompt", "a red circle").results
     assert [line["prompt"] for line in other] == ["zebra"] * 4 + ["a red circle"] * 4
     assert other[4:] == ended.results
+
+
+def test_several_models_score_by_their_mean(rerank, glide):
+    (alone,) = rerank("in/0.png", "--prompt", "zebra").results
+    (both,) = rerank("in/0.png", "--prompt", "zebra", "--model", glide.noised_clip).results
+    (other,) = rerank("in/0.png", "--prompt", "zebra", model=glide.noised_clip).results
+    assert both["score"] == pytest.approx((alone["score"] + other["score"]) / 2, abs=1e-3)
 
 
 def test_a_table_for_people(rerank):

@@ -32,9 +32,9 @@ def test_scores_are_the_cosines_of_clips_own_features(scorer, tiny):
 
 
 def test_each_prompt_is_read_once(scorer, monkeypatch):
-    read = []
-    embed = scorer.task.embed_texts
-    monkeypatch.setattr(scorer.task, "embed_texts", lambda texts: read.extend(texts) or embed(texts))
+    read, (task,) = [], scorer.tasks
+    embed = task.embed_texts
+    monkeypatch.setattr(task, "embed_texts", lambda texts: read.extend(texts) or embed(texts))
     first = scorer.texts(PROMPTS)
     again = scorer.texts(["zebra", *PROMPTS])
     assert read == ["a red circle", "a blue square", "zebra"]
@@ -82,3 +82,13 @@ def test_a_noised_clip_scores_pictures_as_free_of_noise(glide):
     with torch.no_grad():
         clean = task.score(text, batch, torch.zeros(3, dtype=torch.int64)) / task.model.logit_scale.exp()
     torch.testing.assert_close((scorer.pictures(batch) * scorer.texts(PROMPTS)).sum(dim=1), clean)
+
+
+def test_several_models_score_by_the_mean_of_their_cosines(tiny, glide):
+    names = [tiny.clip, glide.noised_clip]
+    both = Scorer(CPU, [*names, tiny.clip])  # named twice, it counts once
+    batch = pictures(5, 2 * CLIP_SIZE)  # each reads it at its own size
+    alone = [(one := Scorer(CPU, name)).pictures(batch) @ one.texts(PROMPTS).T for name in names]
+    torch.testing.assert_close(both.pictures(batch) @ both.texts(PROMPTS).T, (alone[0] + alone[1]) / 2)
+    assert both.size == CLIP_SIZE
+    assert {key: str(path) for key, path in both.files.items()} == {"clip": names[0], "clip_2": names[1]}

@@ -104,6 +104,20 @@ def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
         assert set(found["models"]) == {"transformer", "clip"}
 
 
+def test_several_clips_choose_together(sample, tiny, glide, tmp_path):
+    (tmp_path / "noised.safetensors").write_bytes(Path(glide.noised_clip).read_bytes())
+    (tmp_path / "both.yaml").write_text(
+        f"system: {{type: dalle1}}\nparts: {{transformer: {tiny.dalle}, clip: [{tiny.clip}, ./noised.safetensors]}}\n"
+    )  # what begins with ./ lies beside the recipe
+    found = sample("zebra", recipe=str(tmp_path / "both.yaml"), rerank=6, top=6)
+    scorer = Scorer(CPU, [tiny.clip, glide.noised_clip])
+    pictures = torch.stack([images.to_tensor(Image.open(result["path"])) for result in found])
+    scores = (scorer.pictures(pictures) @ scorer.texts(["zebra"])[0]).tolist()
+    assert [result["score"] for result in found] == pytest.approx(scores, abs=0.01)
+    assert set(read(found[0]["path"])["dalle"]["models"]) == {"transformer", "clip", "clip_2"}
+    assert sample("zebra", recipe=str(tmp_path / "both.yaml"), rerank=6, dry_run=True) == []
+
+
 def test_fewer_candidates_than_are_to_be_kept(sample, capsys):
     assert len(sample("a red circle", rerank=2, top=5, quiet=False)) == 2
     assert "--top 5: all 2 candidates are kept" in capsys.readouterr().err
@@ -326,7 +340,7 @@ def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
     assert load_system("dalle1") == recipe.load("dalle1", "systems")
     assert load_system(tiny.recipe)["sample"] == {"temperature": 0.9}
     made = load_system(tiny.dalle)
-    parts = {"transformer": tiny.dalle, "clip": "starter/noised-clip"}
+    parts = {"transformer": tiny.dalle, "clip": ["starter/clip", "starter/noised-clip"]}
     assert made == {"system": {"type": "dalle1"}, "parts": parts}
     with pytest.raises(RecipeError, match="holds a 'clip', which draws nothing by itself"):
         load_system(tiny.clip)
