@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__, processes
 from ..exits import BAD_INPUT, FAILED, INTERRUPTED, USAGE, Failure
@@ -16,8 +17,22 @@ LONGEST = 800  # letters of an error: names in it may be of any length
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # that of all wrong options; typer exports no more of it
 
+
+class Front(TyperGroup):
+    """The app's own page of help, printed without rich: importing that takes as long as all else."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help or "") for name, command in self.commands.items()])
+
+
 app = typer.Typer(
     name="dalle",
+    cls=Front,
     help="Train, sample and judge the OpenAI text-to-image lineage: DALL-E 1, CLIP, GLIDE, unCLIP.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

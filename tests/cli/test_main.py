@@ -51,7 +51,7 @@ def test_help_imports_nothing_heavy():
         "from dalle_cli.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = ('torch', 'accelerate', 'omegaconf', 'numpy', 'PIL', 'safetensors', 'regex', 'yaml')\n"
+        "heavy = ('torch', 'accelerate', 'omegaconf', 'numpy', 'PIL', 'safetensors', 'regex', 'yaml', 'rich')\n"
         "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
