@@ -26,6 +26,8 @@ from .prompts import Request, gather, plan
 from .rank import Scorer
 from .strip import Strip
 
+DIGITS = 5  # of a score
+
 
 @dataclass(frozen=True)
 class Job:
@@ -153,7 +155,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
                 if file.index in present:
                     continue
                 item = replace(file, draw=drawn[r * candidates + one.which].draw)
-                details = {} if one.score is None else {"score": round(one.score, 5)}
+                details = {} if one.score is None else {"score": one.score}
                 waiting[file.index] = outputs.save(item, one.picture, made_by, **details)
         while due and due[0] in waiting:
             results.report(waiting.pop(due.popleft()))
@@ -328,9 +330,9 @@ def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> l
     """The best `count` of the candidates with their scores, or all in order where nothing scores."""
     if scorer is None:
         return [(i, None) for i in range(len(pictures))]
-    scores = scorer.pictures(pictures) @ scorer.texts([prompt])[0]
-    order = scores.argsort(descending=True, stable=True)[:count]
-    return [(i, scores[i].item()) for i in order.tolist()]
+    # rounded first: the same picture drawn twice scores the same, whatever it was drawn and scored beside
+    scores = [round(score, DIGITS) for score in (scorer.pictures(pictures) @ scorer.texts([prompt])[0]).tolist()]
+    return [(i, scores[i]) for i in sorted(range(len(scores)), key=lambda i: -scores[i])[:count]]
 
 
 def describe(name: str, system_recipe: dict, options: Any, work: str) -> None:
