@@ -4,6 +4,7 @@ python -m tests.bench            all of it, some ten minutes on two cores
 python -m tests.bench sampling   a part of it
 """
 
+import itertools
 import multiprocessing
 import random
 import re
@@ -45,8 +46,8 @@ def text() -> None:
     rng = random.Random(SEED)
     syllables = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("", "n", "r", "st")]
     words = ["".join(rng.choices(syllables, k=rng.choice((1, 2, 2, 3, 4)))) for _ in range(40_000)]
-    weights = [1 / (rank + 10) for rank in range(len(words))]
-    captions = [" ".join(rng.choices(words, weights, k=12)) for _ in range(120_000)]
+    weights = list(itertools.accumulate(1 / (rank + 10) for rank in range(len(words))))
+    captions = [" ".join(rng.choices(words, cum_weights=weights, k=12)) for _ in range(120_000)]
     began = time.perf_counter()
     tokenizer = learn(captions[:100_000], 16_384, "dalle")
     line("learn a vocabulary", f"{tokenizer.vocab_size} entries", time.perf_counter() - began, "s", "120 s")
