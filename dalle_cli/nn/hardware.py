@@ -11,10 +11,22 @@ MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -3, -1, -2, -
 
 
 def fast_bf16() -> bool:
-    """Whether bfloat16 multiplies faster than float32: CUDA from Ampere on, CPUs with AMX or AVX512-BF16."""
+    """Whether bfloat16 multiplies faster than float32: CUDA from Ampere on, CPUs with AMX, AMD's with AVX512-BF16.
+
+    Intel's AVX512-BF16 alone is slower: 84 GFLOP/s where float32 has 143, on one core of a Xeon whose AMX is shut off.
+    """
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability()[0] >= 8
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AMD" in _vendor())
+
+
+def _vendor() -> str:
+    """Of the CPU, such as AuthenticAMD; empty where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
 def free_memory(device: str) -> int:

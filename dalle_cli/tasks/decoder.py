@@ -209,7 +209,7 @@ class DecoderTask(Task):
             elif isinstance(condition, ClipTextCondition):
                 given[name] = embedding.read(self._needed(), (batch["clip_ids"], batch["clip_real"]))
             elif isinstance(condition, ClipCondition):
-                given[name] = self._embedding(batch), batch["keep"]
+                given[name] = self._embedding(batch, batch["keep"]), batch["keep"]
             elif isinstance(condition, LabelCondition):
                 given[name] = batch["label"]
             elif isinstance(condition, LowResCondition):
@@ -223,9 +223,18 @@ class DecoderTask(Task):
             return to_float(batch["small"])
         return reduced(batch["image"], self.condition(LowResCondition).factor, batch["seed"], self.blur, self.noise)
 
-    def _embedding(self, batch: dict) -> Tensor:
-        """CLIP's embeddings of the pictures, (B, e): those that the data bring, else the frozen CLIP's."""
-        return batch["embedding"] if "embedding" in batch else embedding.embed(self._needed(), batch["image"])
+    def _embedding(self, batch: dict, wanted: Tensor) -> Tensor:
+        """CLIP's embeddings of the wanted pictures, (B, e): those that the data bring, else the frozen CLIP's.
+
+        Zeros where they are not wanted: most are left out in training, and embedding them takes a tenth of a step.
+        """
+        if "embedding" in batch:
+            return batch["embedding"]
+        clip, image = self._needed(), batch["image"]
+        result = torch.zeros(len(image), clip.embed_dim, device=image.device)
+        if wanted.any():
+            result[wanted] = embedding.embed(clip, image[wanted])
+        return result
 
     def _needed(self) -> CLIP:
         if self.clip is None:
@@ -310,7 +319,7 @@ class DecoderTask(Task):
         image, texts = self._picture(batch), batch["text"]
         small = self._small(batch) if self.condition(LowResCondition) else None
         region = (image, batch["known"]) if "known" in batch else None
-        told = self._embedding(batch) if self.condition(ClipCondition) else None
+        told = self._embedding(batch, torch.ones_like(batch["keep"])) if self.condition(ClipCondition) else None
         guided = self.drop_text and (self.condition(TextCondition) or self.condition(ClipTextCondition))
         denoise = threshold(self.denoiser(texts, PREVIEW_SCALE if guided else 1.0, small, region, told))
         noise = stream(batch["seed"])(image)

@@ -15,6 +15,23 @@ def test_gpus_multiply_bf16_fast_from_ampere_on(monkeypatch, capability, fast):
     assert hardware.fast_bf16() == fast
 
 
+@pytest.mark.parametrize(
+    ("amx", "avx512", "vendor", "fast"),
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "GenuineIntel", False),
+        (False, True, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+    ],
+)
+def test_cpus_multiply_bf16_fast_with_amx_or_with_amds_units(monkeypatch, amx, avx512, vendor, fast):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(hardware, "_vendor", lambda: vendor)
+    assert hardware.fast_bf16() == fast
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_freed_memory_is_kept_where_there_is_no_gpu(monkeypatch):
     asked = []

@@ -134,7 +134,7 @@ def test_clip_reads_larger_pictures_than_are_drawn():
     one = decoder({}, clip(), image=IMAGE)
     batch = one.collate(samples(size=16))
     assert one(batch, 0)[0].isfinite()
-    assert torch.equal(one._embedding(batch), one.clip.encode_image(batch["image"]))
+    assert torch.equal(one._embedding(batch, batch["keep"]), one.clip.encode_image(batch["image"]))
     small = torch.nn.functional.interpolate(batch["image"], SIZE, mode="bicubic", antialias=True).clamp(-1, 1)
     assert torch.equal(one._picture(batch), small)
     assert len(one.preview(batch)[0]) == 4
@@ -149,6 +149,24 @@ def test_a_share_of_the_embeddings_is_left_out_as_their_samples_seeds_say():
     assert torch.equal(one.collate(many[::-1])["keep"].flip(0), batch["keep"])
     both = ~batch["keep"] & ~batch["real"].any(dim=1)
     assert 10 < both.sum() < 50  # one does not follow the other
+
+
+def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
+    companion = clip()
+    one = decoder({"drop_image": 0.3}, companion, image=IMAGE)
+    batch = one.collate(samples(20))
+    x, t, eps = noised(one.process, batch["image"], batch["seed"])
+    given = one.model.encode(
+        text=(batch["ids"], batch["real"]), image=(embedding.embed(companion, batch["image"]), batch["keep"])
+    )
+    expected = loss(one.process, one.model(x, t, **given), batch["image"], t, eps).total.mean()
+    seen, embed = [], embedding.embed
+    monkeypatch.setattr(embedding, "embed", lambda clip, image: seen.append(len(image)) or embed(clip, image))
+    torch.testing.assert_close(one(batch, 0)[0], expected)
+    assert seen == [batch["keep"].sum()]
+    assert 0 < seen[0] < 20
+    one({**batch, "keep": torch.zeros(20, dtype=torch.bool)}, 0)
+    assert len(seen) == 1
 
 
 def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
