@@ -15,6 +15,7 @@ from ..tasks.noised_clip import NoisedCLIPTask
 from .device import Device
 
 BATCH = 256  # pictures scored together
+DIGITS = 5  # of a score
 
 
 class Scorer:

@@ -10,7 +10,7 @@ from ..trackers import Progress
 from . import device
 from .outputs import Results, check_sheet, save_sheet
 from .prompts import Request, gather
-from .rank import BATCH, Scorer
+from .rank import BATCH, DIGITS, Scorer
 from .reconstruct import expand
 
 
@@ -61,7 +61,7 @@ def rerank(
     for text, found in scored.items():
         found.sort(key=lambda pair: -pair[0])
         for score, one in found[:top]:
-            results.report({**one.line, "prompt": text, "score": round(score, 5)})
+            results.report({**one.line, "prompt": text, "score": round(score, DIGITS)})
     for line in failed:
         results.report(line)
     if sheet:

@@ -23,10 +23,8 @@ from . import device, memory, systems
 from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .prompts import Request, gather, plan
-from .rank import Scorer
+from .rank import DIGITS, Scorer
 from .strip import Strip
-
-DIGITS = 5  # of a score
 
 
 @dataclass(frozen=True)
