@@ -56,8 +56,18 @@ class Scene:
         return "texture" if first.texture else "single"
 
 
-def invent(rng: random.Random, glyphs: GlyphSet, kinds: dict[str, float], background: float, colour: float) -> Scene:
-    """A random scene. kinds: weights by Scene.kind. background, colour: chances of a coloured ground and of a tint."""
+def invent(
+    rng: random.Random,
+    glyphs: GlyphSet,
+    kinds: dict[str, float],
+    background: float,
+    colour: float,
+    relations: dict[str, float] | None = None,
+) -> Scene:
+    """A random scene. kinds: weights by Scene.kind. background, colour: chances of a coloured ground and of a tint.
+
+    relations: weights of RELATIONS; all alike, if there are none.
+    """
     kind = rng.choices(list(kinds), weights=list(kinds.values()))[0]
 
     def thing(glyph: str | None = None) -> Thing:
@@ -79,7 +89,9 @@ def invent(rng: random.Random, glyphs: GlyphSet, kinds: dict[str, float], backgr
     else:
         first, second = rng.sample(glyphs.names, 2)
         things = (thing(first), thing(second))
-        relation = rng.choice(RELATIONS) if kind == "relation" else None
+        if kind == "relation":
+            weights = [relations.get(name, 0.0) for name in RELATIONS] if relations else None
+            relation = rng.choices(RELATIONS, weights)[0] if weights else rng.choice(RELATIONS)
     ground = None
     if rng.random() < background:
         ground = rng.choice([name for name in BACKGROUNDS if name not in {t.colour for t in things}])

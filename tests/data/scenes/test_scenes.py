@@ -49,6 +49,16 @@ def test_one_wording_or_several():
     assert any(not text.startswith(("a ", "an ", "two ", "three ")) for text in texts)
 
 
+def test_relations_are_drawn_by_their_weights():
+    source = Scenes(32, "shapes", kinds={"relation": 1.0}, relations={"above": 3.0, "left of": 1.0}, background=0.0)
+    scenes = [parse(source.read(0, i, picture=False)["text"], source.glyphs) for i in range(200)]
+    relations = Counter(scene.relation for scene in scenes if scene)
+    assert set(relations) == {"above", "left of"}
+    assert 2 < relations["above"] / relations["left of"] < 5
+    with pytest.raises(ValueError, match=r"data\.relations takes weights of left of, .*got beside"):
+        Scenes(32, "shapes", relations={"beside": 1.0})
+
+
 @pytest.mark.parametrize(("kinds", "named"), [({"singel": 1.0}, "got singel"), ({"single": 0.0}, "got none")])
 def test_weights_that_mean_nothing_are_refused(kinds, named):
     with pytest.raises(ValueError, match=f"data.kinds takes weights of single, .*{named}"):
