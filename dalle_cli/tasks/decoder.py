@@ -126,6 +126,12 @@ class DecoderTask(Task):
                 )
             if isinstance(condition, ClipTextCondition):
                 embedding.check(self.clip, self.tokenizer)
+                own = condition.token_embedding
+                if own and own.num_embeddings < self.tokenizer.vocab_size:
+                    had = self.tokenizer.vocab_size
+                    raise ValueError(
+                        f"model.conditions.{name}.vocab: {own.num_embeddings} is less than the tokenizer's {had}"
+                    )
         elif not isinstance(condition, InpaintCondition):
             raise ValueError(f"model.conditions.{name}: task 'decoder' has nothing for a {type(condition).__name__}")
 
@@ -207,7 +213,7 @@ class DecoderTask(Task):
             if isinstance(condition, TextCondition):
                 given[name] = batch["ids"], batch["real"]
             elif isinstance(condition, ClipTextCondition):
-                given[name] = embedding.read(self._needed(), (batch["clip_ids"], batch["clip_real"]))
+                given[name] = self._told((batch["clip_ids"], batch["clip_real"]))
             elif isinstance(condition, ClipCondition):
                 given[name] = self._embedding(batch, batch["keep"]), batch["keep"]
             elif isinstance(condition, LabelCondition):
@@ -235,6 +241,10 @@ class DecoderTask(Task):
         if wanted.any():
             result[wanted] = embedding.embed(clip, image[wanted])
         return result
+
+    def _told(self, packed: embedding.Packed) -> tuple[Tensor, ...]:
+        """What a ClipTextCondition is called with."""
+        return *embedding.read(self._needed(), packed), packed[0].to(self.device)
 
     def _needed(self) -> CLIP:
         if self.clip is None:
@@ -302,7 +312,7 @@ class DecoderTask(Task):
             ids, real = self._pack(distinct)
             told = condition(ids.to(self.device), real.to(self.device))
         elif isinstance(condition, ClipTextCondition):
-            told = condition(*embedding.read(self._needed(), embedding.pack(self._needed(), self.tokenizer, distinct)))
+            told = condition(*self._told(embedding.pack(self._needed(), self.tokenizer, distinct)))
         else:
             assert isinstance(condition, LabelCondition)
             told = condition(labels(distinct, self.classes, condition.classes).to(self.device))

@@ -121,6 +121,20 @@ def test_layers_over_clip_text_start_as_none_and_let_a_word_see_the_later_ones()
         assert torch.equal(after[:, :3], before[:, :3]) != seen
 
 
+def test_tokens_that_clip_hardly_tells_apart_have_an_embedding_of_their_own():
+    torch.manual_seed(0)
+    plain, own = (ClipTextCondition(embed_dim=8, states=12, width=16, vocab=vocab) for vocab in (None, 20))
+    plain.connect(16), own.connect(16)
+    own.load_state_dict(plain.state_dict(), strict=False)
+    embedding, real, ids = torch.randn(1, 8), torch.ones(1, 3).bool(), torch.tensor([[3, 7, 5]])
+    states = torch.randn(1, 1, 12).expand(1, 3, 12)
+    tokens = own(embedding, states, real, ids)["tokens"]
+    read = plain(embedding, states, real, ids)["tokens"]
+    torch.testing.assert_close(tokens - read, own.token_embedding(ids))
+    assert torch.pdist(tokens[0]).min() > 0.5
+    assert torch.pdist(read[0]).max() < 1e-5
+
+
 def test_conditions_together():
     one, two = torch.randn(2, 4), torch.randn(2, 4)
     a, b = torch.randn(2, 3, 6), torch.randn(2, 5, 6)

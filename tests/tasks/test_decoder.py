@@ -184,6 +184,13 @@ def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
     assert (one.denoiser(["", ""], image=told)(x, full(300, x)).eps - plain).abs().max() > 1e-3
     with pytest.raises(ValueError, match=r"image\.embed_dim: 7, and frozen\.clip has 8"):
         decoder({}, companion, image=IMAGE | {"embed_dim": 7})
+    with pytest.raises(ValueError, match=r"text\.vocab: 7 is less than the tokenizer's"):
+        decoder({}, companion, text=STATES | {"vocab": 7})
+    own = decoder({"drop_text": 0.5}, companion, text=STATES | {"vocab": 520}, image=IMAGE)
+    own(batch, 0)[0].backward()
+    assert own.model.conditions["text"].token_embedding.weight.grad.abs().sum() > 0
+    drawn = own.denoiser(CAPTIONS, image=told)(x, full(300, x)).eps
+    assert (own.denoiser(CAPTIONS[::-1], image=told)(x, full(300, x)).eps - drawn).abs().max() > 1e-3
     with pytest.raises(ValueError, match="texts are read by the frozen CLIP, of 520 entries, and there is none"):
         DecoderTask(one.model, SIZE, None, companion, variance="small")
 
