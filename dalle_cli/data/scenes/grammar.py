@@ -89,9 +89,10 @@ def invent(
     else:
         first, second = rng.sample(glyphs.names, 2)
         things = (thing(first), thing(second))
-        if kind == "relation":
-            weights = [relations.get(name, 0.0) for name in RELATIONS] if relations else None
-            relation = rng.choices(RELATIONS, weights)[0] if weights else rng.choice(RELATIONS)
+        if kind == "relation" and relations:
+            relation = rng.choices(list(relations), list(relations.values()))[0]
+        elif kind == "relation":
+            relation = rng.choice(RELATIONS)  # by its own rule: the scenes of a seed stay as they were
     ground = None
     if rng.random() < background:
         ground = rng.choice([name for name in BACKGROUNDS if name not in {t.colour for t in things}])
