@@ -115,10 +115,11 @@ def test_other_conditions_are_not_exported():
         convert.write("karlo-decoder", decoder, state_of(decoder))
     with pytest.raises(convert.ConvertError, match="no place for a condition of type 'label-condition'"):
         convert.write("karlo-upsampler", UPSAMPLER | {"last": HALF | {"conditions": told}}, {})
-    deep = DECODER["conditions"]["text"] | {"depth": 1}
-    decoder = DECODER | {"conditions": DECODER["conditions"] | {"text": deep}}
-    with pytest.raises(convert.ConvertError, match=r"conditions\.text\.depth is 1, would be read as 0"):
-        convert.write("karlo-decoder", decoder, state_of(decoder))
+    for own, message in ({"depth": 1}, "depth is 1, would be read as 0"), ({"vocab": 9}, "vocab is 9, would be"):
+        text = DECODER["conditions"]["text"] | own
+        decoder = DECODER | {"conditions": DECODER["conditions"] | {"text": text}}
+        with pytest.raises(convert.ConvertError, match=rf"conditions\.text\.{message}"):
+            convert.write("karlo-decoder", decoder, state_of(decoder))
 
 
 def test_an_imported_prior_is_one_that_a_clip_makes_whole():
