@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tests import bench_peers
+from tests import bench_gpu, bench_peers
 from tests.stopwatch import line, seconds
 
 SEED = 0
@@ -191,6 +191,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "training": training,
     "memory": memory,
     "pictures": pictures,
+    "gpu": bench_gpu.run,
     **{name: partial(bench_peers.run, name) for name in bench_peers.PARTS},
 }
 

@@ -35,17 +35,33 @@ def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
 # An operator of torch's, so that it has a shape where tensors are shapes alone (training/estimate.py, torch.compile).
 @torch.library.custom_op("dalle::noise", mutates_args=())
 def _draw(seeds: Tensor, shape: list[int], gaussian: bool) -> Tensor:
-    out = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
-    if seeds.device.type == "cpu":  # numpy's generators, because torch's there looks at 32 bits of a seed alone
-        fill = np.random.Generator.standard_normal if gaussian else np.random.Generator.random
-        for row, seed in zip(out.numpy(), seeds.tolist()):
-            fill(np.random.Generator(np.random.SFC64(seed % 2**64)), dtype=np.float32, out=row)
-    else:
-        generator = torch.Generator(seeds.device)
-        fill = torch.randn if gaussian else torch.rand
-        for row, seed in zip(out, seeds.tolist()):
-            fill(row.shape, generator=generator.manual_seed(seed), out=row, device=seeds.device)
+    if seeds.device.type != "cpu":
+        return hashed(seeds, math.prod(shape), gaussian).view(len(seeds), *shape)
+    out = torch.empty(len(seeds), math.prod(shape))
+    # numpy's generators, because torch's on the CPU looks at 32 bits of a seed alone
+    fill = np.random.Generator.standard_normal if gaussian else np.random.Generator.random
+    for row, seed in zip(out.numpy(), seeds.tolist()):
+        fill(np.random.Generator(np.random.SFC64(seed % 2**64)), dtype=np.float32, out=row)
     return out.view(len(seeds), *shape)
+
+
+def hashed(seeds: Tensor, count: int, gaussian: bool) -> Tensor:
+    """The numbers of a GPU, (B, count): of all seeds at once, where generators would be started one after the other.
+
+    Number i of a seed is its hash plus i steps, hashed again (Steele et al. 2014, SplitMix); normal ones come of the
+    two halves of its bits (Box and Muller 1958).
+    """
+    places = torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB
+    bits = _mixed(_mixed(seeds)[:, None] + places)
+    high, low = ((part & 0xFFFFFF).float() * 2**-24 for part in (bits >> 40, bits))  # in [0, 1)
+    return (-2 * torch.log(1 - high)).sqrt() * torch.cos(2 * math.pi * low) if gaussian else high
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """SplitMix's finaliser of 64 bits. Torch shifts the sign in, so the upper bits are cut off."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        bits = (bits ^ ((bits >> shift) & ((1 << 64 - shift) - 1))) * factor
+    return bits ^ ((bits >> 31) & ((1 << 33) - 1))
 
 
 @_draw.register_fake

@@ -163,6 +163,7 @@ class DecoderTask(Task):
             batch["known"] = torch.stack(masks)
         if self.condition(ClipCondition):
             batch["keep"] = torch.tensor(keep)
+            batch["told"] = batch["keep"].nonzero()[:, 0]
         if (condition := self.condition(LowResCondition)) and self.degrade == "bsr":
             batch["small"] = torch.stack([worse(one["image"], condition.factor, one["seed"]) for one in samples])
         return batch
@@ -180,7 +181,8 @@ class DecoderTask(Task):
             small = self.side // condition.factor
             batch["small"] = torch.zeros(count, 3, small, small, dtype=torch.uint8)
         label, mask = torch.zeros(count, dtype=torch.int64), torch.zeros(count, 1, self.side, self.side)
-        return {**batch, "label": label, "known": mask, "keep": torch.ones(count, dtype=torch.bool)}
+        told = {"keep": torch.ones(count, dtype=torch.bool), "told": torch.arange(count)}
+        return {**batch, **told, "label": label, "known": mask}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = self._picture(batch)
@@ -215,7 +217,7 @@ class DecoderTask(Task):
             elif isinstance(condition, ClipTextCondition):
                 given[name] = self._told((batch["clip_ids"], batch["clip_real"]))
             elif isinstance(condition, ClipCondition):
-                given[name] = self._embedding(batch, batch["keep"]), batch["keep"]
+                given[name] = self._embedding(batch, batch["told"]), batch["keep"]
             elif isinstance(condition, LabelCondition):
                 given[name] = batch["label"]
             elif isinstance(condition, LowResCondition):
@@ -229,17 +231,17 @@ class DecoderTask(Task):
             return to_float(batch["small"])
         return reduced(batch["image"], self.condition(LowResCondition).factor, batch["seed"], self.blur, self.noise)
 
-    def _embedding(self, batch: dict, wanted: Tensor) -> Tensor:
-        """CLIP's embeddings of the wanted pictures, (B, e): those that the data bring, else the frozen CLIP's.
+    def _embedding(self, batch: dict, told: Tensor) -> Tensor:
+        """CLIP's embeddings of pictures, (B, e), those in the rows `told`: what the data bring, else the frozen CLIP's.
 
-        Zeros where they are not wanted: most are left out in training, and embedding them takes a tenth of a step.
+        Zeros in other rows: most are left out in training, and embedding them takes a tenth of a step.
         """
         if "embedding" in batch:
             return batch["embedding"]
         clip, image = self._needed(), batch["image"]
         result = torch.zeros(len(image), clip.embed_dim, device=image.device)
-        if wanted.any():
-            result[wanted] = embedding.embed(clip, image[wanted])
+        if len(told):
+            result[told] = embedding.embed(clip, image[told])
         return result
 
     def _told(self, packed: embedding.Packed) -> tuple[Tensor, ...]:
@@ -329,7 +331,7 @@ class DecoderTask(Task):
         image, texts = self._picture(batch), batch["text"]
         small = self._small(batch) if self.condition(LowResCondition) else None
         region = (image, batch["known"]) if "known" in batch else None
-        told = self._embedding(batch, torch.ones_like(batch["keep"])) if self.condition(ClipCondition) else None
+        told = self._embedding(batch, torch.arange(len(image))) if self.condition(ClipCondition) else None
         guided = self.drop_text and (self.condition(TextCondition) or self.condition(ClipTextCondition))
         denoise = threshold(self.denoiser(texts, PREVIEW_SCALE if guided else 1.0, small, region, told))
         noise = stream(batch["seed"])(image)

@@ -1,13 +1,20 @@
+import math
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dalle_cli.nn.noise import normal, stream, uniform
+from dalle_cli.nn.noise import hashed, normal, stream, uniform
 
 SEEDS = torch.tensor([0, 1, 2**62, 2**32, -3])  # of which torch's own CPU generator would make three
 
 
-@pytest.mark.parametrize("draw", [uniform, normal])
+def on_gpu(gaussian):
+    """The numbers of a GPU, worked out here."""
+    return lambda seeds, *shape: hashed(seeds, math.prod(shape), gaussian).view(len(seeds), *shape)
+
+
+@pytest.mark.parametrize("draw", [uniform, normal, on_gpu(False), on_gpu(True)])
 def test_numbers_belong_to_their_seed_at_any_batch_size_and_place(draw):
     together = draw(SEEDS, 3, 20)
     assert together.shape == (5, 3, 20)
@@ -25,7 +32,8 @@ def test_the_process_s_own_generator_is_left_alone(draw):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_numbers_have_their_distribution():
+@pytest.mark.parametrize(("uniform", "normal"), [(uniform, normal), (on_gpu(False), on_gpu(True))])
+def test_the_numbers_have_their_distribution(uniform, normal):
     numbers = uniform(torch.arange(100), 1000)
     assert 0 <= numbers.min() < 1e-3
     assert 1 - 1e-3 < numbers.max() < 1
@@ -33,6 +41,15 @@ def test_the_numbers_have_their_distribution():
     numbers = normal(torch.arange(100), 1000)
     assert abs(numbers.mean()) < 0.01
     assert abs(numbers.std() - 1) < 0.01
+    assert abs((numbers**3).mean()) < 0.05  # no side is favoured
+    assert abs((numbers**4).mean() - 3) < 0.1
+    near = [numbers[:-1] * numbers[1:], numbers[:, :-1] * numbers[:, 1:]]  # of the next seed, of the next place
+    assert all(abs(one.mean()) < 0.01 for one in near)
+
+
+def test_a_gpu_s_numbers_are_splitmix():
+    first = torch.tensor([0xE220A8 / 2**24])  # the upper bits of its first number from the state 0
+    assert torch.equal(hashed(torch.tensor([0]), 1, False)[0], first)
 
 
 def test_no_sample_is_no_number():

@@ -134,7 +134,7 @@ def test_clip_reads_larger_pictures_than_are_drawn():
     one = decoder({}, clip(), image=IMAGE)
     batch = one.collate(samples(size=16))
     assert one(batch, 0)[0].isfinite()
-    assert torch.equal(one._embedding(batch, batch["keep"]), one.clip.encode_image(batch["image"]))
+    assert torch.equal(one._embedding(batch, batch["told"]), one.clip.encode_image(batch["image"]))
     small = torch.nn.functional.interpolate(batch["image"], SIZE, mode="bicubic", antialias=True).clamp(-1, 1)
     assert torch.equal(one._picture(batch), small)
     assert len(one.preview(batch)[0]) == 4
@@ -165,7 +165,7 @@ def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
     torch.testing.assert_close(one(batch, 0)[0], expected)
     assert seen == [batch["keep"].sum()]
     assert 0 < seen[0] < 20
-    one({**batch, "keep": torch.zeros(20, dtype=torch.bool)}, 0)
+    one({**batch, "keep": torch.zeros(20, dtype=torch.bool), "told": torch.arange(0)}, 0)
     assert len(seen) == 1
 
 
