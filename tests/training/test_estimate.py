@@ -37,6 +37,7 @@ PRIOR = {
     "frozen": {"dvae": "nowhere"},
 }
 ADAMW = optim.Optim(lr=1e-3)
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def made(node, **model):
@@ -46,6 +47,18 @@ def made(node, **model):
     if "frozen" in node:
         companions["dvae"] = checkpoint.compose({"model": {**DVAE["model"]}, "task": {"type": "dvae"}}).model
     return sketch(node, []).task, checkpoint.compose(node, SimpleNamespace(vocab_size=520), companions)
+
+
+STARTERS = [
+    (one.parent.name, one.stem) for one in sorted(RECIPES.glob("*/*starter.yaml")) if one.parent.name != "tokenizer"
+]
+
+
+@pytest.mark.parametrize(("family", "name"), STARTERS)
+def test_the_starters_are_estimated_with_all_that_they_learn_beside(family, name):
+    found = recipe.load(name, family)
+    (step, *_) = estimate.measure(sketch(found, []).task, 2, found["data"]["size"], "float32")
+    assert 0 < step.forward < step.training
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
