@@ -129,7 +129,9 @@ def scenes(
     count: Count = 200,
     best_of: Annotated[
         str | None,
-        typer.Option(help="Candidates of each caption, of which CLIP chooses one. Default: 1,32 with a CLIP."),
+        typer.Option(
+            help="Candidates of each caption, of which CLIP chooses one. Default: 1,32 by dalle1 with a CLIP, else 1."
+        ),
     ] = None,
     glyphs: Glyphs = "everyday",
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the drawing; the captions stay.")] = 0,
@@ -168,8 +170,9 @@ def scenes(
                 as_json,
             )
         return
-    clip = "clip" in (load_system(recipe).get("parts") or {})
-    numbers = _numbers("--best-of", best_of or ("1,32" if clip and not scales else "1"), int, 1)
+    system = load_system(recipe)
+    choosing = system["system"]["type"] == "dalle1" and "clip" in (system.get("parts") or {})
+    numbers = _numbers("--best-of", best_of or ("1,32" if choosing and not scales else "1"), int, 1)
     if max(numbers) > 1_000_000:
         raise Failure(f"--best-of {max(numbers)}: at most 1000000 candidates", USAGE)
     guidance: list[Any] = _numbers("--scales", scales, float, 0) if scales else [scale]
