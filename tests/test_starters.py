@@ -7,10 +7,11 @@ import pytest
 
 from dalle_cli import checkpoint, images
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
-from dalle_cli.evaluate import codec, retrieval, suite
+from dalle_cli.evaluate import codec, retrieval, suite, upscale
 from dalle_cli.evaluate.judge import Judge
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.upscale import upscale as enlarge
 
 NAMES = {"dvae", "clip", "dalle", "decoder", "upsampler", "prior", "prior-ar", "noised-clip"}
 
@@ -84,3 +85,28 @@ def test_held_out_captions_are_drawn(emoji, tmp_path):
 def test_the_noised_clip_finds_the_caption_of_unseen_scenes(emoji):
     """It ranks what DALL-E 1 draws."""
     assert retrieval.evaluate("starter/noised-clip", 300, "everyday", 100).caption_first > 0.85
+
+
+@pytest.mark.parametrize("system", ["glide", "unclip"])
+def test_two_things_stand_where_held_out_captions_say(emoji, system, tmp_path):
+    """Part of `dalle evaluate scenes`, of captions that a decoder learns last."""
+    items = [item for item in suite.suite(emoji, 40) if item.category in ("pair", "relation")]
+    results = Collected()
+    sample(Job([item.caption for item in items], recipe=system, out=str(tmp_path), quiet=True), results)
+    report = suite.score(Judge(emoji), items, [images.decode(result["path"]) for result in results.reported])
+    for share in report.figures().values():
+        assert share.true / share.count >= 0.85
+
+
+@pytest.mark.parametrize(("kind", "gain"), [("clean", 3.0), ("degraded", 2.0)])
+def test_the_upsampler_is_above_bicubic(emoji, kind, gain, tmp_path):
+    """Part of `dalle evaluate upscale`."""
+    pairs = list(upscale.pairs(8, 256, 4, "everyday", kind))
+    for number, pair in enumerate(pairs):
+        images.save_png(pair.small, tmp_path / f"{number}.png")
+    given, results = [str(tmp_path / f"{number}.png") for number in range(8)], Collected()
+    files = {"out": str(tmp_path / "out"), "sheet": None, "overwrite": False, "skip_existing": False}
+    rest = {"as_json": False, "quiet": True, "precision": "auto", "results": results}
+    assert enlarge(given, None, "glide", {}, 0, **files, **rest) == 0
+    drawn = [images.decode(result["path"]) for result in results.reported]
+    assert upscale.score(kind, pairs, drawn).gain.value > gain
