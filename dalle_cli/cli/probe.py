@@ -114,6 +114,9 @@ def prior(
     captions: Captions = 50,
     glyphs: Glyphs = "everyday",
     count: Each = 1,
+    wordless: Annotated[
+        bool, typer.Option("--wordless", help="The decoder reads no caption: only the embeddings speak.")
+    ] = False,
     *,
     job: Any,
 ) -> int:
@@ -130,7 +133,7 @@ def prior(
     if not words and not prompts:
         words = [item.caption for item in suite.suite(known, captions)]
     drawn = Results(job.as_json, ("index", "seed", "skipped", "drive", "score", "path", "prompt"))
-    code = studio.prior(words or (), prompts, count, job, drawn)
+    code = studio.prior(words or (), prompts, count, job, drawn, wordless)
     if drawn.reported:
         outside = {one["prompt"] for one in drawn.reported if parse(one.get("prompt") or "", known) is None}
         if outside and not job.quiet:

@@ -77,11 +77,15 @@ def _counted(components: int) -> str:
     return f"{components} component{'' if components == 1 else 's'}"
 
 
-def prior(words: Sequence[str], prompts: str | None, count: int, job: Job, results: Collected | None = None) -> int:
+def prior(
+    words: Sequence[str], prompts: str | None, count: int, job: Job, results: Collected | None = None,
+    wordless: bool = False,
+) -> int:  # fmt: skip
     """Draw captions three ways with one decoder and the same noise; returns the exit code.
 
     By the caption alone, without any embedding; by the caption and its own embedding, as if it were a picture's; by the
-    caption and the prior's embedding. Results have `drive`, one of DRIVES, and `score`, the cosine of the picture's and
+    caption and the prior's embedding. wordless: the decoder reads no caption, only the embeddings speak, and the first
+    way is by nothing. Results have `drive`, one of DRIVES or "nothing", and `score`, the cosine of the picture's and
     the caption's embeddings. Raises Failure, RecipeError, PromptError, CheckpointError.
     """
     studio = Studio("probe prior", job, inverts=False, imagines=True)
@@ -89,7 +93,8 @@ def prior(words: Sequence[str], prompts: str | None, count: int, job: Job, resul
     requests = [one for one in asked if not one.failed]
     if not requests:
         raise Failure("drive the decoder by what? Give captions, or --prompts FILE", BAD_INPUT)
-    many = len(DRIVES)
+    drives = ("nothing", *DRIVES[1:]) if wordless else DRIVES
+    many = len(drives)
     items = [
         replace(item, index=many * item.index + i) for item in plan(requests, count, job.seed) for i in range(many)
     ]
@@ -99,16 +104,19 @@ def prior(words: Sequence[str], prompts: str | None, count: int, job: Job, resul
             some = todo[start : start + many * studio.together]
             texts = [item.request.prompt or "" for item in some]
             told = studio.system.embed_texts(texts).float().cpu()
-            chosen = [i for i, item in enumerate(some) if DRIVES[item.index % many] == "prior"]
+            chosen = [i for i, item in enumerate(some) if drives[item.index % many] == "prior"]
             thought = studio.imagined([texts[i] for i in chosen], [some[i].noise for i in chosen]) if chosen else told
             drawn = dict(zip(chosen, thought))
             for i, item in enumerate(some):
-                drive = DRIVES[item.index % many]
-                z = {"caption": None, "text embedding": told[i], "prior": drawn.get(i)}[drive]
-                yield Shot(item, z, text=texts[i], measure=_scored(told[i]), details={"drive": drive})
+                drive = drives[item.index % many]
+                z = {"text embedding": told[i], "prior": drawn.get(i)}.get(drive)
+                yield Shot(
+                    item, z, text="" if wordless else texts[i], measure=_scored(told[i]), details={"drive": drive}
+                )
 
     failed = [one for one in asked if one.failed]
-    code = studio.run(items, shots, {}, results, ("drive", "score"), failed)
+    settings = {"wordless": True} if wordless else {}
+    code = studio.run(items, shots, settings, results, ("drive", "score"), failed)
     if code is not None:
         return code
     if job.sheet:

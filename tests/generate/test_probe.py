@@ -64,6 +64,23 @@ def test_three_ways_to_drive_a_decoder(job, monkeypatch):
         assert len({tuple(x.flatten().tolist()) for x in starts}) == 2  # each noise serves all three
 
 
+def test_ways_to_drive_a_decoder_that_reads_nothing(job, monkeypatch):
+    seen = []
+    decode = UnCLIP.decode
+
+    def watched(self, embeddings, texts, *rest, **how):
+        seen.extend(zip([None] * len(texts) if embeddings is None else embeddings, texts))
+        return decode(self, embeddings, texts, *rest, **how)
+
+    monkeypatch.setattr(UnCLIP, "decode", watched)
+    found = Collected()
+    assert probe.prior(["a star"], None, 1, job(), found, wordless=True) == DONE
+    assert [one["drive"] for one in found.reported] == ["nothing", "text embedding", "prior"]
+    assert [one["prompt"] for one in found.reported] == ["a star"] * 3
+    assert [text for _, text in seen] == [""] * 3
+    assert [z is None for z, _ in seen].count(True) == 1
+
+
 def test_nothing_to_draw(job):
     with pytest.raises(Failure, match="drive the decoder by what"):
         probe.prior([], None, 1, job())
