@@ -87,6 +87,7 @@ def test_the_noised_clip_finds_the_caption_of_unseen_scenes(emoji):
     assert retrieval.evaluate("starter/noised-clip", 300, "everyday", 100).caption_first > 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["glide", "unclip"])
 def test_two_things_stand_where_held_out_captions_say(emoji, system, tmp_path):
     """Part of `dalle evaluate scenes`, of captions that a decoder learns last."""
