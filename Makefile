@@ -50,8 +50,8 @@ bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'open_clip_torch>=3' DALL-E
 	$(BIN)/python -m tests.bench
 
-# Trains the shipped weights again, a day on two cores, less than an hour with a GPU; every run can be stopped and goes
-# on. The recipes say how those that are shipped came about.
+# Trains the shipped weights again, a day or so on two cores; every run can be stopped and goes on. The recipes say how
+# those that are shipped came about, and what a GPU takes.
 starter: setup
 	$(DALLE) train-tokenizer --recipe starter --out dalle_cli/starter/tokenizer.json --overwrite
 	$(DALLE) train-dvae --recipe starter

@@ -49,7 +49,7 @@ def hashed(seeds: Tensor, count: int, gaussian: bool) -> Tensor:
     """The numbers of a GPU, (B, count): of all seeds at once, where generators would be started one after the other.
 
     Number i of a seed is its hash plus i steps, hashed again (Steele et al. 2014, SplitMix); normal ones come of the
-    two halves of its bits (Box and Muller 1958).
+    24 bits at either end (Box and Muller 1958).
     """
     places = torch.arange(1, count + 1, device=seeds.device) * -0x61C8864680B583EB
     bits = _mixed(_mixed(seeds)[:, None] + places)
