@@ -16,6 +16,7 @@ from dalle_cli import recipe
 from dalle_cli.models import models
 from dalle_cli.models.unet import UNet
 from dalle_cli.nn.hardware import fast_bf16, keep_memory
+from dalle_cli.nn.packed import packed
 from tests.parity import packages
 from tests.parity.peers import Missing, peer
 from tests.stopwatch import line, seconds
@@ -89,8 +90,9 @@ def dalle() -> None:
 
 def _draw(model: Any, batch: int) -> None:
     scores, cache = model.prefill(torch.randint(model.vocab, (1, model.context)), batch)
-    for place in range(model.grid**2 - 1):
-        scores = model.step(scores.argmax(-1), place, cache)
+    with packed(model):
+        for place in range(model.grid**2 - 1):
+            scores = model.step(scores.argmax(-1), place, cache)
 
 
 def _generate(package: Any, model: Any, batch: int) -> None:
@@ -130,7 +132,8 @@ def unclip() -> None:
         x, t, told = torch.randn(2, 768).to(kind), torch.tensor([500, 500]), prior.encode(embedding, states, real)
         given = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
         works = [partial(prior, x, t, **told), partial(other, x, t, **given)]
-        _row("unCLIP prior step", 1, works, "steps/s", 6)
+        with packed(prior):
+            _row("unCLIP prior step", 1, works, "steps/s", 6)
         del prior, other, works
         ours, theirs = _published("decoder", "karlo-decoder"), packages.decoder()
         _unet_row("unCLIP decoder step", ours, theirs, 64, 1.3, text=(embedding, states, real), clip=embedding)

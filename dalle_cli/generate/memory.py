@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..nn.hardware import free_memory
 from ..nn.meter import FEW, HOLES, PROGRAM, SHARE, line_of
+from ..nn.packed import size
 from .rank import BATCH, Scorer
 
 
@@ -66,6 +67,7 @@ def estimate(
     with FakeTensorMode(allow_non_fake_inputs=True):
         for model in models:
             model.to_empty(device="cpu")
+        copies = size(system.task.model) if device == "cpu" else 0
         needs = system.needs(options)
         group, batch = needs.plan(prompts, candidates, system.together, room)
         if asked:
@@ -77,6 +79,7 @@ def estimate(
             scoring = line_of(scorer.try_scoring)
             works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room)))
     found = {"program": PROGRAM[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
-    found |= {name: int(HOLES[device] * size) for name, size in works.items()}
+    found |= {name: int(HOLES[device] * held) for name, held in works.items()}
+    found["drawing"] += copies
     most = found["pictures"] + max(found[name] for name in works)
     return {**found, "total": found["program"] + found["weights"] + max(read, most)}

@@ -33,11 +33,11 @@ LARGEST_GRID = 128  # rows of codes; the paper has 32
 class Cache:
     """Keys and values of a stream that is being drawn: the text's once for each prompt, the image's for each candidate.
 
-    text: per layer (2, G, H, T + 1, D); image: (layers, 2, G, C, H, N, D), filled up to the place being drawn.
+    text: per layer (2, G, H, T + 1, D); image: per layer (2, G, H, C, S, D), S the slots of its window (nn/masks.py).
     """
 
     text: list[Tensor]
-    image: Tensor
+    image: list[Tensor]
 
 
 class Attention(nn.Module):
@@ -69,22 +69,27 @@ class Block(nn.Module):
         q, k, v = self.attention.split(self.norm_1(x))
         return self._rest(x, look(q, k, v).transpose(1, 2).flatten(2)), k, v
 
-    def step(self, x: Tensor, text: Tensor, image: Tensor, place: int, visible: Tensor) -> Tensor:
-        """One more place of every candidate. x: (G, C, w); text, image: this layer's of Cache; visible: (n,) places."""
-        q, k, v = self.attention.split(self.norm_1(x)[..., None, :])  # (G, C, H, 1, D)
-        image[:, :, :, :, place] = torch.stack([k, v])[:, :, :, :, 0].to(image.dtype)
-        q = q[..., 0, :].transpose(1, 2) / math.sqrt(q.shape[-1])  # (G, H, C, D)
-        seen = image.index_select(4, visible).transpose(2, 3)  # (2, G, H, C, n, D)
+    def step(self, x: Tensor, text: Tensor, image: Tensor, slot: int, read: slice, unseen: Tensor | None) -> Tensor:
+        """One more place of every candidate. x: (G, C, w); text, image: this layer's of Cache.
+
+        slot, read: where it is kept, and the n slots that it looks through; unseen: (n,) of these, true where not.
+        """
+        qkv = self.attention.qkv(self.norm_1(x)).unflatten(-1, (3, self.attention.heads, -1)).permute(2, 0, 3, 1, 4)
+        image[:, :, :, :, slot] = qkv[1:]
+        q = qkv[0] / math.sqrt(qkv.shape[-1])  # (G, H, C, D)
+        keys, values = image[:, :, :, :, read]  # (G, H, C, n, D)
+        few = keys.shape[-2] * x.shape[-1] <= FEW
         to_text = q @ text[0].mT  # (G, H, C, T + 1): a matrix product, since all candidates share the text
-        few = len(visible) * x.shape[-1] <= FEW
         # (G, H, C, n)
-        to_image = (seen[0].float() * q[..., None, :].float()).sum(-1) if few else (seen[0] @ q[..., None])[..., 0]
+        to_image = (keys.float() * q[..., None, :].float()).sum(-1) if few else (keys @ q[..., None])[..., 0]
+        if unseen is not None:
+            to_image = to_image.masked_fill(unseen, float("-inf"))
         weights = torch.cat([to_text.float(), to_image.float()], dim=-1).softmax(dim=-1).to(q.dtype)
-        from_text, from_image = weights.split([text.shape[-2], len(visible)], dim=-1)
+        from_text, from_image = weights.split([text.shape[-2], keys.shape[-2]], dim=-1)
         if few:
-            drawn = (from_image[..., None].float() * seen[1].float()).sum(-2).to(x.dtype)
+            drawn = (from_image[..., None].float() * values.float()).sum(-2).to(x.dtype)
         else:
-            drawn = (from_image[..., None, :] @ seen[1])[..., 0, :]
+            drawn = (from_image[..., None, :] @ values)[..., 0, :]
         out = from_text @ text[1] + drawn  # (G, H, C, D)
         return self._rest(x, out.transpose(1, 2).flatten(2))
 
@@ -138,13 +143,13 @@ class DALLE(nn.Module):
         with torch.device("cpu"):  # where the parameters are only shapes (meta), masks are still data
             images = {name: masks.PATTERNS[name](grid, grid) for name in sorted(set(self.patterns))}
             raster = torch.arange(grid**2)
+            self.windows: dict[str, masks.Window] = {}
             for name, image in images.items():
                 order = raster.view(grid, grid).T.flatten() if name == "column" else raster
                 band = masks.band(image[order][:, order], grid, context + 1)
                 self.register_buffer(f"{name}_band", band, persistent=False)
-        self.visible = {
-            name: [image[place].nonzero()[:, 0] for place in range(grid**2)] for name, image in images.items()
-        }
+                self.windows[name] = masks.window(image, order)
+                self.register_buffer(f"{name}_unseen", self.windows[name].unseen, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -188,15 +193,21 @@ class DALLE(nn.Module):
             kept.append(torch.stack([keys, values]))
         first = self.code_head(self.norm(x[:, -1]))[:, None].expand(-1, candidates, -1)
         _, groups, heads, _, size = kept[0].shape
-        shape = (len(kept), 2, groups, candidates, heads, self.grid**2, size)
-        return first, Cache(kept, torch.empty(shape, dtype=kept[0].dtype, device=x.device))
+        slots = [self.windows[pattern].slots for pattern in self.patterns]
+        # of zeros: what is not seen yet is read and weighs nothing, which a NaN would not
+        image = [kept[0].new_zeros(2, groups, heads, candidates, count, size) for count in slots]
+        return first, Cache(kept, image)
 
     def step(self, codes: Tensor, place: int, cache: Cache) -> Tensor:
         """Scores of the code at place + 1, given the one at `place`. codes: (G, C); returns (G, C, V)."""
         x = self._embed_codes(codes[..., None], place)[..., 0, :]  # (G, C, w)
-        for layer, (pattern, block) in enumerate(zip(self.patterns, self.blocks)):
-            visible = self.visible[pattern][place].to(x.device)
-            x = block.step(x, cache.text[layer], cache.image[layer], place, visible)  # type: ignore[operator]
+        where = {}
+        for name, window in self.windows.items():
+            read = window.read[place]
+            unseen = getattr(self, f"{name}_unseen")[place, : read.stop - read.start] if window.hides[place] else None
+            where[name] = window.write[place], read, unseen
+        for pattern, block, text, image in zip(self.patterns, self.blocks, cache.text, cache.image):
+            x = block.step(x, text, image, *where[pattern])  # type: ignore[operator]
         return self.code_head(self.norm(x))
 
     def _embed_text(self, text: Tensor) -> Tensor:

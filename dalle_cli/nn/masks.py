@@ -5,6 +5,7 @@ column's. All patterns are causal in raster order. What the paper's figures show
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -73,3 +74,43 @@ def band(image: Tensor, lines: int, text: int) -> Tensor:
     blocks = torch.stack([padded[line, line : line + before + 1] for line in range(lines)])  # (L, m, C, C)
     seen = blocks.transpose(1, 2).flatten(2)
     return torch.cat([torch.ones(lines, places, text, dtype=torch.bool), seen], dim=-1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a layer keeps the places of a picture while it is drawn: what a place sees lies together.
+
+    slots: how many places are kept; write: the slot of each; read: the slots that each looks through, its own among
+    them; unseen: (N, n) of the n slots from the first read on, true where a place may not look; hides: whether it is so
+    for any of those that the place reads.
+    """
+
+    slots: int
+    write: list[int]
+    read: list[slice]
+    unseen: Tensor
+    hides: list[bool]
+
+
+def window(image: Tensor, order: Tensor) -> Window:
+    """The window of an image mask, (N, N), that reaches back the same way in this order of the places, (N,).
+
+    In the order of drawing it is a ring, which forgets what no later place sees; else all are kept in that order.
+    """
+    places = torch.arange(len(order))
+    rank = order.argsort()
+    reach = int((rank[:, None] - rank)[image].max()) + 1
+    slots = torch.arange(reach)
+    if torch.equal(order, places):
+        held = places[:, None] - (places[:, None] - slots) % reach
+        write, kept = places % reach, reach
+        read = [slice(0, min(place + 1, reach)) for place in places.tolist()]
+    else:
+        held = rank[:, None] - reach + 1 + slots
+        held = torch.where(held < 0, -1, order[held.clamp(min=0)])
+        write, kept = rank + reach - 1, len(order) + reach - 1
+        read = [slice(first, first + reach) for first in rank.tolist()]
+    unseen = ~(image.gather(1, held.clamp(min=0)) & (held >= 0))
+    count = torch.tensor([one.stop - one.start for one in read])
+    hides = (unseen & (slots < count[:, None])).any(dim=1)
+    return Window(kept, write.tolist(), read, unseen, hides.tolist())

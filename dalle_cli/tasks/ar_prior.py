@@ -12,6 +12,7 @@ from torch import Tensor
 from ..models.ar_prior import ARPrior
 from ..models.clip import CLIP
 from ..nn.noise import uniform
+from ..nn.packed import packed
 from ..nn.tokens import choose
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
@@ -77,18 +78,19 @@ class ARPriorTask(PriorTask):
         text, told = self.told(texts, best_of, guided)
         if guided:
             product = torch.cat([product, torch.full_like(product, self.model.buckets)])
-        scores, cache = self.model.start(product, **told)
         codes = torch.empty(len(text), count, dtype=torch.int64, device=text.device)
-        for place in range(count):
-            if guided:
-                with_text, without = scores.chunk(2)
-                scores = torch.lerp(without, with_text, scale)
-            codes[:, place] = choose(scores, chance[:, place], temperature)
-            if watch:
-                watch(place + 1, count)
-            if place < count - 1:
-                latest = codes[:, place]
-                scores = self.model.step(latest.repeat(2) if guided else latest, place, cache)
+        with packed(self.model):
+            scores, cache = self.model.start(product, **told)
+            for place in range(count):
+                if guided:
+                    with_text, without = scores.chunk(2)
+                    scores = torch.lerp(without, with_text, scale)
+                codes[:, place] = choose(scores, chance[:, place], temperature)
+                if watch:
+                    watch(place + 1, count)
+                if place < count - 1:
+                    latest = codes[:, place]
+                    scores = self.model.step(latest.repeat(2) if guided else latest, place, cache)
         return best(self.model.dequantise(codes), text, best_of)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from ..data.loader import stack
 from ..models.dalle import DALLE, loss
 from ..models.dvae import DVAE
 from ..nn.noise import uniform
+from ..nn.packed import packed
 from ..nn.tokens import choose
 from ..text.tokenizer import Tokenizer
 from . import tasks
@@ -121,17 +122,18 @@ class DALLETask(Task):
         given = 0 if first is None else first.shape[-1]
         if first is not None:
             codes[:, :, :given] = first.view(-1, 1, given)
-        for place in range(places):
-            if place >= given:
-                if guided:
-                    with_text, without = scores.chunk(2)
-                    scores = without + scale * (with_text - without)
-                codes[:, :, place] = choose(scores, chance[:, :, place], temperature, top_k, top_p)
-            if place < places - 1:
-                latest = codes[:, :, place]
-                scores = self.model.step(torch.cat([latest, latest]) if guided else latest, place, cache)
-            if watch:
-                watch(place + 1)
+        with packed(self.model):
+            for place in range(places):
+                if place >= given:
+                    if guided:
+                        with_text, without = scores.chunk(2)
+                        scores = without + scale * (with_text - without)
+                    codes[:, :, place] = choose(scores, chance[:, :, place], temperature, top_k, top_p)
+                if place < places - 1:
+                    latest = codes[:, :, place]
+                    scores = self.model.step(torch.cat([latest, latest]) if guided else latest, place, cache)
+                if watch:
+                    watch(place + 1)
         return codes.view(len(texts), count, self.model.grid, self.model.grid)
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from ..diffusion.samplers import SAMPLERS
 from ..models.clip import CLIP
 from ..models.prior import DiffusionPrior, Prior
 from ..nn.noise import stream
+from ..nn.packed import packed
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Task
@@ -217,5 +218,6 @@ class DiffusionPriorTask(PriorTask):
         denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clamp)
         done = iter(range(1, len(kept) + 1))
         seen = (lambda t, x0: watch(next(done), len(kept))) if watch else None
-        x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)
+        with packed(self.model):
+            x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)
         return best(self.model.unwhiten(x), text, best_of)

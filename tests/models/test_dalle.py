@@ -86,15 +86,28 @@ def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, mo
                 scores = model.step(codes[:, :, place], place, cache)
 
 
-def test_the_cache_never_reads_a_place_before_it_is_filled():
+@pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
+def test_what_is_not_drawn_yet_is_not_seen(pattern, monkeypatch):
+    if pattern != "sparse":
+        monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
     model = build(depth=4)
     ids, real, codes = stream(1)
+    found = []
     with torch.no_grad():
-        scores, cache = model.prefill(model.pad(ids, real), 1)
-        cache.image.fill_(math.nan)
-        for place in range(PLACES - 1):
-            scores = model.step(codes[:, None, place], place, cache)
-            assert scores.isfinite().all()
+        for left in (0.0, 1e4):  # in the cache
+            _, cache = model.prefill(model.pad(ids, real), 1)
+            for layer in cache.image:
+                layer.fill_(left)
+            found.append([model.step(codes[:, None, place], place, cache) for place in range(PLACES - 1)])
+    assert torch.equal(torch.stack(found[0]), torch.stack(found[1]))
+
+
+def test_rows_are_forgotten_once_no_place_sees_them():
+    model = build(depth=4)
+    ids, real, _ = stream(1)
+    _, cache = model.prefill(model.pad(ids, real), 1)
+    assert model.patterns == ["row", "column", "row", "convolution"]
+    assert [layer.shape[-2] for layer in cache.image] == [GRID + 1, PLACES + GRID, GRID + 1, PLACES]
 
 
 @pytest.mark.parametrize("how", ["autocast", "weights"])
@@ -105,7 +118,9 @@ def test_bfloat16_halves_the_cache_and_is_nearly_as_good(how):
 
     def draw(model):
         _, cache = model.prefill(text, 1)
-        return [model.step(codes[:, None, place], place, cache) for place in range(PLACES - 1)][-1], cache.image.dtype
+        return [model.step(codes[:, None, place], place, cache) for place in range(PLACES - 1)][-1], cache.image[
+            0
+        ].dtype
 
     with torch.no_grad():
         exact, full = draw(model)

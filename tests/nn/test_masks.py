@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.nn.masks import PATTERNS, band, column, convolution, full, layers, row
+from dalle_cli.nn.masks import PATTERNS, band, column, convolution, full, layers, row, window
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (2, 3), (3, 2), (4, 4), (5, 7)]
 
@@ -95,3 +95,33 @@ def test_a_band_holds_every_place_that_its_line_may_look_at(pattern, before):
                 start = text + (before - back) * width
                 of_line = image[line * width + place, (line - back) * width :][:width]
                 assert torch.equal(found[line, place, start : start + width], of_line)
+
+
+@pytest.mark.parametrize("grid", [1, 2, 5, 12])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_window_shows_each_place_what_its_mask_shows(name, grid):
+    """Places are written into their slots one after the other; each then finds in those it reads what it may see."""
+    image, raster = PATTERNS[name](grid, grid), torch.arange(grid**2)
+    found = window(image, raster.view(grid, grid).T.flatten() if name == "column" else raster)
+    slots = torch.full((found.slots,), -1)
+    for place in range(grid**2):
+        slots[found.write[place]] = place
+        read = slots[found.read[place]]
+        unseen = found.unseen[place, : len(read)]
+        assert found.hides[place] == bool(unseen.any())
+        assert read[~unseen].sort().values.tolist() == image[place].nonzero().flatten().tolist()
+
+
+def test_windows_of_the_paper_s_grid_keep_little_and_read_little():
+    raster = torch.arange(1024)
+    by_column = raster.view(32, 32).T.flatten()
+    orders = {name: by_column if name == "column" else raster for name in PATTERNS}
+    found = {name: window(mask(32, 32), orders[name]) for name, mask in PATTERNS.items()}
+    assert {name: one.slots for name, one in found.items()} == {
+        **{"row": 33, "column": 1024 + 32, "convolution": 5 * 32 + 6, "full": 1024}
+    }
+    assert {name: one.unseen.shape[1] for name, one in found.items()} == {
+        **{"row": 33, "column": 33, "convolution": 5 * 32 + 6, "full": 1024}
+    }
+    assert not any(found["row"].hides)
+    assert not any(found["full"].hides)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch import nn
+
+from dalle_cli.nn import packed as module
+from dalle_cli.nn.packed import packed, size
+
+here = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+
+
+def network(**options):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(512, 1024, **options), nn.GELU(), nn.Linear(1024, 512, **options)).eval()
+
+
+@torch.no_grad()
+def through(model, x):
+    with packed(model):
+        return model(x)
+
+
+@here
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1,), (2, 3), (64,), (2, 2, 100)])
+def test_the_products_are_those_of_the_layers_as_they_are(bias, shape):
+    model, x = network(bias=bias), torch.randn(*shape, 512)
+    with torch.no_grad():
+        torch.testing.assert_close(through(model, x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@here
+def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it():
+    model, x = network(), torch.randn(300, 512)
+    with packed(model), torch.no_grad():
+        alone = torch.cat([model(row[None]) for row in x[:8]])
+        for count in (8, 9, 64, 300):
+            assert torch.equal(model(x[:count])[:8], alone)
+
+
+def fails_inside(model):
+    with packed(model):
+        assert "forward" in vars(model[0])
+        with packed(model):  # once is enough
+            pass
+        assert "forward" in vars(model[0])
+        raise RuntimeError("stop")
+
+
+@here
+def test_layers_are_packed_inside_alone_even_when_it_fails():
+    model = network()
+    with pytest.raises(RuntimeError, match="stop"):
+        fails_inside(model)
+    assert "forward" not in vars(model[0])
+    assert model(torch.randn(2, 512, requires_grad=True)).requires_grad
+
+
+@here
+def test_copies_have_the_type_that_is_multiplied_in():
+    model = network()
+    weights = 2 * 512 * 1024
+    assert size(model) == 4 * weights
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert size(model) == (2 * weights if fast else 0)
+        x = torch.randn(4, 512)
+        with torch.no_grad():
+            expected, found = model(x), through(model, x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected.float(), rtol=0.02, atol=0.02)
+
+
+def test_small_layers_large_models_and_other_devices_are_left_alone(monkeypatch):
+    assert size(nn.Linear(64, 64)) == 0
+    assert size(network().to("meta")) == 0
+    monkeypatch.setattr(module, "free_memory", lambda device: 15 << 20)  # the copies take 4 of them
+    model = network()
+    assert size(model) == 0
+    with packed(model):
+        assert "forward" not in vars(model[0])
