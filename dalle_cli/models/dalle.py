@@ -146,8 +146,7 @@ class DALLE(nn.Module):
             self.windows: dict[str, masks.Window] = {}
             for name, image in images.items():
                 order = raster.view(grid, grid).T.flatten() if name == "column" else raster
-                band = masks.band(image[order][:, order], grid, context + 1)
-                self.register_buffer(f"{name}_band", band, persistent=False)
+                self.register_buffer(f"{name}_band", masks.band(image[order][:, order], grid), persistent=False)
                 self.windows[name] = masks.window(image, order)
                 self.register_buffer(f"{name}_unseen", self.windows[name].unseen, persistent=False)
         for module in self.modules():

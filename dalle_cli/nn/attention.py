@@ -22,24 +22,26 @@ def attend_bands(q: Tensor, k: Tensor, v: Tensor, text: int, mask: Tensor, trans
     """Attention of `text` positions, causal, and then a picture whose lines see the text and the lines just before.
 
     A sparse pattern costs what it sees, not the square of the stream. q, k, v: (B, H, text + L * C, D), the picture in
-    raster order; mask: (L, C, text + m * C), what each of the C places of a line sees of the text and of the last m
-    lines, its own the last (nn/masks.py: band). transposed: lines are columns of the picture, else rows.
+    raster order; mask: (L, C, m * C), what each of the C places of a line sees of the last m lines, its own the last
+    (nn/masks.py: band). transposed: lines are columns of the picture, else rows.
     """
     lines, places, width = mask.shape
-    before = (width - text) // places - 1
+    before = width // places - 1
 
     def by_line(x: Tensor) -> Tensor:  # (B, H, L, C, D)
         picture = x[:, :, text:].unflatten(2, (places, lines) if transposed else (lines, places))
         return picture.transpose(2, 3) if transposed else picture
 
-    def seen(x: Tensor) -> Tensor:  # (B, H, L, text + m * C, D)
+    def near(x: Tensor) -> Tensor:  # (B, H, L, m * C, D)
         padded = F.pad(by_line(x), (0, 0, 0, 0, before, 0))
-        shared = x[:, :, None, :text].expand(-1, -1, lines, -1, -1)
-        return torch.cat([shared, *(padded[:, :, back : back + lines] for back in range(before + 1))], dim=3)
+        return torch.cat([padded[:, :, back : back + lines] for back in range(before + 1)], dim=3)
 
-    scores = (by_line(q) * q.shape[-1] ** -0.5) @ seen(k).mT
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(v.dtype)
-    picture = weights @ seen(v)
+    asked = by_line(q) * q.shape[-1] ** -0.5
+    to_text = asked.flatten(2, 3) @ k[:, :, :text].mT  # one product for all lines
+    to_lines = (asked @ near(k).mT).masked_fill(~mask, float("-inf"))
+    scores = torch.cat([to_text.unflatten(2, (lines, places)), to_lines], dim=-1)
+    of_text, of_lines = scores.softmax(dim=-1).to(v.dtype).split([text, width], dim=-1)
+    picture = (of_text.flatten(2, 3) @ v[:, :, :text]).unflatten(2, (lines, places)) + of_lines @ near(v)
     picture = (picture.transpose(2, 3) if transposed else picture).flatten(2, 3)
     words = attend(q[:, :, :text], k[:, :, :text], v[:, :, :text], causal=True)
     return torch.cat([words, picture], dim=2)

@@ -61,10 +61,10 @@ def layers(kind: str, depth: int) -> list[str]:
     raise ValueError(f"model.attention: no pattern '{kind}' (known: sparse, full)")
 
 
-def band(image: Tensor, lines: int, text: int) -> Tensor:
-    """An image mask as attention by lines wants it: (L, C, text + m * C), for the fewest m that lose nothing.
+def band(image: Tensor, lines: int) -> Tensor:
+    """An image mask as attention by lines wants it: (L, C, m * C), for the fewest m that lose nothing.
 
-    image: (L * C, L * C), lines after one another; every place sees all of the text.
+    image: (L * C, L * C), lines after one another.
     """
     places = len(image) // lines
     by_line = image.view(lines, places, lines, places).transpose(1, 2)  # (L, L, C, C): line, line seen
@@ -72,8 +72,7 @@ def band(image: Tensor, lines: int, text: int) -> Tensor:
     before = int(distance[by_line.any(dim=-1).any(dim=-1)].max())
     padded = F.pad(by_line, (0, 0, 0, 0, before, 0))  # line seen, from `before` lines above the picture
     blocks = torch.stack([padded[line, line : line + before + 1] for line in range(lines)])  # (L, m, C, C)
-    seen = blocks.transpose(1, 2).flatten(2)
-    return torch.cat([torch.ones(lines, places, text, dtype=torch.bool), seen], dim=-1)
+    return blocks.transpose(1, 2).flatten(2)
 
 
 @dataclass(frozen=True)

@@ -62,5 +62,5 @@ def test_attention_by_lines_equals_attention_under_the_whole_mask(pattern, trans
     whole = torch.ones(text + side**2, text + side**2, dtype=torch.bool).tril()
     whole[text:, :text] = True
     whole[text + order[:, None], text + order] = image
-    found = attend_bands(q, k, v, text, masks.band(image, side, text), transposed)
+    found = attend_bands(q, k, v, text, masks.band(image, side), transposed)
     torch.testing.assert_close(found, attend(q, k, v, whole))
