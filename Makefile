@@ -44,10 +44,11 @@ parity: setup
 	$(BIN)/python -m tests.parity.packages
 	$(BIN)/python -m pytest tests/parity tests/convert/test_exporting.py
 
-# Beside the packages that users would run otherwise; open_clip and OpenAI's dVAE without what they ask for beside.
+# Beside the packages that users would run otherwise; some of them without what they ask for beside.
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'open_clip_torch>=3' DALL-E
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'open_clip_torch>=3' DALL-E dalle-pytorch \
+		axial-positional-embedding rotary-embedding-torch
 	$(BIN)/python -m tests.bench
 
 # Trains the shipped weights again, a day or so on two cores; every run can be stopped and goes on. The recipes say how

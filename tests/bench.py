@@ -6,10 +6,12 @@ python -m tests.bench sampling   a part of it
 
 import itertools
 import multiprocessing
+import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,9 +38,33 @@ def matmul() -> None:
 
 
 def start() -> None:
-    """How soon the help is there."""
-    command = [sys.executable, "-m", "dalle_cli", "--help"]
-    line("dalle --help", "", seconds(lambda: subprocess.run(command, capture_output=True, check=True)), "s", "0.3 s")
+    """How soon the help is there, and how soon a picture, whose first code is drawn before that."""
+    line("dalle --help", "", seconds(partial(_dalle, "--help")), "s", "0.3 s")
+    with tempfile.TemporaryDirectory() as folder:
+        draw = partial(_dalle, "sample", "a red apple", "--out", folder, "--overwrite")
+        line("dalle sample", "from start to file", seconds(draw, 3), "s", "3 s to the first code")
+
+
+def candidates() -> None:
+    """`dalle sample` of 64 and of 512 candidates, and of these by two processes on the cores of one."""
+    times = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for ranks in (1, 2):
+            for count in (64, 512):
+                sample = ("sample", "an avocado chair", "--rerank", str(count), "--out", folder, "--overwrite", "-q")
+                times[ranks, count] = seconds(partial(_dalle, *sample, ranks=ranks), 1)
+    few, many, few_by_two, many_by_two = times.values()
+    line("sample --rerank 64", "", few, "s")
+    line("sample --rerank 512", f"{many / few:.2f} times as long", many, "s", "4 times")
+    ratio = (many - few) / (many_by_two - few_by_two)
+    line("by two processes", f"{ratio:.2f} times as fast from there", many_by_two, "s", "1 time")
+
+
+def _dalle(*words: str, ranks: int = 1) -> None:
+    command = [sys.executable, "-m", *(["torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else [])]
+    module = ["-m", "dalle_cli"] if ranks > 1 else ["dalle_cli"]
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // ranks))}
+    subprocess.run([*command, *module, *words], capture_output=True, check=True, env=os.environ | threads)
 
 
 def text() -> None:
@@ -187,6 +213,7 @@ def pictures() -> None:
 PARTS: dict[str, Callable[[], None]] = {
     "matmul": matmul,
     "start": start,
+    "candidates": candidates,
     "text": text,
     "scenes": scenes,
     "sampling": sampling,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.attention import attend
+from ..nn.unset import normal
 from . import models
 from .adm import GroupNorm32, Layers, Order, TimeEmbedding, encoder, level_widths, split_heads
 
@@ -17,7 +18,7 @@ class AttentionPool(nn.Module):
     def __init__(self, places: int, width: int, head_width: int, classes: int):
         super().__init__()
         self.heads = width // head_width
-        self.positional_embedding = nn.Parameter(torch.randn(width, places + 1) / width**0.5)
+        self.positional_embedding = normal(width, places + 1, std=width**-0.5)
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, classes)
 

@@ -106,8 +106,8 @@ class CLIP(nn.Module):
         else:
             self.register_buffer("logit_scale", logit_scale, persistent=False)
         # the mean and deviation for pixels in [-1, 1]
-        self.register_buffer("mean", 2 * torch.tensor(MEAN).view(3, 1, 1) - 1, persistent=False)
-        self.register_buffer("std", 2 * torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor([2 * x - 1 for x in MEAN]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([2 * x for x in STD]).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Features of pictures, not normalised. (B, 3, size, size) in [-1, 1] to (B, e)."""

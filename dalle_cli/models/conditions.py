@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.unset import normal
 from . import models
 from .adm import zero
 from .transformer import Transformer
@@ -42,8 +43,8 @@ class TextCondition(Condition):
         self.vocab, self.length, self.context = vocab, context, width
         self.checkpointing = checkpointing
         self.token_embedding = nn.Embedding(vocab, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
-        self.padding_embedding = nn.Parameter(0.02 * torch.randn(context, width))
+        self.positional_embedding = normal(context, width, std=0.01)
+        self.padding_embedding = normal(context, width, std=0.02)
         self.transformer = Transformer(width, depth, heads)
         self.final_ln = nn.LayerNorm(width)
         nn.init.normal_(self.token_embedding.weight, std=0.02)

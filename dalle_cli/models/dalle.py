@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..nn import masks
 from ..nn.attention import attend, attend_bands
+from ..nn.unset import normal
 from . import models
 
 # Products of so few numbers are left to other kernels by oneDNN on a CPU, which round bfloat16 otherwise. To draw the
@@ -130,12 +131,12 @@ class DALLE(nn.Module):
         self.vocab, self.context, self.codes, self.grid = vocab, context, codes, grid
         self.checkpointing = checkpointing
         self.patterns = masks.layers(attention, depth)
-        self.start = nn.Parameter(torch.randn(width) * 0.02)
+        self.start = normal(width, std=0.02)
         self.text_embedding = nn.Embedding(vocab + context, width)  # the pad token of position i is vocab + i
-        self.text_position = nn.Parameter(torch.randn(context, width) * 0.01)
+        self.text_position = normal(context, width, std=0.01)
         self.code_embedding = nn.Embedding(codes, width)
-        self.row_position = nn.Parameter(torch.randn(grid, width) * 0.01)
-        self.column_position = nn.Parameter(torch.randn(grid, width) * 0.01)
+        self.row_position = normal(grid, width, std=0.01)
+        self.column_position = normal(grid, width, std=0.01)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.text_head = nn.Linear(width, vocab + context)

@@ -4,7 +4,6 @@ Parameter names are those of the two published modules, prefixed `encoder.` and 
 [-1, 1]; codes are (B, h, w) with h = H / 2^(groups - 1). The published pixel map, [0, 1] to [0.1, 0.9], is made here.
 """
 
-import math
 from collections import OrderedDict
 from itertools import pairwise
 from typing import Any
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.clusters import kmeans
+from ..nn.unset import normal
 from . import models
 
 SHARPNESS = 3.0
@@ -25,7 +25,7 @@ class Conv(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, size: int):
         super().__init__()
-        self.w = nn.Parameter(torch.randn(n_out, n_in, size, size) / math.sqrt(n_in * size**2))
+        self.w = normal(n_out, n_in, size, size, std=(n_in * size**2) ** -0.5)
         self.b = nn.Parameter(torch.zeros(n_out))
         self.padding = (size - 1) // 2
 

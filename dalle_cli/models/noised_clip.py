@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.attention import attend
+from ..nn.unset import normal
 from . import models
 
 MEAN = (122.77093945, 116.74601272, 104.09373519)  # of pixels in [0, 255]
@@ -75,8 +76,8 @@ class NoisedVisionTransformer(Tower):
             raise ValueError(f"size {size} is not divisible by patch {patch}")
         self.size = size
         self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.time_embedding = nn.Parameter(width**-0.5 * torch.randn(steps, width))
-        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn((size // patch) ** 2 + 1, width))
+        self.time_embedding = normal(steps, width, std=width**-0.5)
+        self.positional_embedding = normal((size // patch) ** 2 + 1, width, std=width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
 
     def forward(self, image: Tensor, t: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class NoisedTextTransformer(Tower):
         super().__init__(width, depth, heads)
         self.vocab, self.context = vocab, context
         self.token_embedding = nn.Embedding(vocab, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
+        self.positional_embedding = normal(context, width, std=0.01)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -133,8 +134,8 @@ class NoisedCLIP(nn.Module):
         else:
             self.register_buffer("logit_scale", logit_scale, persistent=False)
         # the mean and deviation for pixels in [-1, 1]
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) / 127.5 - 1, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) / 127.5, persistent=False)
+        self.register_buffer("mean", torch.tensor([x / 127.5 - 1 for x in MEAN]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([x / 127.5 for x in STD]).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor, t: Tensor) -> Tensor:
         """Features of noisy pictures, not normalised. (B, 3, size, size) and integer times (B,) to (B, e)."""

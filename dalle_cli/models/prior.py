@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.unset import normal
 from . import models
 from .adm import TimeEmbedding
 from .transformer import Transformer
@@ -31,7 +32,7 @@ class Prior(nn.Module):
         self.checkpointing = checkpointing
         self.text_enc_proj = nn.Linear(states, width)
         self.text_emb_proj = nn.Linear(embed_dim, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(1, context + 1 + more, width))
+        self.positional_embedding = normal(1, context + 1 + more, width, std=0.01)
         self.transformer = Transformer(width, depth, heads)
         self.final_ln = nn.LayerNorm(width)
 
@@ -84,7 +85,7 @@ class DiffusionPrior(Prior):
         super().__init__(embed_dim, context, states, 3, width, depth, heads, checkpointing)
         self.clip_img_proj = nn.Linear(embed_dim, width)
         self.time_embed = TimeEmbedding(width, width)
-        self.prd_emb = nn.Parameter(0.01 * torch.randn(1, 1, width))
+        self.prd_emb = normal(1, 1, width, std=0.01)
         self.out_proj = nn.Linear(width, embed_dim)
         self.register_buffer("mean", torch.zeros(embed_dim))
         self.register_buffer("std", torch.ones(embed_dim))

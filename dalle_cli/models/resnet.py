@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nn.attention import attend
+from ..nn.unset import normal
 from . import models
 from .clip import ImageTower
 
@@ -48,7 +49,7 @@ class AttentionPool(nn.Module):
         if width % heads:
             raise ValueError(f"the pooled width {width} is not divisible by heads {heads}")
         self.heads = heads
-        self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(tokens + 1, width))
+        self.positional_embedding = normal(tokens + 1, width, std=width**-0.5)
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)

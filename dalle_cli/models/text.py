@@ -6,6 +6,7 @@ Parameter names are those of the published weights. Shapes: B batch, N tokens, w
 import torch
 from torch import Tensor, nn
 
+from ..nn.unset import normal
 from . import models
 from .clip import TextTower
 from .vit import Activation, Block, LayerNorm, Transformer
@@ -25,7 +26,7 @@ class TextTransformer(TextTower):
         super().__init__(context, width)
         self.vocab = vocab
         self.token_embedding = nn.Embedding(vocab, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(context, width))
+        self.positional_embedding = normal(context, width, std=0.01)
         self.transformer = Transformer(width, depth, heads, activation)
         self.ln_final = LayerNorm(width)
         self._initialise(depth)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nn.attention import SelfAttention
+from ..nn.unset import normal
 from . import models
 from .clip import ImageTower
 
@@ -82,8 +83,8 @@ class VisionTransformer(ImageTower):
             raise ValueError(f"size {size} is not divisible by patch {patch}")
         scale = width**-0.5
         self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.class_embedding = nn.Parameter(scale * torch.randn(width))
-        self.positional_embedding = nn.Parameter(scale * torch.randn((size // patch) ** 2 + 1, width))
+        self.class_embedding = normal(width, std=scale)
+        self.positional_embedding = normal((size // patch) ** 2 + 1, width, std=scale)
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, depth, heads, activation)
         self.ln_post = LayerNorm(width)

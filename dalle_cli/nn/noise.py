@@ -10,12 +10,12 @@ from torch import Tensor
 
 def uniform(seeds: Tensor, *shape: int) -> Tensor:
     """Numbers in [0, 1) for each sample from its own seed. seeds: (B,) int64; returns (B, *shape) on their device."""
-    return _draw(seeds, list(shape), False)
+    return torch.ops.dalle.noise(seeds, list(shape), False)
 
 
 def normal(seeds: Tensor, *shape: int) -> Tensor:
     """Standard normal numbers for each sample from its own seed. seeds: (B,) int64; returns (B, *shape)."""
-    return _draw(seeds, list(shape), True)
+    return torch.ops.dalle.noise(seeds, list(shape), True)
 
 
 def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
@@ -33,7 +33,11 @@ def stream(seeds: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 # An operator of torch's, so that it has a shape where tensors are shapes alone (training/estimate.py, torch.compile).
-@torch.library.custom_op("dalle::noise", mutates_args=())
+# Not by torch.library.custom_op, which loads the compiler when it is called: a second of every command.
+torch.library.define("dalle::noise", "(Tensor seeds, SymInt[] shape, bool gaussian) -> Tensor")
+
+
+@torch.library.impl("dalle::noise", "default")
 def _draw(seeds: Tensor, shape: list[int], gaussian: bool) -> Tensor:
     if seeds.device.type != "cpu":
         return hashed(seeds, math.prod(shape), gaussian).view(len(seeds), *shape)
@@ -64,6 +68,6 @@ def _mixed(bits: Tensor) -> Tensor:
     return bits ^ ((bits >> 31) & ((1 << 33) - 1))
 
 
-@_draw.register_fake
+@torch.library.register_fake("dalle::noise")
 def _(seeds: Tensor, shape: list[int], gaussian: bool) -> Tensor:
     return seeds.new_empty(len(seeds), *shape, dtype=torch.float32)

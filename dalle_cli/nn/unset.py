@@ -1,11 +1,19 @@
-"""Networks whose weights are about to be set, built without the time and memory of random ones."""
+"""Weights as networks start with them, and networks built without: those whose weights are about to be set."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 RANDOM = ("normal_", "uniform_")
+
+
+def normal(*shape: int, std: float) -> nn.Parameter:
+    """A parameter of normal numbers."""
+    return nn.init.normal_(nn.Parameter(torch.empty(shape)), std=std)  # type: ignore[return-value]
 
 
 class Unset(TorchFunctionMode):
@@ -16,3 +24,13 @@ class Unset(TorchFunctionMode):
         tensor = args[0] if args else kwargs.get("tensor")
         initial = getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") in RANDOM
         return tensor if initial and isinstance(tensor, nn.Parameter) else func(*args, **kwargs)
+
+
+@contextmanager
+def shapes() -> Iterator[None]:
+    """Inside, networks are built as shapes alone, on the meta device.
+
+    Without the random numbers that are none there: for them torch loads its compiler, which takes it a second.
+    """
+    with torch.device("meta"), Unset():
+        yield

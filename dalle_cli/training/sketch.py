@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import nn
 
 from .. import checkpoint, recipe
 from ..models import models
+from ..nn import unset
 from ..recipe import Recipe
 from ..text import TextError, tokenizers
 
@@ -38,7 +38,7 @@ def sketch(found: Recipe, needs: list[str]) -> Sketch:
     assumed = []
     frozen: dict[str, nn.Module | None] = {}
     companions: dict[str, nn.Module] = {}
-    with torch.device("meta"):
+    with unset.shapes():
         if found.get("tokenizer"):
             try:
                 if "tokenizer.path" not in needs:

@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
+import pytest
 import torch
 from torch import nn
 
-from dalle_cli.nn.unset import Unset
+from dalle_cli.nn.unset import Unset, normal, shapes
 
 
 def test_nothing_is_drawn_for_parameters():
@@ -15,6 +19,16 @@ def test_nothing_is_drawn_for_parameters():
     assert torch.equal(layers[4].running_var, torch.ones(4))  # buffers are as ever
 
 
+def test_normal_parameters_have_their_spread():
+    found = normal(100, 100, std=0.3)
+    assert found.requires_grad
+    assert abs(found.std() - 0.3) < 0.01
+    torch.manual_seed(5)
+    expected = 0.3 * torch.randn(2, 3)
+    torch.manual_seed(5)
+    torch.testing.assert_close(normal(2, 3, std=0.3).data, expected)
+
+
 def test_other_tensors_are_drawn():
     with Unset():
         noise = torch.empty(100).normal_()
@@ -22,3 +36,40 @@ def test_other_tensors_are_drawn():
     assert noise.std() > 0.5
     assert filled.tolist() == [1, 1, 1]
     assert nn.Linear(64, 64).weight.std() > 0.01
+
+
+def test_shapes_are_those_of_the_network():
+    with shapes():
+        found = nn.Sequential(nn.Linear(8, 4), nn.Embedding(5, 8))
+        found.extra = normal(2, 3, std=0.1)
+        inner = torch.arange(3, device="cpu")
+    assert {key: tuple(value.shape) for key, value in found.state_dict().items()} == {
+        **{"0.weight": (4, 8), "0.bias": (4,), "1.weight": (5, 8), "extra": (2, 3)}
+    }
+    assert all(value.is_meta for value in found.state_dict().values())
+    assert inner.tolist() == [0, 1, 2]
+
+
+BUILD = """
+import sys
+from dalle_cli import recipe
+from dalle_cli.models import models
+from dalle_cli.nn.unset import shapes
+families = {"dvae": "openai", "clip": "vit-b32", "prior": "dalle1-12b", "decoder": "karlo-decoder", "classifier": "tiny"}
+for family, name in families.items():
+    with shapes():
+        models.build(recipe.load(name, family, [], complete=False)["model"], "model")
+    assert "torch._dynamo" not in sys.modules, (family, name)
+"""
+DRAW = """
+import sys
+from dalle_cli.generate.sample import Job, sample
+sample(Job(["zebra"], rerank=2, quiet=True))
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("program", [BUILD, DRAW])
+def test_no_compiler_is_loaded_to_build_or_to_draw(program, tmp_path):
+    """Which takes a second, before anything is there."""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=tmp_path)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+TORCHVISION = ("torchvision.transforms.functional", "torchvision.ops.misc")
+
 
 class Missing(Exception):
     """A package that is not installed, or cannot be imported; the message says which and why."""
@@ -28,7 +30,7 @@ def peer(name: str) -> Any:
             except (ImportError, RuntimeError):  # absent, or built for another torch
                 with suppress(ImportError):
                     importlib.import_module("transformers")  # which looks for it, and is not to find the stand-in
-                with _torchvision():
+                with absent(*TORCHVISION):
                     return importlib.import_module(name)
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
@@ -45,18 +47,22 @@ class _Anything(type):
 
 
 @contextmanager
-def _torchvision() -> Iterator[None]:
-    names = [f"torchvision{rest}" for rest in ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc")]
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+def absent(*modules: str) -> Iterator[None]:
+    """Inside, importing these modules and those that hold them gives stand-ins of which anything can be imported."""
+    parts = [name.split(".") for name in modules]
+    names = sorted({".".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1)})
+    roots = {part[0] for part in parts}
+    for name in [name for name in sys.modules if name.split(".")[0] in roots]:
         del sys.modules[name]
     for name in names:
         module: Any = types.ModuleType(name)
         module.__getattr__ = lambda attribute: getattr(_Anything("Anything", (), {}), attribute)
         module.__path__ = []
         sys.modules[name] = module
-    for name in names[1:]:
+    for name in names:
         parent, _, own = name.rpartition(".")
-        setattr(sys.modules[parent], own, sys.modules[name])
+        if parent:
+            setattr(sys.modules[parent], own, sys.modules[name])
     try:
         yield
     finally:
