@@ -55,8 +55,8 @@ import sys
 from dalle_cli import recipe
 from dalle_cli.models import models
 from dalle_cli.nn.unset import shapes
-families = {"dvae": "openai", "clip": "vit-b32", "prior": "dalle1-12b", "decoder": "karlo-decoder", "classifier": "tiny"}
-for family, name in families.items():
+found = ["dvae/openai", "clip/vit-b32", "prior/dalle1-12b", "decoder/karlo-decoder", "classifier/tiny"]
+for family, name in (one.split("/") for one in found):
     with shapes():
         models.build(recipe.load(name, family, [], complete=False)["model"], "model")
     assert "torch._dynamo" not in sys.modules, (family, name)
