@@ -14,6 +14,7 @@ from dalle_cli import recipe
 from dalle_cli.models import models
 from dalle_cli.models.dalle import loss
 from dalle_cli.nn.gather import contrastive_loss
+from dalle_cli.nn.graphs import recorded
 from tests.stopwatch import line, seconds
 
 BILLION = {
@@ -88,18 +89,33 @@ def _training(what: str, network: Any, measured: Any, batch: int, unit: str, rat
 
 @torch.no_grad()
 def _draw(flow: float) -> None:
-    """The codes of one picture by the same transformer."""
+    """The codes of one picture by the same transformer: from Python, recorded as where pictures are drawn, compiled."""
     network = models.build(BILLION, "model").to("cuda", torch.bfloat16).eval()
     text = torch.randint(network.vocab, (1, network.context), device="cuda")
-
-    def draw() -> None:
-        scores, cache = network.prefill(text, 1)
-        for place in range(PLACES):
-            scores = network.step(scores.argmax(-1), place, cache)
-
-    each = _seconds(draw, 3) / PLACES
+    _, cache = network.prefill(text, 1)
+    codes = torch.zeros(1, 1, dtype=torch.int64, device="cuda")
+    place = torch.zeros(1, dtype=torch.int64, device="cuda")
     wall = 2 * sum(p.numel() for p in network.parameters()) / flow
-    line("1B transformer draws", f"{each / wall:.1f} times the wall", 1 / each, "codes/s", "2 times")
+
+    def plain() -> None:
+        for at in range(PLACES):
+            network.step(codes, at, cache)
+
+    def replayed(step: Any) -> None:
+        for at in range(PLACES):
+            place.fill_(at)
+            codes.copy_(step().argmax(-1))
+
+    def one() -> torch.Tensor:
+        return network.step(codes, place, cache)
+
+    for how, work in (
+        ("", plain),
+        (", recorded", partial(replayed, recorded(one))),
+        (", compiled", partial(replayed, recorded(torch.compile(one)))),
+    ):
+        each = _seconds(work, 3) / PLACES
+        line("1B transformer draws", f"{each / wall:.1f} times the wall{how}", 1 / each, "codes/s", "2 times")
 
 
 def _seconds(work: Any, repeats: int = 5) -> float:

@@ -70,13 +70,15 @@ class Block(nn.Module):
         q, k, v = self.attention.split(self.norm_1(x))
         return self._rest(x, look(q, k, v).transpose(1, 2).flatten(2)), k, v
 
-    def step(self, x: Tensor, text: Tensor, image: Tensor, slot: int, read: slice, unseen: Tensor | None) -> Tensor:
+    def step(
+        self, x: Tensor, text: Tensor, image: Tensor, slot: slice | Tensor, read: slice | Tensor, unseen: Tensor | None
+    ) -> Tensor:
         """One more place of every candidate. x: (G, C, w); text, image: this layer's of Cache.
 
         slot, read: where it is kept, and the n slots that it looks through; unseen: (n,) of these, true where not.
         """
         qkv = self.attention.qkv(self.norm_1(x)).unflatten(-1, (3, self.attention.heads, -1)).permute(2, 0, 3, 1, 4)
-        image[:, :, :, :, slot] = qkv[1:]
+        image[:, :, :, :, slot] = qkv[1:, ..., None, :]
         q = qkv[0] / math.sqrt(qkv.shape[-1])  # (G, H, C, D)
         keys, values = image[:, :, :, :, read]  # (G, H, C, n, D)
         few = keys.shape[-2] * x.shape[-1] <= FEW
@@ -150,6 +152,8 @@ class DALLE(nn.Module):
                 self.register_buffer(f"{name}_band", masks.band(image[order][:, order], grid), persistent=False)
                 self.windows[name] = masks.window(image, order)
                 self.register_buffer(f"{name}_unseen", self.windows[name].unseen, persistent=False)
+                slots = torch.tensor([self.windows[name].write, self.windows[name].first])
+                self.register_buffer(f"{name}_slots", slots, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -168,7 +172,8 @@ class DALLE(nn.Module):
 
         text: (B, T) padded by `pad`; codes: (B, N); returns (B, T, vocab + T) and (B, N, V).
         """
-        x = torch.cat([self._embed_text(text), self._embed_codes(codes, 0)], dim=1)  # (B, 1 + T + N, w)
+        raster = torch.arange(codes.shape[-1], device=codes.device)
+        x = torch.cat([self._embed_text(text), self._embed_codes(codes, raster)], dim=1)  # (B, 1 + T + N, w)
         for pattern, block in zip(self.patterns, self.blocks):
             look = self._look(pattern)
             x, *_ = checkpoint(block, x, look, use_reentrant=False) if self.checkpointing else block(x, look)
@@ -198,24 +203,36 @@ class DALLE(nn.Module):
         image = [kept[0].new_zeros(2, groups, heads, candidates, count, size) for count in slots]
         return first, Cache(kept, image)
 
-    def step(self, codes: Tensor, place: int, cache: Cache) -> Tensor:
-        """Scores of the code at place + 1, given the one at `place`. codes: (G, C); returns (G, C, V)."""
-        x = self._embed_codes(codes[..., None], place)[..., 0, :]  # (G, C, w)
-        where = {}
-        for name, window in self.windows.items():
-            read = window.read[place]
-            unseen = getattr(self, f"{name}_unseen")[place, : read.stop - read.start] if window.hides[place] else None
-            where[name] = window.write[place], read, unseen
+    def step(self, codes: Tensor, place: int | Tensor, cache: Cache) -> Tensor:
+        """Scores of the code at place + 1, given the one at `place`. codes: (G, C); returns (G, C, V).
+
+        place: a number; or (1,) on the device, and the same is done whatever it is, so that it can be recorded
+        (nn/graphs.py).
+        """
+        at = place if isinstance(place, Tensor) else torch.tensor([place], device=codes.device)
+        x = self._embed_codes(codes[..., None], at)[..., 0, :]  # (G, C, w)
+        where = {name: self._where(name, place) for name in self.windows}
         for pattern, block, text, image in zip(self.patterns, self.blocks, cache.text, cache.image):
             x = block.step(x, text, image, *where[pattern])  # type: ignore[operator]
         return self.code_head(self.norm(x))
+
+    def _where(self, name: str, place: int | Tensor) -> tuple[slice | Tensor, slice | Tensor, Tensor | None]:
+        """A pattern's slot, read and unseen, as `Block.step` has them."""
+        window, unseen = self.windows[name], getattr(self, f"{name}_unseen")
+        if isinstance(place, Tensor):
+            write, first = getattr(self, f"{name}_slots")[:, place]
+            whole = window.slots == unseen.shape[1]
+            read = slice(None) if whole else first + torch.arange(unseen.shape[1], device=first.device)
+            return write, read, unseen[place][0]
+        write, first, count = window.write[place], window.first[place], window.count[place]
+        hidden = unseen[place, :count] if window.hides[place] else None
+        return slice(write, write + 1), slice(first, first + count), hidden
 
     def _embed_text(self, text: Tensor) -> Tensor:
         x = self.text_embedding(text) + self.text_position
         return torch.cat([self.start.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
 
-    def _embed_codes(self, codes: Tensor, first: int) -> Tensor:
-        place = torch.arange(first, first + codes.shape[-1], device=codes.device)
+    def _embed_codes(self, codes: Tensor, place: Tensor) -> Tensor:
         where = self.row_position[place // self.grid] + self.column_position[place % self.grid]
         return self.code_embedding(codes) + where
 

@@ -79,14 +79,15 @@ def band(image: Tensor, lines: int) -> Tensor:
 class Window:
     """Where a layer keeps the places of a picture while it is drawn: what a place sees lies together.
 
-    slots: how many places are kept; write: the slot of each; read: the slots that each looks through, its own among
-    them; unseen: (N, n) of the n slots from the first read on, true where a place may not look; hides: whether it is so
-    for any of those that the place reads.
+    slots: how many places are kept; write: the slot of each; first: from which each looks through `count` slots, its
+    own the last that is filled; unseen: (N, n) of the n slots from the first on, true where a place may not look;
+    hides: whether it is so for any that the place reads.
     """
 
     slots: int
     write: list[int]
-    read: list[slice]
+    first: list[int]
+    count: list[int]
     unseen: Tensor
     hides: list[bool]
 
@@ -102,14 +103,11 @@ def window(image: Tensor, order: Tensor) -> Window:
     slots = torch.arange(reach)
     if torch.equal(order, places):
         held = places[:, None] - (places[:, None] - slots) % reach
-        write, kept = places % reach, reach
-        read = [slice(0, min(place + 1, reach)) for place in places.tolist()]
+        write, first, count, kept = places % reach, torch.zeros_like(places), (places + 1).clamp(max=reach), reach
     else:
         held = rank[:, None] - reach + 1 + slots
         held = torch.where(held < 0, -1, order[held.clamp(min=0)])
-        write, kept = rank + reach - 1, len(order) + reach - 1
-        read = [slice(first, first + reach) for first in rank.tolist()]
+        write, first, count, kept = rank + reach - 1, rank, torch.full_like(rank, reach), len(order) + reach - 1
     unseen = ~(image.gather(1, held.clamp(min=0)) & (held >= 0))
-    count = torch.tensor([one.stop - one.start for one in read])
     hides = (unseen & (slots < count[:, None])).any(dim=1)
-    return Window(kept, write.tolist(), read, unseen, hides.tolist())
+    return Window(kept, write.tolist(), first.tolist(), count.tolist(), unseen, hides.tolist())

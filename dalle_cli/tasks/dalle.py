@@ -1,20 +1,24 @@
 """Training and drawing with DALL-E 1's transformer (Ramesh et al. 2021, section 2.2)."""
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..data.loader import stack
-from ..models.dalle import DALLE, loss
+from ..models.dalle import DALLE, Cache, loss
 from ..models.dvae import DVAE
+from ..nn.graphs import recorded
 from ..nn.noise import uniform
 from ..nn.packed import packed
 from ..nn.tokens import choose
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Preview, Task
+
+RECORDED = "cuda"  # devices whose steps are
 
 
 @tasks.register("dalle")
@@ -123,6 +127,7 @@ class DALLETask(Task):
         if first is not None:
             codes[:, :, :given] = first.view(-1, 1, given)
         with packed(self.model):
+            step = self._step(len(text), count, cache)
             for place in range(places):
                 if place >= given:
                     if guided:
@@ -131,10 +136,30 @@ class DALLETask(Task):
                     codes[:, :, place] = choose(scores, chance[:, :, place], temperature, top_k, top_p)
                 if place < places - 1:
                     latest = codes[:, :, place]
-                    scores = self.model.step(torch.cat([latest, latest]) if guided else latest, place, cache)
+                    scores = step(torch.cat([latest, latest]) if guided else latest, place)
                 if watch:
                     watch(place + 1)
         return codes.view(len(texts), count, self.model.grid, self.model.grid)
+
+    def _step(self, rows: int, count: int, cache: Cache) -> Callable[[Tensor, int], Tensor]:
+        """The model's step of (rows, count) codes, on a GPU recorded."""
+        latest, at = (
+            torch.zeros(shape, dtype=torch.int64, device=self.model.start.device) for shape in ((rows, count), 1)
+        )
+        if latest.device.type != RECORDED:
+            return lambda codes, place: self.model.step(codes, place, cache)
+        try:
+            replay = recorded(lambda: self.model.step(latest, at, cache))
+        except RuntimeError as error:
+            warnings.warn(f"drawn without a CUDA graph, more slowly: {error}", stacklevel=2)
+            return lambda codes, place: self.model.step(codes, place, cache)
+
+        def step(codes: Tensor, place: int) -> Tensor:
+            latest.copy_(codes)
+            at.fill_(place)
+            return replay()
+
+        return step
 
     @torch.no_grad()
     def rehearse(

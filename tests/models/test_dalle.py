@@ -87,6 +87,23 @@ def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, mo
 
 
 @pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
+def test_a_place_in_a_tensor_is_a_place(pattern, monkeypatch):
+    """So that a GPU's graph, which does the same whatever the place is, draws the same."""
+    if pattern != "sparse":
+        monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+    model = build(depth=4)
+    ids, real, codes = stream(2)
+    caches = [model.prefill(model.pad(ids, real), 3)[1] for _ in range(2)]
+    with torch.no_grad():
+        for place in range(PLACES - 1):
+            latest = codes[:2, place, None].expand(-1, 3)
+            by_number, by_tensor = (
+                model.step(latest, at, cache) for at, cache in zip((place, torch.tensor([place])), caches)
+            )
+            torch.testing.assert_close(by_tensor, by_number, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
 def test_what_is_not_drawn_yet_is_not_seen(pattern, monkeypatch):
     if pattern != "sparse":
         monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)

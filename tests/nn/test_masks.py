@@ -105,7 +105,7 @@ def test_a_window_shows_each_place_what_its_mask_shows(name, grid):
     slots = torch.full((found.slots,), -1)
     for place in range(grid**2):
         slots[found.write[place]] = place
-        read = slots[found.read[place]]
+        read = slots[found.first[place] :][: found.count[place]]
         unseen = found.unseen[place, : len(read)]
         assert found.hides[place] == bool(unseen.any())
         assert read[~unseen].sort().values.tolist() == image[place].nonzero().flatten().tolist()

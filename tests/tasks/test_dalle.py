@@ -3,6 +3,7 @@ import torch
 
 from dalle_cli.models.dalle import DALLE, loss
 from dalle_cli.models.dvae import DVAE
+from dalle_cli.tasks import dalle as module
 from dalle_cli.tasks.dalle import DALLETask
 from dalle_cli.text.learn import learn
 
@@ -34,6 +35,30 @@ def test_drawing_with_a_cache_equals_the_naive_loop(options):
     one = task()
     seeds = [[1, 2, 3], [4, 5, 6]]
     assert torch.equal(one.draw(CAPTIONS, seeds, **options), one.draw_naively(CAPTIONS, seeds, **options))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_recorded_step_draws_as_one_that_is_not(scale, monkeypatch):
+    one, seeds = task().cuda(), [[1, 2, 3], [4, 5, 6]]
+    found = one.draw(CAPTIONS, seeds, scale=scale)
+    monkeypatch.setattr(module, "recorded", lambda work: work)
+    assert torch.equal(one.draw(CAPTIONS, seeds, scale=scale), found)
+
+
+def test_where_nothing_can_be_recorded_it_is_said_and_drawn_all_the_same(monkeypatch):
+    def fails(work):
+        raise RuntimeError("no graph here")
+
+    one, seeds = task(), [[1, 2]]
+    expected = one.draw(CAPTIONS[:1], seeds)
+    monkeypatch.setattr(module, "recorded", fails)
+    monkeypatch.setattr(module, "RECORDED", "cpu")
+    with pytest.warns(UserWarning, match="drawn without a CUDA graph, more slowly: no graph here"):
+        assert torch.equal(one.draw(CAPTIONS[:1], seeds), expected)
+    monkeypatch.setattr(module, "recorded", lambda work: work)
+    assert torch.equal(one.draw(CAPTIONS[:1], seeds), expected)
 
 
 def test_a_candidate_depends_on_its_own_seed_and_prompt_alone():
