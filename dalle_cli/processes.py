@@ -4,16 +4,17 @@ Every process goes through the same items in the same order, works on its own of
 So files are those of one process, and a command needs to know of others only where it works.
 """
 
-import atexit
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from .exits import USAGE, Failure
+from .exits import DONE, FAILED, USAGE, Failure
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_groups: list[Any] = []  # torch.distributed, once this process has met others
 
 
 def rank() -> int:
@@ -57,7 +58,7 @@ def exchange(value: T) -> list[T]:
     try:
         if not dist.is_initialized():
             dist.init_process_group("gloo")
-            atexit.register(dist.destroy_process_group)
+            _groups.append(dist)
         dist.all_gather_object(found, value)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -65,6 +66,23 @@ def exchange(value: T) -> list[T]:
             f"another process has ended or is not to be reached; go on with --skip-existing ({reason})"
         ) from None
     return found
+
+
+def end(code: int | None) -> NoReturn:
+    """End this process with an exit code; with others, at once.
+
+    The interpreter would take down threads of theirs in an order that has aborted a process whose work was done.
+    """
+    if not _groups:
+        sys.exit(code)
+    try:
+        _groups.pop().destroy_process_group()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, RuntimeError):
+        code = code or FAILED
+    os._exit(code or DONE)
 
 
 def meet() -> None:

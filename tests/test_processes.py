@@ -90,3 +90,36 @@ def test_processes_that_do_not_know_of_each_other_are_told_how_to_start(monkeypa
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(Failure, match="WORLD_SIZE=3 without MASTER_ADDR: start with torchrun, or unset WORLD_SIZE"):
         processes.meet()
+
+
+GROUP = """
+import os, sys
+from dalle_cli import processes
+os.environ |= {{"WORLD_SIZE": "1", "RANK": "0"}}
+
+class Group:
+    def destroy_process_group(self):
+        print("left", flush=False)
+        if {fails}:
+            raise RuntimeError("nobody there")
+
+processes._groups.append(Group())
+sys.stdout.write("results ")
+processes.end({code})
+"""
+
+
+@pytest.mark.parametrize(("code", "fails", "expected"), [(None, False, 0), (4, False, 4), (0, True, 1), (3, True, 3)])
+def test_the_end_of_one_that_worked_with_others(code, fails, expected):
+    """At once, with all that it printed and its exit code."""
+    program = [sys.executable, "-c", GROUP.format(code=code, fails=fails)]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == expected
+    if not fails:
+        assert ended.stdout == "results left\n"
+
+
+def test_the_end_of_one_alone():
+    with pytest.raises(SystemExit) as ended:
+        processes.end(4)
+    assert ended.value.code == 4

@@ -14,6 +14,7 @@ from ..registry import RecipeError
 from .results import printable
 
 LONGEST = 800  # letters of an error: names in it may be of any length
+AGAIN = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []  # by which an interruption comes again
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # that of all wrong options; typer exports no more of it
 
@@ -83,11 +84,14 @@ def load() -> typer.Typer:
 def main() -> None:
     """Run the command line; errors of the user's become one line and their exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's job in the background ignores it
-        signal.signal(signal.SIGINT, _interrupt)
+        for number in (signal.SIGINT, *AGAIN):
+            signal.signal(number, _interrupt)
     load()
     processes.silence()
     try:
-        sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
+        code = app(prog_name="dalle", standalone_mode=False)  # of a command that gives one
+        _again(0)
+        processes.end(code)
     except UsageError as error:
         _end_usage(error)
     except Failure as error:
@@ -105,11 +109,21 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    """Ctrl-C. While torch is imported its own code may swallow an exception; nothing has begun that could be lost."""
+    """Ctrl-C. Code of others may swallow the exception, torch's for one, so that it comes again if it is not heeded.
+
+    While torch is imported nothing has begun that could be lost.
+    """
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if getattr(spec, "_initializing", False):
         os._exit(INTERRUPTED)
+    _again(2)
     raise KeyboardInterrupt
+
+
+def _again(after: int) -> None:
+    """Interrupt once more after so many seconds, or not after all with 0."""
+    for _ in AGAIN:
+        signal.alarm(after)
 
 
 def _end_usage(error: Any) -> None:
@@ -122,6 +136,7 @@ def _end_usage(error: Any) -> None:
 
 
 def _end(error: BaseException, code: int, prefix: str = "") -> None:
+    _again(0)
     if os.environ.get("DALLE_DEBUG"):
         raise error
     words = str(error)
@@ -131,4 +146,4 @@ def _end(error: BaseException, code: int, prefix: str = "") -> None:
     if len(line) > LONGEST:  # the cause stands first, the remedy last
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     print(f"dalle: {prefix}{line}", file=sys.stderr)
-    sys.exit(code)
+    processes.end(code)

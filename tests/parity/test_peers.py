@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.parity.peers import Missing, fill, peer, unfilled
-from tests.parity.peers import _torchvision as stand_in
+from tests.parity.peers import TORCHVISION, Missing, absent, fill, peer, unfilled
 
 
 def test_a_package_that_is_not_installed_is_missing_and_named():
@@ -15,7 +14,7 @@ def test_a_package_that_is_not_installed_is_missing_and_named():
 
 def test_what_stands_in_can_be_imported_inherited_and_is_gone_afterwards():
     before = {name: module for name, module in sys.modules.items() if name.startswith("torchvision")}
-    with stand_in():
+    with absent(*TORCHVISION):
         import torchvision.transforms.functional as functional  # pyright: ignore
         from torchvision.ops.misc import FrozenBatchNorm2d  # pyright: ignore
         from torchvision.transforms import InterpolationMode, Resize  # pyright: ignore
