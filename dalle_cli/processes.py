@@ -4,6 +4,7 @@ Every process goes through the same items in the same order, works on its own of
 So files are those of one process, and a command needs to know of others only where it works.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -59,6 +60,7 @@ def exchange(value: T) -> list[T]:
         if not dist.is_initialized():
             dist.init_process_group("gloo")
             _groups.append(dist)
+            atexit.register(dist.destroy_process_group)  # where the program does not end by `end`
         dist.all_gather_object(found, value)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -68,20 +70,18 @@ def exchange(value: T) -> list[T]:
     return found
 
 
-def end(code: int | None) -> NoReturn:
+def end(code: Any) -> NoReturn:
     """End this process with an exit code; with others, at once.
 
     The interpreter would take down threads of theirs in an order that has aborted a process whose work was done.
     """
     if not _groups:
         sys.exit(code)
-    try:
-        _groups.pop().destroy_process_group()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-    except (OSError, RuntimeError):
-        code = code or FAILED
+    for leave in (*(one.flush for one in (sys.stdout, sys.stderr) if one), _groups.pop().destroy_process_group):
+        try:
+            leave()
+        except (OSError, RuntimeError):
+            code = code or FAILED
     os._exit(code or DONE)
 
 

@@ -97,6 +97,7 @@ def dalle(ours: bool) -> Iterator[Row]:
 
 
 def _draw(model: Any, batch: int, places: int) -> None:
+    batch = max(2, batch)  # a picture alone is drawn as two, to be the same beside others
     scores, cache = model.prefill(torch.randint(model.vocab, (1, model.context)), batch)
     with packed(model):
         for place in range(4 * model.grid, 4 * model.grid + places):

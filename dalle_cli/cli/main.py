@@ -14,7 +14,7 @@ from ..registry import RecipeError
 from .results import printable
 
 LONGEST = 800  # letters of an error: names in it may be of any length
-AGAIN = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []  # by which an interruption comes again
+AGAIN = 2  # seconds after which an interruption that nobody heeds comes again
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # that of all wrong options; typer exports no more of it
 
@@ -84,13 +84,12 @@ def load() -> typer.Typer:
 def main() -> None:
     """Run the command line; errors of the user's become one line and their exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's job in the background ignores it
-        for number in (signal.SIGINT, *AGAIN):
-            signal.signal(number, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)
     load()
     processes.silence()
     try:
         code = app(prog_name="dalle", standalone_mode=False)  # of a command that gives one
-        _again(0)
+        _heeded()
         processes.end(code)
     except UsageError as error:
         _end_usage(error)
@@ -102,6 +101,8 @@ def main() -> None:
         _end(error, BAD_INPUT)
     except (OSError, RuntimeError, MemoryError) as error:
         _end(error, FAILED)
+    except SystemExit as error:
+        processes.end(error.code)
     except KeyboardInterrupt:
         _end(Failure("interrupted"), INTERRUPTED)
     except Exception as error:
@@ -116,14 +117,16 @@ def _interrupt(number: int, frame: Any) -> None:
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if getattr(spec, "_initializing", False):
         os._exit(INTERRUPTED)
-    _again(2)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.alarm(AGAIN)
     raise KeyboardInterrupt
 
 
-def _again(after: int) -> None:
-    """Interrupt once more after so many seconds, or not after all with 0."""
-    for _ in AGAIN:
-        signal.alarm(after)
+def _heeded() -> None:
+    """No interruption comes again."""
+    if hasattr(signal, "SIGALRM") and signal.getsignal(signal.SIGALRM) is _interrupt:
+        signal.alarm(0)
 
 
 def _end_usage(error: Any) -> None:
@@ -136,7 +139,7 @@ def _end_usage(error: Any) -> None:
 
 
 def _end(error: BaseException, code: int, prefix: str = "") -> None:
-    _again(0)
+    _heeded()
     if os.environ.get("DALLE_DEBUG"):
         raise error
     words = str(error)

@@ -27,7 +27,7 @@ from . import models
 # Products of so few numbers are left to other kernels by oneDNN on a CPU, which round bfloat16 otherwise. To draw the
 # same picture whatever is drawn beside it, they are done here in float32.
 FEW = 4096
-LARGEST_GRID = 128  # rows of codes; the paper has 32
+LARGEST_GRID = 64  # rows of codes; the paper has 32
 
 
 @dataclass
@@ -129,7 +129,9 @@ class DALLE(nn.Module):
                 f"{depth} be at least 1"
             )
         if grid > LARGEST_GRID:
-            raise ValueError(f"model: grid {grid} is over {LARGEST_GRID}, for which a mask would take {grid**4} bytes")
+            raise ValueError(
+                f"model: grid {grid} is over {LARGEST_GRID}, for which its masks would take {20 * grid**4} bytes"
+            )
         self.vocab, self.context, self.codes, self.grid = vocab, context, codes, grid
         self.checkpointing = checkpointing
         self.patterns = masks.layers(attention, depth)
@@ -209,7 +211,7 @@ class DALLE(nn.Module):
         place: a number; or (1,) on the device, and the same is done whatever it is, so that it can be recorded
         (nn/graphs.py).
         """
-        at = place if isinstance(place, Tensor) else torch.tensor([place], device=codes.device)
+        at = place if isinstance(place, Tensor) else torch.full((1,), place, device=codes.device)
         x = self._embed_codes(codes[..., None], at)[..., 0, :]  # (G, C, w)
         where = {name: self._where(name, place) for name in self.windows}
         for pattern, block, text, image in zip(self.patterns, self.blocks, cache.text, cache.image):

@@ -12,15 +12,18 @@ def recorded(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     work: runs a few times before it is recorded; nothing in it may wait for the GPU. Raises RuntimeError where that
     fails.
     """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
+    current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(current)
     with torch.cuda.stream(aside):  # what libraries set up at first use is not part of the graph
         for _ in range(3):
             work()
-    torch.cuda.current_stream().wait_stream(aside)
+    current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = work()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # loaders of pictures go on in theirs
+            out = work()
+    finally:
+        torch.cuda.set_stream(current)  # which a recording that fails does not restore
 
     def replay() -> Tensor:
         graph.replay()

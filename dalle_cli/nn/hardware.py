@@ -45,6 +45,15 @@ def free_memory(device: str) -> int:
         return free
 
 
+def all_memory() -> int:
+    """Bytes of memory of this machine, or of this process's container."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no limit
+        return whole
+
+
 def keep_memory() -> None:
     """Have glibc keep freed memory in the process: returned, every large activation is faulted in anew, page by page.
 

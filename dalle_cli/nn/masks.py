@@ -79,9 +79,9 @@ def band(image: Tensor, lines: int) -> Tensor:
 class Window:
     """Where a layer keeps the places of a picture while it is drawn: what a place sees lies together.
 
-    slots: how many places are kept; write: the slot of each; first: from which each looks through `count` slots, its
-    own the last that is filled; unseen: (N, n) of the n slots from the first on, true where a place may not look;
-    hides: whether it is so for any that the place reads.
+    slots: how many places are kept; write: the slot of each; first, count: which slots each looks through, its own
+    among them; unseen: (N, n) of the n slots from the first on, true where a place may not look; hides: whether it is
+    so for any that the place reads.
     """
 
     slots: int
@@ -93,7 +93,7 @@ class Window:
 
 
 def window(image: Tensor, order: Tensor) -> Window:
-    """The window of an image mask, (N, N), that reaches back the same way in this order of the places, (N,).
+    """The window of an image mask, (N, N), for an order of the places, (N,), in which each sees few before it.
 
     In the order of drawing it is a ring, which forgets what no later place sees; else all are kept in that order.
     """

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .hardware import free_memory
+from .hardware import all_memory
 
 # For so many rows the weights are laid out. Products of any number are done with that layout, each row the same to the
 # bit whatever stands beside it, which products with weights as they are do not promise.
 ROWS = 8
 LEAST = 1 << 18  # weights of a layer; with fewer, handing over to oneDNN takes longer than the product
-SHARE = 0.25  # of the free memory that the copies may take
+SHARE = 1 / 8  # of the memory that the copies may take; not of what is free, so that it is the same at every call
 
 
 @contextmanager
@@ -35,16 +35,14 @@ def packed(model: nn.Module) -> Iterator[None]:
 
 def size(model: nn.Module) -> int:
     """Bytes that the copies of `packed` would take here; 0 where none would be made."""
-    layers = _layers(model)
-    if not layers or not _known(layers[0].weight.device.type, _type(layers[0])):
-        return 0
-    found = sum(layer.weight.numel() * _type(layer).itemsize for layer in layers)
-    return found if found <= SHARE * free_memory("cpu") else 0
+    found = sum(layer.weight.numel() * _type(layer).itemsize for layer in _layers(model))
+    return found if found <= SHARE * all_memory() else 0
 
 
 def _layers(model: nn.Module) -> list[Any]:
     linear = [one for one in model.modules() if type(one) is nn.Linear and "forward" not in vars(one)]
-    return [one for one in linear if one.weight.numel() >= LEAST]
+    large = [one for one in linear if one.weight.numel() >= LEAST]
+    return [one for one in large if _known(one.weight.device.type, _type(one))]
 
 
 def _known(device: str, kind: torch.dtype) -> bool:
@@ -62,8 +60,10 @@ def _packed(layer: nn.Linear) -> Any:
     kind = _type(layer)
     weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(kind), ROWS)
     bias = None if layer.bias is None else layer.bias.detach().to(kind)
-    return partial(_multiply, weight, bias, kind)
+    return partial(_multiply, layer, weight, bias, kind)
 
 
-def _multiply(weight: Tensor, bias: Tensor | None, kind: torch.dtype, x: Tensor) -> Tensor:
+def _multiply(layer: nn.Linear, weight: Tensor, bias: Tensor | None, kind: torch.dtype, x: Tensor) -> Tensor:
+    if _type(layer) != kind:  # a part that is left out of mixed precision
+        return nn.Linear.forward(layer, x)
     return torch.ops.mkldnn._linear_pointwise(x.to(kind), weight, bias, "none", [], "")

@@ -30,7 +30,7 @@ class Unset(TorchFunctionMode):
 def shapes() -> Iterator[None]:
     """Inside, networks are built as shapes alone, on the meta device.
 
-    Without the random numbers that are none there: for them torch loads its compiler, which takes it a second.
+    Their random start is passed over: it does nothing there, but has torch load its compiler, which takes a second.
     """
     with torch.device("meta"), Unset():
         yield

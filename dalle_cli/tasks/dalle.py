@@ -18,7 +18,7 @@ from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Preview, Task
 
-RECORDED = "cuda"  # devices whose steps are
+RECORDED = "cuda"  # kind of device on which steps are recorded
 
 
 @tasks.register("dalle")

@@ -70,10 +70,24 @@ def test_copies_have_the_type_that_is_multiplied_in():
     torch.testing.assert_close(found.float(), expected.float(), rtol=0.02, atol=0.02)
 
 
+@here
+def test_a_part_that_is_left_out_of_mixed_precision_stays_out(monkeypatch):
+    """Where the machine packs bfloat16 or not: what is packed in one type is not used for another."""
+    model, x = network(), torch.randn(4, 512)
+    with torch.no_grad(), packed(model), torch.autocast("cpu", torch.bfloat16):
+        inside = model(x)
+        with torch.autocast("cpu", enabled=False):
+            outside = model(x)
+    assert inside.dtype == torch.bfloat16
+    assert outside.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(outside, model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_small_layers_large_models_and_other_devices_are_left_alone(monkeypatch):
     assert size(nn.Linear(64, 64)) == 0
     assert size(network().to("meta")) == 0
-    monkeypatch.setattr(module, "free_memory", lambda device: 15 << 20)  # the copies take 4 of them
+    monkeypatch.setattr(module, "all_memory", lambda: 31 << 20)  # the copies take 4 of them
     model = network()
     assert size(model) == 0
     with packed(model):
