@@ -14,7 +14,6 @@ from ..registry import RecipeError
 from .results import printable
 
 LONGEST = 800  # letters of an error: names in it may be of any length
-AGAIN = 2  # seconds after which an interruption that nobody heeds comes again
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # that of all wrong options; typer exports no more of it
 
@@ -88,9 +87,7 @@ def main() -> None:
     load()
     processes.silence()
     try:
-        code = app(prog_name="dalle", standalone_mode=False)  # of a command that gives one
-        _heeded()
-        processes.end(code)
+        sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
     except UsageError as error:
         _end_usage(error)
     except Failure as error:
@@ -110,23 +107,11 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    """Ctrl-C. Code of others may swallow the exception, torch's for one, so that it comes again if it is not heeded.
-
-    While torch is imported nothing has begun that could be lost.
-    """
+    """Ctrl-C. While torch is imported its own code may swallow an exception; nothing has begun that could be lost."""
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if getattr(spec, "_initializing", False):
         os._exit(INTERRUPTED)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _interrupt)
-        signal.alarm(AGAIN)
     raise KeyboardInterrupt
-
-
-def _heeded() -> None:
-    """No interruption comes again."""
-    if hasattr(signal, "SIGALRM") and signal.getsignal(signal.SIGALRM) is _interrupt:
-        signal.alarm(0)
 
 
 def _end_usage(error: Any) -> None:
@@ -139,7 +124,6 @@ def _end_usage(error: Any) -> None:
 
 
 def _end(error: BaseException, code: int, prefix: str = "") -> None:
-    _heeded()
     if os.environ.get("DALLE_DEBUG"):
         raise error
     words = str(error)

@@ -3,7 +3,6 @@ import importlib
 import io
 import os
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -205,28 +204,3 @@ def test_a_full_disk_is_said_in_a_line(tmp_path):
     assert ended.returncode == 1
     assert one_line(ended.stderr)
     assert "No space left" in ended.stderr
-
-
-SWALLOWED = """
-import os, signal, time
-from dalle_cli.cli import main
-from dalle_cli.cli.main import app
-
-@app.command("deaf")
-def deaf():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
-    except KeyboardInterrupt:
-        time.sleep(60)  # as code does that clears every error
-
-import sys
-sys.argv = ["dalle", "deaf"]
-main()
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs a clock that signals")
-def test_an_interruption_that_is_swallowed_comes_again():
-    ended = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=50)
-    assert (ended.returncode, ended.stderr) == (130, "")
