@@ -14,7 +14,7 @@ from .hardware import all_memory
 # bit whatever stands beside it, which products with weights as they are do not promise.
 ROWS = 8
 LEAST = 1 << 18  # weights of a layer; with fewer, handing over to oneDNN takes longer than the product
-SHARE = 1 / 8  # of the memory that the copies may take; not of what is free, so that it is the same at every call
+SHARE = 1 / 4  # of the memory that the copies may take; not of what is free, so that it is the same at every call
 
 
 @contextmanager
