@@ -170,7 +170,7 @@ def interpolate(
 @drawing(
     app,
     epilog='Examples: dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3   |   '
-    'dalle edit - --to "a red apple" < apples.jsonl',
+    'dalle edit - --to "a red pear" < pears.jsonl',
 )
 def edit(
     pictures: Pictures,
