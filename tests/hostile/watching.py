@@ -1,5 +1,6 @@
 """What a command does beyond its answer: files written elsewhere, programs run, time without end."""
 
+import importlib
 import os
 import re
 import signal
@@ -33,7 +34,12 @@ def audit(event: str, details: tuple) -> None:
 
 @cache
 def begin() -> None:
-    """Have the interpreter tell of every file and program; such a hook is added once and cannot be taken back."""
+    """Have the interpreter tell of every file and program; such a hook is added once and cannot be taken back.
+
+    torch makes a folder of temporary files when its compiler is first loaded (for the estimates of `--dry-run`), in
+    this process once, whichever command comes first: that is done here, and is not what a command is watched for.
+    """
+    importlib.import_module("torch._dynamo")
     sys.addaudithook(audit)
 
 
