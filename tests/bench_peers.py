@@ -199,11 +199,11 @@ def _prior(ours: bool) -> Iterator[Row]:
 def _unet_step(name: str, size: int, **given: Any) -> Callable[[], object]:
     """Of ours; what does not change from step to step is made once."""
     network = _published("decoder", name)
-    with torch.no_grad():
+    with torch.no_grad(), _autocast():
         told = network.encode(**given)
     rows = len(next(iter(told.values())))
-    x, t = torch.randn(rows, 3, size, size).to(_kind()), torch.full((rows,), 500)
-    return _quiet(lambda: network(x, t, **told), False)
+    x, t = torch.randn(rows, 3, size, size), torch.full((rows,), 500)
+    return _quiet(lambda: network(x, t, **told))
 
 
 def _their_step(network: Any, size: int, rows: int, tokens: int = 0) -> Callable[[], object]:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from dalle_cli.nn import masks
-from dalle_cli.nn.attention import SelfAttention, attend, attend_bands
+from dalle_cli.nn import attention, masks
+from dalle_cli.nn.attention import SelfAttention, attend, attend_bands, attend_in_parts
 
 
 def naive(q, k, v, mask):
@@ -32,6 +32,36 @@ def test_queries_and_keys_may_differ_in_number(qkv):
     q, k, v = qkv
     mask = torch.ones(1, 6, dtype=torch.bool)
     torch.testing.assert_close(attend(q[:, :, :1], k, v), naive(q[:, :, :1], k, v, mask))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_in_parts_it_is_what_the_fused_kernel_gives(qkv, hidden):
+    mask = torch.rand(2, 1, 6, 6) < 0.5
+    mask |= torch.eye(6, dtype=torch.bool)
+    mask = mask if hidden else None
+    found = []
+    for how in (attend, attend_in_parts):
+        given = qkv.clone().requires_grad_()
+        out = how(*given, mask)
+        out.square().sum().backward()
+        found.append((out.detach(), given.grad))
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize(("side", "fused"), [(512, 0), (513, 1)])
+def test_in_bfloat16_on_a_cpu_few_scores_are_held_and_many_are_not(monkeypatch, side, fused):
+    calls = []
+    real = attention.F.scaled_dot_product_attention
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, side, 16)
+    mask = torch.ones(side, side, dtype=torch.bool).tril()
+    expected = naive(q, k, v, mask)
+    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), causal=True)
+    assert len(calls) == fused and found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+    attend(q, k, v, causal=True)
+    assert len(calls) == fused + 1  # in float32 always
 
 
 @pytest.mark.parametrize("causal", [False, True])
