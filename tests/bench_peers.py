@@ -7,7 +7,7 @@ ours with memory kept as the commands keep it (nn/hardware.py).
 
 import multiprocessing
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,8 +46,9 @@ def clip(ours: bool) -> Iterator[Row]:
         network = theirs.model.CLIP(**theirs.get_model_config("ViT-B-32") | {"quick_gelu": True})
     images, ids = torch.randn(64, 3, 224, 224), torch.randint(1, 49_000, (64, 77))
     ids[:, -1] = 49_407  # the end token: no text is shorter
-    yield Row("CLIP reads pictures", 64, "pictures/s", "1.2 times", _quiet(lambda: network.encode_image(images)))
-    yield Row("CLIP reads texts", 64, "texts/s", "1.2 times", _quiet(lambda: network.encode_text(ids)))
+    with _ready(ours, network):
+        yield Row("CLIP reads pictures", 64, "pictures/s", "1.2 times", _quiet(lambda: network.encode_image(images)))
+        yield Row("CLIP reads texts", 64, "texts/s", "1.2 times", _quiet(lambda: network.encode_text(ids)))
     yield Row("CLIP trains", 64, "pairs/s", "1.4 times", _training(network, lambda: _contrasted(network, images, ids)))
 
 
@@ -152,16 +153,18 @@ def glide(ours: bool) -> Iterator[Row]:
     }
     given = {"text": (ids[:1], real[:1]), "low_res": torch.randn(1, 3, 64, 64)}
     if ours:
-        work = _unet_step("glide-small", 64, text=(ids, real))
+        network, work = _unet_step("glide-small", 64, text=(ids, real))
     else:
-        work = _their_step(packages.decoder(512, **base), 64, rows=2, tokens=128)
-    yield Row("GLIDE base step", 1, "steps/s", "1.3 times", work, 1)
-    del work
+        network, work = _their_step(packages.decoder(512, **base), 64, rows=2, tokens=128)
+    with _ready(ours, network):
+        yield Row("GLIDE base step", 1, "steps/s", "1.3 times", work, 1)
+    del network, work
     if ours:
-        work = _unet_step("glide-small-256", 256, **given)
+        network, work = _unet_step("glide-small-256", 256, **given)
     else:
-        work = _their_step(packages.decoder(512, **upsampler), 256, rows=1, tokens=128)
-    yield Row("GLIDE upsampler step", 1, "steps/s", "1.6 times", work, 1)
+        network, work = _their_step(packages.decoder(512, **upsampler), 256, rows=1, tokens=128)
+    with _ready(ours, network):
+        yield Row("GLIDE upsampler step", 1, "steps/s", "1.6 times", work, 1)
 
 
 def unclip(ours: bool) -> Iterator[Row]:
@@ -171,14 +174,18 @@ def unclip(ours: bool) -> Iterator[Row]:
     embedding, states = embedding.to(_kind()), states.to(_kind())
     told = {"text": (embedding, states, real), "clip": embedding}
     if ours:
-        work = _unet_step("karlo-decoder", 64, **told)
+        network, work = _unet_step("karlo-decoder", 64, **told)
     else:
-        work = _their_step(packages.decoder(), 64, rows=2, tokens=81)
-    yield Row("unCLIP decoder step", 1, "steps/s", "1.3 times", work, 1)
-    del work
-    small = torch.randn(1, 3, 64, 64)
-    work = _unet_step("karlo-256", 256, low_res=small) if ours else _their_step(packages.upsampler(), 256, rows=1)
-    yield Row("unCLIP upsampler step", 1, "steps/s", "1.3 times", work, 1)
+        network, work = _their_step(packages.decoder(), 64, rows=2, tokens=81)
+    with _ready(ours, network):
+        yield Row("unCLIP decoder step", 1, "steps/s", "1.3 times", work, 1)
+    del network, work
+    if ours:
+        network, work = _unet_step("karlo-256", 256, low_res=torch.randn(1, 3, 64, 64))
+    else:
+        network, work = _their_step(packages.upsampler(), 256, rows=1)
+    with _ready(ours, network):
+        yield Row("unCLIP upsampler step", 1, "steps/s", "1.3 times", work, 1)
 
 
 def _prior(ours: bool) -> Iterator[Row]:
@@ -192,28 +199,37 @@ def _prior(ours: bool) -> Iterator[Row]:
     else:
         prior = packages.prior().to(kind)
         given = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
-    with packed(prior) if ours else nullcontext():
+    with _ready(ours, prior):
         yield Row("unCLIP prior step", 1, "steps/s", "6 times", _quiet(lambda: prior(x, t, **given), False))
 
 
-def _unet_step(name: str, size: int, **given: Any) -> Callable[[], object]:
-    """Of ours; what does not change from step to step is made once."""
+def _unet_step(name: str, size: int, **given: Any) -> tuple[nn.Module, Callable[[], object]]:
+    """A network of ours and a step of it; what does not change from step to step is made once."""
     network = _published("decoder", name)
     with torch.no_grad(), _autocast():
         told = network.encode(**given)
     rows = len(next(iter(told.values())))
     x, t = torch.randn(rows, 3, size, size), torch.full((rows,), 500)
-    return _quiet(lambda: network(x, t, **told))
+    return network, _quiet(lambda: network(x, t, **told))
 
 
-def _their_step(network: Any, size: int, rows: int, tokens: int = 0) -> Callable[[], object]:
-    """Of diffusers' U-Net, given what it takes of what does not change."""
+def _their_step(network: Any, size: int, rows: int, tokens: int = 0) -> tuple[nn.Module, Callable[[], object]]:
+    """The same of diffusers' U-Net, given what it takes of what does not change."""
     network = network.to(_kind())
     x, t, told = torch.randn(rows, network.config.in_channels, size, size), torch.full((rows,), 500), {}
     if tokens:
         told["encoder_hidden_states"] = torch.randn(rows, tokens, network.config.cross_attention_dim).to(_kind())
         told["class_labels"] = torch.randn(rows, network.time_embedding.linear_2.out_features).to(_kind())
-    return _quiet(lambda: network(x.to(_kind()), t, **told), False)
+    return network, _quiet(lambda: network(x.to(_kind()), t, **told), False)
+
+
+def _ready(ours: bool, network: nn.Module) -> ExitStack:
+    """Ours as where many pictures or steps follow one another."""
+    stack = ExitStack()
+    if ours:
+        with _autocast():
+            stack.enter_context(packed(network))
+    return stack
 
 
 def _published(family: str, name: str) -> Any:

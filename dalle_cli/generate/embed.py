@@ -13,6 +13,7 @@ from .. import checkpoint, processes
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..files import make_folder, remove_left_overs, write_atomically
+from ..nn.packed import packed
 from ..tasks import embedding
 from .device import choose
 
@@ -59,20 +60,20 @@ def embed(
     done, total = 0, sum(sizes.values())
     for number, size in sizes.items():
         parts: dict[str, list] = {"image": [], "caption": [], "pictures": [], "text": [], "key": []}
-        for batch in samples.train(min(BATCH, size), start=number * CHUNK, seed=seed, device=device.name):
-            bad.count(len(batch["key"]), batch["bad"])
-            packed = embedding.pack(task.model, task.tokenizer, batch["text"])
-            with device.autocast():
-                found = embedding.embed(task.model, batch["image"]), embedding.read(task.model, packed)[0]
-            for name, one in zip(("image", "caption"), found):
-                parts[name].append(one.cpu().half().numpy())
-            if pictures:
-                parts["pictures"].append(_pixels(batch["image"]))
-            for name in ("text", "key"):
-                parts[name] += batch[name]
-            watch("embedding", done + min(len(parts["key"]), size), total)
-            if len(parts["key"]) >= size:
-                break
+        with device.autocast(), packed(task.model):
+            for batch in samples.train(min(BATCH, size), start=number * CHUNK, seed=seed, device=device.name):
+                bad.count(len(batch["key"]), batch["bad"])
+                ids = embedding.pack(task.model, task.tokenizer, batch["text"])
+                found = embedding.embed(task.model, batch["image"]), embedding.read(task.model, ids)[0]
+                for name, one in zip(("image", "caption"), found):
+                    parts[name].append(one.cpu().half().numpy())
+                if pictures:
+                    parts["pictures"].append(_pixels(batch["image"]))
+                for name in ("text", "key"):
+                    parts[name] += batch[name]
+                watch("embedding", done + min(len(parts["key"]), size), total)
+                if len(parts["key"]) >= size:
+                    break
         _write(files[number], parts, size)
         done += size
     return {

@@ -17,6 +17,7 @@ from ..diffusion.samplers import SAMPLERS, Watch, invert
 from ..models.conditions import ClipCondition, ClipTextCondition, InpaintCondition, LowResCondition, TextCondition
 from ..models.unet import UNet
 from ..nn.noise import stream
+from ..nn.packed import packed
 from ..registry import RecipeError
 from ..tasks.decoder import NETWORKS, DecoderTask, Known
 from ..tasks.degradations import rounded
@@ -270,7 +271,7 @@ def run(
         more["shift"] = gradient
     elif gradient:
         denoise = guidance.toward(denoise, gradient)
-    with device.autocast():
+    with device.autocast(), packed(task.model):
         visited = timesteps(steps, len(task.process))
         return SAMPLERS[sampler](task.process, denoise, x.to(device.name), visited, noise, see, **more)
 
@@ -284,7 +285,7 @@ def inverted(
     """
     if clamps(task):
         denoise = guidance.threshold(denoise)
-    with device.autocast():
+    with device.autocast(), packed(task.model):
         return invert(task.process, denoise, images.to(device.name), timesteps(steps, len(task.process)), refine)
 
 

@@ -67,7 +67,8 @@ def estimate(
     with FakeTensorMode(allow_non_fake_inputs=True):
         for model in models:
             model.to_empty(device="cpu")
-        copies = size(system.task.model) if device == "cpu" else 0
+        with system.device.autocast():
+            copies = size(system.task.model) if device == "cpu" else 0
         needs = system.needs(options)
         group, batch = needs.plan(prompts, candidates, system.together, room)
         if asked:
@@ -78,8 +79,11 @@ def estimate(
         if scorer:
             scoring = line_of(scorer.try_scoring)
             works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room)))
+            laid_out = scorer.copies() if device == "cpu" else 0
     found = {"program": PROGRAM[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
     found |= {name: int(HOLES[device] * held) for name, held in works.items()}
     found["drawing"] += copies
+    if scorer:
+        found["scoring"] += laid_out
     most = found["pictures"] + max(found[name] for name in works)
     return {**found, "total": found["program"] + found["weights"] + max(read, most)}

@@ -1,6 +1,7 @@
 """Scoring pictures against prompts with CLIP, and keeping the best."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from .. import checkpoint, images
 from ..nn.hardware import free_memory
 from ..nn.meter import FEW, SHARE, together
+from ..nn.packed import packed, size
 from ..tasks.clip import CLIPTask
 from ..tasks.noised_clip import NoisedCLIPTask
 from .device import Device
@@ -55,11 +57,26 @@ class Scorer:
             room = int(SHARE * free_memory(self.device.name))
             self._together = together(self.try_scoring, BATCH, BATCH, room)
         features = []
-        for part in batch.split(self._together or BATCH):
-            features.append(self._embed(part))
-            if watch:
-                watch(len(part))
+        with self._packed():
+            for part in batch.split(self._together or BATCH):
+                features.append(self._embed(part))
+                if watch:
+                    watch(len(part))
         return torch.cat(features)
+
+    def _packed(self) -> AbstractContextManager:
+        """The image towers with their weights laid out; not where they come for their turn."""
+        if self.device.offload:
+            return nullcontext()
+        with self.device.autocast():
+            stack = ExitStack()
+            stack.enter_context(packed(*(task.model.visual for task in self.tasks)))
+        return stack
+
+    def copies(self) -> int:
+        """Bytes of the weights that are laid out."""
+        with self.device.autocast():
+            return size(*(task.model.visual for task in self.tasks))
 
     def try_scoring(self, count: int) -> None:
         """Score so many blank pictures, to see what that takes."""

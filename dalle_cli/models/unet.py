@@ -138,6 +138,8 @@ class UNet(nn.Module):
             raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px do not divide by {self.factor}")
         if self.patch > 1:
             x = F.pixel_unshuffle(x, self.patch)
+        if x.device.type == "cpu":  # whose convolutions are faster so, and give pictures as they got them
+            x = x.contiguous(memory_format=torch.channels_last)
         time = self.time_embed(t)  # (B, E)
         if embedding is not None:
             time = time + embedding
@@ -158,7 +160,7 @@ class UNet(nn.Module):
             place = self.reads()[self.residual]
             begun = channels[:, place.start - 3 : place.stop - 3].to(x.dtype)  # the noisy picture stands before them
             x = torch.cat([x[:, :3] + begun, x[:, 3:]], dim=1)
-        return x
+        return x.contiguous()
 
     def reads(self) -> dict[str, slice]:
         """Where the picture, called "", and the conditions by name lie among the input channels."""

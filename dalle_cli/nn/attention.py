@@ -7,33 +7,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 # On CPUs in bfloat16, torch's fused kernel takes twice as long as its parts for 257 tokens, and ten times as long for
-# CLIP's 50 with its gradient. Beyond so many scores a head, keeping them would take more memory than is saved in time.
-FEW_SCORES = 512**2
+# CLIP's 50 with its gradient. So many scores a head may be held for a gradient; beyond, they would take more memory
+# than is saved in time. Without one they are soon gone: more may be held, rows of the batch one after the other.
+FEW_SCORES, MANY_SCORES, HELD_SCORES = 512**2, 1536**2, 1 << 24
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Softmax attention, scaled by D^-1/2, through torch's fused kernels or, where they are slow, its parts.
+    """Softmax attention, scaled by D^-1/2, through torch's fused kernels or, where they are slow, in parts.
 
     q: (B, H, N, D); k, v: (B, H, M, D); returns (B, H, N, D). mask: boolean, broadcast to (B, H, N, M), true where a
     query may look, at least once in every row. causal: the same for the lower triangle of N = M, without building it.
     """
-    count, seen = q.shape[-2], k.shape[-2]
-    assert not causal or (mask is None and count == seen)
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and count * seen <= FEW_SCORES:
-        if causal:
-            mask = torch.ones(count, seen, dtype=torch.bool, device=q.device).tril()
+    assert not causal or (mask is None and q.shape[-2] == k.shape[-2])
+    if not _in_parts(q, k):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    if causal:
+        mask = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril()
+    rows = max(1, HELD_SCORES // (q.shape[1] * q.shape[-2] * k.shape[-2]))
+    if rows >= len(q):
         return attend_in_parts(q, k, v, mask)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    masks = [mask] * len(q) if mask is None or mask.ndim < 4 or len(mask) == 1 else mask.split(rows)
+    parts = zip(q.split(rows), k.split(rows), v.split(rows), masks)
+    return torch.cat([attend_in_parts(*part) for part in parts])
+
+
+def _in_parts(q: Tensor, k: Tensor) -> bool:
+    scores = q.shape[-2] * k.shape[-2]
+    held = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and scores <= (FEW_SCORES if held else MANY_SCORES)
 
 
 def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What `attend` gives, by two products and a softmax between; the scores are held."""
+    """What `attend` gives, by two products and a softmax between."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(dim=-1).to(v.dtype) @ v
+        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+    # float32 is the faster kernel for short rows and gives the same; for a gradient it would be held, twice the bytes
+    kind = scores.dtype if scores.requires_grad else torch.float32
+    return scores.softmax(dim=-1, dtype=kind).to(v.dtype) @ v
 
 
 def attend_bands(q: Tensor, k: Tensor, v: Tensor, text: int, mask: Tensor, transposed: bool = False) -> Tensor:
@@ -83,7 +95,10 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
+    def project(self, x: Tensor) -> Tensor:
+        """q, k and v side by side. (B, N, width) to (B, N, 3 * width)."""
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        x = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, D)
-        q, k, v = x.permute(2, 0, 3, 1, 4)
+        q, k, v = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, D)
         return self.out_proj(attend(q, k, v, causal=causal).transpose(1, 2).flatten(2))

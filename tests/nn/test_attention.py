@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dalle_cli.nn import attention, masks
@@ -48,20 +49,38 @@ def test_in_parts_it_is_what_the_fused_kernel_gives(qkv, hidden):
     torch.testing.assert_close(found[1], found[0])
 
 
-@pytest.mark.parametrize(("side", "fused"), [(512, 0), (513, 1)])
-def test_in_bfloat16_on_a_cpu_few_scores_are_held_and_many_are_not(monkeypatch, side, fused):
+@pytest.mark.parametrize(
+    ("side", "grad", "kind", "fused"),
+    [
+        (512, True, torch.bfloat16, False),
+        (513, True, torch.bfloat16, True),
+        (513, False, torch.bfloat16, False),
+        (1537, False, torch.bfloat16, True),
+        (16, False, torch.float32, True),
+    ],
+)
+def test_on_a_cpu_scores_are_held_in_bfloat16_and_unless_they_are_many(monkeypatch, side, grad, kind, fused):
     calls = []
-    real = attention.F.scaled_dot_product_attention
-    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
+    real = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 1, 2, side, 16)
-    mask = torch.ones(side, side, dtype=torch.bool).tril()
-    expected = naive(q, k, v, mask)
-    found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), causal=True)
-    assert len(calls) == fused and found.dtype == torch.bfloat16
+    q, k, v = torch.randn(3, 2, 2, side, 16)
+    expected = naive(q, k, v, torch.ones(side, side, dtype=torch.bool).tril())
+    found = attend(q.to(kind).requires_grad_(grad), k.to(kind), v.to(kind), causal=True)
+    assert bool(calls) == fused
+    assert found.dtype == kind
     torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
-    attend(q, k, v, causal=True)
-    assert len(calls) == fused + 1  # in float32 always
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("masked", ["", "all alike", "each its own"])
+def test_rows_of_a_batch_may_follow_one_another(monkeypatch, rows, masked):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 3, 4, 6, 8).bfloat16()
+    mask = torch.rand(1 if masked == "all alike" else 3, 1, 6, 6) < 0.5
+    mask = (mask | torch.eye(6, dtype=torch.bool)) if masked else None
+    monkeypatch.setattr(attention, "HELD_SCORES", rows * 4 * 6 * 6)
+    assert torch.equal(attend(q, k, v, mask), attend_in_parts(q, k, v, mask))
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from dalle_cli.nn import packed as module
+from dalle_cli.nn.attention import SelfAttention
 from dalle_cli.nn.packed import packed, size
 
 here = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
@@ -35,6 +36,54 @@ def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it():
         alone = torch.cat([model(row[None]) for row in x[:8]])
         for count in (8, 9, 64, 300):
             assert torch.equal(model(x[:count])[:8], alone)
+
+
+@here
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"bias": False}, {"padding": 1, "dilation": 2}, {"groups": 2}])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_convolutions_are_those_of_the_layers_as_they_are(options, layout):
+    """Pictures of one size after those of another, too."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(256, 256, 3, **options)
+    with packed(layer), torch.no_grad():
+        assert "forward" in vars(layer)
+        found = [
+            (layer(x), nn.Conv2d.forward(layer, x))
+            for x in (torch.randn(n, 256, side, side).to(memory_format=layout) for n, side in ((2, 8), (1, 8), (2, 13)))
+        ]
+    for ours, expected in found:
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@here
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_packs_the_product_that_gives_q_k_and_v(causal):
+    torch.manual_seed(0)
+    layer, x = SelfAttention(512, 8), torch.randn(2, 9, 512)
+    with torch.no_grad(), packed(layer):
+        assert "project" in vars(layer)
+        found = layer(x, causal)
+    with torch.no_grad():
+        torch.testing.assert_close(found, layer(x, causal), rtol=1e-4, atol=1e-5)
+
+
+@here
+def test_where_there_are_gradients_layers_work_as_ever():
+    model, x = network(), torch.randn(2, 512, requires_grad=True)
+    with packed(model):
+        model(x).sum().backward()
+    assert x.grad.any()
+    assert model[0].weight.grad.any()
+
+
+@here
+def test_several_models_count_together(monkeypatch):
+    one, other = network(), network()
+    alone = size(one)
+    assert size(one, other) == 2 * alone
+    monkeypatch.setattr(module, "all_memory", lambda: 4 * alone)
+    with packed(one, other):
+        assert "forward" not in vars(one[0])
 
 
 def fails_inside(model):
@@ -85,7 +134,7 @@ def test_a_part_that_is_left_out_of_mixed_precision_stays_out(monkeypatch):
 
 
 def test_small_layers_large_models_and_other_devices_are_left_alone(monkeypatch):
-    assert size(nn.Linear(64, 64)) == 0
+    assert size(nn.Linear(64, 64)) == size(nn.Conv2d(256, 256, 3, padding_mode="reflect")) == 0
     assert size(network().to("meta")) == 0
     monkeypatch.setattr(module, "all_memory", lambda: 15 << 20)  # the copies take 4 of them
     model = network()
