@@ -93,8 +93,8 @@ def dalle(ours: bool) -> Iterator[Row]:
         work = partial(_draw, network, batch, places) if ours else partial(_generate, theirs, network, batch, places)
         yield Row(f"codes of {batch} together", places * batch, "codes/s", target, _quiet(work, False))
     if ours:
-        work = partial(_draw, network, 512, 16)
-        yield Row("codes of 512 together", 16 * 512, "codes/s", "3000 codes/s", _quiet(work, False), 1)
+        work = partial(_draw, network, 512, 64)
+        yield Row("codes of 512 together", 64 * 512, "codes/s", "3000 codes/s", _quiet(work, False), 1)
 
 
 def _draw(model: Any, batch: int, places: int) -> None:
@@ -157,14 +157,14 @@ def glide(ours: bool) -> Iterator[Row]:
     else:
         network, work = _their_step(packages.decoder(512, **base), 64, rows=2, tokens=128)
     with _ready(ours, network):
-        yield Row("GLIDE base step", 1, "steps/s", "1.3 times", work, 1)
+        yield Row("GLIDE base step", 1, "steps/s", "1.3 times", work)
     del network, work
     if ours:
         network, work = _unet_step("glide-small-256", 256, **given)
     else:
         network, work = _their_step(packages.decoder(512, **upsampler), 256, rows=1, tokens=128)
     with _ready(ours, network):
-        yield Row("GLIDE upsampler step", 1, "steps/s", "1.6 times", work, 1)
+        yield Row("GLIDE upsampler step", 1, "steps/s", "1.6 times", work)
 
 
 def unclip(ours: bool) -> Iterator[Row]:
@@ -178,7 +178,7 @@ def unclip(ours: bool) -> Iterator[Row]:
     else:
         network, work = _their_step(packages.decoder(), 64, rows=2, tokens=81)
     with _ready(ours, network):
-        yield Row("unCLIP decoder step", 1, "steps/s", "1.3 times", work, 1)
+        yield Row("unCLIP decoder step", 1, "steps/s", "1.3 times", work)
     del network, work
     if ours:
         network, work = _unet_step("karlo-256", 256, low_res=torch.randn(1, 3, 64, 64))

@@ -38,8 +38,7 @@ class MLP(nn.Module):
         x = self.c_fc(x)
         if self.activation == "gelu":
             return self.c_proj(F.gelu(x))
-        # through silu, one tensor is kept for the gradient, not two; in place, what was just written is still near
-        return self.c_proj(F.silu(x.mul_(1.702)).div_(1.702))
+        return self.c_proj(F.silu(1.702 * x).div_(1.702))  # through silu, one tensor is kept for the gradient, not two
 
 
 class Block(nn.Module):

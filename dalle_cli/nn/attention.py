@@ -11,6 +11,7 @@ from torch import Tensor, nn
 # CLIP's 50 with its gradient. So many scores a head may be held for a gradient; beyond, they would take more memory
 # than is saved in time. Without one they are soon gone: more may be held, rows of the batch one after the other.
 FEW_SCORES, MANY_SCORES, HELD_SCORES = 512**2, 1536**2, 1 << 24
+SHORT_ROW = 128
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -43,8 +44,9 @@ def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
     if mask is not None:
         scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
-    # float32 is the faster kernel for short rows and gives the same; for a gradient it would be held, twice the bytes
-    kind = scores.dtype if scores.requires_grad else torch.float32
+    # float32's is the faster kernel for short rows, and gives the same; for a gradient it would be held, twice the bytes
+    short = scores.shape[-1] < SHORT_ROW and not scores.requires_grad
+    kind = torch.float32 if short else scores.dtype
     return scores.softmax(dim=-1, dtype=kind).to(v.dtype) @ v
 
 
