@@ -52,7 +52,7 @@ def candidates() -> None:
         for ranks in (1, 2):
             for count in (64, 512):
                 sample = ("sample", "an avocado chair", "--rerank", str(count), "--out", folder, "--overwrite", "-q")
-                times[ranks, count] = seconds(partial(_dalle, *sample, ranks=ranks), 1)
+                times[ranks, count] = seconds(partial(_dalle, *sample, ranks=ranks), 3)
     few, many, few_by_two, many_by_two = times.values()
     line("sample --rerank 64", "", few, "s")
     line("sample --rerank 512", f"{many / few:.2f} times as long", many, "s", "4 times")

@@ -44,7 +44,7 @@ def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
     if mask is not None:
         scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
-    # float32's is the faster kernel for short rows, and gives the same; for a gradient it would be held, twice the bytes
+    # float32's is the faster kernel for short rows and gives the same; for a gradient it would be held, twice the bytes
     short = scores.shape[-1] < SHORT_ROW and not scores.requires_grad
     kind = torch.float32 if short else scores.dtype
     return scores.softmax(dim=-1, dtype=kind).to(v.dtype) @ v
