@@ -52,7 +52,7 @@ class _Product:
     def __init__(self, module: Any, method: str, weight: Tensor, bias: Tensor | None):
         self.module, self.method, self.weight, self.bias = module, method, weight, bias
         self.kind = _type(weight)
-        self._copy: Tensor | None = None
+        self._size: torch.Size | None = None  # of what the copies were laid out for; none of anything yet
 
     def __call__(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or _type(self.weight) != self.kind:  # or a part left out of mixed precision
@@ -60,9 +60,11 @@ class _Product:
         return self._multiply(x.to(self.kind))
 
     def _multiply(self, x: Tensor) -> Tensor:
-        if self._copy is None:
+        if self._size is None:
+            self._size = x.shape[-1:]
             self._copy = torch.ops.mkldnn._reorder_linear_weight(self._converted(self.weight), ROWS)
-        return torch.ops.mkldnn._linear_pointwise(x, self._copy, self._converted(self.bias), "none", [], "")
+            self._bias = self._converted(self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self._copy, self._bias, "none", [], "")
 
     def _converted(self, value: Any) -> Any:
         return None if value is None else value.detach().to(self.kind)
@@ -71,16 +73,14 @@ class _Product:
 class _Convolution(_Product):
     """The same for a convolution, whose layout depends on the size of the pictures; the last one's is kept."""
 
-    size: torch.Size | None = None
-
     def _multiply(self, x: Tensor) -> Tensor:
         layer = self.module
         how = layer.padding, layer.stride, layer.dilation, layer.groups
-        if self.size != x.shape[1:]:
+        if self._size != x.shape[1:]:
+            self._size = x.shape[1:]
             self._copy = torch.ops.mkldnn._reorder_convolution_weight(self._converted(self.weight), *how, [*x.shape])
-            self.size = x.shape[1:]
-        bias = self._converted(self.bias)
-        return torch.ops.mkldnn._convolution_pointwise(x, self._copy, bias, *how, "none", [], "")
+            self._bias = self._converted(self.bias)
+        return torch.ops.mkldnn._convolution_pointwise(x, self._copy, self._bias, *how, "none", [], "")
 
 
 def _layers(model: nn.Module) -> list[_Product]:
