@@ -52,12 +52,17 @@ def test_time_embedding_keeps_float32_in_mixed_precision():
     assert torch.equal(mixed, embed(t))
 
 
-def test_group_norm_computes_in_float32_and_keeps_the_type():
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_computes_in_float32_and_keeps_the_type(layout):
     torch.manual_seed(0)
-    x = (torch.randn(2, 64, 4, 4) + 30).bfloat16()
+    x = (torch.randn(2, 64, 4, 4) + 30).bfloat16().to(memory_format=layout).requires_grad_()
     out = GroupNorm32(64).bfloat16()(x)
     assert out.dtype == torch.bfloat16
-    torch.testing.assert_close(out.float(), F.group_norm(x.float(), 32), rtol=2**-8, atol=1e-2)
+    expected = F.group_norm(x.float(), 32)
+    torch.testing.assert_close(out.float(), expected, rtol=2**-8, atol=1e-2)
+    given = torch.randn_like(expected)
+    (found,), (wanted,) = (torch.autograd.grad(one, x, given.to(one.dtype)) for one in (out, expected))
+    torch.testing.assert_close(found.float(), wanted.float(), rtol=2**-7, atol=2e-2)
 
 
 def test_channels_that_the_groups_do_not_divide_are_refused():
