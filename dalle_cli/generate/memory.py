@@ -5,7 +5,7 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..nn.hardware import free_memory
+from ..nn.hardware import counted_as, free_memory
 from ..nn.meter import FEW, HOLES, PROGRAM, SHARE, line_of
 from ..nn.packed import size
 from .rank import BATCH, Scorer
@@ -64,11 +64,11 @@ def estimate(
     models = [system.task, *(scorer.tasks if scorer else ())]
     weights = [sum(value.nbytes for value in (*one.parameters(), *one.buffers())) for one in models]
     read = max(4 * sum(value.numel() for value in one.model.parameters()) for one in models)  # as float32, beside it
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), counted_as(device):
         for model in models:
             model.to_empty(device="cpu")
         with system.device.autocast():
-            copies = size(system.task.model) if device == "cpu" else 0
+            copies = {"drawing": size(system.task.model) if device == "cpu" else 0}
         needs = system.needs(options)
         group, batch = needs.plan(prompts, candidates, system.together, room)
         if asked:
@@ -78,12 +78,9 @@ def estimate(
         works["decoding"] = decoding.of(min(group * batch, decoding.within(room)))
         if scorer:
             scoring = line_of(scorer.try_scoring)
-            works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room)))
-            laid_out = scorer.copies() if device == "cpu" else 0
+            copies["scoring"] = scorer.copies()
+            works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room - copies["scoring"])))
     found = {"program": PROGRAM[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
-    found |= {name: int(HOLES[device] * held) for name, held in works.items()}
-    found["drawing"] += copies
-    if scorer:
-        found["scoring"] += laid_out
+    found |= {name: int(HOLES[device] * held) + copies.get(name, 0) for name, held in works.items()}
     most = found["pictures"] + max(found[name] for name in works)
     return {**found, "total": found["program"] + found["weights"] + max(read, most)}

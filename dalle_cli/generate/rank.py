@@ -1,12 +1,12 @@
 """Scoring pictures against prompts with CLIP, and keeping the best."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import checkpoint, images
 from ..nn.hardware import free_memory
@@ -54,7 +54,7 @@ class Scorer:
     def pictures(self, batch: Tensor, watch: Callable[[int], Any] | None = None) -> Tensor:
         """Unit features of square pictures of any size, (B, 3, S, S) in [-1, 1] to (B, e)."""
         if len(batch) > FEW and self._together is None:
-            room = int(SHARE * free_memory(self.device.name))
+            room = int(SHARE * free_memory(self.device.name)) - self.copies()
             self._together = together(self.try_scoring, BATCH, BATCH, room)
         features = []
         with self._packed():
@@ -66,17 +66,19 @@ class Scorer:
 
     def _packed(self) -> AbstractContextManager:
         """The image towers with their weights laid out; not where they come for their turn."""
-        if self.device.offload:
-            return nullcontext()
-        with self.device.autocast():
-            stack = ExitStack()
-            stack.enter_context(packed(*(task.model.visual for task in self.tasks)))
+        stack = ExitStack()
+        if not self.device.offload:
+            with self.device.autocast():
+                stack.enter_context(packed(*self._towers()))
         return stack
 
     def copies(self) -> int:
         """Bytes of the weights that are laid out."""
         with self.device.autocast():
-            return size(*(task.model.visual for task in self.tasks))
+            return 0 if self.device.offload or self.device.name != "cpu" else size(*self._towers())
+
+    def _towers(self) -> list[nn.Module]:
+        return [task.model.visual for task in self.tasks]
 
     def try_scoring(self, count: int) -> None:
         """Score so many blank pictures, to see what that takes."""

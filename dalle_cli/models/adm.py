@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nn.attention import attend
+from ..nn.hardware import on_cpu
 
 GROUPS = 32
 Order = Literal["legacy", "new"]
@@ -64,9 +65,18 @@ class GroupNorm32(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight.float(), self.bias.float()
-        if input.device.type == "cpu":  # whose kernel computes in float32 and takes the input as it is
-            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
-        return F.group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
+        if not on_cpu(input):
+            return F.group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
+        if input.dtype == torch.float32 and input.ndim == 4 and not input.is_contiguous():
+            # of channels that lie last, torch takes the variance as E[x^2] - E[x]^2, exact to bfloat16 but no further
+            input = input - self._means(input)
+        return F.group_norm(input, self.num_groups, weight, bias, self.eps)  # takes bfloat16 as it is
+
+    @torch.no_grad()  # the norm is the same whatever is subtracted
+    def _means(self, input: Tensor) -> Tensor:
+        """Of the groups, for every channel: (B, C, 1, 1)."""
+        means = input.mean(dim=(2, 3)).unflatten(1, (self.num_groups, -1)).mean(dim=2)
+        return means.repeat_interleave(input.shape[1] // self.num_groups, dim=1)[..., None, None]
 
 
 class Downsample(nn.Module):

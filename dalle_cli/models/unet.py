@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.hardware import on_cpu
 from . import models
 from .adm import (
     GroupNorm32,
@@ -138,7 +139,7 @@ class UNet(nn.Module):
             raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px do not divide by {self.factor}")
         if self.patch > 1:
             x = F.pixel_unshuffle(x, self.patch)
-        if x.device.type == "cpu":  # whose convolutions are faster in this layout, and hand it on
+        if on_cpu(x):  # whose convolutions are faster in this layout, and hand it on
             x = x.contiguous(memory_format=torch.channels_last)
         time = self.time_embed(t)  # (B, E)
         if embedding is not None:

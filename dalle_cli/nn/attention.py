@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .hardware import on_cpu
+
 # On CPUs in bfloat16, torch's fused kernel takes twice as long as its parts for 257 tokens, and ten times as long for
-# CLIP's 50 with its gradient. So many scores a head may be held for a gradient; beyond, they would take more memory
-# than is saved in time. Without one they are soon gone: more may be held, rows of the batch one after the other.
+# CLIP's 50 with its gradient. In parts, scores are rounded to bfloat16, which the fused kernel spares them. So many a
+# head may be held for a gradient; beyond, they would take more memory than is saved in time. Without one they are soon
+# gone: more may be held, rows of the batch one after the other.
 FEW_SCORES, MANY_SCORES, HELD_SCORES = 512**2, 1536**2, 1 << 24
 SHORT_ROW = 128
 
@@ -36,11 +39,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 def _in_parts(q: Tensor, k: Tensor) -> bool:
     scores = q.shape[-2] * k.shape[-2]
     held = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and scores <= (FEW_SCORES if held else MANY_SCORES)
+    return on_cpu(q) and q.dtype == torch.bfloat16 and scores <= (FEW_SCORES if held else MANY_SCORES)
 
 
 def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What `attend` gives, by two products and a softmax between."""
+    """Softmax attention by two products and a softmax between, whose input has the type of q; arguments of `attend`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
     if mask is not None:
         scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))

@@ -3,9 +3,12 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -3, -1, -2, -8  # glibc's malloc.h
 
@@ -27,6 +30,24 @@ def _vendor() -> str:
     except OSError:
         return ""
     return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+_stands_for: list[str] = []  # the device that tensors on the CPU stand for, the last of them
+
+
+@contextmanager
+def counted_as(device: str) -> Iterator[None]:
+    """Inside, tensors on the CPU stand for ones on `device`: estimates for a GPU do without what is done for CPUs."""
+    _stands_for.append(device)
+    try:
+        yield
+    finally:
+        _stands_for.pop()
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether to take the ways that are faster on CPUs."""
+    return x.device.type == "cpu" and (not _stands_for or _stands_for[-1] == "cpu")
 
 
 def free_memory(device: str) -> int:

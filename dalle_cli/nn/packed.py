@@ -25,7 +25,8 @@ SHARE = 1 / 4  # of the memory that the copies may take; not of what is free, so
 def packed(*models: nn.Module) -> Iterator[None]:
     """Inside, the models' large layers work with copies of their weights in oneDNN's layout; without gradients.
 
-    Where there is none for the device and the type, or no room for the copies, they work as ever.
+    To be entered under the autocast that the layers work in, which gives the copies their type. Where there is no such
+    layout for the device and the type, or no room for the copies, the layers work as ever.
     """
     layers = [layer for model in models for layer in _layers(model)] if size(*models) else []
     try:
@@ -52,7 +53,8 @@ class _Product:
     def __init__(self, module: Any, method: str, weight: Tensor, bias: Tensor | None):
         self.module, self.method, self.weight, self.bias = module, method, weight, bias
         self.kind = _type(weight)
-        self._size: torch.Size | None = None  # of what the copies were laid out for; none of anything yet
+        self._copy: Tensor | None = None
+        self._bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or _type(self.weight) != self.kind:  # or a part left out of mixed precision
@@ -60,8 +62,7 @@ class _Product:
         return self._multiply(x.to(self.kind))
 
     def _multiply(self, x: Tensor) -> Tensor:
-        if self._size is None:
-            self._size = x.shape[-1:]
+        if self._copy is None:
             self._copy = torch.ops.mkldnn._reorder_linear_weight(self._converted(self.weight), ROWS)
             self._bias = self._converted(self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self._copy, self._bias, "none", [], "")
@@ -72,6 +73,8 @@ class _Product:
 
 class _Convolution(_Product):
     """The same for a convolution, whose layout depends on the size of the pictures; the last one's is kept."""
+
+    _size: torch.Size | None = None  # (C, H, W) of the pictures that the copy was laid out for
 
     def _multiply(self, x: Tensor) -> Tensor:
         layer = self.module

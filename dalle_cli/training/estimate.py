@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..nn.hardware import counted_as
 from ..nn.meter import HOLES, PROGRAM, Meter, line_of
 from ..registry import RecipeError
 from . import codes
@@ -53,14 +54,15 @@ def share(settings: Train, processes: int) -> int:
     return settings.batch_size // parts
 
 
-def measure(task: Any, samples: int, size: int, precision: str, both: bool = False) -> list[Step]:
-    """A step of a task on the meta device; both: a second one, the other way round in recomputing activations.
+def measure(task: Any, samples: int, size: int, precision: str, device: str = "cpu", both: bool = False) -> list[Step]:
+    """A step of a task on "cpu" or "cuda", without either.
 
-    size: pixels. There is one alone where the model has no such choice. The task cannot be used afterwards.
+    size: pixels. both: a second one, the other way round in recomputing activations; there is one alone where the model
+    has no such choice. The task cannot be used afterwards.
     """
     model = task.model
     found = []
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), counted_as(device):
         task.to_empty(device="cpu").train()
         encoding = _encoding(task, size)
         found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
@@ -167,7 +169,7 @@ def forecast(
     """
     precision = "bf16" if settings.precision == "auto" else settings.precision
     samples = share(settings, processes)
-    step, *other = measure(task, samples, size, precision, both=True)
+    step, *other = measure(task, samples, size, precision, "cuda", both=True)
     layouts = {"ddp": memory(task, optim, step, processes, "cuda")}
     if processes > 1:
         layouts["fsdp"] = sharded(task, optim, step, processes, precision, "cuda")

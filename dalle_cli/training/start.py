@@ -74,7 +74,7 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
     precision = {"no": "float32"}.get(chosen := choose(settings.precision), chosen)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = estimate.share(settings, processes)
-    (step,) = estimate.measure(shapes.task, samples, found["data"]["size"], precision)
+    (step,) = estimate.measure(shapes.task, samples, found["data"]["size"], precision, device)
     if settings.shard and processes > 1:
         parts = estimate.sharded(shapes.task, optim, step, processes, precision, device)
     else:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dalle_cli import checkpoint
 from dalle_cli.generate.device import Device
+from dalle_cli.nn import packed
 from dalle_cli.text.learn import learn
 
 GRID, SIZE, CODES, CLIP_SIZE = 4, 16, 32, 32
@@ -235,3 +236,22 @@ def glide(tiny, tmp_path_factory) -> Glide:
     parts = ", ".join(f"{name}: {path}" for name, path in named.items())
     recipe.write_text(f"system: {{type: glide}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3}}\n")
     return Glide(**paths, clip=tiny.clip, recipe=str(recipe))
+
+
+packs = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+
+
+@pytest.fixture
+def used(monkeypatch) -> list[str]:
+    """The layers, as class and number of weights, that work with weights laid out, where even the small ones are."""
+    found: list[str] = []
+    real = packed._Product.__call__
+
+    def call(self, x):
+        if not torch.is_grad_enabled():
+            found.append(f"{type(self.module).__name__} {self.weight.numel()}")
+        return real(self, x)
+
+    monkeypatch.setattr(packed, "LEAST", 1)
+    monkeypatch.setattr(packed._Product, "__call__", call)
+    return found

@@ -12,6 +12,7 @@ from dalle_cli.exits import Failure
 from dalle_cli.generate import embed as module
 from dalle_cli.generate.embed import embed
 from dalle_cli.tasks import embedding
+from tests.generate.conftest import packs
 from tests.tasks.priors import CLIP, words
 
 DATA = {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 60, "workers": 0}
@@ -47,6 +48,22 @@ def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
         read = embedding.read(task.model, embedding.pack(task.model, task.tokenizer, json.loads(one["text"].tobytes())))
     np.testing.assert_allclose(one["caption"], read[0].numpy(), rtol=2e-3, atol=2e-3)
     assert one["image"].shape == (10, 8)
+
+
+@packs
+def test_weights_are_laid_out_for_a_file_at_a_time(tmp_path, clip, used):
+    embed(tmp_path / "out", DATA, clip, precision="float32")
+    assert used
+    expected = tmp_path / "plain"
+    used.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dalle_cli.nn.packed.LEAST", 1 << 30)
+        embed(expected, DATA, clip, precision="float32")
+    assert not used
+    for file in expected.glob("*.safetensors"):
+        for name in ("image", "caption"):
+            ours, plain = (load_file(folder / file.name)[name] for folder in (tmp_path / "out", expected))
+            np.testing.assert_allclose(ours, plain, rtol=2e-3, atol=2e-3)
 
 
 def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, clip):

@@ -13,7 +13,7 @@ from dalle_cli.models.conditions import TextCondition
 from dalle_cli.nn.noise import stream
 from dalle_cli.registry import RecipeError
 from dalle_cli.tasks.degradations import rounded
-from tests.generate.conftest import CPU
+from tests.generate.conftest import CPU, packs
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
 SEEDS = [[1000 * p + i for i in range(3)] for p in range(3)]
@@ -245,3 +245,18 @@ def test_models_that_take_turns_draw_the_same(glide, whole, guide):
     one, two = (system.draw(["a red circle"], [[1]], options, 1) for system in (whole, offloaded))
     assert torch.equal(one, two)
     assert all(value.data_ptr() == place for value, place in kept)
+
+
+@packs
+@pytest.mark.parametrize("guide", ["free", "clip"])
+def test_weights_that_are_laid_out_draw_the_same(whole, guide, request):
+    options = Sampling(steps="3", up_steps="2", guide=guide)
+    expected = whole.draw(PROMPTS, SEEDS, options, 9)
+    used = request.getfixturevalue("used")
+    assert not used
+    close(whole.draw(PROMPTS, SEEDS, options, 9), expected)
+    assert {"Conv2d", "Linear"} <= {one.split()[0] for one in used}
+    used.clear()
+    noise = whole.decoder.denoiser(PROMPTS[:1])(torch.zeros(1, 3, 8, 8), torch.tensor([5]))
+    assert noise.x0.isfinite().all()
+    assert not used  # they are given back

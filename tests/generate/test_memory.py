@@ -16,7 +16,7 @@ from dalle_cli.generate.rank import Scorer
 from dalle_cli.generate.sample import Job, load_system
 from dalle_cli.nn.meter import Meter
 from dalle_cli.text.learn import learn
-from tests.generate.conftest import CAPTIONS, CPU, recipes
+from tests.generate.conftest import CAPTIONS, CPU, packs, recipes
 
 MOST = 128
 NEEDS = Needs(fixed=1000, prompt=100, candidate=10, picture=1)
@@ -113,6 +113,16 @@ def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
     assert many["total"] == many["program"] + many["weights"] + many["pictures"] + max(
         many[name] for name in ("drawing", "decoding", "scoring")
     )
+
+
+@packs
+def test_what_is_laid_out_for_scoring_is_estimated(large, used):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dalle_cli.nn.packed.LEAST", 1 << 30)
+        plain = estimated(large, 64)
+    found = estimated(large, 64)
+    scorer = Scorer(CPU, load_system(str(large))["parts"]["clip"])
+    assert found["scoring"] - plain["scoring"] == scorer.copies() > 0
 
 
 RUN = """

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from dalle_cli import checkpoint, images
 from dalle_cli.generate import rank
 from dalle_cli.generate.rank import Scorer
-from tests.generate.conftest import CLIP_SIZE, CPU, noise
+from tests.generate.conftest import CLIP_SIZE, CPU, noise, packs
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -47,6 +49,30 @@ def test_large_batches_are_scored_in_parts(scorer, monkeypatch):
     monkeypatch.setattr(rank, "BATCH", 2)
     torch.testing.assert_close(scorer.pictures(pictures(5), counts.append), together)
     assert counts == [2, 2, 1]
+
+
+@packs
+def test_pictures_are_scored_with_weights_that_are_laid_out(scorer, used, monkeypatch):
+    batch = pictures(5)
+    found = scorer.pictures(batch)
+    assert used
+    assert scorer.copies() > 0
+    used.clear()
+    torch.testing.assert_close(found, scorer._embed(batch), rtol=1e-4, atol=1e-5)
+    assert not used
+    offloading = Scorer(replace(CPU, offload=True), scorer.files["clip"].as_posix())
+    torch.testing.assert_close(offloading.pictures(batch), found, rtol=1e-4, atol=1e-5)
+    assert not used
+    assert offloading.copies() == 0
+
+
+@packs
+def test_room_is_left_for_what_is_laid_out(scorer, used, monkeypatch):
+    rooms = []
+    monkeypatch.setattr(rank, "free_memory", lambda device: 10_000_000)
+    monkeypatch.setattr(rank, "together", lambda work, wanted, most, room: rooms.append(room) or most)
+    scorer.pictures(pictures(9))
+    assert rooms == [int(rank.SHARE * 10_000_000) - scorer.copies()]
 
 
 def test_pictures_of_another_size_are_resized(scorer):

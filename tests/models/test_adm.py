@@ -65,6 +65,17 @@ def test_group_norm_computes_in_float32_and_keeps_the_type(layout):
     torch.testing.assert_close(found.float(), wanted.float(), rtol=2**-7, atol=2e-2)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_keeps_what_is_small_beside_the_mean(layout):
+    torch.manual_seed(0)
+    x = (100 + 0.1 * torch.randn(2, 64, 16, 16)).to(memory_format=layout).requires_grad_()
+    out, expected = GroupNorm32(64)(x), F.group_norm(x.double(), 32)
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-3)
+    given = torch.randn_like(expected)
+    (found,), (wanted,) = (torch.autograd.grad(one, x, given.to(one.dtype)) for one in (out, expected))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3 * wanted.abs().max().item())
+
+
 def test_channels_that_the_groups_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="a layer of 48 channels: not a multiple of 32"):
         GroupNorm32(48)

@@ -56,6 +56,16 @@ def test_convolutions_are_those_of_the_layers_as_they_are(options, layout):
 
 
 @here
+def test_convolutions_have_the_type_that_is_multiplied_in():
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(256, 256, 3, padding=1), torch.randn(2, 256, 9, 9)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected, found = layer(x), through(layer, x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected.float(), rtol=0.02, atol=0.02)
+
+
+@here
 @pytest.mark.parametrize("causal", [False, True])
 def test_self_attention_packs_the_product_that_gives_q_k_and_v(causal):
     torch.manual_seed(0)

@@ -15,6 +15,7 @@ from dalle_cli.registry import RecipeError
 from dalle_cli.training import estimate, optim
 from dalle_cli.training.options import Train, check, options
 from dalle_cli.training.sketch import sketch
+from tests.tasks.conftest import LABEL, UNET
 
 DVAE = {
     "model": {"type": "dvae", "vocab": 32, "hidden": 8, "init": 8, "groups": 2, "blocks": 1},
@@ -90,6 +91,24 @@ def test_recomputing_activations_holds_less_and_computes_the_forward_pass_again(
     other, own = estimate.measure(made(PRIOR, checkpointing=True)[0], 4, 64, "float32", both=True)[::-1]
     assert (own.activations, other.activations) == (recomputed.activations, kept.activations)
     assert len(estimate.measure(made(DVAE)[0], 4, 32, "float32", both=True)) == 1
+
+
+def test_a_gpu_is_estimated_without_what_is_done_on_cpus_alone():
+    """There the scores of attention are not held, and a norm of bfloat16 has its input in float32."""
+    text = {**CLIP["model"]["text"], "context": 64}
+    held = {}
+    for context in (32, 64):
+        node = {**CLIP, "model": {**CLIP["model"], "text": {**text, "context": context}}}
+        for device in ("cpu", "cuda"):
+            (step,) = estimate.measure(made(node)[0], 4, 32, "bf16", device)[:1]
+            held[device, context] = step.activations
+    grown = {device: held[device, 64] - held[device, 32] for device in ("cpu", "cuda")}
+    scores = 2 * 2 * 2 * 4 * (64**2 - 32**2)  # bytes of bfloat16, layers, heads and samples
+    assert grown["cpu"] - grown["cuda"] >= 0.9 * scores
+    model = {**UNET, "attention": [], "conditions": {"label": LABEL}}
+    decoder = {"model": model, "task": {"type": "decoder", "size": 16, "predict": "eps", "variance": "learned"}}
+    steps = [estimate.measure(made(decoder)[0], 4, 16, "bf16", device)[0] for device in ("cpu", "cuda")]
+    assert steps[0].activations < steps[1].activations
 
 
 @pytest.mark.parametrize(
