@@ -20,7 +20,7 @@ from dalle_cli.models import dalle as transformer
 from dalle_cli.models import models
 from dalle_cli.models.unet import UNet
 from dalle_cli.nn.hardware import fast_bf16, keep_memory
-from dalle_cli.nn.packed import packed
+from dalle_cli.nn.packed import LEAST, packed
 from tests.parity import packages
 from tests.parity.peers import Missing, absent, peer
 from tests.stopwatch import line, seconds
@@ -106,7 +106,7 @@ def _draw(model: Any, batch: int, places: int) -> None:
 
 
 def _go_on(model: Any, scores: torch.Tensor, cache: Any, places: int) -> None:
-    with packed(model):
+    with packed(model, least=LEAST):
         for place in range(4 * model.grid, 4 * model.grid + places):
             scores = model.step(scores.argmax(-1), place, cache)
 

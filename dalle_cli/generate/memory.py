@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..nn.hardware import counted_as, free_memory
 from ..nn.meter import FEW, HOLES, PROGRAM, SHARE, line_of
-from ..nn.packed import size
+from ..nn.packed import LEAST, size
 from .rank import BATCH, Scorer
 
 
@@ -68,7 +68,7 @@ def estimate(
         for model in models:
             model.to_empty(device="cpu")
         with system.device.autocast():
-            copies = {"drawing": size(system.task.model) if device == "cpu" else 0}
+            copies = {"drawing": size(system.task.model, least=LEAST) if device == "cpu" else 0}
         needs = system.needs(options)
         group, batch = needs.plan(prompts, candidates, system.together, room)
         if asked:

@@ -18,6 +18,7 @@ from .. import checkpoint
 from ..diffusion.samplers import Watch
 from ..models.conditions import ClipCondition, LowResCondition
 from ..nn.noise import stream
+from ..nn.packed import packed
 from ..registry import RecipeError
 from ..tasks import embedding
 from ..tasks.clip import CLIPTask
@@ -165,15 +166,15 @@ class UnCLIP:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP embeddings of texts, (B, e), float32; each distinct text is read once."""
         distinct = list(dict.fromkeys(texts))
-        with self.device.turn(self.embedder), self.device.autocast():
-            packed = embedding.pack(self.embedder.model, self.embedder.tokenizer, distinct)
-            found, _, _ = embedding.read(self.embedder.model, packed)
+        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model.text):
+            ids = embedding.pack(self.embedder.model, self.embedder.tokenizer, distinct)
+            found, _, _ = embedding.read(self.embedder.model, ids)
         return found[[distinct.index(text) for text in texts]]
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """CLIP embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1], to (B, e), float32."""
-        with self.device.turn(self.embedder), self.device.autocast():
+        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model.visual):
             return embedding.embed(self.embedder.model, images.to(self.device.name))
 
     @torch.no_grad()

@@ -1,11 +1,13 @@
 """Layers whose weights are used again and again without gradients: laid out once as oneDNN's kernels read them.
 
 Where something is drawn token by token, reading the weights is the work, and this reads them two to three times sooner;
-of many rows, and of convolutions, it saves what every call would spend on laying them out.
+of many rows, and of convolutions, it saves what every call would spend on laying them out. And a row or a picture comes
+out the same to the bit whatever stands beside it, which products with weights as they are do not promise.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,21 +16,21 @@ from torch import Tensor, nn
 from .attention import SelfAttention
 from .hardware import all_memory
 
-# For so many rows the weights are laid out. Products of any number are done with that layout, each row the same to the
-# bit whatever stands beside it, which products with weights as they are do not promise.
-ROWS = 8
-LEAST = 1 << 18  # weights of a layer; with fewer, handing over to oneDNN takes longer than the product
+ROWS = 8  # of an input, for which weights are laid out; products of any number are done with that layout
+# Weights of a layer for which it is worth it where a few rows at a time are multiplied: with fewer, handing over to
+# oneDNN takes longer than the product.
+LEAST = 1 << 18
 SHARE = 1 / 4  # of the memory that the copies may take; not of what is free, so that it is the same at every call
 
 
 @contextmanager
-def packed(*models: nn.Module) -> Iterator[None]:
-    """Inside, the models' large layers work with copies of their weights in oneDNN's layout; without gradients.
+def packed(*models: nn.Module, least: int = 0) -> Iterator[None]:
+    """Inside, the models' layers of so many weights work with copies in oneDNN's layout; without gradients.
 
-    To be entered under the autocast that the layers work in, which gives the copies their type. Where there is no such
-    layout for the device and the type, or no room for the copies, the layers work as ever.
+    To be entered under the autocast that the layers work in, by which room is found for the copies. Where there is no
+    such layout for the device and the type, or no room, the layers work as ever.
     """
-    layers = [layer for model in models for layer in _layers(model)] if size(*models) else []
+    layers = [layer for model in models for layer in _layers(model, least)] if size(*models, least=least) else []
     try:
         for layer in layers:
             setattr(layer.module, layer.method, layer)
@@ -38,55 +40,60 @@ def packed(*models: nn.Module) -> Iterator[None]:
             vars(layer.module).pop(layer.method, None)
 
 
-def size(*models: nn.Module) -> int:
+def size(*models: nn.Module, least: int = 0) -> int:
     """Bytes that the copies of `packed` would take here; 0 where none would be made."""
-    found = sum(layer.weight.numel() * layer.kind.itemsize for model in models for layer in _layers(model))
+    layers = [layer for model in models for layer in _layers(model, least)]
+    found = sum(layer.weight.numel() * _type(layer.weight).itemsize for layer in layers)
     return found if found <= SHARE * all_memory() else 0
 
 
 class _Product:
-    """In place of a module's method that multiplies by a weight, once it is set there.
-
-    kind: the type in which it multiplies.
-    """
+    """In place of a module's method that multiplies by a weight, once it is set there."""
 
     def __init__(self, module: Any, method: str, weight: Tensor, bias: Tensor | None):
         self.module, self.method, self.weight, self.bias = module, method, weight, bias
-        self.kind = _type(weight)
-        self._copy: Tensor | None = None
-        self._bias: Tensor | None = None
+        self._made: tuple | None = None  # what the copies were laid out for
+        self._copies: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or _type(self.weight) != self.kind:  # or a part left out of mixed precision
+        kind = _type(self.weight)
+        if torch.is_grad_enabled() or not _known(x.device.type, kind):
             return getattr(type(self.module), self.method)(self.module, x)
-        return self._multiply(x.to(self.kind))
+        x = x.to(kind)
+        if self._made != self._made_for(x):
+            bias = None if self.bias is None else self.bias.detach().to(kind)
+            self._copies = self._laid_out(self.weight.detach().to(kind), x), bias
+            self._made = self._made_for(x)
+        return self._multiply(x, *self._copies)  # type: ignore[misc]
 
-    def _multiply(self, x: Tensor) -> Tensor:
-        if self._copy is None:
-            self._copy = torch.ops.mkldnn._reorder_linear_weight(self._converted(self.weight), ROWS)
-            self._bias = self._converted(self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._copy, self._bias, "none", [], "")
+    def _made_for(self, x: Tensor) -> tuple:
+        return (x.dtype,)
 
-    def _converted(self, value: Any) -> Any:
-        return None if value is None else value.detach().to(self.kind)
+    def _laid_out(self, weight: Tensor, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _Convolution(_Product):
-    """The same for a convolution, whose layout depends on the size of the pictures; the last one's is kept."""
+    """The same for a convolution, whose layout depends on the size of the pictures."""
 
-    _size: torch.Size | None = None  # (C, H, W) of the pictures that the copy was laid out for
+    def __init__(self, module: nn.Conv2d):
+        super().__init__(module, "forward", module.weight, module.bias)
+        self._how = module.padding, module.stride, module.dilation, module.groups
 
-    def _multiply(self, x: Tensor) -> Tensor:
-        layer = self.module
-        how = layer.padding, layer.stride, layer.dilation, layer.groups
-        if self._size != x.shape[1:]:
-            self._size = x.shape[1:]
-            self._copy = torch.ops.mkldnn._reorder_convolution_weight(self._converted(self.weight), *how, [*x.shape])
-            self._bias = self._converted(self.bias)
-        return torch.ops.mkldnn._convolution_pointwise(x, self._copy, self._bias, *how, "none", [], "")
+    def _made_for(self, x: Tensor) -> tuple:
+        return x.dtype, x.shape[1:]
+
+    def _laid_out(self, weight: Tensor, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how, [*x.shape])
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how, "none", [], "")
 
 
-def _layers(model: nn.Module) -> list[_Product]:
+def _layers(model: nn.Module, least: int) -> list[_Product]:
     found: list[_Product] = []
     for module in model.modules():
         if type(module) is nn.Linear:
@@ -94,16 +101,17 @@ def _layers(model: nn.Module) -> list[_Product]:
         elif type(module) is SelfAttention:
             found.append(_Product(module, "project", module.in_proj_weight, module.in_proj_bias))
         elif type(module) is nn.Conv2d and not isinstance(module.padding, str) and module.padding_mode == "zeros":
-            found.append(_Convolution(module, "forward", module.weight, module.bias))
+            found.append(_Convolution(module))
     return [
         layer
         for layer in found
-        if layer.weight.numel() >= LEAST
+        if layer.weight.numel() >= least
         and layer.method not in vars(layer.module)
-        and _known(layer.weight.device.type, layer.kind)
+        and _known(layer.weight.device.type, _type(layer.weight))
     ]
 
 
+@cache
 def _known(device: str, kind: torch.dtype) -> bool:
     if device != "cpu" or not torch.backends.mkldnn.is_available():
         return False

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..models.ar_prior import ARPrior
 from ..models.clip import CLIP
 from ..nn.noise import uniform
-from ..nn.packed import packed
+from ..nn.packed import LEAST, packed
 from ..nn.tokens import choose
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
@@ -79,7 +79,7 @@ class ARPriorTask(PriorTask):
         if guided:
             product = torch.cat([product, torch.full_like(product, self.model.buckets)])
         codes = torch.empty(len(text), count, dtype=torch.int64, device=text.device)
-        with packed(self.model):
+        with packed(self.model, least=LEAST):
             scores, cache = self.model.start(product, **told)
             for place in range(count):
                 if guided:

@@ -12,7 +12,7 @@ from ..models.dalle import DALLE, Cache, loss
 from ..models.dvae import DVAE
 from ..nn.graphs import recorded
 from ..nn.noise import uniform
-from ..nn.packed import packed
+from ..nn.packed import LEAST, packed
 from ..nn.tokens import choose
 from ..text.tokenizer import Tokenizer
 from . import tasks
@@ -126,7 +126,7 @@ class DALLETask(Task):
         given = 0 if first is None else first.shape[-1]
         if first is not None:
             codes[:, :, :given] = first.view(-1, 1, given)
-        with packed(self.model):
+        with packed(self.model, least=LEAST):
             step = self._step(len(text), count, cache)
             for place in range(places):
                 if place >= given:

@@ -118,7 +118,7 @@ def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
 @packs
 def test_what_is_laid_out_for_scoring_is_estimated(large, used):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dalle_cli.nn.packed.LEAST", 1 << 30)
+        patch.setattr("dalle_cli.nn.packed.SHARE", 0)
         plain = estimated(large, 64)
     found = estimated(large, 64)
     scorer = Scorer(CPU, load_system(str(large))["parts"]["clip"])
