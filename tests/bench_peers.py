@@ -315,5 +315,5 @@ def run(name: str) -> None:
                 return
     theirs = {what: rate for what, _, _, rate in found[0]}
     for what, unit, target, rate in found[1]:
-        how = f"{rate / theirs[what]:.2f} times the peer's {theirs[what]:,.1f}" if what in theirs else ""
+        how = f"{rate / theirs[what]:.2f} times the peer's {theirs[what]:,.3g}" if what in theirs else ""
         line(what, how, rate, unit, target)

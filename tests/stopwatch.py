@@ -16,4 +16,5 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def line(what: str, how: str, value: float, unit: str, target: str = "") -> None:
-    print(f"{what:<22} {how:<28} {value:>12,.2f} {unit:<14} {'promised: ' + target if target else ''}".rstrip())
+    shown = f"{value:,.2f}" if value >= 1 else f"{value:.3f}"
+    print(f"{what:<22} {how:<28} {shown:>12} {unit:<14} {'promised: ' + target if target else ''}".rstrip())

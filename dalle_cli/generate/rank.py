@@ -65,7 +65,7 @@ class Scorer:
         return torch.cat(features)
 
     def _packed(self) -> AbstractContextManager:
-        """The image towers with their weights laid out; not where they come for their turn."""
+        """The models with their weights laid out; not where they come for their turn."""
         stack = ExitStack()
         if not self.device.offload:
             with self.device.autocast():

@@ -166,7 +166,7 @@ class UnCLIP:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP embeddings of texts, (B, e), float32; each distinct text is read once."""
         distinct = list(dict.fromkeys(texts))
-        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model.text):
+        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model):
             ids = embedding.pack(self.embedder.model, self.embedder.tokenizer, distinct)
             found, _, _ = embedding.read(self.embedder.model, ids)
         return found[[distinct.index(text) for text in texts]]
@@ -174,7 +174,7 @@ class UnCLIP:
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """CLIP embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1], to (B, e), float32."""
-        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model.visual):
+        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model):
             return embedding.embed(self.embedder.model, images.to(self.device.name))
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ of many rows, and of convolutions, it saves what every call would spend on layin
 out the same to the bit whatever stands beside it, which products with weights as they are do not promise.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,15 +21,16 @@ ROWS = 8  # of an input, for which weights are laid out; products of any number 
 # Weights of a layer for which it is worth it where a few rows at a time are multiplied: with fewer, handing over to
 # oneDNN takes longer than the product.
 LEAST = 1 << 18
-SHARE = 1 / 4  # of the memory that the copies may take; not of what is free, so that it is the same at every call
+# Of the memory that the copies of a machine's processes may take; not of what is free, so that it is the same always.
+SHARE = 1 / 4
 
 
 @contextmanager
 def packed(*models: nn.Module, least: int = 0) -> Iterator[None]:
-    """Inside, the models' layers of so many weights work with copies in oneDNN's layout; without gradients.
+    """Inside, the models' layers of at least so many weights work with copies in oneDNN's layout; without gradients.
 
-    To be entered under the autocast that the layers work in, by which room is found for the copies. Where there is no
-    such layout for the device and the type, or no room, the layers work as ever.
+    To be entered under the autocast that the layers work in, by which room is found for the copies; they are made when
+    a layer is first used. Where there is no such layout for the device and the type, or no room, layers work as ever.
     """
     layers = [layer for model in models for layer in _layers(model, least)] if size(*models, least=least) else []
     try:
@@ -41,10 +43,10 @@ def packed(*models: nn.Module, least: int = 0) -> Iterator[None]:
 
 
 def size(*models: nn.Module, least: int = 0) -> int:
-    """Bytes that the copies of `packed` would take here; 0 where none would be made."""
+    """Bytes that the copies of `packed` would take here if all layers are used; 0 where none would be made."""
     layers = [layer for model in models for layer in _layers(model, least)]
     found = sum(layer.weight.numel() * _type(layer.weight).itemsize for layer in layers)
-    return found if found <= SHARE * all_memory() else 0
+    return found if found <= SHARE * all_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) else 0
 
 
 class _Product:
@@ -73,6 +75,9 @@ class _Product:
         return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.numel() == x.shape[-1]:  # of one row oneDNN rounds otherwise than of more
+            both = self._multiply(x.flatten().expand(2, -1).contiguous(), weight, bias)
+            return both[0].view(*x.shape[:-1], -1)
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

@@ -34,6 +34,7 @@ from ..models.conditions import (
 )
 from ..models.unet import UNet
 from ..nn.noise import stream
+from ..nn.packed import packed
 from ..registry import RecipeError
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
@@ -278,21 +279,22 @@ class DecoderTask(Task):
         twice = 2 if guided else 1
         rows = [*texts, *[""] * len(texts)] if guided else list(texts)
         parts = []
-        for condition in self.model.conditions.values():
-            if isinstance(condition, LowResCondition):
-                if small is None:
-                    raise ValueError("this decoder enlarges pictures and was given none")
-                parts.append(condition(small.repeat(twice, 1, 1, 1)))
-            elif isinstance(condition, InpaintCondition):
-                nothing = torch.zeros(len(texts), 4, self.size, self.size, device=self.device)
-                pixels, mask = region or (nothing[:, :3], nothing[:, 3:])
-                parts.append(condition(pixels.repeat(twice, 1, 1, 1), mask.repeat(twice, 1, 1, 1)))
-            elif isinstance(condition, ClipCondition):
-                own = image if image is not None else torch.zeros(len(texts), condition.embed_dim)
-                keep = torch.arange(len(rows), device=self.device) < (0 if image is None else len(texts))
-                parts.append(condition(own.to(self.device).repeat(twice, 1), keep))
-            else:
-                parts.append(self._read(condition, rows))
+        with torch.no_grad(), packed(self.model), packed(*filter(None, [self.clip])):
+            for condition in self.model.conditions.values():
+                if isinstance(condition, LowResCondition):
+                    if small is None:
+                        raise ValueError("this decoder enlarges pictures and was given none")
+                    parts.append(condition(small.repeat(twice, 1, 1, 1)))
+                elif isinstance(condition, InpaintCondition):
+                    nothing = torch.zeros(len(texts), 4, self.size, self.size, device=self.device)
+                    pixels, mask = region or (nothing[:, :3], nothing[:, 3:])
+                    parts.append(condition(pixels.repeat(twice, 1, 1, 1), mask.repeat(twice, 1, 1, 1)))
+                elif isinstance(condition, ClipCondition):
+                    own = image if image is not None else torch.zeros(len(texts), condition.embed_dim)
+                    keep = torch.arange(len(rows), device=self.device) < (0 if image is None else len(texts))
+                    parts.append(condition(own.to(self.device).repeat(twice, 1), keep))
+                else:
+                    parts.append(self._read(condition, rows))
         told = merge(parts)
         denoise = self.process.denoiser(self.model, **told)
         if guided:

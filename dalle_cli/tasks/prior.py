@@ -213,11 +213,11 @@ class DiffusionPriorTask(PriorTask):
         """See PriorTask. steps: as diffusion/respacing.py writes them; default 25. best_of: default 2, the paper's."""
         best_of, kept = best_of or 2, timesteps(steps or "25", len(self.process))
         guided, noise = scale != 1.0, stream(candidates(seeds, best_of))
-        text, told = self.told(texts, best_of, guided)
-        denoise = self.process.denoiser(self.model, **told)
-        denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clamp)
         done = iter(range(1, len(kept) + 1))
         seen = (lambda t, x0: watch(next(done), len(kept))) if watch else None
-        with packed(self.model):
+        with packed(self.model), packed(self._clip()):
+            text, told = self.told(texts, best_of, guided)
+            denoise = self.process.denoiser(self.model, **told)
+            denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clamp)
             x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)
         return best(self.model.unwhiten(x), text, best_of)

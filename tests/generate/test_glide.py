@@ -72,6 +72,17 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, op
     close(whole.draw(PROMPTS[2:], [SEEDS[2][::-1]], options, batch=3)[0], drawn[2].flip(0))
 
 
+@packs
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_it_is_the_same_to_the_bit(glide, kind, scale):
+    whole = build(Device("cpu", kind), decoder=glide.decoder, upsampler=glide.upsampler)
+    options = Sampling(steps="5", up_steps="2", scale=scale)
+    drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
+    assert torch.equal(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
+    assert torch.equal(whole.draw(PROMPTS[2:], [SEEDS[2][:1]], options, batch=1)[0], drawn[2, :1])
+
+
 def test_every_option_matters(whole):
     seen = {}
     for changes in (
@@ -256,7 +267,7 @@ def test_weights_that_are_laid_out_draw_the_same(whole, guide, request):
     assert not used
     close(whole.draw(PROMPTS, SEEDS, options, 9), expected)
     assert {"Conv2d", "Linear"} <= {one.split()[0] for one in used}
+    denoise = whole.decoder.denoiser(PROMPTS[:1])
     used.clear()
-    noise = whole.decoder.denoiser(PROMPTS[:1])(torch.zeros(1, 3, 8, 8), torch.tensor([5]))
-    assert noise.x0.isfinite().all()
+    assert denoise(torch.zeros(1, 3, 8, 8), torch.tensor([5])).x0.isfinite().all()
     assert not used  # they are given back

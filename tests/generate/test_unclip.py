@@ -18,7 +18,7 @@ from dalle_cli.models.conditions import TextCondition
 from dalle_cli.nn.noise import stream
 from dalle_cli.registry import RecipeError
 from tests.diffusion.conftest import DEVIATION, MEAN, best_network
-from tests.generate.conftest import CPU, unclip_recipes
+from tests.generate.conftest import CPU, packs, unclip_recipes
 from tests.generate.test_glide import close
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
@@ -81,6 +81,17 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole):
     assert drawn.abs().max() <= 1
     close(whole.draw(PROMPTS[1:], seeds[1:], options, batch=3), drawn[1:])
     close(whole.draw(PROMPTS[2:], [seeds[2][::-1]], options, batch=2)[0], drawn[2].flip(0))
+
+
+@packs
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_it_is_the_same_to_the_bit(unclip, kind):
+    parts = {name: getattr(unclip, name) for name in ("decoder", "embedder", "prior", "upsampler")}
+    whole = build(Device("cpu", kind), **parts)
+    options = replace(QUICK, best_of=2, prior_scale=4.0, prior_steps="3", scale=2.0)
+    drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
+    assert torch.equal(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
+    assert torch.equal(whole.draw(PROMPTS[2:], [SEEDS[2][:1]], options, batch=1)[0], drawn[2, :1])
 
 
 def test_every_option_matters(whole):

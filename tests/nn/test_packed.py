@@ -96,6 +96,29 @@ def test_several_models_count_together(monkeypatch):
         assert "forward" not in vars(one[0])
 
 
+@here
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("wide", "out"), [(512, 1024), (1280, 1536), (2048, 512), (4096, 1536)])
+def test_a_row_alone_is_the_same_to_the_bit(kind, wide, out):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(wide, out).to(kind), torch.randn(5, wide).to(kind)
+    with torch.no_grad(), packed(layer):
+        whole = layer(x)
+        assert torch.equal(layer(x[:1]), whole[:1])
+        assert torch.equal(layer(x[None, 1:2]), whole[None, 1:2])
+        assert torch.equal(layer(x[2]), whole[2])
+
+
+@here
+def test_processes_of_a_machine_share_its_memory(monkeypatch):
+    model = network()
+    room = 4 * 2 * 512 * 1024 * 4
+    monkeypatch.setattr(module, "all_memory", lambda: room)
+    assert size(model) > 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert size(model) == 0
+
+
 def fails_inside(model):
     with packed(model):
         assert "forward" in vars(model[0])
