@@ -13,6 +13,7 @@ from torch import nn
 from .. import checkpoint, processes
 from ..exits import USAGE, Failure
 from ..nn.hardware import fast_bf16, keep_memory
+from ..nn.packed import unpacked
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Device:
                 # copied, for what is computed in a file's pages, where numbers lie anyhow, differs in the last bit
                 tensor.data = data.to(self.name, getattr(tensor, "in_turn", None), copy=True)
                 tensor.here = True  # type: ignore[attr-defined]
-            yield
+            with unpacked():
+                yield
         finally:
             for tensor, data in kept:
                 tensor.data, tensor.here = data, False  # type: ignore[attr-defined]

@@ -42,8 +42,23 @@ def packed(*models: nn.Module, least: int = 0) -> Iterator[None]:
             vars(layer.module).pop(layer.method, None)
 
 
+_short: list[bool] = []
+
+
+@contextmanager
+def unpacked() -> Iterator[None]:
+    """Inside, `packed` does nothing: where memory is short, and the copies would hold a model twice."""
+    _short.append(True)
+    try:
+        yield
+    finally:
+        _short.pop()
+
+
 def size(*models: nn.Module, least: int = 0) -> int:
     """Bytes that the copies of `packed` would take here if all layers are used; 0 where none would be made."""
+    if _short:
+        return 0
     layers = [layer for model in models for layer in _layers(model, least)]
     found = sum(layer.weight.numel() * _type(layer.weight).itemsize for layer in layers)
     return found if found <= SHARE * all_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) else 0

@@ -16,6 +16,7 @@ from dalle_cli.generate.device import Device
 from dalle_cli.generate.unclip import Sampling, UnCLIP
 from dalle_cli.models.conditions import TextCondition
 from dalle_cli.nn.noise import stream
+from dalle_cli.nn.packed import unpacked
 from dalle_cli.registry import RecipeError
 from tests.diffusion.conftest import DEVIATION, MEAN, best_network
 from tests.generate.conftest import CPU, packs, unclip_recipes
@@ -297,10 +298,12 @@ def test_models_that_take_turns_draw_the_same(unclip, base):
         drawn = []
         for offload in (False, True):
             system = build(Device("cpu", dtype, offload=offload), **parts)
-            embedding = system.embed_texts(["a red circle"])
             noise = system.noise([3])(system.blank(1))
             options = Sampling(steps="2", up_steps="2", scale=2.0)
-            drawn.append(system.enlarge(system.decode(embedding, ["a red circle"], noise, options), [3], options))
+            with unpacked():  # which turns are
+                embedding = system.embed_texts(["a red circle"])
+                pictures = system.decode(embedding, ["a red circle"], noise, options)
+                drawn.append(system.enlarge(pictures, [3], options))
         assert torch.equal(*drawn)
 
 

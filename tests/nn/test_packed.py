@@ -4,7 +4,7 @@ from torch import nn
 
 from dalle_cli.nn import packed as module
 from dalle_cli.nn.attention import SelfAttention
-from dalle_cli.nn.packed import packed, size
+from dalle_cli.nn.packed import packed, size, unpacked
 
 here = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
@@ -117,6 +117,15 @@ def test_processes_of_a_machine_share_its_memory(monkeypatch):
     assert size(model) > 0
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert size(model) == 0
+
+
+def test_nothing_is_packed_where_memory_is_short():
+    model = network()
+    with unpacked():
+        assert size(model) == 0
+        with packed(model):
+            assert "forward" not in vars(model[0])
+    assert size(model) or not torch.backends.mkldnn.is_available()
 
 
 def fails_inside(model):
