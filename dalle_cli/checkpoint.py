@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .files import write_atomically
 from .models import models
-from .nn import unset
+from .nn import meta_init
 from .recipe import Recipe, section, type_of
 from .registry import RecipeError
 from .tasks import tasks
@@ -240,7 +240,7 @@ def load(
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
         if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
             raise ValueError(", ".join(wrong))
-        with unset.Unset() if mapped else nullcontext():
+        with meta_init.Unset() if mapped else nullcontext():
             task: Any = compose(recipe, tokenizer, companions)
         if mapped:
             task.requires_grad_(False).model.load_state_dict(tensors, assign=True)
@@ -259,7 +259,7 @@ def shapes(name: str, companions: Mapping[str, str] | None = None) -> nn.Module:
     found = metadata(resolve(name))
     tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
     frozen = {**(found["recipe"].get("frozen") or {}), **(companions or {})}
-    with unset.shapes():
+    with meta_init.shapes():
         built = {key: models.build(metadata(resolve(str(one)))["recipe"]["model"]) for key, one in frozen.items()}
         return compose(found["recipe"], tokenizer, built).eval()
 
@@ -271,7 +271,7 @@ def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
     """
     path = resolve(name)
     tensors = {key: value.float() for key, value in read_tensors(path).items()}
-    with unset.shapes():
+    with meta_init.shapes():
         model: Any = models.build(recipe.get("model"), "model")
         if hasattr(model, "adopt"):
             tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
@@ -282,7 +282,7 @@ def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
 
 def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
     """The first four reasons why tensors are not the weights of a recipe's model."""
-    with unset.shapes():
+    with meta_init.shapes():
         wanted = models.build(recipe.get("model"), "model").state_dict()
     wrong = [f"no {key}" for key in sorted(wanted.keys() - tensors.keys())]
     wrong += [f"unknown {key}" for key in sorted(tensors.keys() - wanted.keys())]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from . import processes
+from . import distributed
 from .files import write_atomically
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def random_crop(image: Image.Image, size: int, rng: random.Random, short: int | 
 
 def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None = None) -> None:
     """Write a PNG with text chunks so that the file is either whole or not there; of several processes, the first."""
-    if processes.rank():
+    if distributed.rank():
         return
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
@@ -158,7 +158,7 @@ def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None =
 
 def save_gif(frames: Sequence[Image.Image], path: str | Path, milliseconds: Sequence[int]) -> None:
     """Write an animation that begins again at its end, each frame shown for its time; otherwise as `save_png`."""
-    if processes.rank():
+    if distributed.rank():
         return
     first, *rest = (frame.quantize(dither=Image.Dither.NONE) for frame in frames)
 

@@ -29,7 +29,7 @@ SEED = 0
 
 def matmul() -> None:
     """Matrix products of 2,048 cubed: what the machine can do, in bf16 where that is not made up of other steps."""
-    from dalle_cli.nn.hardware import fast_bf16
+    from dalle_cli.hardware.capabilities import fast_bf16
 
     for kind in (torch.float32, torch.bfloat16) if fast_bf16() else (torch.float32,):
         a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
@@ -118,9 +118,9 @@ def sampling() -> None:
 def training() -> None:
     """Samples a second in training the starters' networks, bf16 where it is fast, and the share of the limit."""
     from dalle_cli import recipe
+    from dalle_cli.hardware.capabilities import fast_bf16, keep_memory
     from dalle_cli.models import models
     from dalle_cli.models.dalle import loss
-    from dalle_cli.nn.hardware import fast_bf16, keep_memory
 
     keep_memory()
     kind = torch.bfloat16 if fast_bf16() else torch.float32
@@ -167,7 +167,7 @@ def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
     """Bytes that steps of ViT-B/32 in float32 hold here."""
     from dalle_cli import recipe
     from dalle_cli.training import estimate, optim
-    from dalle_cli.training.sketch import sketch
+    from dalle_cli.training.compose_meta import sketch
 
     found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
     task = sketch(found, []).task
@@ -178,7 +178,7 @@ def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
 def _real_steps(checkpointing: bool, batch: int) -> int:
     """Bytes that a process holds at most which trains two steps."""
     from dalle_cli import checkpoint, recipe
-    from dalle_cli.nn.hardware import keep_memory, return_memory
+    from dalle_cli.hardware.capabilities import keep_memory, return_memory
     from dalle_cli.training import optim
     from dalle_cli.training.ema import EMA
 
@@ -197,8 +197,8 @@ def _real_steps(checkpointing: bool, batch: int) -> int:
 
 def pictures() -> None:
     """Pictures of 256 px by the starter systems, from a prompt to pixels, as `dalle sample` draws them."""
-    from dalle_cli.generate import device, systems
     from dalle_cli.generate.sample import load_system, prepare
+    from dalle_cli.systems import device, systems
 
     for name in ("glide", "unclip"):
         found = load_system(name)

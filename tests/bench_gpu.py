@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_cli import recipe
+from dalle_cli.hardware.cuda_graphs import recorded
 from dalle_cli.models import models
 from dalle_cli.models.dalle import loss
-from dalle_cli.nn.gather import contrastive_loss
-from dalle_cli.nn.graphs import recorded
+from dalle_cli.nn.all_gather import contrastive_loss
 from tests.stopwatch import line, seconds
 
 BILLION = {

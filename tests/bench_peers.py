@@ -2,7 +2,7 @@
 
 Networks of published sizes with random weights, in bfloat16 where the machine multiplies it fast. A row gives our
 figure and theirs and their ratio. Each side has a process of its own, one after the other: theirs as its users run it,
-ours with memory kept as the commands keep it (nn/hardware.py).
+ours with memory kept as the commands keep it (hardware/capabilities.py).
 """
 
 import multiprocessing
@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from dalle_cli import recipe
+from dalle_cli.hardware.capabilities import fast_bf16, keep_memory
 from dalle_cli.models import dalle as transformer
 from dalle_cli.models import models
 from dalle_cli.models.unet import UNet
-from dalle_cli.nn.hardware import fast_bf16, keep_memory
-from dalle_cli.nn.packed import LEAST, packed
+from dalle_cli.nn.prepacked import LEAST, packed
 from tests.parity import packages
 from tests.parity.peers import Missing, absent, peer
 from tests.stopwatch import line, seconds

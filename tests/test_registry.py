@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dalle_cli.data import sources
-from dalle_cli.generate import systems
 from dalle_cli.models import models
 from dalle_cli.registry import RecipeError, Registry, bind, convert
+from dalle_cli.systems import systems
 from dalle_cli.tasks import tasks
 from dalle_cli.text import tokenizers
 

@@ -8,7 +8,7 @@ import pytest
 from dalle_cli import checkpoint, images
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
 from dalle_cli.evaluate import codec, retrieval, suite, upscale
-from dalle_cli.evaluate.judge import Judge
+from dalle_cli.evaluate.checker import Judge
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
 from dalle_cli.generate.upscale import upscale as enlarge

@@ -9,7 +9,7 @@ import pytest
 
 from dalle_cli import images
 from dalle_cli.data.scenes.glyphs import glyph_set
-from dalle_cli.evaluate.judge import Judge
+from dalle_cli.evaluate.checker import Judge
 
 LIMIT, UNCLIP_LIMIT = 240, 300  # seconds for each recipe on two cores
 

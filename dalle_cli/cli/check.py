@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import columns, lines_wanted, output, printable, report
 from ..exits import DONE, PARTIAL, USAGE, Failure
 from ..registry import RecipeError, suggest
 from .create import AsJson
 from .main import app
 from .manage import Family, locate, say
-from .results import columns, lines_wanted, output, printable, report
 from .train import Overrides
 
 OPEN = "???"  # what a recipe leaves to its user
@@ -129,7 +129,7 @@ def _takes_path(data_type: Any) -> bool:
 
 def _training(recipe: dict, needs: list[str], hardware: dict[str, Any] | None) -> dict[str, Any]:
     from ..training import estimate, options
-    from ..training.sketch import sketch
+    from ..training.compose_meta import sketch
 
     options.check(recipe)
     optim, train, _ = options.options(recipe)
@@ -187,9 +187,9 @@ def _tokenizer(recipe: dict, needs: list[str]) -> dict[str, Any]:
 def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:
     """As generate/sample.py reads it: the parts are checkpoints, the options are of the system's own kind."""
     from .. import checkpoint
-    from ..generate import systems
     from ..recipe import section, sources
     from ..registry import bind
+    from ..systems import systems
 
     parts = section(recipe, "parts")
     part, _ = systems.bind(recipe.get("system"), "system", ("device", *parts))
@@ -232,7 +232,7 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _estimate(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Rows of an estimate, what it assumes first."""
-    from ..nn.meter import readable
+    from ..hardware.memory_meter import readable
 
     given = found["assumed"]
     hardware = (

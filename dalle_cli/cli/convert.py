@@ -38,10 +38,10 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint of published weights, recognised by their keys; nothing in the file is run."""
+    from ..console import columns, report
     from ..convert.importing import import_ as carry
     from ..convert.systems import import_system
     from .manage import say
-    from .results import columns, report
 
     if system:
         if activation:
@@ -79,13 +79,13 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a checkpoint as one small file of ours, or in a published layout."""
+    from .. import console
     from ..convert import pipeline
     from ..convert.exporting import export as write
-    from . import results
 
     if layout == pipeline.FORMAT:
         files = pipeline.export(checkpoint, out, precision, overwrite)
     else:
         files = write(checkpoint, layout, out, precision, overwrite)
     told = {"precision": precision or "float16"} if layout == "dalle" else {"format": layout, "files": files}
-    results.report({"path": out, **told}, [out], False)
+    console.report({"path": out, **told}, [out], False)

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import Watch, columns, report
 from ..exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..registry import RecipeError
 from .create import AsJson, Overwrite, Quiet
 from .main import app
-from .results import Watch, columns, report
 
 data = typer.Typer(no_args_is_help=True, help="Write scenes; check data and look at it before training on it.")
 app.add_typer(data, name="data")

@@ -27,8 +27,8 @@ def dvae(
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct unseen scenes: PSNR, and the share of codes in use."""
+    from .. import console
     from ..evaluate import codec
-    from . import results
 
     found = codec.evaluate(model, count, glyphs)
     text = [
@@ -36,7 +36,7 @@ def dvae(
         f"PSNR {found.psnr:.2f} dB, averaged over pictures ({found.of_all:.2f} dB of the mean error)",
         f"{found.used:.1%} of the codes in use",
     ]
-    results.report({"model": model, **asdict(found)}, text, as_json)
+    console.report({"model": model, **asdict(found)}, text, as_json)
 
 
 @evaluate.command()
@@ -48,8 +48,8 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Find the caption of unseen scenes among others, and the scene of captions."""
+    from .. import console
     from ..evaluate import retrieval
-    from . import results
 
     found = retrieval.evaluate(model, count, glyphs, among)
     text = [
@@ -57,7 +57,7 @@ def retrieval(
         f"the right caption comes first: {found.caption_first:.1%}",
         f"the right picture comes first: {found.picture_first:.1%}",
     ]
-    results.report({"model": model, **asdict(found)}, text, as_json)
+    console.report({"model": model, **asdict(found)}, text, as_json)
 
 
 @evaluate.command(
@@ -78,10 +78,10 @@ def prior(
     quiet: Quiet = False,
 ) -> None:
     """Compare what priors draw for unseen captions with the pictures' embeddings, and the text's own."""
+    from .. import console
     from ..evaluate import prior
-    from . import results
 
-    watch = results.Watch(quiet)
+    watch = console.Watch(quiet)
     options = {"scale": scale, "steps": steps, "best_of": best_of, "temperature": temperature}
     try:
         found = prior.evaluate(models, count, glyphs, clip, options, among, seed, watch)
@@ -91,8 +91,8 @@ def prior(
     for row in found.rows:
         figures = f"{row.cosine:.3f}", f"{row.centred:.3f}", f"{row.first:.1%}", f"{row.text:.3f}"
         rows.append((row.name, *figures, f"{row.parameters / 1e6:.2f}M" if row.parameters else ""))
-    text = [f"{found.captions} unseen captions; cosine with the true picture embedding", *results.columns(rows)]
-    results.report(asdict(found), text, as_json)
+    text = [f"{found.captions} unseen captions; cosine with the true picture embedding", *console.columns(rows)]
+    console.report(asdict(found), text, as_json)
 
 
 @evaluate.command()
@@ -105,10 +105,10 @@ def judge(
 ) -> None:
     """Judge the judge: real scenes by their own captions, and by each other's."""
     from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import suite, unseen
-    from ..evaluate.judge import Judge
+    from ..evaluate import suite, unseen_scenes
+    from ..evaluate.checker import Judge
 
-    found = list(unseen.scenes(count, size, glyphs))
+    found = list(unseen_scenes.scenes(count, size, glyphs))
     items = [suite.Item(suite.category_of(scene), scene, text) for scene, text, _ in found]
     pictures = [picture for _, _, picture in found]
     court = Judge(glyph_set(glyphs))
@@ -152,12 +152,12 @@ def scenes(
     precision: Precision = "auto",
 ) -> None:
     """Draw held-out captions and let a program judge what is there; or judge given pictures."""
+    from .. import console
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import curve, suite
-    from ..evaluate.judge import Judge
+    from ..evaluate.checker import Judge
     from ..generate.outputs import Collected, check_sheet
     from ..generate.sample import Job, load_system, sample
-    from . import results
 
     known = glyph_set(glyphs)
     court = Judge(known)
@@ -211,24 +211,24 @@ def scenes(
         curve.draw(guidance, found, path)
         title = f"accuracy against scale, best of {many}"
         text = ["", f"{title}; drawn in {path}", *curve.table(guidance, found)]
-        results.report({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
+        console.report({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
 
 
 @evaluate.command()
 def captions(count: Count = 200, glyphs: Glyphs = "everyday") -> None:
     """Print the suite's captions as JSON lines, for any other system to draw."""
+    from .. import console
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import suite
-    from . import results
 
     for item in suite.suite(glyph_set(glyphs), count):
-        results.report({"prompt": item.caption, "category": item.category}, [], True)
+        console.report({"prompt": item.caption, "category": item.category}, [], True)
 
 
 def _lines(known: Any) -> Any:
     from ..data.scenes.grammar import parse
     from ..evaluate import suite
-    from ..generate.prompts import gather
+    from ..generate.requests import gather
 
     for request in gather(["-"], plain="path", pictures=("path",)):
         if request.failed:  # figures of a part would be taken for those of the whole
@@ -258,7 +258,7 @@ def _open(path: str) -> Any:
 
 
 def watched(pictures: Any, label: str, quiet: bool, total: int | None = None) -> Any:
-    from ..trackers import Progress
+    from ..console import Progress
 
     progress = Progress(label, total or len(pictures), quiet=quiet)
     for picture in pictures:
@@ -268,11 +268,11 @@ def watched(pictures: Any, label: str, quiet: bool, total: int | None = None) ->
 
 
 def _print(title: str, report: Any, as_json: bool) -> None:
-    from . import results
+    from .. import console
 
     figures = {name: share.true / max(share.count, 1) for name, share in report.figures().items()}
     wholes = {name: share.true / max(share.count, 1) for name, share in report.wholes().items()}
     lines = ["", title, *str(report).splitlines()]
-    results.report(
+    console.report(
         {"title": title, "figures": figures, "wholes": wholes, "pictures": len(report.items)}, lines, as_json
     )

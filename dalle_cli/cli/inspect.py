@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import columns, report
 from .create import AsJson
 from .main import app
-from .results import columns, report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

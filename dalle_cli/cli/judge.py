@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from ..console import Watch, report
 from .create import AsJson, BatchSize, Overwrite, Precision, Quiet, Sheet
 from .data import Where, section
 from .main import app
-from .results import Watch, report
 
 INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
 

@@ -64,7 +64,7 @@ def drawing(
 
     def command(function: Callable[..., int]) -> None:
         def run(**given: Any) -> None:
-            from ..generate.studio import Job
+            from ..generate.latent_editor import Job
 
             common = {name: given.pop(name) for name in shared}
             options = {name: common.pop(name) for name in ("scale", "steps")}

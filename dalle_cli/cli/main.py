@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .. import __version__, processes
+from .. import __version__, distributed
+from ..console import printable
 from ..exits import BAD_INPUT, FAILED, INTERRUPTED, USAGE, Failure
 from ..registry import RecipeError
-from .results import printable
 
 LONGEST = 800  # letters of an error: names in it may be of any length
 
@@ -85,7 +85,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's job in the background ignores it
         signal.signal(signal.SIGINT, _interrupt)
     load()
-    processes.silence()
+    distributed.silence()
     try:
         sys.exit(app(prog_name="dalle", standalone_mode=False))  # the exit code of a command that gives one
     except UsageError as error:
@@ -99,7 +99,7 @@ def main() -> None:
     except (OSError, RuntimeError, MemoryError) as error:
         _end(error, FAILED)
     except SystemExit as error:
-        processes.end(error.code)
+        distributed.end(error.code)
     except KeyboardInterrupt:
         _end(Failure("interrupted"), INTERRUPTED)
     except Exception as error:
@@ -133,4 +133,4 @@ def _end(error: BaseException, code: int, prefix: str = "") -> None:
     if len(line) > LONGEST:  # the cause stands first, the remedy last
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     print(f"dalle: {prefix}{line}", file=sys.stderr)
-    processes.end(code)
+    distributed.end(code)

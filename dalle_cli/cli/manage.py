@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import columns, lines_wanted, output, printable, report
 from ..exits import USAGE, Failure
 from ..registry import RecipeError, suggest
 from .create import AsJson
 from .main import app
-from .results import columns, lines_wanted, output, printable, report
 from .train import Overrides
 
 PACKAGES = ("torch", "accelerate", "safetensors", "numpy", "pillow", "omegaconf", "typer", "rich", "ftfy", "regex")
@@ -110,9 +110,9 @@ def env(as_json: AsJson = False) -> None:
 
     import torch
 
-    from .. import __version__, processes
+    from .. import __version__, distributed
     from ..data.scenes.glyphs import MissingFont, font
-    from ..nn.hardware import fast_bf16
+    from ..hardware.capabilities import fast_bf16
 
     def version(package: str) -> str | None:
         try:
@@ -133,7 +133,7 @@ def env(as_json: AsJson = False) -> None:
         "devices": _devices(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": processes.count(),
+        "processes": distributed.count(),
         "bf16_fast": fast_bf16(),
         "emoji_font": emoji,
         "variables": {key: os.environ[key] for key in sorted(os.environ) if key.startswith("DALLE_")},

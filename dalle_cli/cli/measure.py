@@ -54,8 +54,8 @@ def upscale(
     """Enlarge unseen scenes, clean and degraded: PSNR to the true large ones, against bicubic."""
     from .. import images
     from ..evaluate import upscale as measuring
+    from ..generate.latent_editor import Job
     from ..generate.outputs import Collected
-    from ..generate.studio import Job
     from ..generate.upscale import sizes, upsampler
     from ..generate.upscale import upscale as enlarge
 
@@ -92,7 +92,7 @@ def inpaint(count: Count = 100, glyphs: Glyphs = "everyday", *, job: Any) -> int
     """Put another object in the place of one of two: whether it is there, and the rest as it was."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import inpaint as judging
-    from ..evaluate.judge import Judge
+    from ..evaluate.checker import Judge
     from ..generate import inpaint as filling
     from ..generate.outputs import Collected
 
@@ -148,14 +148,14 @@ def inversion(
 ) -> None:
     """Turn unseen scenes into noise by DDIM inversion, and back: PSNR, and how many are over 25 dB."""
     from .. import images
-    from ..evaluate import latents, unseen
-    from ..generate.inversion import Mirror
-    from ..trackers import Progress
+    from ..console import Progress
+    from ..evaluate import latents, unseen_scenes
+    from ..generate.ddim_inversion import Mirror
 
     check_page(sheet, overwrite)
     mirror = Mirror(recipe, steps, precision, offload)
-    found = list(unseen.scenes(count, mirror.size, glyphs, distinct=True, scatter=trained_scatter(mirror.name)))
-    pictures, texts = unseen.batch([picture for _, _, picture in found]), [text for _, text, _ in found]
+    found = list(unseen_scenes.scenes(count, mirror.size, glyphs, distinct=True, scatter=trained_scatter(mirror.name)))
+    pictures, texts = unseen_scenes.batch([picture for _, _, picture in found]), [text for _, text, _ in found]
     progress = Progress("inversion", count, quiet=quiet)
     back = mirror.redrawn(pictures, texts, batch_size, refine, progress.advance)
     progress.close()
@@ -176,17 +176,17 @@ def scenes_given(job: Any, scenes: Iterable[tuple[str, Any]]) -> list[str]:
     import numpy as np
     from PIL import Image
 
-    from .. import processes
+    from .. import distributed
     from ..generate.metadata import Origin
     from ..generate.outputs import Outputs
-    from ..generate.prompts import Request, plan
+    from ..generate.requests import Request, plan
 
     captions, pictures = zip(*scenes)
     items = plan([Request(text) for text in captions])
     outputs = Outputs(f"{job.out}/given", items, job.overwrite, job.skip_existing)
     for item in outputs.todo:
         outputs.save(item, Image.fromarray(np.asarray(pictures[item.index])), Origin("evaluate", job.recipe, {}, {}))
-    processes.meet()
+    distributed.meet()
     return [str(outputs.path(item)) for item in items]
 
 
@@ -207,9 +207,9 @@ def complete(drawn: Any, code: int) -> list[str]:
 
 def opened(paths: Iterable[str]) -> Iterator[Any]:
     """Picture files, one after the other."""
-    from ..evaluate import probes
+    from ..evaluate import grouped
 
-    return map(probes.opened, paths)
+    return map(grouped.opened, paths)
 
 
 def trained_side(name: str) -> int:
@@ -247,7 +247,7 @@ def check_page(path: str | None, *replace: bool) -> None:
 
 def save_page(path: str | None, rows: Sequence[Any]) -> int:
     """Write a sheet of rows where one was asked for; returns the exit code."""
-    from ..generate.rows import save_rows
+    from ..generate.sheets import save_rows
 
     if path:
         save_rows(path, rows)
@@ -267,18 +267,18 @@ def plainly(shares: dict[str, Any]) -> dict[str, Any]:
 
 def publish(lines: Sequence[dict[str, Any]], text: Sequence[str], as_json: bool) -> None:
     """Figures as a line each for programs, or as one text for people."""
-    from . import results
+    from .. import console
 
-    if results.lines_wanted(as_json):
+    if console.lines_wanted(as_json):
         for line in lines:
-            results.report(line, [], True)
+            console.report(line, [], True)
     else:
-        results.output("\n".join(text))
+        console.output("\n".join(text))
 
 
 def _blanked(path: str, box: tuple[int, int, int, int]) -> Any:
     """A picture with its hole in grey."""
-    from ..generate.canvas import open_picture
+    from ..generate.inpaint_crop import open_picture
 
     picture = open_picture(path)
     left, top, width, height = box

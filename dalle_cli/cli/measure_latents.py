@@ -32,9 +32,9 @@ def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
     """
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents, suite
-    from ..evaluate.judge import Judge
+    from ..evaluate.checker import Judge
+    from ..generate.latent_editor import Studio
     from ..generate.outputs import Collected
-    from ..generate.studio import Studio
     from ..generate.vary import vary as draw
 
     studio = Studio("vary", job)
@@ -80,10 +80,10 @@ def interpolate(
     """Go from each of some single objects to the next: how often the frames at the ends show them."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents
-    from ..evaluate.judge import Judge
+    from ..evaluate.checker import Judge
     from ..generate.interpolate import interpolate as draw
+    from ..generate.latent_editor import Studio
     from ..generate.outputs import Collected
-    from ..generate.studio import Studio
 
     if noise not in ("slerp", "fixed"):
         raise typer.BadParameter(f"--noise {noise}: choose slerp or fixed")
@@ -131,10 +131,10 @@ def edit(
     """Give single objects another tint or ground: how often it is so, and still the object."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents
-    from ..evaluate.judge import Judge
+    from ..evaluate.checker import Judge
     from ..generate.edit import edit as draw
+    from ..generate.latent_editor import Studio
     from ..generate.outputs import Collected
-    from ..generate.studio import Studio
 
     strengths, studio = strength or [0.3], Studio("edit", job)
     if job.dry_run:
@@ -168,7 +168,7 @@ def edit(
 
 def _single(count: int, decoder: Any, glyphs: str) -> list[tuple[Any, str, Any]]:
     """Unseen scenes, none twice, of single objects in places as a decoder was trained on; captions and pictures."""
-    from ..evaluate import unseen
+    from ..evaluate import unseen_scenes
 
     kinds, scatter = {"single": 1.0}, trained_scatter(decoder)
-    return list(unseen.scenes(count, trained_side(decoder), glyphs, True, kinds, scatter))
+    return list(unseen_scenes.scenes(count, trained_side(decoder), glyphs, True, kinds, scatter))

@@ -66,7 +66,7 @@ def pca(
 ) -> int:  # fmt: skip
     """Redraw a picture from ever more principal components of its embedding."""
     from ..data.scenes.glyphs import glyph_set
-    from ..generate import probe as studio
+    from ..evaluate import embedding_probes as studio
 
     names = None
     if basis:
@@ -98,7 +98,7 @@ def typographic(
     """Paste a word on a picture: what CLIP then takes it for, and what the decoder draws of that."""
     from ..data.scenes.glyphs import glyph_set
     from ..data.scenes.grammar import Scene, Thing, caption
-    from ..generate.typographic import typographic as draw
+    from ..evaluate.typographic import typographic as draw
 
     labels = label or [caption(Scene((Thing(name),))) for name in glyph_set(glyphs).names]
     return draw([picture], word, labels, count, job)
@@ -125,8 +125,8 @@ def prior(
 
     from ..data.scenes.glyphs import glyph_set
     from ..data.scenes.grammar import parse
-    from ..evaluate import probes, suite
-    from ..generate import probe as studio
+    from ..evaluate import embedding_probes as studio
+    from ..evaluate import grouped, suite
     from ..generate.outputs import Results
 
     known = glyph_set(glyphs)
@@ -138,9 +138,9 @@ def prior(
         outside = {one["prompt"] for one in drawn.reported if parse(one.get("prompt") or "", known) is None}
         if outside and not job.quiet:
             print(f"{len(outside)} captions are outside the grammar of the scenes and are not judged", file=sys.stderr)
-        found = probes.by_kind(drawn.reported, "drive", known)
+        found = grouped.by_kind(drawn.reported, "drive", known)
         lines = [{"title": "probe prior", "drive": name, **one.plain} for name, one in found.items()]
-        _report(lines, ["", *probes.table("drive", found)], job.as_json)
+        _report(lines, ["", *grouped.table("drive", found)], job.as_json)
     return code
 
 
@@ -168,8 +168,8 @@ def binding(
     from ..data.scenes.glyphs import glyph_set
     from ..data.scenes.grammar import caption
     from ..evaluate import binding as judging
-    from ..evaluate.judge import Judge
-    from ..generate.compare import Contest
+    from ..evaluate.checker import Judge
+    from ..evaluate.compare import Contest
     from ..generate.sample import Job
 
     known = glyph_set(glyphs)
@@ -222,10 +222,10 @@ def diversity(
     """Draw captions several times at several scales: how often as asked, and how different."""
     from ..checkpoint import resolve
     from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import curve, probes, suite
+    from ..evaluate import curve, grouped, suite
     from ..evaluate import diversity as measuring
-    from ..evaluate.judge import Judge
-    from ..generate.compare import Contest, features
+    from ..evaluate.checker import Judge
+    from ..evaluate.compare import Contest, features
     from ..generate.sample import Job
 
     if count < 2:
@@ -245,7 +245,7 @@ def diversity(
     court, found = Judge(known), []
     for (name, scale), drawn in contest.drawn.items():
         spreads = [measuring.spread(one) for one in features(drawn, clip, precision)]
-        asked = probes.judged(court, [one for row in drawn for one in row])
+        asked = grouped.judged(court, [one for row in drawn for one in row])
         found.append(measuring.Point(name, scale or 0.0, asked, measuring.mean(spreads)))
     _report([{"title": "probe diversity", **one.plain} for one in found], measuring.table(found), as_json)
     if sheet:
@@ -254,13 +254,13 @@ def diversity(
 
 def _report(lines: list[dict[str, Any]], text: Sequence[str], as_json: bool) -> None:
     """Figures as a line each for programs, or as one table."""
-    from . import results
+    from .. import console
 
-    if results.lines_wanted(as_json):
+    if console.lines_wanted(as_json):
         for line in lines:
-            results.report(line, [], True)
+            console.report(line, [], True)
     else:
-        results.output("\n".join(text))
+        console.output("\n".join(text))
 
 
 def _plain(shares: Any) -> dict[str, Any]:
@@ -273,18 +273,18 @@ def _paths(drawn: list[list[dict[str, Any]]]) -> list[list[str]]:
 
 
 def _watched(label: str, total: int, quiet: bool) -> Any:
-    from ..trackers import Progress
+    from ..console import Progress
 
     return Progress(label, total, quiet=quiet).advance
 
 
 def _scenes(count: int, size: int, glyphs: str) -> Iterator[Any]:
     """Batches of unseen scenes, (B, 3, size, size)."""
-    from ..evaluate import unseen
+    from ..evaluate import unseen_scenes
 
-    pictures = (picture for _, _, picture in unseen.scenes(count, size, glyphs))
+    pictures = (picture for _, _, picture in unseen_scenes.scenes(count, size, glyphs))
     while some := list(islice(pictures, BATCH)):
-        yield unseen.batch(some)
+        yield unseen_scenes.batch(some)
 
 
 def _files(names: list[str], size: int) -> Iterator[Any]:
@@ -292,7 +292,7 @@ def _files(names: list[str], size: int) -> Iterator[Any]:
     import torch
 
     from .. import images
-    from ..generate.canvas import open_picture
+    from ..generate.inpaint_crop import open_picture
 
     for start in range(0, len(names), BATCH):
         some = names[start : start + BATCH]

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..console import Watch, columns, report
 from .create import AsJson, Overwrite, Quiet
 from .main import app
 from .manage import accepts, say
-from .results import Watch, columns, report
 from .train import Overrides
 
 MEASURED = 1000  # captions

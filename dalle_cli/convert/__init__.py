@@ -7,7 +7,7 @@ import pkgutil
 from torch import Tensor
 
 from ..models import models
-from ..nn import unset
+from ..nn import meta_init
 from ..registry import suggest
 from . import keys, strangers
 from .keys import ConvertError, Source, State
@@ -135,5 +135,5 @@ def _differences(given: dict, told: dict, path: str) -> list[str]:
 
 
 def _expected(model: dict) -> State:
-    with unset.shapes():
+    with meta_init.shapes():
         return models.build(model).state_dict()

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..console import Progress
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..text.vocabulary import hub_cache
-from ..trackers import Progress
 from .folders import INDEX, shards
 from .repositories import choose
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..data.scenes.glyphs import TINTS, GlyphSet
 from ..data.scenes.grammar import Scene, Thing, held_out
-from .judge import Judge
-from .probes import opened
+from .checker import Judge
+from .grouped import opened
 from .suite import Share
 
 OUTCOMES = ("bound", "exchanged", "objects")

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from .. import checkpoint
-from ..nn.hardware import fast_bf16, free_memory
-from ..nn.meter import SHARE, together
-from . import unseen
+from ..hardware.capabilities import fast_bf16, free_memory
+from ..hardware.memory_meter import SHARE, together
+from . import unseen_scenes
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ def evaluate(model: str, count: int, glyphs: str, size: int | None = None) -> Re
     codec: Any = checkpoint.load(model, ("dvae", "vqgan")).model
     size = size or checkpoint.pixels(checkpoint.resolve(model), 64)
     errors, used = [], set()
-    pictures = [picture for _, _, picture in unseen.scenes(count, size, glyphs)]
+    pictures = [picture for _, _, picture in unseen_scenes.scenes(count, size, glyphs)]
     room = int(SHARE * free_memory("cpu"))
     batch = together(lambda some: codec.decode(codec.encode(torch.zeros(some, 3, size, size))), count, 64, room)
     for start in range(0, count, batch):
-        image = unseen.batch(pictures[start : start + batch])
+        image = unseen_scenes.batch(pictures[start : start + batch])
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
             codes = codec.encode(image)
             redrawn = codec.decode(codes).float()

@@ -14,9 +14,9 @@ from PIL import Image
 from ..data.scenes import Scenes
 from ..data.scenes.draw import CELL, Placed, draw, place
 from ..data.scenes.grammar import Scene, Thing, caption, held_out
-from .judge import Judge
+from .checker import Judge
 from .suite import Share
-from .unseen import SEED
+from .unseen_scenes import SEED
 
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 TRIES = 100  # new things tried before a scene is given up

@@ -15,10 +15,10 @@ from PIL import Image
 from ..data.scenes.draw import draw, place
 from ..data.scenes.glyphs import BACKGROUNDS, TINTS, GlyphSet
 from ..data.scenes.grammar import Scene, caption, held_out, invent
+from .checker import Judge, Verdict
 from .diversity import Mean, mean
-from .judge import Judge, Verdict
 from .suite import Share
-from .unseen import SEED
+from .unseen_scenes import SEED
 
 NEAR = 25.0  # dB of PSNR over which a picture counts as given back
 TRIES = 10_000

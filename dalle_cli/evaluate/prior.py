@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..exits import BAD_INPUT, USAGE, Failure
-from ..nn.hardware import fast_bf16, keep_memory
+from ..hardware.capabilities import fast_bf16, keep_memory
 from ..tasks import embedding
 from ..tasks.prior import PriorTask
-from . import unseen
+from . import unseen_scenes
 
 BATCH = 50  # captions drawn for together
 TEXT, OTHER = "text embedding", "another picture"
@@ -114,16 +114,16 @@ def _embedded(
     assert clip is not None
     assert tokenizer is not None
     size: Any = clip.visual.size
-    found = list(unseen.scenes(count, size, glyphs, distinct=True))
-    again = list(unseen.again([scene for scene, _, _ in found], size, glyphs))
+    found = list(unseen_scenes.scenes(count, size, glyphs, distinct=True))
+    again = list(unseen_scenes.again([scene for scene, _, _ in found], size, glyphs))
     parts: list[list[Tensor]] = [[], [], []]
     for start in range(0, count, BATCH):
         some = slice(start, start + BATCH)
         with arithmetic():
             packed = embedding.pack(clip, tokenizer, [text for _, text, _ in found[some]])
             parts[0].append(embedding.read(clip, packed)[0])
-            parts[1].append(embedding.embed(clip, unseen.batch([picture for _, _, picture in found[some]])))
-            parts[2].append(embedding.embed(clip, unseen.batch(again[some])))
+            parts[1].append(embedding.embed(clip, unseen_scenes.batch([picture for _, _, picture in found[some]])))
+            parts[2].append(embedding.embed(clip, unseen_scenes.batch(again[some])))
     texts, images, others = (torch.cat(part).cpu() for part in parts)
     return [text for _, text, _ in found], texts, images, others
 

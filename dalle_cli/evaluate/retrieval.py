@@ -7,8 +7,8 @@ import torch
 
 from .. import checkpoint
 from ..exits import USAGE, Failure
-from ..nn.hardware import fast_bf16
-from . import unseen
+from ..hardware.capabilities import fast_bf16
+from . import unseen_scenes
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ def evaluate(model: str, count: int, glyphs: str, among: int = 100) -> Report:
         raise Failure(f"--count {count} is less than --among {among}: nothing to choose from", USAGE)
     task: Any = checkpoint.load(model, ("clip", "noised-clip"))
     size = task.model.visual.size
-    found = list(unseen.scenes(count - count % among, size, glyphs, distinct=True))
+    found = list(unseen_scenes.scenes(count - count % among, size, glyphs, distinct=True))
     images, texts = [], []
     for start in range(0, len(found), among):
         group = found[start : start + among]
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-            images.append(task.embed_images(unseen.batch([picture for _, _, picture in group])))
+            images.append(task.embed_images(unseen_scenes.batch([picture for _, _, picture in group])))
             texts.append(task.embed_texts([text for _, text, _ in group]))
     scores = torch.stack(images) @ torch.stack(texts).mT  # (groups, pictures, captions)
     right = torch.arange(among)

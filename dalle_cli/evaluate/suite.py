@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .. import processes
+from .. import distributed
 from ..data.folder import Folder
 from ..data.scenes.glyphs import GlyphSet
 from ..data.scenes.grammar import HELD_OUT, Scene, Thing, caption, invent, parse, withheld
-from .judge import Judge, Verdict
+from .checker import Judge, Verdict
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def score(judge: Judge, items: Iterable[Item], images: Iterable[Image.Image | np
     def verdicts(pairs: Iterable[tuple[Item, Any]]) -> Iterator[Verdict]:
         return (judge.verdict(image, item.scene or item.caption) for item, image in pairs)
 
-    return Report(items, tuple(processes.shared(zip(items, images, strict=True), verdicts)))
+    return Report(items, tuple(distributed.shared(zip(items, images, strict=True), verdicts)))
 
 
 def shuffled(items: Iterable[Item]) -> list[Item]:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..data.bsr_degradation import worse
+from ..data.degradations import reduced
 from ..images import BICUBIC, psnr, to_bytes, to_pil, to_tensor
-from ..tasks.bsr import worse
-from ..tasks.degradations import reduced
-from . import unseen
+from . import unseen_scenes
 from .diversity import Mean, mean
 
 KINDS = ("clean", "degraded")  # the small picture: reduced by area alone, or degraded as photographs are (tasks/bsr.py)
@@ -45,7 +45,7 @@ class Report:
 
 def pairs(count: int, size: int, factor: int, glyphs: str, kind: str) -> Iterator[Pair]:
     """`count` unseen scenes of `size` px and the same `factor` times smaller; `kind` is of KINDS."""
-    for number, (_, text, picture) in enumerate(unseen.scenes(count, size, glyphs)):
+    for number, (_, text, picture) in enumerate(unseen_scenes.scenes(count, size, glyphs)):
         large = Image.fromarray(picture)
         yield Pair(text, large, _clean(large, factor) if kind == "clean" else _degraded(large, factor, number))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from .latent_editor import Job, Latent, Shot, Studio, cosine, said, usable
 from .latents import text_diff, turned
 from .outputs import Collected
-from .prompts import Item, PromptError, Request, gather, plan
 from .reconstruct import expand
-from .rows import cells, original, save_rows
-from .studio import Job, Latent, Shot, Studio, cosine, said, usable
+from .requests import Item, PromptError, Request, gather, plan
+from .sheets import cells, original, save_rows
 
 
 def edit(

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from .. import checkpoint, processes
+from .. import checkpoint, distributed
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..files import make_folder, remove_left_overs, write_atomically
-from ..nn.packed import packed
+from ..nn.prepacked import packed
+from ..systems.device import choose
 from ..tasks import embedding
-from .device import choose
 
 CHUNK = 8192  # samples in a file
 BATCH = 256  # pictures embedded together
@@ -48,7 +48,7 @@ def embed(
     about = {"clip": checkpoint.metadata(checkpoint.resolve(model))["crc32"], "data": data, "seed": seed}
     _claim(out, {**about, "pictures": pictures, "samples": count})
     files = [out / f"embeddings-{number:05d}.safetensors" for number in range(-(-count // CHUNK))]
-    rank, world = processes.rank(), processes.count()
+    rank, world = distributed.rank(), distributed.count()
     if world == 1:
         remove_left_overs(out)
     sizes = {

@@ -11,13 +11,13 @@ from torch import Tensor
 from .. import images
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..files import check_target
-from .canvas import open_picture
+from .inpaint_crop import open_picture
+from .latent_editor import Job, Latent, Shot, Studio
 from .latents import slerp
 from .outputs import Collected
-from .prompts import Item, Request, gather
 from .reconstruct import expand
-from .rows import cells, save_rows
-from .studio import Job, Latent, Shot, Studio
+from .requests import Item, Request, gather
+from .sheets import cells, save_rows
 
 Noise = Literal["slerp", "fixed"]
 FRAME, END = 90, 600  # milliseconds that a frame of the GIF stays, and the first and the last

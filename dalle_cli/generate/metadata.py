@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import __version__
-from .prompts import DEEPEST, Item, PromptError, Request, json_object, request_of
+from .requests import DEEPEST, Item, PromptError, Request, json_object, request_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"

@@ -13,13 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-from .. import processes
+from .. import distributed
+from ..console import finite
 from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import check_target, make_folder, remove_left_overs
 from ..images import BadPicture, decode, save_png, sheet
-from ..trackers import finite
 from .metadata import MetadataError, Origin, chunks, read, whole
-from .prompts import Item
+from .requests import Item
 
 SHEET_PIXELS = 40_000_000  # of the pictures on a contact sheet, which are reduced to fit
 
@@ -77,7 +77,7 @@ class Outputs:
                 WOULD_OVERWRITE,
             )
         remove_left_overs(self.folder, {file_name(item) for item in self.todo})
-        processes.meet()
+        distributed.meet()
 
     def path(self, item: Item) -> Path:
         return self.folder / file_name(item)
@@ -135,7 +135,7 @@ def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--shee
 def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
     """Write the contact sheet of the pictures of results, reduced if they are many. Raises Failure."""
     drawn = [result for result in results if "error" not in result]
-    if not drawn or processes.rank():  # the first process has written the pictures, perhaps just now
+    if not drawn or distributed.rank():  # the first process has written the pictures, perhaps just now
         return
     side = max(math.isqrt(SHEET_PIXELS // len(drawn)), 16)
     pictures, captions = [], []
@@ -166,7 +166,7 @@ class Collected:
 
     def finish(self) -> int:
         """The exit code: done, or partial when an item failed. Files are there then, whichever process wrote them."""
-        processes.meet()
+        distributed.meet()
         return PARTIAL if any("error" in result for result in self.reported) else DONE
 
 

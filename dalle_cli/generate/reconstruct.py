@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .. import checkpoint, images, processes
+from .. import checkpoint, distributed, images
+from ..console import Progress
 from ..exits import BAD_INPUT, USAGE, Failure
-from ..nn.hardware import free_memory
-from ..nn.meter import SHARE, together
+from ..hardware.capabilities import free_memory
+from ..hardware.memory_meter import SHARE, together
 from ..recipe import type_of
-from ..trackers import Progress
-from . import device
+from ..systems import device
 from .metadata import Origin, digest
 from .outputs import Outputs, Results, check_sheet
-from .prompts import Item, gather, plan
+from .requests import Item, gather, plan
 
 CODECS = ("dvae", "vqgan")  # models that turn pictures into codes and back
 BATCH = 32  # pictures coded together, where memory allows
@@ -49,14 +49,14 @@ def reconstruct(
     if size % codec.factor:
         raise Failure(f"--size {size}: not a multiple of {codec.factor}, the side of a code's place", USAGE)
     origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
-    progress = Progress("reconstruct", -(-len(outputs.todo) // processes.count()), quiet=quiet)
+    progress = Progress("reconstruct", -(-len(outputs.todo) // distributed.count()), quiet=quiet)
     used: set[int] = set()
     ratios = []
     batch_size = together(
         lambda count: codec.decode(codec.encode(torch.zeros(count, 3, size, size, device=place.name))),
         len(outputs.todo), BATCH, int(SHARE * free_memory(place.name)),
     )  # fmt: skip
-    many = min(processes.exchange(max(1, batch_size))) * processes.count()
+    many = min(distributed.exchange(max(1, batch_size))) * distributed.count()
 
     def redrawn(items: list[Item]) -> Iterator[Redrawn | str]:
         """What became of each item's picture, or why nothing did."""
@@ -78,7 +78,7 @@ def reconstruct(
 
     for start in range(0, len(outputs.todo), many):
         group = outputs.todo[start : start + many]
-        for item, found in zip(group, processes.shared(group, redrawn)):
+        for item, found in zip(group, distributed.shared(group, redrawn)):
             if isinstance(found, str):
                 results.report(outputs.failed(item, found))
                 continue
@@ -92,7 +92,7 @@ def reconstruct(
             f"{len(ratios)} pictures at {size} px: PSNR {sum(ratios) / len(ratios):.2f} dB on average, "
             f"{len(used)} of {codec.vocab} codes used ({len(used) / codec.vocab:.0%})"
         )
-    if sheet and not processes.rank():
+    if sheet and not distributed.rank():
         rows = [images.decode(one["path"]) for one in results.reported if "error" not in one]
         if rows:
             images.save_png(images.sheet(rows, columns=min(len(rows), 16)), sheet)

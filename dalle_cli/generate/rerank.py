@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .. import images, processes
+from .. import distributed, images
+from ..console import Progress
 from ..exits import USAGE, Failure
-from ..trackers import Progress
-from . import device
+from ..systems import device
+from ..systems.scorer import BATCH, DIGITS, Scorer
 from .outputs import Results, check_sheet, save_sheet
-from .prompts import Request, gather
-from .rank import BATCH, DIGITS, Scorer
 from .reconstruct import expand
+from .requests import Request, gather
 
 
 def rerank(
@@ -48,10 +48,10 @@ def rerank(
         rows = iter(scorer.pictures(torch.stack(batch), progress.advance) if batch else ())
         return (one if isinstance(one, dict) else next(rows) for one in found)
 
-    many = (batch_size or BATCH) * processes.count()
+    many = (batch_size or BATCH) * distributed.count()
     for start in range(0, len(requests), many):
         some = requests[start : start + many]
-        for one, feature in zip(some, processes.shared(some, features)):
+        for one, feature in zip(some, distributed.shared(some, features)):
             if isinstance(feature, dict):
                 failed.append(feature)
                 continue

@@ -13,18 +13,18 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .. import checkpoint, images, processes, recipe
+from .. import checkpoint, distributed, images, recipe
+from ..console import Progress
 from ..exits import DONE, USAGE, Failure
-from ..nn.meter import readable
+from ..hardware.memory_meter import readable
 from ..registry import RecipeError, bind, convert, suggest
+from ..systems import device, memory, systems
+from ..systems.scorer import DIGITS, Scorer
 from ..tasks.decoder import NETWORKS
-from ..trackers import Progress
-from . import device, memory, systems
+from .denoising_strip import Strip
 from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
-from .prompts import Request, gather, plan
-from .rank import DIGITS, Scorer
-from .strip import Strip
+from .requests import Request, gather, plan
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def sample(job: Job, results: Collected | None = None) -> int:
         together, batch = max(1, job.batch_size // candidates), job.batch_size
     else:
         together, batch = memory.plan(system, options, len(wanted), candidates) if system else (1, 1)
-        together, batch = map(min, zip(*processes.exchange((together, batch))))
-    world = processes.count()
+        together, batch = map(min, zip(*distributed.exchange((together, batch))))
+    world = distributed.count()
     blocks = _blocks(wanted, together * world, candidates if job.rerank else batch * world)
     progress = Progress("sample", sum(len(one.own()[0]) * len(one.own()[1]) for one in blocks), quiet=job.quiet)
     if job.top and kept < job.top:
@@ -145,7 +145,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
             for r, prompt, found in zip(rows, prompts, pictures):
                 scored = _best(scorer, prompt, found, kept)
                 best[r] = [Candidate(columns[i], score, images.to_pil(found[i])) for i, score in scored]
-        everywhere = processes.exchange(best)
+        everywhere = distributed.exchange(best)
         for r in block.rows:
             ranked = sorted((one for part in everywhere for one in part.get(r, [])), key=Candidate.place)[:kept]
             for k, one in enumerate(ranked):
@@ -182,7 +182,7 @@ class Block:
 
     def own(self) -> tuple[list[int], list[int]]:
         """The rows and columns of this process: some of the candidates of all prompts or, of few, of some prompts."""
-        rank, world = processes.rank(), processes.count()
+        rank, world = distributed.rank(), distributed.count()
         if len(self.columns) < world:
             return self.rows[rank::world], self.columns
         return self.rows, self.columns[rank::world]

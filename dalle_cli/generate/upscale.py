@@ -9,22 +9,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .. import checkpoint, images, processes
+from .. import checkpoint, distributed, images
+from ..console import Progress
 from ..models.conditions import LowResCondition
 from ..nn.noise import stream
 from ..recipe import type_of
 from ..registry import RecipeError
+from ..systems import device
+from ..systems.glide import Diffusion, enlarge, load
 from ..tasks.decoder import DecoderTask
-from ..trackers import Progress
-from . import device
-from .canvas import open_picture
-from .glide import Diffusion, enlarge, load
+from .inpaint_crop import open_picture
+from .latent_editor import said
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
-from .prompts import Item, gather, plan
 from .reconstruct import expand
+from .requests import Item, gather, plan
 from .sample import load_system, prepare
-from .studio import said
 
 LARGEST = 4  # times the side that an upsampler was trained on
 
@@ -54,7 +54,7 @@ def upscale(
     task = load(place, name)
     condition = _condition(task, name)
     origin = Origin("upscale", recipe, asdict(settings), {"upsampler": digest(checkpoint.resolve(name))})
-    progress = Progress("upscale", -(-len(outputs.todo) // processes.count()), quiet=quiet)
+    progress = Progress("upscale", -(-len(outputs.todo) // distributed.count()), quiet=quiet)
     most = LARGEST * task.size // condition.factor
 
     def enlarged(items: list[Item]) -> Iterator[Image.Image | str]:
@@ -76,9 +76,9 @@ def upscale(
             large = _enlarge(place, task, item.request.prompt or "", picture, item.noise, settings)
             yield images.to_pil(large)
 
-    for start in range(0, len(outputs.todo), processes.count()):
-        group = outputs.todo[start : start + processes.count()]
-        for item, found in zip(group, processes.shared(group, enlarged)):
+    for start in range(0, len(outputs.todo), distributed.count()):
+        group = outputs.todo[start : start + distributed.count()]
+        for item, found in zip(group, distributed.shared(group, enlarged)):
             if isinstance(found, str):
                 results.report(outputs.failed(item, found))
             else:

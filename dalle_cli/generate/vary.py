@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from .latent_editor import Job, Latent, Shot, Studio, like, usable
 from .outputs import Collected
-from .prompts import Item, gather, plan
 from .reconstruct import expand
-from .rows import cells, original, save_rows
-from .studio import Job, Latent, Shot, Studio, like, usable
+from .requests import Item, gather, plan
+from .sheets import cells, original, save_rows
 
 
 def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, results: Collected | None = None) -> int:

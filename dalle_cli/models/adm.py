@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..hardware.capabilities import on_cpu
 from ..nn.attention import attend
-from ..nn.hardware import on_cpu
 
 GROUPS = 32
 Order = Literal["legacy", "new"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.attention import attend
-from ..nn.unset import normal
+from ..nn.meta_init import normal
 from . import models
 from .adm import GroupNorm32, Layers, Order, TimeEmbedding, encoder, level_widths, split_heads
 

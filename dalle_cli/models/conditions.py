@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.unset import normal
+from ..nn.meta_init import normal
 from . import models
 from .adm import zero
 from .transformer import Transformer

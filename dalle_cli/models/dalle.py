@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..nn import masks
 from ..nn.attention import attend, attend_bands
-from ..nn.unset import normal
+from ..nn.meta_init import normal
 from . import models
 
 # Products of so few numbers are left to other kernels by oneDNN on a CPU, which round bfloat16 otherwise. To draw the

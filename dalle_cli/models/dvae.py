@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.clusters import kmeans
-from ..nn.unset import normal
+from ..nn.kmeans import kmeans
+from ..nn.meta_init import normal
 from . import models
 
 SHARPNESS = 3.0

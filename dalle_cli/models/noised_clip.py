@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.attention import attend
-from ..nn.unset import normal
+from ..nn.meta_init import normal
 from . import models
 
 MEAN = (122.77093945, 116.74601272, 104.09373519)  # of pixels in [0, 255]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nn.attention import attend
-from ..nn.unset import normal
+from ..nn.meta_init import normal
 from . import models
 from .clip import ImageTower
 

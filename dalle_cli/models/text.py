@@ -6,7 +6,7 @@ Parameter names are those of the published weights. Shapes: B batch, N tokens, w
 import torch
 from torch import Tensor, nn
 
-from ..nn.unset import normal
+from ..nn.meta_init import normal
 from . import models
 from .clip import TextTower
 from .vit import Activation, Block, LayerNorm, Transformer

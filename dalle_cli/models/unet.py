@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.hardware import on_cpu
+from ..hardware.capabilities import on_cpu
 from . import models
 from .adm import (
     GroupNorm32,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .hardware import on_cpu
+from ..hardware.capabilities import on_cpu
 
 # On CPUs in bfloat16, torch's fused kernel takes twice as long as its parts for 257 tokens, and ten times as long for
 # CLIP's 50 with its gradient. In parts, scores are rounded to bfloat16, which the fused kernel spares them. So many a

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..models.ar_prior import ARPrior
 from ..models.clip import CLIP
 from ..nn.noise import uniform
-from ..nn.packed import LEAST, packed
-from ..nn.tokens import choose
+from ..nn.prepacked import LEAST, packed
+from ..nn.token_sampling import choose
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .prior import PriorTask, Watch, best, candidates

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..data.loader import stack
 from ..models.clip import CLIP, Absent
-from ..nn.gather import contrastive_loss
+from ..nn.all_gather import contrastive_loss
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..data.loader import stack
+from ..hardware.cuda_graphs import recorded
 from ..models.dalle import DALLE, Cache, loss
 from ..models.dvae import DVAE
-from ..nn.graphs import recorded
 from ..nn.noise import uniform
-from ..nn.packed import LEAST, packed
-from ..nn.tokens import choose
+from ..nn.prepacked import LEAST, packed
+from ..nn.token_sampling import choose
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Preview, Task

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.bsr_degradation import worse
+from ..data.degradations import cropped, known, reduced
 from ..data.loader import stack
 from ..diffusion.guidance import classifier_free, interval, threshold
 from ..diffusion.guidance import keep as keep_known
@@ -34,13 +36,11 @@ from ..models.conditions import (
 )
 from ..models.unet import UNet
 from ..nn.noise import stream
-from ..nn.packed import packed
+from ..nn.prepacked import packed
 from ..registry import RecipeError
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Preview, Task
-from .bsr import worse
-from .degradations import cropped, known, reduced
 from .labels import check, labels
 from .noising import Schedule, checked, noised, process
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.dvae import DVAE, map_pixels, unmap_pixels
-from ..nn.gather import gather
+from ..nn.all_gather import gather
 from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.loader import stack
 from ..models.dvae import DVAE
 from ..models.noised_clip import NoisedCLIP
-from ..nn.gather import contrastive_loss
+from ..nn.all_gather import contrastive_loss
 from ..nn.noise import uniform
 from ..text.tokenizer import Tokenizer
 from . import tasks

@@ -22,7 +22,7 @@ from ..diffusion.samplers import SAMPLERS
 from ..models.clip import CLIP
 from ..models.prior import DiffusionPrior, Prior
 from ..nn.noise import stream
-from ..nn.packed import packed
+from ..nn.prepacked import packed
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Task

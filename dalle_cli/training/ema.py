@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .shard import like, local
+from .sharding import like, local
 
 
 class EMA:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..nn.hardware import counted_as
-from ..nn.meter import HOLES, PROGRAM, Meter, line_of
+from ..hardware.capabilities import counted_as
+from ..hardware.memory_meter import HOLES, PROGRAM, Meter, line_of
 from ..registry import RecipeError
-from . import codes
+from . import image_tokens
 from .optim import Optim
 from .options import Train
-from .shard import blocks
+from .sharding import blocks
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -96,7 +96,7 @@ def _encoding(task: Any, size: int) -> int:
     if not task.codec:
         return 0
     held = line_of(lambda count: getattr(task, task.codec).encode(torch.zeros(count, 3, size, size)))
-    return held.of(min(codes.BATCH, held.within(codes.ROOM)))
+    return held.of(min(image_tokens.BATCH, held.within(image_tokens.ROOM)))
 
 
 def memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> dict[str, int]:

@@ -19,19 +19,20 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .. import __version__, checkpoint, images
+from ..console import Progress
 from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
-from ..nn.hardware import keep_memory, return_memory
+from ..hardware.capabilities import keep_memory, return_memory
 from ..recipe import to_yaml
-from ..trackers import Log, Progress
-from . import codes, optim, ranks, shard, state
-from .bad import Bad
+from . import image_tokens, optim, ranks, sharding, state
+from .bad_samples import Bad
 from .ema import EMA
 from .options import Train, interval, options, seconds
 from .precision import choose
 from .resume import companions, resumable
 from .signals import Stop
+from .trackers import Log
 
 OVERFLOWS = 50  # halvings of the loss scale: from 65,536 to where every number of fp16 is 0
 
@@ -46,7 +47,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
     with Stop(seconds(max_time) if max_time else None) as stop:
         # ---- processes, device, precision ---------------------------------------------------------------------------
         main = not quiet  # until the layout is known
-        sharded = shard.wanted(settings.shard)
+        sharded = sharding.wanted(settings.shard)
         layout = ranks.accelerator(
             choose(settings.precision), tracker, run, lambda line: main and _print(line), sharded
         )
@@ -68,7 +69,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         if task.codec and data["type"] != "codes":
             codec = str(recipe["frozen"][task.codec])
             shown = partial(Progress, quiet=quiet or not main)
-            data = codes.cache(recipe, run, codec, settings.seed, layout, shown, stop)
+            data = image_tokens.cache(recipe, run, codec, settings.seed, layout, shown, stop)
         samples = loader.build(data)
         for line in samples.problems:
             progress.note(line)
@@ -82,7 +83,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
         return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
         if sharded:
-            wrapped: Any = shard.shard(task, layout)
+            wrapped: Any = sharding.shard(task, layout)
         else:
             wrapped = layout.prepare(torch.compile(task) if settings.compile else task)
         optimizer: Any = layout.prepare(optim.build(optim_options, model))
@@ -151,7 +152,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             infinite, code, overdue = ranks.agree([bool(suspects), stop.code, bool(overdue)], layout)
             if not infinite:
                 norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.clip_norm or math.inf)
-                values["grad_norm"] += shard.whole(norm)
+                values["grad_norm"] += sharding.whole(norm)
             # The gradient is the same in all processes. That of fp16 may be infinite: the scaler then skips the step.
             if infinite or not (layout.scaler or values["grad_norm"].isfinite()):
                 skipped += 1

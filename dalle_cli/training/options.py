@@ -8,8 +8,8 @@ from .. import checkpoint
 from .. import recipe as recipes
 from ..data import loader
 from ..registry import RecipeError, bind
-from ..trackers import Tracker
 from .optim import Optim
+from .trackers import Tracker
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..nn.hardware import fast_bf16
+from ..hardware.capabilities import fast_bf16
 from ..registry import RecipeError
 
 

@@ -14,9 +14,9 @@ from accelerate.utils import AutocastKwargs
 from PIL import Image
 from torch import Tensor
 
-from .. import processes
+from .. import distributed
 from ..exits import USAGE, Failure
-from ..trackers import Tracker
+from .trackers import Tracker
 
 
 def accelerator(precision: str, tracker: Tracker, run: Path, say: Any, sharded: bool = False) -> Accelerator:
@@ -25,7 +25,7 @@ def accelerator(precision: str, tracker: Tracker, run: Path, say: Any, sharded: 
     sharded: whether weights are gathered block by block; autocast must then not keep its copy of each to the end.
     `accelerate launch --cpu` is known to start one process where several were asked for; that must not pass unseen.
     """
-    asked = processes.count()
+    asked = distributed.count()
     layout = Accelerator(
         mixed_precision=precision, cpu=not torch.cuda.is_available(), project_dir=str(run),
         kwargs_handlers=[AutocastKwargs(cache_enabled=not sharded)],

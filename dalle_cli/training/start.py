@@ -9,13 +9,13 @@ import torch
 
 from .. import checkpoint, recipe
 from ..exits import DONE, USAGE, Failure
-from ..nn.meter import readable
+from ..hardware.memory_meter import readable
 from ..registry import RecipeError
 from ..tasks import tasks
 from . import estimate, options
+from .compose_meta import sketch
 from .launch import launch
 from .precision import choose
-from .sketch import sketch
 
 
 def train(

@@ -17,7 +17,7 @@ from ..checkpoint import CheckpointError
 from ..files import remove_left_overs
 from .ema import EMA
 from .optim import trainable
-from .shard import like, whole
+from .sharding import like, whole
 
 
 def gather(model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Tensor]:

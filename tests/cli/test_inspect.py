@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from dalle_cli import checkpoint, images
 from dalle_cli.generate.metadata import Origin, chunks
-from dalle_cli.generate.prompts import Request, plan
+from dalle_cli.generate.requests import Request, plan
 from dalle_cli.models import models
 from dalle_cli.text.learn import learn
 from dalle_cli.training import state

@@ -9,8 +9,8 @@ from dalle_cli.cli.measure import trained_scatter
 from dalle_cli.evaluate import inpaint as holes
 from dalle_cli.evaluate import upscale as measuring
 from dalle_cli.generate import upscale as upscaling
-from dalle_cli.generate.canvas import Canvas
-from dalle_cli.generate.inversion import Mirror
+from dalle_cli.generate.ddim_inversion import Mirror
+from dalle_cli.generate.inpaint_crop import Canvas
 from tests.cli.conftest import one_line
 
 SHAPES = ("--glyphs", "shapes", "-q")

@@ -10,8 +10,8 @@ from PIL import Image
 from dalle_cli.data.scenes.draw import draw, place
 from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.evaluate import latents
-from dalle_cli.generate import studio
-from dalle_cli.generate.unclip import UnCLIP
+from dalle_cli.generate import latent_editor
+from dalle_cli.systems.unclip import UnCLIP
 from tests.cli.conftest import one_line
 from tests.generate.conftest import unclip  # noqa: F401  (a fixture)
 
@@ -33,7 +33,7 @@ def mirror(monkeypatch):
     """A system that gives back the picture that a shot was made of, at 64 px."""
     monkeypatch.setattr("dalle_cli.cli.measure_latents.trained_side", lambda name: 64)
     found = []
-    look = studio.Studio.look
+    look = latent_editor.Studio.look
 
     def looked(self, picture):
         latent = look(self, picture)
@@ -45,8 +45,8 @@ def mirror(monkeypatch):
             near = max(found, key=lambda one: float(one[0] @ shot.z / one[0].norm()))
             yield near[1], {"psnr": 99.0} | (shot.measure(shot.z) if shot.measure else {})
 
-    monkeypatch.setattr(studio.Studio, "look", looked)
-    monkeypatch.setattr(studio.Studio, "_together", drawn)
+    monkeypatch.setattr(latent_editor.Studio, "look", looked)
+    monkeypatch.setattr(latent_editor.Studio, "_together", drawn)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_pictures_of_what_was_asked_are_edited(measure, mirror, told, monkeypatc
             pixels = draw(scene, place(scene, random.Random(0)), 64, True)
             yield Image.fromarray(pixels), {}
 
-    monkeypatch.setattr(studio.Studio, "_together", drawn)
+    monkeypatch.setattr(latent_editor.Studio, "_together", drawn)
     one = measure("edit").result
     assert (one["edited"], one["colour"], one["background"]) == (1, 1, 1)
 

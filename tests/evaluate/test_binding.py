@@ -8,7 +8,7 @@ from dalle_cli.data.scenes.draw import draw, place
 from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import Scene, Thing, held_out
 from dalle_cli.evaluate import binding
-from dalle_cli.evaluate.judge import Judge
+from dalle_cli.evaluate.checker import Judge
 
 
 def drawn(scene, path):

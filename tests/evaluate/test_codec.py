@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dalle_cli import checkpoint
-from dalle_cli.evaluate import codec, unseen
+from dalle_cli.evaluate import codec, unseen_scenes
 from tests.generate.conftest import CODES, SIZE
 
 
@@ -16,9 +16,9 @@ def exact(monkeypatch):
 def test_figures_are_those_of_a_plain_computation(tiny, count):
     dvae = checkpoint.load(tiny.dvae).model
     errors, used = [], set()
-    for _, _, picture in unseen.scenes(count, SIZE, "shapes"):
+    for _, _, picture in unseen_scenes.scenes(count, SIZE, "shapes"):
         with torch.no_grad():
-            codes = dvae.encode(unseen.batch([picture]))
+            codes = dvae.encode(unseen_scenes.batch([picture]))
             redrawn = (dvae.decode(codes)[0].permute(1, 2, 0).numpy() + 1) / 2
         errors.append(np.mean((picture / 255 - redrawn) ** 2))
         used |= set(codes.flatten().tolist())

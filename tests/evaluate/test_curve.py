@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from dalle_cli.evaluate import curve
-from dalle_cli.evaluate.judge import Claim, Verdict
+from dalle_cli.evaluate.checker import Claim, Verdict
 from dalle_cli.evaluate.suite import Item, Report
 
 YES, NO = (Verdict((Claim("object", "circle", true),)) for true in (True, False))

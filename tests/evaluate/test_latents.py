@@ -8,7 +8,7 @@ from dalle_cli.data.scenes.draw import draw, place
 from dalle_cli.data.scenes.glyphs import BACKGROUNDS, TINTS, glyph_set
 from dalle_cli.data.scenes.grammar import held_out, parse
 from dalle_cli.evaluate import latents as module
-from dalle_cli.evaluate.judge import Claim, Verdict
+from dalle_cli.evaluate.checker import Claim, Verdict
 from dalle_cli.evaluate.latents import Outcome, both, edits, outcome, returned, shown, turned
 from tests.evaluate.conftest import made
 

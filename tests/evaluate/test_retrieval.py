@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dalle_cli import checkpoint
-from dalle_cli.evaluate import retrieval, unseen
+from dalle_cli.evaluate import retrieval, unseen_scenes
 from dalle_cli.exits import USAGE, Failure
 from dalle_cli.tasks.clip import CLIPTask
 from tests.generate.conftest import CLIP_SIZE
@@ -14,12 +14,13 @@ NEAR[3] = torch.tensor([0.0, 0.0, 0.9, 0.5])  # the last is more like the third 
 def test_figures_are_those_of_a_plain_computation(tiny, monkeypatch):
     monkeypatch.setattr(retrieval, "fast_bf16", lambda: False)
     task = checkpoint.load(tiny.clip)
-    found = list(unseen.scenes(20, CLIP_SIZE, "shapes", distinct=True))
+    found = list(unseen_scenes.scenes(20, CLIP_SIZE, "shapes", distinct=True))
     captions = pictures = 0
     for start in range(0, 20, 4):
         group = found[start : start + 4]
         scores = (
-            task.embed_images(unseen.batch([one[2] for one in group])) @ task.embed_texts([one[1] for one in group]).T
+            task.embed_images(unseen_scenes.batch([one[2] for one in group]))
+            @ task.embed_texts([one[1] for one in group]).T
         )
         captions += sum(scores[i].argmax() == i for i in range(4))
         pictures += sum(scores[:, i].argmax() == i for i in range(4))

@@ -7,7 +7,7 @@ from dalle_cli.data.scenes.draw import draw, place
 from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import Scene, Thing, held_out, parse, withheld
 from dalle_cli.data.source import DataError
-from dalle_cli.evaluate.judge import Claim, Judge, Verdict
+from dalle_cli.evaluate.checker import Claim, Judge, Verdict
 from dalle_cli.evaluate.suite import CATEGORIES, Item, Report, Share, category_of, from_folder, score, shuffled, suite
 from dalle_cli.images import save_png
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from dalle_cli import images
-from dalle_cli.evaluate import unseen
+from dalle_cli.evaluate import unseen_scenes
 from dalle_cli.evaluate.upscale import KINDS, bicubic, pairs, score, table
 
 
 def test_pairs_are_unseen_scenes_large_and_small():
     clean, degraded = (list(pairs(6, 32, 4, "shapes", kind)) for kind in KINDS)
-    for pair, other, (_, text, picture) in zip(clean, degraded, unseen.scenes(6, 32, "shapes")):
+    for pair, other, (_, text, picture) in zip(clean, degraded, unseen_scenes.scenes(6, 32, "shapes")):
         assert (pair.caption, other.caption) == (text, text)
         assert np.array_equal(np.asarray(pair.large), picture)
         assert pair.small.size == other.small.size == (8, 8)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dalle_cli import checkpoint
-from dalle_cli.generate.device import Device
-from dalle_cli.nn import packed
+from dalle_cli.nn import prepacked
+from dalle_cli.systems.device import Device
 from dalle_cli.text.learn import learn
 
 GRID, SIZE, CODES, CLIP_SIZE = 4, 16, 32, 32
@@ -245,12 +245,12 @@ packs = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="tor
 def used(monkeypatch) -> list[str]:
     """The layers, as class and number of weights, that work with weights laid out, call by call."""
     found: list[str] = []
-    real = packed._Product.__call__
+    real = prepacked._Product.__call__
 
     def call(self, x):
         if not torch.is_grad_enabled():
             found.append(f"{type(self.module).__name__} {self.weight.numel()}")
         return real(self, x)
 
-    monkeypatch.setattr(packed._Product, "__call__", call)
+    monkeypatch.setattr(prepacked._Product, "__call__", call)
     return found

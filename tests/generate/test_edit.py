@@ -8,10 +8,10 @@ from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL
 from dalle_cli.generate.edit import edit as draw
 from dalle_cli.generate.edit import meant
+from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.prompts import PromptError, Request
-from dalle_cli.generate.studio import Job
+from dalle_cli.generate.requests import PromptError, Request
 from tests.generate.conftest import noise
 
 ENOUGH = {"steps": "16"}  # to come back to the picture

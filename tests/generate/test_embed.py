@@ -57,7 +57,7 @@ def test_weights_are_laid_out_for_a_file_at_a_time(tmp_path, clip, used):
     expected = tmp_path / "plain"
     used.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dalle_cli.nn.packed.SHARE", 0)
+        patch.setattr("dalle_cli.nn.prepacked.SHARE", 0)
         embed(expected, DATA, clip, precision="float32")
     assert not used
     for file in expected.glob("*.safetensors"):

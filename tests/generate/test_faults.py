@@ -29,7 +29,7 @@ def contents(folder):
 def test_killed_and_started_again_it_leaves_the_same_files(tmp_path, tiny):
     """Byte for byte, and nothing else: no half picture, no left-over of a writer."""
     forks = multiprocessing.get_context("forkserver")  # it imports once, and forks
-    forks.set_forkserver_preload(["tests.generate.test_faults", "dalle_cli.generate.dalle1"])
+    forks.set_forkserver_preload(["tests.generate.test_faults", "dalle_cli.systems.dalle1"])
     chance = random.Random(0)
 
     def start(out):

@@ -14,7 +14,7 @@ from dalle_cli.generate import inpaint as module
 from dalle_cli.generate.inpaint import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.prompts import PromptError
+from dalle_cli.generate.requests import PromptError
 from dalle_cli.registry import RecipeError
 from tests.generate.conftest import noise
 

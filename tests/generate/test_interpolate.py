@@ -11,11 +11,11 @@ from PIL import Image
 from dalle_cli import checkpoint, images
 from dalle_cli.exits import DONE, Failure
 from dalle_cli.generate.interpolate import interpolate as draw
+from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.studio import Job
-from dalle_cli.generate.unclip import UnCLIP
 from dalle_cli.images import BadPicture
+from dalle_cli.systems.unclip import UnCLIP
 from tests.generate.conftest import noise
 
 

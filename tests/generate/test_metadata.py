@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from dalle_cli import __version__
 from dalle_cli.generate import metadata
 from dalle_cli.generate.metadata import LARGEST, SIGNATURE, MetadataError, Origin, chunks, read, recall, whole
-from dalle_cli.generate.prompts import DEEPEST, Item, PromptError, Request, gather, plan
+from dalle_cli.generate.requests import DEEPEST, Item, PromptError, Request, gather, plan
 from dalle_cli.images import save_png
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)

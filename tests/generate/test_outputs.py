@@ -14,7 +14,7 @@ from dalle_cli.exits import DONE, FAILED, PARTIAL, USAGE, WOULD_OVERWRITE, Failu
 from dalle_cli.generate import outputs
 from dalle_cli.generate.metadata import Origin, recall
 from dalle_cli.generate.outputs import Outputs, Results, check_sheet, file_name, save_sheet, slug, table
-from dalle_cli.generate.prompts import Item, Request, gather, plan
+from dalle_cli.generate.requests import Item, Request, gather, plan
 
 ORIGIN = Origin("sample", "tiny", {"steps": 2}, {})
 RED = Image.new("RGB", (8, 8), "red")

@@ -9,14 +9,14 @@ from PIL import Image
 from dalle_cli import checkpoint, images, recipe
 from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import sample as module
-from dalle_cli.generate import systems
-from dalle_cli.generate.dalle1 import Sampling
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.prompts import Request, plan
-from dalle_cli.generate.rank import Scorer
+from dalle_cli.generate.requests import Request, plan
 from dalle_cli.generate.sample import Job, load_system
 from dalle_cli.registry import RecipeError
+from dalle_cli.systems import systems
+from dalle_cli.systems.dalle1 import Sampling
+from dalle_cli.systems.scorer import Scorer
 from tests.generate.conftest import CPU, noise
 
 

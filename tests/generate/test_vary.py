@@ -7,9 +7,9 @@ from PIL import Image
 
 from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL, WOULD_OVERWRITE, Failure
+from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.studio import Job
 from dalle_cli.generate.vary import vary as draw
 from dalle_cli.registry import RecipeError
 from tests.generate.conftest import noise

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dalle_cli import checkpoint, images
 from dalle_cli.generate.metadata import Origin, chunks
-from dalle_cli.generate.prompts import Request, plan
+from dalle_cli.generate.requests import Request, plan
 from dalle_cli.recipe import to_yaml
 from tests.generate.conftest import noise, recipes
 from tests.hostile.made import odd_pictures, sealed, with_header

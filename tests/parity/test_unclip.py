@@ -7,10 +7,10 @@ from dalle_cli import checkpoint
 from dalle_cli.convert.karlo import LOW_RES
 from dalle_cli.convert.pipeline import export
 from dalle_cli.diffusion.schedules import cosine
-from dalle_cli.generate import systems
-from dalle_cli.generate.unclip import PRIOR_SEED, UPSAMPLER_SEED, Sampling
 from dalle_cli.models import models
 from dalle_cli.nn.noise import stream
+from dalle_cli.systems import systems
+from dalle_cli.systems.unclip import PRIOR_SEED, UPSAMPLER_SEED, Sampling
 from dalle_cli.tasks.prior import candidates
 from dalle_cli.text.learn import learn
 from tests.generate.conftest import CPU

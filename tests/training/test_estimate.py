@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from dalle_cli import checkpoint, recipe
-from dalle_cli.nn.meter import Meter
+from dalle_cli.hardware.memory_meter import Meter
 from dalle_cli.recipe import to_yaml
 from dalle_cli.registry import RecipeError
 from dalle_cli.training import estimate, optim
+from dalle_cli.training.compose_meta import sketch
 from dalle_cli.training.options import Train, check, options
-from dalle_cli.training.sketch import sketch
 from tests.tasks.conftest import LABEL, UNET
 
 DVAE = {

@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 
 from dalle_cli.exits import Failure
-from dalle_cli.trackers import Tracker
 from dalle_cli.training import ranks
+from dalle_cli.training.trackers import Tracker
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What this machine is good at: fast arithmetic, memory accounting, CUDA graphs."""

@@ -1,0 +1,97 @@
+"""The task of a training recipe as shapes without weights, also where not all that it needs is here."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from .. import checkpoint, recipe
+from ..models import models
+from ..nn import meta_init
+from ..recipe import Recipe
+from ..text import TextError, tokenizers
+
+# Companions that may be missing: recipes of published ones, of that family, of which the first that fits stands in.
+PUBLISHED = {"dvae": ("openai",), "clip": ("vit-l14", "vit-h16", "vit-b32")}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """model and task on the meta device; no task where nothing could stand in for what is missing.
+
+    frozen: the companions, None for those that are not here. assumed: what stands in for them and for the tokenizer.
+    """
+
+    model: nn.Module
+    task: Any
+    frozen: dict[str, nn.Module | None]
+    assumed: list[str]
+
+
+def sketch(found: Recipe, needs: list[str]) -> Sketch:
+    """Compose a recipe as far as that goes; adds to `needs` what is not here. Raises RecipeError for what does not fit.
+
+    needs: places of the recipe that are open already, such as tokenizer.path.
+    """
+    tokenizer: Any = None
+    assumed = []
+    frozen: dict[str, nn.Module | None] = {}
+    companions: dict[str, nn.Module] = {}
+    with meta_init.shapes():
+        if found.get("tokenizer"):
+            try:
+                if "tokenizer.path" not in needs:
+                    tokenizer = tokenizers.build(found["tokenizer"], "tokenizer")
+            except TextError as error:
+                needs.append(f"tokenizer: {error}")
+        for name, source in recipe.section(found, "frozen").items():
+            frozen[name] = None
+            try:
+                if f"frozen.{name}" not in needs:
+                    path = checkpoint.resolve(str(source))
+                    frozen[name] = models.build(checkpoint.metadata(path)["recipe"].get("model"), f"frozen.{name}")
+            except checkpoint.CheckpointError as error:
+                needs.append(f"frozen.{name}: {error}")
+            companion = frozen[name]
+            if companion is None and (node := _published(name, found["model"])):
+                companion = models.build(node, f"frozen.{name}")
+                assumed.append(f"the published {name} of {_count(companion) / 1e6:.1f}M parameters")
+            if companion is not None:
+                companions[name] = companion
+        if found.get("tokenizer") and tokenizer is None:
+            text: Any = getattr(
+                companions.get("clip"), "text", None
+            )  # whose vocabulary is that of what reads its texts
+            if size := _number(found["model"], "vocab") or getattr(text, "vocab", 0):
+                tokenizer = SimpleNamespace(vocab_size=size)
+                assumed.insert(0, f"a vocabulary of {size}")
+        if len(companions) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
+            return Sketch(models.build(found["model"], "model"), None, frozen, assumed)
+        task: Any = checkpoint.compose(found, tokenizer, companions)
+    return Sketch(task.model, task, frozen, assumed)
+
+
+def _published(name: str, model: dict) -> dict | None:
+    """The model of the published companion that fits a model; None where there is none."""
+    for published in PUBLISHED.get(name, ()):
+        node = recipe.load(published, name, complete=False)["model"]
+        if name == "dvae":
+            return {**node, "vocab": model.get("codes", node["vocab"])}
+        if node["embed_dim"] == _number(model, "embed_dim"):
+            return node
+    return None
+
+
+def _number(model: dict, name: str) -> int:
+    """A number that a model is made for, such as its text's vocabulary, wherever in it that stands; 0 for none."""
+    for key, value in model.items():
+        if key == name:
+            return int(value)
+        if isinstance(value, dict) and (inside := _number(value, name)):
+            return inside
+    return 0
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,42 @@
+"""Where a run reports: RUN/log.jsonl always, and TensorBoard or wandb where asked for."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..console import finite
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """The `tracker` section. extras: trackers beside the JSON lines. project: their name for it."""
+
+    extras: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    project: str = "dalle"
+
+
+class Log:
+    """Appends one JSON object a line, `finite`. Opening it cuts off a last line that a crash left unfinished."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            text = path.read_bytes()
+            if text and not text.endswith(b"\n"):
+                with open(path, "rb+") as file:
+                    file.truncate(text.rfind(b"\n") + 1)
+        # A file name that is not UTF-8 becomes JSON's own escapes.
+        self._file = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  (held for the run)
+
+    def write(self, **values: Any) -> None:
+        try:
+            self._file.write(json.dumps(finite(values), ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self.path)  # so that whoever shows it says where the disk is full
+            raise
+
+    def close(self) -> None:
+        self._file.close()

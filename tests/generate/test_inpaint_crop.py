@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import images
+from dalle_cli.exits import BAD_INPUT, Failure
+from dalle_cli.generate.inpaint_crop import cut, hole, open_picture
+from tests.generate.conftest import noise
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture of 60 x 40 px and its path."""
+    path = tmp_path / "picture.png"
+    noise(1, 60, 40).save(path)
+    return Image.open(path), str(path)
+
+
+def square(width, height, left, top, side):
+    found = np.zeros((height, width), dtype=bool)
+    found[top : top + side, left : left + side] = True
+    return found
+
+
+def test_a_hole_is_a_box_cut_at_the_border(picture):
+    image, path = picture
+    assert np.array_equal(hole(path, image.size, box=(10, 5, 8, 8)), square(60, 40, 10, 5, 8))
+    assert np.array_equal(hole(path, image.size, box=(-4, -4, 8, 8)), square(60, 40, 0, 0, 4))
+    assert hole(path, image.size, box=(50, 30, 100, 100)).sum() == 100
+
+
+def test_a_hole_is_light_or_transparent_in_a_mask(picture, tmp_path):
+    image, path = picture
+    wanted = square(60, 40, 20, 10, 12)
+    Image.fromarray((wanted * 255).astype(np.uint8)).save(tmp_path / "light.png")
+    rgba = np.asarray(image.convert("RGBA")).copy()
+    rgba[wanted, 3] = 100
+    Image.fromarray(rgba).save(tmp_path / "clear.png")
+    for name in ("light.png", "clear.png"):
+        assert np.array_equal(hole(path, image.size, mask=str(tmp_path / name)), wanted)
+    assert np.array_equal(hole(str(tmp_path / "clear.png"), image.size), wanted)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"box": (60, 0, 5, 5)}, "the box 60,0,5,5 holds nothing of 60x40 px"),
+        ({"box": (0, 0, 0, 5)}, "holds nothing"),
+        ({"mask": "small.png"}, "has 10x10 px and .* 60x40: give one of its size"),
+        ({"mask": "black.png"}, "nothing in it is light or transparent"),
+        ({"mask": "small.png", "box": (0, 0, 5, 5)}, "a mask or a box, not both"),
+        ({}, "Give --mask, --box, or a picture with a clear part"),
+    ],
+)
+def test_what_is_no_hole_is_one_line(picture, tmp_path, monkeypatch, how, said):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (10, 10), 255).save("small.png")
+    Image.new("L", (60, 40), 0).save("black.png")
+    image, path = picture
+    with pytest.raises(Failure, match=said) as failure:
+        hole(path, image.size, **how)
+    assert failure.value.code in (2, BAD_INPUT)
+
+
+def test_files_that_are_no_pictures_are_named(picture, tmp_path):
+    image, path = picture
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(images.BadPicture, match=r"mask .*text\.png: "):
+        hole(path, image.size, mask=str(tmp_path / "text.png"))
+    with pytest.raises(images.BadPicture, match=r"text\.png: not a picture"):
+        open_picture(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "top", "side", "model", "expected"),
+    [
+        ((60, 40), 26, 16, 8, 8, (22, 12, 16)),  # twice as large around the middle
+        ((60, 40), 0, 0, 8, 8, (0, 0, 16)),  # inside the picture
+        ((60, 40), 26, 16, 8, 32, (14, 4, 32)),  # at least the model's size
+        ((60, 40), 26, 16, 8, 64, (10, 0, 40)),  # at most the picture's
+        ((60, 20), 4, 0, 20, 8, (4, 0, 20)),
+    ],
+)
+def test_the_square_around_a_hole(size, left, top, side, model, expected):
+    picture = noise(0, *size)
+    canvas = cut(picture, square(*size, left, top, side), model)
+    assert (canvas.left, canvas.top, canvas.side) == expected
+    x, y, length = expected
+    assert np.array_equal(canvas.pixels, np.asarray(picture)[y : y + length, x : x + length])
+    assert (~canvas.known).sum() == side**2
+
+
+def test_a_hole_wider_than_the_picture_is_high_reaches_beyond():
+    picture = noise(0, 60, 20)
+    found = np.zeros((20, 60), dtype=bool)
+    found[5:10, 5:55] = True
+    canvas = cut(picture, found, 8)
+    assert (canvas.left, canvas.top, canvas.side) == (5, -18, 50)
+    assert np.array_equal(canvas.pixels[0], canvas.pixels[18])  # the border, repeated
+    assert not canvas.known[:18].any()
+    assert canvas.known[18:23].all()
+    filled = np.asarray(canvas.fill(torch.zeros(3, 8, 8)))
+    assert np.array_equal(filled[~found], np.asarray(picture)[~found])
+
+
+def test_a_small_pixel_is_known_if_all_that_it_covers_is():
+    canvas = cut(noise(0, 32, 32), square(32, 32, 9, 9, 3), 32)
+    image, known = canvas.at(8)
+    assert image.shape == (1, 3, 8, 8)
+    where = torch.ones(8, 8)
+    where[2, 2] = 0
+    assert torch.equal(known[0, 0], where)
+    assert (canvas.at(10)[1] == 0).sum() >= 1
+    block = torch.from_numpy(canvas.pixels[:4, :4].astype(np.float32)).mean(dim=(0, 1)) / 127.5 - 1
+    torch.testing.assert_close(image[0, :, 0, 0], block, atol=0.01, rtol=0)
+    assert (canvas.at(64)[1] == 0).sum() == 36
+
+
+def test_nothing_changes_outside_the_hole_to_the_bit():
+    picture = noise(0, 50, 40)
+    found = square(50, 40, 11, 7, 9)
+    for size in (8, 16, 64):
+        filled = np.asarray(cut(picture, found, 16).fill(torch.rand(3, size, size) * 2 - 1))
+        assert np.array_equal(filled[~found], np.asarray(picture)[~found])
+        assert not np.array_equal(filled[found], np.asarray(picture)[found])
+
+
+def test_the_seam_is_soft_and_nothing_old_shines_through():
+    """A grey picture with a black hole, drawn 40 levels too light: no step at the seam, the drawn level far inside."""
+    pixels = np.full((128, 128, 3), 120, dtype=np.uint8)
+    found = square(128, 128, 32, 32, 64)
+    pixels[found] = 0
+    filled = np.asarray(cut(Image.fromarray(pixels), found, 64).fill(torch.full((3, 64, 64), 160 / 127.5 - 1)))
+    row = filled[64, :, 0].astype(int)
+    assert abs(row[32] - row[31]) <= 5
+    assert row[64] == 160
+    assert (np.diff(row[32:64]) >= 0).all()
+    assert row[32:96].min() >= 118

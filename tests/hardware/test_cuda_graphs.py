@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from dalle_cli.hardware.cuda_graphs import recorded
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def test_what_is_replayed_reads_what_its_tensors_hold_now():
+    x, total = torch.zeros(3, device="cuda"), torch.zeros(3, device="cuda")
+    replay = recorded(lambda: total.add_(x) * 2)
+    total.zero_()
+    for number in (1.0, 2.0, 3.0):
+        x.fill_(number)
+        out = replay()
+    assert out.tolist() == [12.0] * 3
+
+
+def test_what_cannot_be_recorded_leaves_the_stream_as_it_was():
+    x = torch.ones(3, device="cuda")
+    before = torch.cuda.current_stream()
+    with pytest.raises(RuntimeError):
+        recorded(lambda: x * x.sum().item())  # which waits for the GPU
+    assert torch.cuda.current_stream() == before
+    assert (x + 1).tolist() == [2.0] * 3

@@ -1,0 +1,109 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
+
+from dalle_cli.hardware import memory_meter as module
+from dalle_cli.hardware.memory_meter import Line, Meter, line_of, readable, together
+from dalle_cli.nn.attention import attend
+
+
+class Network(nn.Module):
+    """A convolution, attention and a product, some of it computed again for the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.qkv = nn.Linear(16, 48)
+        self.out = nn.Linear(16, 64)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).mT
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        x = x + attend(q, k, v, causal=True).transpose(1, 2).flatten(2)
+        return checkpoint(lambda y: F.gelu(self.out(y)).square(), x, use_reentrant=False).mean()
+
+
+def step(kind):
+    network = Network()
+    meter = Meter(network.parameters())
+    for parameter in network.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda one: meter.call(one.grad, "gradients"))
+    with meter:
+        with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+            loss = network(torch.zeros(2, 3, 8, 8))
+        loss.backward()
+    return network, meter
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_shapes_alone_take_what_real_tensors_do(kind):
+    network, real = step(kind)
+    with FakeTensorMode():
+        _, shapes = step(kind)
+    assert shapes.flops == real.flops > 0
+    assert shapes.peak == real.peak
+    assert shapes.live == real.live
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    assert real.live["gradients"] == weights
+    copied = sum(parameter.nbytes // 2 for parameter in network.parameters())
+    assert real.peak["copies"] == (copied if kind == torch.bfloat16 else 0)
+
+
+def test_operations_are_two_for_each_multiplication():
+    with Meter() as meter:
+        F.linear(torch.zeros(5, 7), torch.zeros(11, 7))
+    assert meter.flops == 2 * 5 * 7 * 11
+    q = torch.zeros(2, 3, 64, 16)
+    with Meter() as meter:
+        attend(q, q, q, causal=True)
+    assert meter.flops == 2 * 2 * (2 * 3 * 64 * 64 * 16)
+
+
+def test_what_is_let_go_counts_no_more_and_views_count_once():
+    given = torch.zeros(1000)
+    with Meter() as meter:
+        given.add_(1).view(10, 100)  # nothing is made
+        assert meter.live["all"] == 0
+        one = given + 1
+        other = one.view(10, 100)
+        del one
+        assert meter.live["all"] == 4000
+        del other
+        assert meter.live["all"] == 0
+        given + 2
+    assert meter.peak["all"] == 4000
+
+
+def test_work_is_a_line_of_its_items():
+    def work(count):
+        held = [torch.zeros(250), torch.zeros(count, 500)]
+        del held
+
+    assert line_of(work) == Line(1000, 2000)
+    assert Line(1000, 2000).of(3) == 7000
+    assert [Line(1000, 2000).within(room) for room in (0, 6999, 7000)] == [1, 2, 3]
+
+
+def test_as_many_together_as_room_holds(monkeypatch):
+    monkeypatch.setattr(module, "FEW", 2)
+    tried = []
+
+    def work(count):
+        tried.append(count)
+        torch.zeros(count, 250)
+
+    assert together(work, wanted=2, most=100, room=0) == 2  # so few are not tried
+    assert tried == []
+    assert together(work, wanted=50, most=100, room=10_000) == 10
+    assert together(work, wanted=50, most=100, room=1 << 30) == 50
+    assert together(work, wanted=500, most=100, room=1 << 30) == 100
+    assert together(work, wanted=50, most=100, room=0) == 1
+    assert max(tried) == 3
+
+
+def test_parts_are_told_with_their_total_first():
+    parts = {"program": 400 << 20, "none": 0, "step": 3 << 29, "total": 2 << 30}
+    assert readable(parts) == "2.00 GiB (program 400 MiB, step 1.50 GiB)"

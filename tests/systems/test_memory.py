@@ -1,0 +1,150 @@
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dalle_cli import checkpoint
+from dalle_cli.generate import sample as sampling
+from dalle_cli.generate.sample import Job, load_system
+from dalle_cli.hardware.memory_meter import Meter
+from dalle_cli.systems import dalle1, memory, systems
+from dalle_cli.systems.dalle1 import Sampling
+from dalle_cli.systems.memory import Needs
+from dalle_cli.systems.scorer import Scorer
+from dalle_cli.text.learn import learn
+from tests.generate.conftest import CAPTIONS, CPU, packs, recipes
+
+MOST = 128
+NEEDS = Needs(fixed=1000, prompt=100, candidate=10, picture=1)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "candidates", "room", "planned"),
+    [
+        (1, 4, 10_000, (1, 4)),
+        (10, 4, 1 << 30, (10, 4)),
+        (1000, 4, 1 << 30, (MOST // 4, 4)),
+        (10, 4, 1000 + 3 * (100 + 4 * 10 + 2 * 4), (3, 4)),
+        (10, 4, 1000 + 3 * (100 + 4 * 10 + 2 * 4) - 1, (2, 4)),
+        (10, 512, 1 << 30, (1, MOST)),
+        (10, 512, 1000 + 100 + 2 * 512 + 7 * 10, (1, 7)),
+        (10, 512, 0, (1, 1)),
+    ],
+)
+def test_as_many_are_drawn_together_as_room_holds(prompts, candidates, room, planned):
+    assert NEEDS.plan(prompts, candidates, MOST, room) == planned
+    group, batch = planned
+    if room:
+        assert NEEDS.drawing(group, batch) + NEEDS.kept(group, candidates) <= room
+
+
+@pytest.fixture
+def system(tiny):
+    return systems.build({"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize(("prompts", "candidates"), [(1, 16), (5, 3)])
+def test_needs_are_what_drawing_holds(system, prompts, candidates, scale):
+    needs = system.needs(Sampling(scale=scale))
+    with Meter() as meter:
+        system.task.draw(["zebra"] * prompts, [range(candidates)] * prompts, scale=scale)
+    assert meter.peak["all"] == pytest.approx(needs.drawing(prompts, candidates), rel=0.1)
+
+
+def test_few_are_drawn_without_looking(system, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda name: 0)
+    assert memory.plan(system, Sampling(), prompts=2, candidates=4) == (2, MOST)
+    assert memory.plan(system, Sampling(), prompts=3, candidates=4) == (1, 1)
+    monkeypatch.setattr(memory, "free_memory", lambda name: 1 << 40)
+    assert memory.plan(system, Sampling(), prompts=3, candidates=4) == (3, 4)
+
+
+def test_pictures_are_decoded_as_memory_allows(system, monkeypatch):
+    codes = torch.arange(12 * 16).view(12, 4, 4) % 32
+    expected = system._decode(codes)
+    sizes = []
+    decode = system.task.dvae.decode
+    monkeypatch.setattr(system.task.dvae, "decode", lambda part: sizes.append(len(part)) or decode(part))
+    monkeypatch.setattr(dalle1, "free_memory", lambda name: 0)
+    system._decoding = None
+    torch.testing.assert_close(system._decode(codes), expected)
+    assert sizes == [2, 3, *[1] * 12]  # tried with two and three
+    sizes.clear()
+    system._decode(codes[:2])
+    assert sizes == [1, 1]
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A system of untrained networks that holds some hundred MiB while it draws 64 candidates."""
+    paths = {kind: tmp_path / f"{kind}.safetensors" for kind in ("dvae", "clip", "dalle")}
+    made = recipes(paths["dvae"])
+    made["dvae"]["model"] |= {"hidden": 32}
+    made["dalle"]["model"] |= {"width": 512, "depth": 2, "heads": 8, "grid": 16, "attention": "full"}
+    for kind, recipe in made.items():
+        vocabulary = None if kind == "dvae" else learn(CAPTIONS, 522 if kind == "clip" else 520, kind)
+        task = checkpoint.compose(recipe, vocabulary)
+        checkpoint.save(paths[kind], task.model.state_dict(), recipe, vocabulary)  # type: ignore[union-attr]
+    found = tmp_path / "large.yaml"
+    found.write_text(f"system: {{type: dalle1}}\nparts: {{transformer: {paths['dalle']}, clip: {paths['clip']}}}\n")
+    return found
+
+
+def estimated(found, candidates, asked=None):
+    recipe = load_system(str(found))
+    shapes, parts = replace(CPU, empty=True), dict(recipe["parts"])
+    scorer = Scorer(shapes, parts.pop("clip"))
+    system = systems.build(recipe["system"], "system", device=shapes, **parts)
+    return memory.estimate(system, scorer, Sampling(), 1, candidates, asked)
+
+
+def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
+    monkeypatch.setattr(checkpoint, "read_tensors", lambda path: pytest.fail("weights were read"))
+    few, many = (estimated(large, 64, asked) for asked in (2, 64))
+    blocks = 4 * 2 * 12 * 512**2  # bytes of the transformer's weights, nearly all
+    assert many["weights"] == few["weights"] > blocks
+    packed = blocks if torch.backends.mkldnn.is_available() else 0
+    assert many["drawing"] - packed > 10 * (few["drawing"] - packed) > 0
+    assert many["total"] == many["program"] + many["weights"] + many["pictures"] + max(
+        many[name] for name in ("drawing", "decoding", "scoring")
+    )
+
+
+@packs
+def test_what_is_laid_out_for_scoring_is_estimated(large, used):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dalle_cli.nn.prepacked.SHARE", 0)
+        plain = estimated(large, 64)
+    found = estimated(large, 64)
+    scorer = Scorer(CPU, load_system(str(large))["parts"]["clip"])
+    assert found["scoring"] - plain["scoring"] == scorer.copies() > 0
+
+
+RUN = """
+import re, sys
+from dataclasses import replace
+from pathlib import Path
+from dalle_cli.systems.scorer import Scorer
+from dalle_cli.generate.sample import Job, sample
+sample(Job(["zebra"], recipe="large.yaml", rerank=96, precision="float32", quiet=True))
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+@pytest.mark.slow
+def test_a_real_drawing_holds_what_was_estimated(large):
+    found = estimated(large, 96)
+    assert found["drawing"] > 0.3 * found["total"]
+    ended = subprocess.run([sys.executable, "-c", RUN], cwd=large.parent, capture_output=True, text=True, check=True)
+    assert int(ended.stdout.splitlines()[-1]) == pytest.approx(found["total"], rel=0.2)
+
+
+def test_a_dry_run_says_it(large, capsys, monkeypatch):
+    assert sampling.sample(Job(["zebra"], recipe=str(large), rerank=64, precision="float32", dry_run=True)) == 0
+    assert re.search(r"memory: [\d.]+ [GM]iB \(program 400 MiB, weights \d+ MiB, .*drawing ", capsys.readouterr().err)

@@ -1,0 +1,132 @@
+import io
+import json
+import sys
+
+import pytest
+
+from dalle_cli import console
+from dalle_cli.console import Progress, Watch, clock, columns, output, printable, report
+from dalle_cli.exits import Failure
+
+
+def test_programs_get_a_json_line_and_people_get_text(capsys, monkeypatch):
+    report({"name": "ü\x1b", "number": 1}, ["ü\x1b[31m", "one"], as_json=False)
+    assert json.loads(capsys.readouterr().out) == {"name": "ü\x1b", "number": 1}
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    report({"number": 1}, ["ü\x1b[31m", "one"], as_json=False)
+    assert capsys.readouterr().out == "ü?[31m\none\n"
+    report({"interval": [float("inf"), float("nan")]}, [], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"interval": [None, None]}
+    report({"number": 1}, ["text"], as_json=True)
+    assert capsys.readouterr().out == '{"number": 1}\n'
+
+
+def test_closed_output_is_a_failure(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(Failure, match="closed"):
+        report({}, [], as_json=False)
+
+
+def test_what_the_terminal_cannot_show_does_not_end_the_program(capsys):
+    output("a lone surrogate \ud800")
+    assert capsys.readouterr().out == "a lone surrogate ?\n"
+
+
+def test_columns_are_aligned_and_numbers_stand_to_the_right():
+    assert columns([("a", 5, "last"), ("long", 12_345, 6)]) == ["a          5  last", "long  12,345  6"]
+    assert columns([]) == []
+
+
+def test_columns_are_cut_only_where_asked(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    rows = [("name", "x" * 50), ("b", "short")]
+    assert [len(line) for line in columns(rows, cut=True)] == [20, 11]
+    assert columns(rows, cut=True)[0].endswith("x…")
+    assert len(columns(rows)[0]) == 56
+
+
+def test_only_what_prints_is_printed():
+    assert printable("ä 好 \x1b\u202e\ud800\n") == "ä 好 ????"
+
+
+def test_progress_has_a_line_for_each_stage(capsys, monkeypatch):
+    monkeypatch.setattr("dalle_cli.console.PLAIN_EVERY", 0.0)
+    watch = Watch(quiet=False)
+    for stage in ("captions", "merges"):
+        for done in (1, 2):
+            watch(stage, done, 2)
+    watch.close()
+    shown = capsys.readouterr().err
+    assert [line.split("  ")[:2] for line in shown.splitlines()] == [
+        ["captions", "1/2"],
+        ["captions", "2/2"],
+        ["merges", "1/2"],
+        ["merges", "2/2"],
+    ]
+    quiet = Watch(quiet=True)
+    quiet("captions", 1, 2)
+    quiet.close()
+    assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that the test moves."""
+    time = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: time[0])
+    return time
+
+
+def test_progress_without_a_terminal_is_a_line_every_ten_seconds(monkeypatch, now):
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stderr", out)
+    progress = Progress("run", 100)
+    now[0] += 1000  # preparation
+    progress.begin(10)
+    progress.values = {"loss": 0.123456}
+    for _ in range(40):
+        now[0] += 1
+        progress.advance(wait="1%")
+    progress.close()
+    shown = out.getvalue().splitlines()
+    assert len(shown) == 4
+    assert shown[0] == "run  15/100  loss 0.1235  wait 1%  1:25 left"
+    assert "\r" not in out.getvalue()
+
+
+def test_progress_on_a_terminal_is_one_line_that_a_note_leaves_whole(monkeypatch, now):
+    out = Terminal()
+    monkeypatch.setattr("sys.stderr", out)
+    monkeypatch.setenv("COLUMNS", "40")
+    progress = Progress("run", 100)
+    now[0] += 1
+    progress.advance(text="x" * 100)
+    progress.note("look")
+    progress.close()
+    live, note = out.getvalue().split("look")
+    assert "\n" not in live
+    assert all(len(piece) < 40 for piece in live.split("\r"))
+    assert live.endswith("\r" + " " * 39 + "\r")
+    assert note == "\n"
+
+
+def test_quiet_progress_says_nothing(monkeypatch, now):
+    out = Terminal()
+    monkeypatch.setattr("sys.stderr", out)
+    progress = Progress("run", None, quiet=True)
+    now[0] += 100
+    progress.advance(5)
+    progress.note("look")
+    progress.close()
+    assert progress.done == 5
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
