@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.systems.test_glide import close
 
 from dalle_cli import checkpoint
 from dalle_cli.diffusion.guidance import classifier_free, threshold
@@ -21,6 +20,7 @@ from dalle_cli.systems.device import Device
 from dalle_cli.systems.unclip import Sampling, UnCLIP
 from tests.diffusion.conftest import DEVIATION, MEAN, best_network
 from tests.generate.conftest import CPU, packs, unclip_recipes
+from tests.systems.test_glide import close
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
 QUICK = Sampling(steps="4", up_steps="2", up_steps_2="2")
