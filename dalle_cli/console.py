@@ -164,3 +164,8 @@ class Watch:
 def printable(text: str) -> str:
     """`text` without what would drive a terminal: names in files come from strangers."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def log(line: str) -> None:
+    """Print a line that is not a result to standard error."""
+    print(printable(line), file=sys.stderr, flush=True)

@@ -7,16 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import columns, lines_wanted, output, printable, report
+from ..console import columns, lines_wanted, log, output, printable, report
 from ..exits import DONE, PARTIAL, USAGE, Failure
 from ..registry import RecipeError, suggest
-from .create import AsJson
-from .main import app
-from .manage import Family, locate, say
-from .train import Overrides
+from .app import MANAGE, command
+from .manage import locate
+from .options import HARDWARE, Family, Json, Overrides
 
 OPEN = "???"  # what a recipe leaves to its user
-HARDWARE = "Hardware, for an estimate"
 UNITS = {"GIB": 2**30, "GB": 10**9, "MIB": 2**20, "MB": 10**6, "TIB": 2**40, "TB": 10**12}
 
 
@@ -28,10 +26,12 @@ def _bytes(text: str) -> int:
         raise typer.BadParameter(f"'{text}' is not a size such as 80GiB") from None
 
 
-@app.command(
-    epilog="Examples: dalle check   |   dalle check --recipe clip/vit-b32 data.path=/data/pairs   |   "
-    "dalle check --recipe mine.yaml --family dvae model.hidden=64   |   "
-    "dalle check --recipe dalle1-12b --processes 64 --device-memory 80GiB"
+@command(
+    MANAGE,
+    "dalle check",
+    "dalle check --recipe clip/vit-b32 data.path=/data/pairs",
+    "dalle check --recipe mine.yaml --family dvae model.hidden=64",
+    "dalle check --recipe dalle1-12b --processes 64 --device-memory 80GiB",
 )
 def check(
     overrides: Overrides = None,
@@ -50,7 +50,7 @@ def check(
     utilisation: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of the peak that is reached.", rich_help_panel=HARDWARE)
     ] = 0.4,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Check a recipe, or all: names, types, whether the parts fit, sizes and epochs. Nothing is loaded."""
     if recipe is None:
@@ -87,7 +87,7 @@ def _check_all(as_json: bool) -> int:
         rows = [(result["recipe"], result.get("parameters", ""), _verdict(result)) for result in results]
         output("\n".join(printable(line) for line in columns(rows, cut=True)))
     failed = sum("error" in result for result in results)
-    say(f"{len(results)} recipes checked, {failed} failed")
+    log(f"{len(results)} recipes checked, {failed} failed")
     return PARTIAL if failed else DONE
 
 
@@ -105,7 +105,7 @@ def examine(family: str, name: str, overrides: list[str], hardware: dict[str, An
     from .. import checkpoint
     from .. import recipe as recipes
 
-    found = recipes.load(name, family, overrides, checkpoint.accepts, say, complete=False)
+    found = recipes.load(name, family, overrides, checkpoint.accepts, log, complete=False)
     about = {"recipe": name if name.endswith((".yaml", ".yml")) else f"{family}/{name}"}
     needs = _open_values(found)
     data = found.get("data")
@@ -172,7 +172,7 @@ def _epoch_samples(data: dict, needs: list[str]) -> int | None:
         needs.append(f"data: {error}")
         return None
     for line in found.problems:
-        say(line)
+        log(line)
     return found.samples
 
 

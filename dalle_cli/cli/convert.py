@@ -4,15 +4,17 @@ from typing import Annotated
 
 import typer
 
-from .create import AsJson, Overwrite
-from .main import app
+from ..console import log
+from .app import MANAGE, command
+from .options import Json, Overwrite
 
 
-@app.command(
-    "import",
-    epilog="Examples: dalle import ViT-B-32.pt --out checkpoints/vit-b32 --vocab bpe_simple_vocab_16e6.txt.gz   |   "
-    "dalle import dvae/ --out checkpoints/openai-dvae   |   "
+@command(
+    MANAGE,
+    "dalle import ViT-B-32.pt --out checkpoints/vit-b32 --vocab bpe_simple_vocab_16e6.txt.gz",
+    "dalle import dvae/ --out checkpoints/openai-dvae",
     "dalle import hf:kakaobrain/karlo-v1-alpha --system --out checkpoints/karlo",
+    name="import",
 )
 def import_(
     source: Annotated[
@@ -35,18 +37,17 @@ def import_(
         bool, typer.Option("--system", help="All models of the folder (Karlo, GLIDE), and the recipe that draws.")
     ] = False,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Make a checkpoint of published weights, recognised by their keys; nothing in the file is run."""
     from ..console import columns, report
     from ..convert.importing import import_ as carry
     from ..convert.systems import import_system
-    from .manage import say
 
     if system:
         if activation:
             raise typer.BadParameter("--activation is of one CLIP, not of a system")
-        made = import_system(source, out, vocab, precision, overwrite, say)
+        made = import_system(source, out, vocab, precision, overwrite, log)
         rows = [(part, f"{told['layout']}, {told['types']}") for part, told in made["parts"].items()]
         report(
             made,
@@ -54,14 +55,15 @@ def import_(
             as_json,
         )
         return
-    result = carry(source, out, vocab, precision, activation, overwrite, say)
+    result = carry(source, out, vocab, precision, activation, overwrite, log)
     shown = {key: value for key, value in result.items() if value is not None and key != "model"}
     report(result, columns([*shown.items(), ("model", f"{result['model']['type']}: dalle show {out}")]), as_json)
 
 
-@app.command(
-    epilog="Examples: dalle export checkpoints/clip-starter --out clip.safetensors   |   "
-    "dalle export checkpoints/vit-b32 --format hf-clip --out vit-b32-hf"
+@command(
+    MANAGE,
+    "dalle export checkpoints/clip-starter --out clip.safetensors",
+    "dalle export checkpoints/vit-b32 --format hf-clip --out vit-b32-hf",
 )
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file, run folder or name.")],

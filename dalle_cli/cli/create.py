@@ -4,59 +4,34 @@ from typing import Annotated
 
 import typer
 
-from .main import app
-
-INPUT, MODEL, SAMPLING, OUTPUT, COMPUTE = "Input", "Model", "Sampling", "Output", "Compute"
-
-Out = Annotated[str, typer.Option(help="Folder for the pictures.", rich_help_panel=OUTPUT)]
-Sheet = Annotated[str | None, typer.Option(help="Also write a contact sheet.", rich_help_panel=OUTPUT)]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on a terminal too.", rich_help_panel=OUTPUT)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=OUTPUT)]
-SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Draw only what is not there yet.", rich_help_panel=OUTPUT)
-]
-
-
-def _batch_size(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if text.isdecimal() and int(text):
-        return int(text)
-    raise typer.BadParameter(f"'{text}' is neither auto nor a number of pictures")
-
-
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        parser=_batch_size, metavar="N|auto", help="Pictures worked on together. auto: as memory allows.",
-        show_default="auto", rich_help_panel=COMPUTE,
-    ),
-]  # fmt: skip
-Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", rich_help_panel=COMPUTE)]
-Offload = Annotated[
-    bool,
-    typer.Option("--offload", help="Large models take turns on the device; slower.", rich_help_panel=COMPUTE),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.", rich_help_panel=OUTPUT)]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=OUTPUT)
-]
-Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**64 - 1, help="Seed of all pictures. Default: 0.", rich_help_panel=SAMPLING)
-]
-Scale = Annotated[float | None, typer.Option(help="Guidance; by the text, 1 is none.", rich_help_panel=SAMPLING)]
-GuidedAt = Annotated[
-    str | None, typer.Option(help="Guide at these of 1,000 times alone: 400,999.", rich_help_panel=SAMPLING)
-]
-Steps = Annotated[
-    str | None, typer.Option(help="Diffusion: how many (27), or which (ddim25, fast27).", rich_help_panel=SAMPLING)
-]
-Sampler = Annotated[str | None, typer.Option(help="Diffusion: ddim, ddpm, plms or dpm++.", rich_help_panel=SAMPLING)]
+from .app import CREATE, command
+from .options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    SAMPLING,
+    BatchSize,
+    DryRun,
+    GuidanceInterval,
+    GuidanceScale,
+    Json,
+    Offload,
+    Out,
+    Overwrite,
+    Precision,
+    Quiet,
+    Sampler,
+    Seed,
+    Sheet,
+    SkipExisting,
+    Steps,
+)
 
 
-@app.command(
-    epilog='Examples: dalle sample "an avocado chair" --rerank 512 --top 8 --sheet chairs.png   '
-    "|   dalle sample - < prompts.txt | dalle rerank --top 8 -"
+@command(
+    CREATE,
+    'dalle sample "an avocado chair" --rerank 512 --top 8 --sheet chairs.png',
+    "dalle sample - < prompts.txt | dalle rerank --top 8 -",
 )
 def sample(
     words: Annotated[
@@ -93,8 +68,8 @@ def sample(
     top_p: Annotated[
         float | None, typer.Option(help="Choose among codes of this probability.", rich_help_panel=SAMPLING)
     ] = None,
-    scale: Scale = None,
-    guided_at: GuidedAt = None,
+    scale: GuidanceScale = None,
+    guided_at: GuidanceInterval = None,
     steps: Steps = None,
     sampler: Sampler = None,
     eta: Annotated[float | None, typer.Option(help="Fresh noise of ddim, 0 to 1.", rich_help_panel=SAMPLING)] = None,
@@ -117,7 +92,7 @@ def sample(
     ] = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
@@ -144,7 +119,7 @@ def sample(
     )  # fmt: skip
 
 
-@app.command(epilog="Example: dalle reconstruct photos/*.jpg --out out --sheet pairs.png")
+@command(CREATE, "dalle reconstruct photos/*.jpg --out out --sheet pairs.png")
 def reconstruct(
     pictures: Annotated[
         list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads standard input.")
@@ -159,7 +134,7 @@ def reconstruct(
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     precision: Precision = "auto",
 ) -> None:

@@ -17,19 +17,10 @@ import typer
 from ..console import Watch, columns, report
 from ..exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..registry import RecipeError
-from .create import AsJson, Overwrite, Quiet
-from .main import app
+from .app import MANAGE, command, subgroup
+from .options import DataArguments, Json, Overwrite, Quiet
 
-data = typer.Typer(no_args_is_help=True, help="Write scenes; check data and look at it before training on it.")
-app.add_typer(data, name="data")
-
-Where = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[PATH] [KEY=VALUE]...",
-        help="A folder, tars, tables; data.* keys as in a recipe. Default: the environment's DALLE_DATA.",
-    ),
-]
+data = subgroup("data", MANAGE, "Write scenes; check data and preview it before training.")
 
 
 class Glyphs(StrEnum):
@@ -43,13 +34,15 @@ class Format(StrEnum):
     shards = "shards"
 
 
-@data.command(
-    epilog="Examples: dalle data scenes shapes --glyphs shapes --count 5000   |   "
-    "dalle data scenes pairs --format shards --count 100000 --size 128"
+@command(
+    None,
+    "dalle data scenes shapes --objects shapes --count 5000",
+    "dalle data scenes pairs --format shards --count 100000 --size 128",
+    to=data,
 )
 def scenes(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    glyphs: Annotated[Glyphs, typer.Option(help="What stands in the scenes.")] = Glyphs.everyday,
+    glyphs: Annotated[Glyphs, typer.Option("--objects", help="Objects of the scenes.")] = Glyphs.everyday,
     count: Annotated[int, typer.Option(min=1, max=10**9, help="Samples.")] = 1000,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels of a side.")] = 64,
     layout: Annotated[
@@ -61,7 +54,7 @@ def scenes(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Other scenes for every seed.")] = 0,
     quiet: Quiet = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Write scenes with exact captions as a folder or as shards; the same bytes every time."""
     if os.path.lexists(out):
@@ -125,19 +118,22 @@ def _write_shard(folder: Path, shard: int, samples: Iterator[tuple[str, dict[str
     (folder / f"{shard:05d}_stats.json").write_text(json.dumps(stats | {"status_dict": {"success": count}}) + "\n")
 
 
-@data.command(
-    epilog="Examples: dalle data check photos   |   dalle data check 'shards/{00000..00099}.tar' --json   |   "
-    "dalle data check pairs.csv data.caption=title --tokenizer starter/clip --context 24"
+@command(
+    None,
+    "dalle data check photos",
+    "dalle data check 'shards/{00000..00099}.tar' --json",
+    "dalle data check pairs.csv data.caption=title --tokenizer starter/clip --context 24",
+    to=data,
 )
 def check(
-    where: Where = None,
+    where: DataArguments = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Measure captions with: a vocabulary's JSON, a checkpoint, or clip or glide.")
     ] = None,
     context: Annotated[int | None, typer.Option(min=1, help="A model's tokens: count captions too long.")] = None,
     shown: Annotated[int, typer.Option(min=0, help="How many of each kind are named.")] = 20,
     quiet: Quiet = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Read all of some data and report: what is broken, missing, double or too long."""
     from ..data.check import examine
@@ -159,13 +155,13 @@ def check(
     raise typer.Exit(PARTIAL if found["bad"] else DONE)
 
 
-@data.command(epilog="Examples: dalle data preview photos --out sheet.png data.size=64 data.crop=random -n 32")
+@command(None, "dalle data preview photos --out sheet.png data.size=64 data.crop=random -n 32", to=data)
 def preview(
-    where: Where = None,
+    where: DataArguments = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("sheet.png"),
     count: Annotated[int, typer.Option("-n", min=1, max=1024, help="Samples.")] = 16,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Write a sheet of the first training samples, cropped and captioned as a model will see them."""
     if out.suffix.lower() != ".png":

@@ -7,24 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
-from .create import AsJson, BatchSize, Overwrite, Precision, Quiet
-from .main import app
+from .app import JUDGE, command, subgroup
+from .options import BatchSize, Json, Objects, Overwrite, Precision, Quiet
 
-evaluate = typer.Typer(
-    no_args_is_help=True, help="Measure a dVAE, a CLIP, priors, a whole system, or the judge itself."
-)
-app.add_typer(evaluate, name="evaluate")
+evaluate = subgroup("evaluate", JUDGE, "Measure a dVAE, a CLIP, priors, a whole system, or the scene checker itself.")
 
-Glyphs = Annotated[str, typer.Option(help="shapes, everyday, words or emoji.")]
 Count = Annotated[int, typer.Option("-n", "--count", min=1, max=1_000_000, help="How many.")]
 
 
-@evaluate.command()
+@command(None, to=evaluate)
 def dvae(
     model: Annotated[str, typer.Option(help="A dVAE's checkpoint.")] = "starter/dvae",
     count: Count = 1000,
-    glyphs: Glyphs = "everyday",
-    as_json: AsJson = False,
+    glyphs: Objects = "everyday",
+    as_json: Json = False,
 ) -> None:
     """Reconstruct unseen scenes: PSNR, and the share of codes in use."""
     from .. import console
@@ -39,13 +35,13 @@ def dvae(
     console.report({"model": model, **asdict(found)}, text, as_json)
 
 
-@evaluate.command()
+@command(None, to=evaluate)
 def retrieval(
     model: Annotated[str, typer.Option(help="A CLIP checkpoint.")] = "starter/clip",
     count: Count = 1000,
     among: Annotated[int, typer.Option(min=2, help="Captions to choose from.")] = 100,
-    glyphs: Glyphs = "everyday",
-    as_json: AsJson = False,
+    glyphs: Objects = "everyday",
+    as_json: Json = False,
 ) -> None:
     """Find the caption of unseen scenes among others, and the scene of captions."""
     from .. import console
@@ -60,21 +56,19 @@ def retrieval(
     console.report({"model": model, **asdict(found)}, text, as_json)
 
 
-@evaluate.command(
-    epilog="Example: dalle evaluate prior prior-unclip-diffusion-tiny prior-unclip-ar-tiny --glyphs shapes"
-)
+@command(None, "dalle evaluate prior prior-unclip-diffusion-tiny prior-unclip-ar-tiny --objects shapes", to=evaluate)
 def prior(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Checkpoints of priors over one CLIP.")],
     count: Count = 500,
     among: Annotated[int, typer.Option(min=2, help="Pictures of which the true one should be nearest.")] = 100,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     clip: Annotated[str | None, typer.Option(help="The CLIP, where a checkpoint names none.")] = None,
     scale: Annotated[float, typer.Option(help="Guidance; 1 is none.")] = 1.0,
     steps: Annotated[str | None, typer.Option(help="Diffusion: see `dalle sample`.")] = None,
     best_of: Annotated[int | None, typer.Option(min=1, help="Candidates. Default: diffusion 2, AR 1.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="AR: of the buckets.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the first caption.")] = 0,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare what priors draw for unseen captions with the pictures' embeddings, and the text's own."""
@@ -95,12 +89,12 @@ def prior(
     console.report(asdict(found), text, as_json)
 
 
-@evaluate.command()
+@command(None, to=evaluate)
 def judge(
     count: Count = 1000,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     size: Annotated[int, typer.Option(min=32, max=512, help="Pixels of the scenes.")] = 64,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge the judge: real scenes by their own captions, and by each other's."""
@@ -117,7 +111,7 @@ def judge(
     _print("shuffled captions", suite.score(court, others, watched(pictures, "shuffled", quiet)), as_json)
 
 
-@evaluate.command(epilog="Example: dalle evaluate scenes --recipe dalle1 --best-of 1,32 --out out/scenes")
+@command(None, "dalle evaluate scenes --recipe dalle1 --best-of 1,32 --out out/scenes", to=evaluate)
 def scenes(
     pictures: Annotated[
         list[str] | None,
@@ -133,7 +127,7 @@ def scenes(
             help="Candidates of each caption, of which CLIP chooses one. Default: 1,32 by dalle1 with a CLIP, else 1."
         ),
     ] = None,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the drawing; the captions stay.")] = 0,
     out: Annotated[str, typer.Option(help="Folder for the pictures and their sheets.")] = "out/scenes",
     temperature: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
@@ -146,7 +140,7 @@ def scenes(
     sampler: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
     guide: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
@@ -214,8 +208,8 @@ def scenes(
         console.report({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
 
 
-@evaluate.command()
-def captions(count: Count = 200, glyphs: Glyphs = "everyday") -> None:
+@command(None, to=evaluate)
+def captions(count: Count = 200, glyphs: Objects = "everyday") -> None:
     """Print the suite's captions as JSON lines, for any other system to draw."""
     from .. import console
     from ..data.scenes.glyphs import glyph_set

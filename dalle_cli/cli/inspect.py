@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from ..console import columns, report
-from .create import AsJson
-from .main import app
+from .app import MANAGE, command
+from .options import Json
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -21,14 +21,16 @@ class InspectError(ValueError):
     """A file of no kind that can be inspected; the message is one line."""
 
 
-@app.command(
-    epilog="Examples: dalle inspect out/000000-0-an-avocado-chair.png   |   dalle inspect starter/clip --verify   |   "
-    "dalle inspect vocab.json --json"
+@command(
+    MANAGE,
+    "dalle inspect out/000000-0-an-avocado-chair.png",
+    "dalle inspect starter/clip --verify",
+    "dalle inspect vocab.json --json",
 )
 def inspect(
     file: Annotated[str, typer.Argument(help="A PNG, a tokenizer's JSON, or a checkpoint (file, run, starter/...).")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare a checkpoint's tensors with its checksum.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Print what a picture, a checkpoint or a tokenizer says about itself."""
     path = Path(file)

@@ -6,16 +6,17 @@ from typing import Annotated
 import typer
 
 from ..console import Watch, report
-from .create import AsJson, BatchSize, Overwrite, Precision, Quiet, Sheet
-from .data import Where, section
-from .main import app
+from .app import JUDGE, command
+from .data import section
+from .options import BatchSize, DataArguments, Json, Overwrite, Precision, Quiet, Sheet
 
 INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
 
 
-@app.command(
-    epilog='Examples: dalle rerank out/ --prompt "an avocado chair" --top 8   |   '
-    "dalle sample - < prompts.txt | dalle rerank --top 8 -"
+@command(
+    JUDGE,
+    'dalle rerank out/ --prompt "an avocado chair" --top 8',
+    "dalle sample - < prompts.txt | dalle rerank --top 8 -",
 )
 def rerank(
     pictures: Annotated[
@@ -38,7 +39,7 @@ def rerank(
     top: Annotated[int | None, typer.Option(min=1, help="Keep so many of each prompt.", rich_help_panel=OUTPUT)] = None,
     sheet: Sheet = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
@@ -52,14 +53,15 @@ def rerank(
     )
 
 
-@app.command(
-    epilog="Examples: dalle embed embedded photos   |   "
-    "dalle embed embedded data.type=scenes -n 100000 --pictures   |   "
-    "dalle train-prior --recipe unclip-diffusion-starter data.type=embeddings data.path=embedded"
+@command(
+    JUDGE,
+    "dalle embed embedded photos",
+    "dalle embed embedded data.type=scenes -n 100000 --pictures",
+    "dalle train-prior --recipe unclip-diffusion-starter data.type=embeddings data.path=embedded",
 )
 def embed(
     out: Annotated[Path, typer.Argument(help="Folder to make, or to go on in.")],
-    where: Where = None,
+    where: DataArguments = None,
     model: Annotated[str, typer.Option(help="A CLIP checkpoint.", rich_help_panel=MODEL)] = "starter/clip",
     count: Annotated[
         int | None, typer.Option("-n", "--count", min=1, help="So many samples. Default: all.", rich_help_panel=INPUT)
@@ -70,7 +72,7 @@ def embed(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Of order, crops and captions.", rich_help_panel=INPUT)
     ] = 0,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     precision: Precision = "auto",
 ) -> None:

@@ -6,63 +6,44 @@ from typing import Annotated, Any
 
 import typer
 
-from .create import (
+from .app import CREATE, app, command
+from .options import (
     INPUT,
-    MODEL,
     OUTPUT,
     SAMPLING,
-    AsJson,
     BatchSize,
+    DiffusionRecipe,
     DryRun,
+    GuidanceScale,
+    Images,
+    Json,
     Offload,
     Out,
     Overwrite,
     Precision,
     Quiet,
-    Scale,
     Seed,
     Sheet,
     SkipExisting,
     Steps,
-)  # fmt: skip
-from .main import app
-
-
-def numbers(kind: type, low: float, high: float) -> Callable[[Any], list]:
-    """A parser of numbers between two bounds with commas between them; for an option or an argument."""
-
-    def parse(text: Any) -> list:
-        try:
-            found = text if isinstance(text, list) else [kind(part) for part in str(text).split(",")]
-            if all(low <= value <= high for value in found):
-                return found
-        except ValueError:
-            pass
-        raise typer.BadParameter(f"'{text}': give numbers from {low:g} to {high:g}, with commas between them")
-
-    return parse
-
-
-System = Annotated[str, typer.Option(help="System recipe of type unclip.", rich_help_panel=MODEL)]
-Diffusion = Annotated[str, typer.Option(help="System recipe, or a decoder's checkpoint.", rich_help_panel=MODEL)]
-Pictures = Annotated[
-    list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads the lines of another command.")
-]
+    UnclipRecipe,
+    numbers,
+)
 
 
 def drawing(
-    app: typer.Typer, recipe: str | None = None, out: str = "out", **more: Any
+    to: typer.Typer, *examples: str, recipe: str | None = None, out: str = "out"
 ) -> Callable[[Callable[..., int]], None]:
-    """Make a function a command that has the options of all that draw from embeddings; it gets them as `job`.
+    """Register a function that returns an exit code as a command with the options of all that edit CLIP latents.
 
-    recipe: the default where other systems than those of type unclip will do; out: the default. more: for Typer. The
-    function returns the exit code.
+    The function receives those options as `job`. recipe: the default system, for commands that take other systems than
+    those of type unclip. out: the default folder.
     """
     shared = {**_common, "out": _common["out"].replace(default=out)}
     if recipe:
-        shared["recipe"] = _common["recipe"].replace(default=recipe, annotation=Diffusion)
+        shared["recipe"] = _common["recipe"].replace(default=recipe, annotation=DiffusionRecipe)
 
-    def command(function: Callable[..., int]) -> None:
+    def register(function: Callable[..., int]) -> None:
         def run(**given: Any) -> None:
             from ..generate.latent_editor import Job
 
@@ -76,21 +57,21 @@ def drawing(
         run.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
         run.__annotations__ = {name: one.annotation for name, one in everything.items()}
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        app.command(**more)(run)
+        command(CREATE if to is app else None, *examples, to=to)(run)
 
-    return command
+    return register
 
 
 def _options(
-    recipe: System = "unclip",
+    recipe: UnclipRecipe = "unclip",
     seed: Seed = None,
-    scale: Scale = None,
+    scale: GuidanceScale = None,
     steps: Steps = None,
     out: Out = "out",
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
@@ -104,11 +85,12 @@ _common = dict(inspect.signature(_options).parameters)
 
 @drawing(
     app,
-    epilog="Examples: dalle vary dog.png --eta 0.7 -n 8   |   dalle vary dog.png --etas 0,0.3,0.7,1 --sheet row.png   "
-    "|   dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -",
+    "dalle vary dog.png --eta 0.7 -n 8",
+    "dalle vary dog.png --etas 0,0.3,0.7,1 --sheet row.png",
+    "dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -",
 )
 def vary(
-    pictures: Pictures,
+    pictures: Images,
     eta: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="How new: 0 is the picture itself. Default: 0.7.", rich_help_panel=SAMPLING),
@@ -135,7 +117,7 @@ def vary(
 
 @drawing(
     app,
-    epilog="Examples: dalle interpolate cat.png dog.png --frames 9 --gif way.gif   |   "
+    "dalle interpolate cat.png dog.png --frames 9 --gif way.gif",
     'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet ways.png',
 )
 def interpolate(
@@ -169,11 +151,11 @@ def interpolate(
 
 @drawing(
     app,
-    epilog='Examples: dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3   |   '
+    'dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3',
     'dalle edit - --to "a red pear" < pears.jsonl',
 )
 def edit(
-    pictures: Pictures,
+    pictures: Images,
     to: Annotated[
         str | None, typer.Option(help="What it is to show. Default: each line's own `to`.", rich_help_panel=INPUT)
     ] = None,

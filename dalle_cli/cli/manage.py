@@ -1,29 +1,25 @@
 """Commands that show what there is: recipes, show, env."""
 
 import os
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..console import columns, lines_wanted, output, printable, report
+from ..console import columns, lines_wanted, log, output, printable, report
 from ..exits import USAGE, Failure
 from ..registry import RecipeError, suggest
-from .create import AsJson
-from .main import app
-from .train import Overrides
+from .app import MANAGE, command
+from .lookup import accepts, locate
+from .options import Family, Json, Overrides
 
 PACKAGES = ("torch", "accelerate", "safetensors", "numpy", "pillow", "omegaconf", "typer", "rich", "ftfy", "regex")
 EXTRAS = ("pyarrow", "tensorboard", "wandb")
 
-Family = Annotated[str | None, typer.Option(help="Of the recipe, where its name does not say: dvae, clip, prior, ...")]
 
-
-@app.command(epilog="Examples: dalle recipes   |   dalle recipes clip   |   dalle recipes --json | jq -r .recipe")
+@command(MANAGE, "dalle recipes", "dalle recipes clip", "dalle recipes --json | jq -r .recipe")
 def recipes(
     family: Annotated[str | None, typer.Argument(help="Only these: tokenizer, dvae, clip, prior, ...")] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """List the recipes: what can be trained and drawn with."""
     from .. import recipe
@@ -48,12 +44,14 @@ def recipes(
     elif rows:
         output("\n".join(columns([(row["recipe"], printable(row["summary"])) for row in rows], cut=True)))
     if not rows:
-        say(f"there are no recipes of {family} yet" if family else "no recipes found")
+        log(f"there are no recipes of {family} yet" if family else "no recipes found")
 
 
-@app.command(
-    epilog="Examples: dalle show clip/vit-b32 optim.lr=1e-4   |   dalle show starter/clip   |   "
-    "dalle show dvae/openai > recipes/dvae/mine.yaml"
+@command(
+    MANAGE,
+    "dalle show clip/vit-b32 optim.lr=1e-4",
+    "dalle show starter/clip",
+    "dalle show dvae/openai > recipes/dvae/mine.yaml",
 )
 def show(
     name: Annotated[str, typer.Argument(help="A recipe (clip/vit-b32, a file), or a checkpoint (file, run, starter).")],
@@ -69,7 +67,7 @@ def show(
     place = locate(name, family)
     if place:
         of, own = place
-        found = recipe.load(own, of, overrides or [], accepts, say, complete=False)
+        found = recipe.load(own, of, overrides or [], accepts, log, complete=False)
         if overrides:
             _check(found, of)
     else:
@@ -102,8 +100,8 @@ def _check(found: dict, family: str) -> None:
         loader.check(found["data"])
 
 
-@app.command()
-def env(as_json: AsJson = False) -> None:
+@command(MANAGE)
+def env(as_json: Json = False) -> None:
     """Print versions, devices and what this machine is good at; for reports of problems."""
     import platform
     from importlib import metadata
@@ -153,40 +151,3 @@ def _devices() -> list[str]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     return [*devices, f"cpu {torch.backends.cpu.get_cpu_capability()}"]
-
-
-def locate(name: str, family: str | None = None) -> tuple[str, str] | None:
-    """(family, name) of a recipe called `family/name`, by its file, or by a name that only one family has; else None.
-
-    Raises RecipeError when the family is unknown or must be given.
-    """
-    from .. import recipe
-
-    if family is not None:
-        if family not in recipe.FAMILIES:
-            raise RecipeError(f"--family: no family '{family}'{suggest(family, recipe.FAMILIES)}")
-        return family, name.removeprefix(f"{family}/")
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if os.path.isfile(path) and path.resolve().parent.name not in recipe.FAMILIES:
-            raise RecipeError(f"{name}: a recipe of which family? Add --family, one of {', '.join(recipe.FAMILIES)}")
-        return path.resolve().parent.name, name
-    head, _, tail = name.partition("/")
-    if head in recipe.FAMILIES and tail:
-        return head, tail
-    homes = [one for one in recipe.FAMILIES if name in recipe.names(one)]
-    if len(homes) > 1:
-        raise RecipeError(f"several families have a recipe '{name}': say {' or '.join(f'{h}/{name}' for h in homes)}")
-    return (homes[0], name) if homes else None
-
-
-def accepts(path: str, name: str) -> set[str] | None:
-    """As checkpoint.accepts, imported only when an override changes a part's type."""
-    from .. import checkpoint
-
-    return checkpoint.accepts(path, name)
-
-
-def say(line: str) -> None:
-    """Print what is no result."""
-    print(printable(line), file=sys.stderr, flush=True)

@@ -9,11 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from ..exits import DONE, USAGE, Failure
-from .create import (
+from .app import command
+from .evaluate import Count, evaluate, watched
+from .latents import drawing
+from .options import (
     MODEL,
     SAMPLING,
-    AsJson,
     BatchSize,
+    DiffusionRecipe,
+    Json,
+    Objects,
     Offload,
     Overwrite,
     Precision,
@@ -23,14 +28,12 @@ from .create import (
     Sheet,
     SkipExisting,
     Steps,
-)  # fmt: skip
-from .evaluate import Count, Glyphs, evaluate, watched
-from .latents import Diffusion, drawing
+)
 
 Folder = Annotated[str, typer.Option(help="Folder for the scenes, and for what is drawn of them.")]
 
 
-@evaluate.command(epilog="Example: dalle evaluate upscale --recipe unclip -n 50 --sheet large.png")
+@command(None, "dalle evaluate upscale --recipe unclip -n 50 --sheet large.png", to=evaluate)
 def upscale(
     model: Annotated[str | None, typer.Option(help="An upsampler's checkpoint.", rich_help_panel=MODEL)] = None,
     recipe: Annotated[
@@ -38,7 +41,7 @@ def upscale(
         typer.Option(help="Or the system that it is part of. Default: glide.", rich_help_panel=MODEL),
     ] = None,
     count: Count = 50,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     steps: Steps = None,
     sampler: Sampler = None,
     seed: Seed = None,
@@ -46,7 +49,7 @@ def upscale(
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     precision: Precision = "auto",
     offload: Offload = False,
@@ -87,8 +90,8 @@ def upscale(
     publish([{"title": "evaluate upscale", **one.plain} for one in reports], measuring.table(reports), as_json)
 
 
-@drawing(evaluate, "glide-inpaint", "out/inpaint", epilog="Example: dalle evaluate inpaint --recipe unclip -n 100")
-def inpaint(count: Count = 100, glyphs: Glyphs = "everyday", *, job: Any) -> int:
+@drawing(evaluate, "dalle evaluate inpaint --recipe unclip -n 100", recipe="glide-inpaint", out="out/inpaint")
+def inpaint(count: Count = 100, glyphs: Objects = "everyday", *, job: Any) -> int:
     """Put another object in the place of one of two: whether it is there, and the rest as it was."""
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import inpaint as judging
@@ -128,11 +131,11 @@ def inpaint(count: Count = 100, glyphs: Glyphs = "everyday", *, job: Any) -> int
     return save_page(job.sheet, rows)
 
 
-@evaluate.command(epilog="Example: dalle evaluate inversion --recipe unclip -n 50 --steps 50")
+@command(None, "dalle evaluate inversion --recipe unclip -n 50 --steps 50", to=evaluate)
 def inversion(
-    recipe: Diffusion = "glide",
+    recipe: DiffusionRecipe = "glide",
     count: Count = 50,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     steps: Annotated[str, typer.Option(help="How many (50), or which (ddim50).", rich_help_panel=SAMPLING)] = "50",
     refine: Annotated[
         int,
@@ -140,7 +143,7 @@ def inversion(
     ] = 3,
     sheet: Sheet = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",

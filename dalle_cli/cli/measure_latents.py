@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .create import SAMPLING
-from .evaluate import Count, Glyphs, evaluate, watched
-from .latents import drawing, numbers
+from .evaluate import Count, evaluate, watched
+from .latents import drawing
 from .measure import (
     check_page,
     complete,
@@ -22,13 +21,14 @@ from .measure import (
     trained_scatter,
     trained_side,
 )
+from .options import SAMPLING, Objects, numbers
 
 
-@drawing(evaluate, out="out/vary", epilog="Example: dalle evaluate vary -n 50 --sheet varied.png")
-def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
+@drawing(evaluate, "dalle evaluate vary -n 50 --sheet varied.png", out="out/vary")
+def vary(count: Count = 50, glyphs: Objects = "everyday", *, job: Any) -> int:
     """Vary single objects: how near the picture comes at eta 0, and how often its object is kept.
 
-    A --scale is of eta 1 alone: guidance does not lead back to the picture.
+    --guidance-scale applies only at eta 1: inversion is exact only without guidance.
     """
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents, suite
@@ -67,10 +67,10 @@ def vary(count: Count = 50, glyphs: Glyphs = "everyday", *, job: Any) -> int:
     return save_page(job.sheet, rows)
 
 
-@drawing(evaluate, out="out/interpolate", epilog="Example: dalle evaluate interpolate -n 50 --noise fixed")
+@drawing(evaluate, "dalle evaluate interpolate -n 50 --noise fixed", out="out/interpolate")
 def interpolate(
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=100_000, help="Ways.")] = 50,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     noise: Annotated[
         str, typer.Option(help="slerp, between the pictures' own, or fixed, a random one.", rich_help_panel=SAMPLING)
     ] = "slerp",
@@ -114,10 +114,10 @@ def interpolate(
     return save_page(job.sheet, rows)
 
 
-@drawing(evaluate, out="out/edit", epilog="Example: dalle evaluate edit -n 50 --strength 0.2,0.3,0.4")
+@drawing(evaluate, "dalle evaluate edit -n 50 --strength 0.2,0.3,0.4", out="out/edit")
 def edit(
     count: Count = 50,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     strength: Annotated[
         Any,
         typer.Option(

@@ -4,33 +4,32 @@ from typing import Annotated
 
 import typer
 
-from .create import (
+from .app import CREATE, command
+from .options import (
     INPUT,
     MODEL,
     SAMPLING,
-    AsJson,
     BatchSize,
-    GuidedAt,
+    GuidanceInterval,
+    GuidanceScale,
+    Json,
     Offload,
     Out,
     Overwrite,
     Precision,
     Quiet,
     Sampler,
-    Scale,
     Seed,
     Sheet,
     SkipExisting,
     Steps,
-)  # fmt: skip
-from .main import app
+)
 
 Threshold = Annotated[float | None, typer.Option(help="Dynamic threshold, such as 0.995.", rich_help_panel=SAMPLING)]
 
 
-@app.command(
-    epilog='Examples: dalle inpaint dog.png --box 40,40,80,80 "a corgi"   |   '
-    "dalle inpaint room.png --script room.jsonl --out room"
+@command(
+    CREATE, 'dalle inpaint dog.png --box 40,40,80,80 "a corgi"', "dalle inpaint room.png --script room.jsonl --out room"
 )
 def inpaint(
     image: Annotated[str, typer.Argument(help="A picture; - reads lines with image, prompt, and mask or box.")],
@@ -49,8 +48,8 @@ def inpaint(
         int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt.", rich_help_panel=SAMPLING)
     ] = 1,
     seed: Seed = None,
-    scale: Scale = None,
-    guided_at: GuidedAt = None,
+    scale: GuidanceScale = None,
+    guided_at: GuidanceInterval = None,
     steps: Steps = None,
     sampler: Sampler = None,
     threshold: Threshold = None,
@@ -58,7 +57,7 @@ def inpaint(
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
@@ -81,9 +80,8 @@ def inpaint(
     )  # fmt: skip
 
 
-@app.command(
-    epilog="Examples: dalle upscale out/*.png --out large   |   "
-    'dalle sample "a cat" --recipe glide | dalle upscale - --out large'
+@command(
+    CREATE, "dalle upscale out/*.png --out large", 'dalle sample "a cat" --recipe glide | dalle upscale - --out large'
 )
 def upscale(
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads lines.")],
@@ -100,7 +98,7 @@ def upscale(
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     quiet: Quiet = False,
     precision: Precision = "auto",
     offload: Offload = False,

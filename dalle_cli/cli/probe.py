@@ -6,32 +6,34 @@ from typing import Annotated, Any
 
 import typer
 
-from .create import (
+from .app import JUDGE, command, subgroup
+from .latents import drawing
+from .options import (
     INPUT,
     MODEL,
     SAMPLING,
-    AsJson,
     BatchSize,
     DryRun,
+    GuidanceScale,
+    Images,
+    Json,
+    Objects,
     Out,
     Overwrite,
     Precision,
     Quiet,
-    Scale,
     Seed,
     Sheet,
     SkipExisting,
     Steps,
-)  # fmt: skip
-from .latents import Pictures, System, drawing, numbers
-from .main import app
+    UnclipRecipe,
+    numbers,
+)
 
 BATCH = 256  # pictures embedded together to find components
 
-probe = typer.Typer(no_args_is_help=True, help="Look into CLIP embeddings, and compare unCLIP with GLIDE.")
-app.add_typer(probe, name="probe")
+probe = subgroup("probe", JUDGE, "Inspect CLIP embeddings, and compare unCLIP with GLIDE.")
 
-Glyphs = Annotated[str, typer.Option(help="Of scenes: shapes, everyday, words or emoji.", rich_help_panel=INPUT)]
 Captions = Annotated[int, typer.Option(min=1, max=100_000, help="How many captions.", rich_help_panel=INPUT)]
 Each = Annotated[
     int, typer.Option("-n", min=1, max=1_000_000, help="Pictures of each caption.", rich_help_panel=SAMPLING)
@@ -45,9 +47,9 @@ Scales = Annotated[
 ]
 
 
-@drawing(probe, epilog="Example: dalle probe pca dog.png --components 1,2,5,10,20 --sheet pca.png")
+@drawing(probe, "dalle probe pca dog.png --components 1,2,5,10,20 --sheet pca.png")
 def pca(
-    pictures: Pictures,
+    pictures: Images,
     components: Annotated[
         Any,
         typer.Option(
@@ -59,7 +61,7 @@ def pca(
         str | None,
         typer.Option(help="Folder of pictures that tell the components. Default: scenes.", rich_help_panel=INPUT),
     ] = None,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     count: Annotated[int, typer.Option("--scenes", min=2, help="How many scenes.", rich_help_panel=INPUT)] = 1000,
     *,
     job: Any,
@@ -82,7 +84,7 @@ def pca(
     return studio.pca(pictures, components or [1, 2, 5, 10, 20], told, job)
 
 
-@drawing(probe, epilog='Example: dalle probe typographic apple.png iPod --label "an apple" --label "a dog" -n 8')
+@drawing(probe, 'dalle probe typographic apple.png iPod --label "an apple" --label "a dog" -n 8')
 def typographic(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A file; - reads the lines of another command.")],
     word: Annotated[str, typer.Argument(metavar="WORD", help="What to write on it.")],
@@ -90,7 +92,7 @@ def typographic(
         list[str] | None,
         typer.Option(help="A caption to choose among; repeatable. Default: one of each glyph.", rich_help_panel=INPUT),
     ] = None,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     count: Annotated[int, typer.Option("-n", min=0, max=1_000_000, help="Variations.", rich_help_panel=SAMPLING)] = 4,
     *,
     job: Any,
@@ -104,7 +106,7 @@ def typographic(
     return draw([picture], word, labels, count, job)
 
 
-@drawing(probe, epilog='Example: dalle probe prior "a red rocket" -n 8 --sheet drives.png')
+@drawing(probe, 'dalle probe prior "a red rocket" -n 8 --sheet drives.png')
 def prior(
     words: Annotated[
         list[str] | None,
@@ -112,7 +114,7 @@ def prior(
     ] = None,
     prompts: Annotated[str | None, typer.Option(help="File of captions or JSON lines.", rich_help_panel=INPUT)] = None,
     captions: Captions = 50,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     count: Each = 1,
     wordless: Annotated[
         bool, typer.Option("--wordless", help="The decoder reads no caption: only the embeddings speak.")
@@ -144,21 +146,21 @@ def prior(
     return code
 
 
-@probe.command(epilog="Example: dalle probe binding --recipe unclip --against glide --captions 50 --sheet binding.png")
+@command(None, "dalle probe binding --recipe unclip --against glide --captions 50 --sheet binding.png", to=probe)
 def binding(
     captions: Captions = 50,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     count: Each = 1,
-    recipe: System = "unclip",
+    recipe: UnclipRecipe = "unclip",
     against: Against = "glide",
     seed: Seed = None,
-    scale: Scale = None,
+    scale: GuidanceScale = None,
     steps: Steps = None,
     out: Out = "out/binding",
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
@@ -198,12 +200,12 @@ def binding(
         contest.sheet({name: [[judging.name(one) for one in row] for row in rows] for name, rows in outcomes.items()})
 
 
-@probe.command(epilog="Example: dalle probe diversity --scales 1,2,3 --captions 25 -n 4 --sheet diversity.png")
+@command(None, "dalle probe diversity --scales 1,2,3 --captions 25 -n 4 --sheet diversity.png", to=probe)
 def diversity(
     captions: Captions = 25,
-    glyphs: Glyphs = "everyday",
+    glyphs: Objects = "everyday",
     count: Each = 4,
-    recipe: System = "unclip",
+    recipe: UnclipRecipe = "unclip",
     against: Against = "glide",
     scales: Scales = None,
     clip: Annotated[str, typer.Option(help="The CLIP whose features tell pictures apart.")] = "starter/clip",
@@ -213,7 +215,7 @@ def diversity(
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,

@@ -6,19 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import Watch, columns, report
-from .create import AsJson, Overwrite, Quiet
-from .main import app
-from .manage import accepts, say
-from .train import Overrides
+from ..console import Watch, columns, log, report
+from .app import TRAIN, command
+from .manage import accepts
+from .options import Json, Overrides, Overwrite, Quiet
 
 MEASURED = 1000  # captions
 
 
-@app.command(
-    "train-tokenizer",
-    epilog="Examples: dalle train-tokenizer --recipe starter --out vocab.json   |   "
+@command(
+    TRAIN,
+    "dalle train-tokenizer --recipe starter --out vocab.json",
     "dalle train-tokenizer --recipe dalle1 data.path=/data/pairs learn.size=8192 --out vocab.json",
+    name="train-tokenizer",
 )
 def train_tokenizer(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
@@ -26,15 +26,15 @@ def train_tokenizer(
     recipe: Annotated[str, typer.Option(help="Name or file of a recipe.")] = "starter",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Learn a vocabulary from captions: byte pairs, the most frequent first."""
     from .. import recipe as recipes
     from ..training import vocabulary
 
-    found = recipes.load(recipe, "tokenizer", overrides or [], accepts, say)
+    found = recipes.load(recipe, "tokenizer", overrides or [], accepts, log)
     watch = Watch(quiet)
-    learned = vocabulary.learn(found, out, overwrite, say, watch)
+    learned = vocabulary.learn(found, out, overwrite, log, watch)
     watch.close()
     result = {"path": str(out), "type": learned.kind, "entries": learned.vocab_size, "merges": len(learned.merges)}
     result |= _measure(learned, found["data"])

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from .main import app
+from .app import TRAIN, command
+from .options import Overrides
 
 FAMILIES = {  # family: its default recipe, and what the command says of itself
     "dvae": ("starter", "Train a discrete VAE: pictures to a grid of codes and back."),
@@ -16,8 +17,6 @@ FAMILIES = {  # family: its default recipe, and what the command says of itself
     ),
     "classifier": ("tiny", "Train a classifier of noisy pictures, which guides a decoder."),
 }
-
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe.")]
 
 
 def _command(family: str, default: str, summary: str) -> None:
@@ -41,7 +40,7 @@ def _command(family: str, default: str, summary: str) -> None:
         )  # fmt: skip
 
     train.__doc__ = summary
-    app.command(f"train-{family}")(train)
+    command(TRAIN, name=f"train-{family}")(train)
 
 
 for _family, (_default, _summary) in FAMILIES.items():

@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import typer.main
 
-from dalle_cli.cli import main
+from dalle_cli.cli.main import load, main
 from tests.generate.conftest import glide, tiny, unclip  # noqa: F401  (fixtures)
 
 
@@ -55,3 +56,18 @@ def dalle(capsys, monkeypatch, tmp_path):
 def one_line(text: str) -> bool:
     """Whether standard error holds the one line of a failure and nothing that could drive a terminal."""
     return text.startswith("dalle: ") and text.count("\n") == 1 and text[:-1].isprintable()
+
+
+@pytest.fixture(scope="session")
+def commands() -> dict:
+    """Every command and group below `dalle`, by the words that name it."""
+    found = {}
+
+    def walk(words, group):
+        for name, command in group.commands.items():
+            found[(*words, name)] = command
+            if hasattr(command, "commands"):
+                walk((*words, name), command)
+
+    walk((), typer.main.get_command(load()))
+    return found

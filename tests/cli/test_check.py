@@ -108,7 +108,7 @@ def test_one_that_is_wrong_does_not_hide_the_others(dalle, tmp_path, monkeypatch
 
 
 def test_steps_and_epochs_follow_from_the_data(dalle, tmp_path):
-    dalle("data", "scenes", "pairs", "--glyphs", "shapes", "--count", "40", "--size", "16")
+    dalle("data", "scenes", "pairs", "--objects", "shapes", "--count", "40", "--size", "16")
     words = ["check", "--recipe", "dvae/tiny", "data.type=folder", "data.path=pairs", "train.steps=19"]
     found = dalle(*words).result
     assert (found["batch_size"], found["samples"]) == (16, 304)

@@ -267,7 +267,7 @@ def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
 
 def test_diffusion_takes_its_own_options(dalle, glide):
     words = ("sample", "a red circle", "--recipe", glide.recipe, "--precision", "float32", "-q")
-    more = ("--steps", "4", "--sampler", "dpm++", "--scale", "1.5", "--guide", "free", "--watch", "strip.png")
+    more = ("--steps", "4", "--sampler", "dpm++", "--guidance-scale", "1.5", "--guide", "free", "--watch", "strip.png")
     ended = dalle(*words, *more)
     assert ended.code == 0, ended.err
     assert Image.open("strip.png").size == (4 * 12 + 4, 12 + 4)

@@ -16,7 +16,7 @@ from dalle_cli.images import decode
 from dalle_cli.text.learn import learn
 from tests.cli.conftest import one_line
 
-SHAPES = ("--glyphs", "shapes", "--size", "16")
+SHAPES = ("--objects", "shapes", "--size", "16")
 
 
 def digests(folder):
@@ -103,7 +103,7 @@ def test_what_was_not_finished_is_not_there(dalle, tmp_path, monkeypatch, error,
 
 
 @pytest.mark.parametrize(
-    "words", [("--count", 0), ("--size", 4), ("--glyphs", "letters"), ("--format", "zip"), ("--per-shard", 0)]
+    "words", [("--count", 0), ("--size", 4), ("--objects", "letters"), ("--format", "zip"), ("--per-shard", 0)]
 )
 def test_wrong_options_of_scenes(dalle, tmp_path, words):
     assert dalle("data", "scenes", "out", *words).code == 2

@@ -26,7 +26,7 @@ def picture(path, text):
 
 
 def test_the_figures_of_a_dvae(dalle, tiny):
-    words = ("evaluate", "dvae", "--model", tiny.dvae, "-n", "5", "--glyphs", "shapes")
+    words = ("evaluate", "dvae", "--model", tiny.dvae, "-n", "5", "--objects", "shapes")
     expected = codec.evaluate(tiny.dvae, 5, "shapes")
     found = dalle(*words).result
     assert (found["model"], found["pictures"], found["psnr"]) == (tiny.dvae, 5, pytest.approx(expected.psnr))
@@ -37,7 +37,7 @@ def test_the_figures_of_a_dvae(dalle, tiny):
 
 
 def test_the_figures_of_a_clip(dalle, tiny):
-    words = ("evaluate", "retrieval", "--model", tiny.clip, "-n", "20", "--among", "5", "--glyphs", "shapes")
+    words = ("evaluate", "retrieval", "--model", tiny.clip, "-n", "20", "--among", "5", "--objects", "shapes")
     expected = retrieval.evaluate(tiny.clip, 20, "shapes", 5)
     found = dalle(*words).result
     assert (found["pictures"], found["among"]) == (20, 5)
@@ -46,7 +46,7 @@ def test_the_figures_of_a_clip(dalle, tiny):
 
 
 def test_the_judge_is_right_about_real_scenes_and_not_fooled_by_others(dalle):
-    own, others = dalle("evaluate", "judge", "-n", "16", "--glyphs", "shapes", "-q").results
+    own, others = dalle("evaluate", "judge", "-n", "16", "--objects", "shapes", "-q").results
     assert (own["title"], others["title"]) == ("own captions", "shuffled captions")
     assert own["pictures"] == others["pictures"] == 16
     assert min(own["wholes"].values()) > 0.8
@@ -54,7 +54,7 @@ def test_the_judge_is_right_about_real_scenes_and_not_fooled_by_others(dalle):
 
 
 def test_captions_for_other_systems(dalle):
-    results = dalle("evaluate", "captions", "-n", "10", "--glyphs", "shapes").results
+    results = dalle("evaluate", "captions", "-n", "10", "--objects", "shapes").results
     assert [(line["prompt"], line["category"]) for line in results] == [
         (item.caption, item.category) for item in suite.suite(SHAPES, 10)
     ]
@@ -63,17 +63,17 @@ def test_captions_for_other_systems(dalle):
 def test_pictures_of_any_system_are_judged(dalle, tmp_path, monkeypatch):
     picture(tmp_path / "in" / "0.png", "a red circle")
     picture(tmp_path / "in" / "1.png", "a blue star left of a pink heart on a grey background")
-    right = dalle("evaluate", "scenes", "in", "--glyphs", "shapes", "-q").result
+    right = dalle("evaluate", "scenes", "in", "--objects", "shapes", "-q").result
     assert (right["title"], right["pictures"]) == ("in", 2)
     assert right["wholes"] == {"single": 1.0, "relation": 1.0}
     lines = [{"path": "in/0.png", "prompt": "a red circle"}, {"path": "in/0.png", "prompt": "a green square"}]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    assert dalle("evaluate", "scenes", "-", "--glyphs", "shapes", "-q").result["wholes"] == {"single": 0.5}
+    assert dalle("evaluate", "scenes", "-", "--objects", "shapes", "-q").result["wholes"] == {"single": 0.5}
 
 
 def test_a_system_is_judged_by_what_it_draws(dalle, tiny):
-    words = ("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--glyphs", "shapes", "--best-of", "1,2", "-q")
+    words = ("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--objects", "shapes", "--best-of", "1,2", "-q")
     one, two = dalle(*words).results
     assert (one["title"], two["title"]) == ("best of 1", "best of 2")
     assert one["pictures"] == two["pictures"] == 5
@@ -92,7 +92,7 @@ def test_a_system_is_judged_by_what_it_draws(dalle, tiny):
 
 
 def test_accuracy_is_printed_and_drawn_against_scale(dalle, glide):
-    words = ("evaluate", "scenes", "--recipe", glide.decoder, "-n", "5", "--glyphs", "shapes", "-q", "--steps", "2")
+    words = ("evaluate", "scenes", "--recipe", glide.decoder, "-n", "5", "--objects", "shapes", "-q", "--steps", "2")
     first, second, whole = dalle(*words, "--scales", "1,2.5").results
     assert (first["title"], second["title"]) == ("best of 1, scale 1", "best of 1, scale 2.5")
     assert whole["scales"] == [1, 2.5]
@@ -108,14 +108,14 @@ def test_accuracy_is_printed_and_drawn_against_scale(dalle, glide):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("scenes", "--scales", "1,x", "--glyphs", "shapes"), 2, "--scales 1,x: give numbers"),
+        (("scenes", "--scales", "1,x", "--objects", "shapes"), 2, "--scales 1,x: give numbers"),
         (("dvae", "--model", "gone"), 3, "no checkpoint 'gone'"),
         (("dvae", "--model", "CLIP"), 3, "holds a 'clip', where a 'dvae' or a 'vqgan' is needed"),
-        (("dvae", "--model", "DVAE", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
+        (("dvae", "--model", "DVAE", "--objects", "shape"), 2, "did you mean 'shapes'"),
         (("retrieval", "--model", "CLIP", "-n", "5"), 2, "--count 5 is less than --among 100"),
-        (("scenes", "--best-of", "1,x", "--glyphs", "shapes"), 2, "--best-of 1,x: give numbers"),
-        (("scenes", "--best-of", "0", "--glyphs", "shapes"), 2, "--best-of 0: give numbers"),
-        (("scenes", "none", "--glyphs", "shapes"), 3, "no folder 'none'"),
+        (("scenes", "--best-of", "1,x", "--objects", "shapes"), 2, "--best-of 1,x: give numbers"),
+        (("scenes", "--best-of", "0", "--objects", "shapes"), 2, "--best-of 0: give numbers"),
+        (("scenes", "none", "--objects", "shapes"), 3, "no folder 'none'"),
     ],
 )
 def test_mistakes_get_a_line_and_their_code(dalle, tiny, words, code, said):
@@ -133,10 +133,10 @@ def test_overwriting_is_refused_before_any_model_is_loaded(dalle, tiny, tmp_path
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(checkpoint, "load", fail)
-    ended = dalle("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--glyphs", "shapes", "--best-of", "1")
+    ended = dalle("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--objects", "shapes", "--best-of", "1")
     assert (ended.code, one_line(ended.err)) == (73, True)
     (tmp_path / "out" / "scenes" / "best-of-1.png").unlink()
     picture(tmp_path / "out" / "scenes" / "best-of-1" / "a.png", "a red circle")
-    ended = dalle("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--glyphs", "shapes", "--best-of", "2,1")
+    ended = dalle("evaluate", "scenes", "--recipe", tiny.recipe, "-n", "5", "--objects", "shapes", "--best-of", "2,1")
     assert (ended.code, one_line(ended.err)) == (73, True)
     assert "out/scenes/best-of-1 holds pictures already: give --overwrite or another --out" in ended.err

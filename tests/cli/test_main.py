@@ -1,6 +1,4 @@
-import contextlib
 import importlib
-import io
 import os
 import resource
 import subprocess
@@ -11,9 +9,6 @@ import pytest
 import typer.main
 
 from dalle_cli import __version__
-from dalle_cli.data.source import DataError
-from dalle_cli.exits import Failure
-from dalle_cli.registry import RecipeError
 from tests.cli.conftest import one_line
 
 module = importlib.import_module("dalle_cli.cli.main")  # the package's own `main` is the function
@@ -26,10 +21,6 @@ def run(*words, **options):
 
 def commands():
     """Every command and group below `dalle`, by the words that name it."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(sys, "argv", ["dalle", "--version"])
-        with pytest.raises(SystemExit):
-            module.main()  # registers them
     found = {}
 
     def walk(words, group):
@@ -38,7 +29,7 @@ def commands():
             if hasattr(command, "commands"):
                 walk((*words, name), command)
 
-    walk((), typer.main.get_command(module.app))
+    walk((), typer.main.get_command(module.load()))
     return found
 
 
@@ -92,82 +83,6 @@ def test_every_command_has_help(dalle, words):
 
 def test_the_version(dalle):
     assert dalle("--version").out == f"dalle {__version__}\n"
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (Failure("no space"), 1),
-        (Failure("there already", 73), 73),
-        (RecipeError("model.widht: no"), 2),
-        (DataError("no pictures"), 3),
-        (OSError("the disk is on fire"), 1),
-        (RuntimeError("out of memory"), 1),
-        (KeyboardInterrupt(), 130),
-    ],
-)
-def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
-    def fail(**_):
-        raise error
-
-    monkeypatch.setattr(module, "app", fail)
-    ended = dalle()
-    assert (ended.code, ended.out) == (code, "")
-    assert one_line(ended.err)
-    assert str(error) in ended.err
-
-
-def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, monkeypatch):
-    def fail(**_):
-        return {}["x"]
-
-    monkeypatch.setattr(module, "app", fail)
-    ended = dalle()
-    assert ended.code == 1
-    assert one_line(ended.err)
-    assert "internal error, KeyError" in ended.err
-    monkeypatch.setenv("DALLE_DEBUG", "1")
-    with pytest.raises(KeyError):
-        module.main()
-
-
-def test_an_error_about_a_file_names_it(dalle, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "app", lambda **_: (tmp_path / "none").read_bytes())
-    assert dalle().err == f"dalle: {tmp_path}/none: No such file or directory\n"
-
-
-def test_names_in_errors_do_not_drive_the_terminal(dalle, monkeypatch):
-    def fail(**_):
-        raise DataError("bad\x1b[31m\n\u202ename\ud800")
-
-    monkeypatch.setattr(module, "app", fail)
-    assert one_line(dalle().err)
-
-
-def test_an_unknown_command_or_option_is_a_usage_error(dalle):
-    for words, said in (
-        (("smaple",), "dalle: No such command 'smaple'. Did you mean 'sample'?; see dalle --help\n"),
-        (("recipes", "--jsno"), "dalle: No such option: --jsno (Possible options: --json); see dalle recipes --help\n"),
-    ):
-        ended = dalle(*words)
-        assert (ended.code, ended.out, ended.err) == (2, "", said)
-
-
-def test_a_group_alone_shows_its_help(dalle):
-    ended = dalle("data")
-    assert (ended.code, ended.err) == (2, "")
-    assert "Usage" in ended.out
-
-
-def test_what_a_long_error_says_first_and_last_stays(dalle, monkeypatch):
-    def fail(**_):
-        raise Failure(f"cause {'x' * 9_999} remedy")
-
-    monkeypatch.setattr(module, "app", fail)
-    said = dalle().err
-    assert said.startswith("dalle: cause x")
-    assert said.endswith("x remedy\n")
-    assert len(said) < 1000
 
 
 def test_debug_shows_the_traceback_and_nothing_else_does(tmp_path):

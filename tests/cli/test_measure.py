@@ -13,7 +13,7 @@ from dalle_cli.generate.ddim_inversion import Mirror
 from dalle_cli.generate.inpaint_crop import Canvas
 from tests.cli.conftest import one_line
 
-SHAPES = ("--glyphs", "shapes", "-q")
+SHAPES = ("--objects", "shapes", "-q")
 
 
 def pixels(path):
@@ -125,7 +125,7 @@ def test_inversion(dalle, glide, unclip, monkeypatch):
         (("upscale", "--model", "DECODER", "--steps", "x"), 2, "steps 'x'"),
         (("upscale", "--model", "UPSAMPLER", "--sheet", "s.jpg"), 2, "ends in .png"),
         (("inpaint", "--recipe", "dalle1"), 2, "inpainting needs diffusion"),
-        (("inpaint", "--recipe", "DECODER", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
+        (("inpaint", "--recipe", "DECODER", "--objects", "shape"), 2, "did you mean 'shapes'"),
         (("inversion", "--recipe", "dalle1"), 2, "inversion needs diffusion"),
         (("inversion", "--recipe", "UPSAMPLER"), 2, "enlarges pictures"),
         (("inversion", "--recipe", "gone/away"), 3, "no checkpoint"),

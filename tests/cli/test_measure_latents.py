@@ -15,7 +15,7 @@ from dalle_cli.systems.unclip import UnCLIP
 from tests.cli.conftest import one_line
 from tests.generate.conftest import unclip  # noqa: F401  (a fixture)
 
-SHAPES = ("--glyphs", "shapes", "-q")
+SHAPES = ("--objects", "shapes", "-q")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_vary(measure, monkeypatch):
     assert Image.open("s.png").size[0] > 3 * 8
     assert one_line(measure("vary", code=73).err)
     assert measure("vary", "--skip-existing").result == one
-    scaled = measure("vary", "--scale", 3, "--out", "b").result
+    scaled = measure("vary", "--guidance-scale", 3, "--out", "b").result
     assert scaled["psnr"] == pytest.approx(one["psnr"], abs=0.02)  # guidance is of eta 1 alone
     name = os.listdir("b/eta-1")[0]
     assert not np.array_equal(*(np.asarray(Image.open(f"{out}/eta-1/{name}")) for out in ("b", "out/vary")))
@@ -136,8 +136,8 @@ def test_pictures_of_what_was_asked_are_edited(measure, mirror, told, monkeypatc
         (("edit", "--strength", "2"), 2, "from 0 to 1"),
         (("interpolate", "--noise", "loud"), 2, "choose slerp or fixed"),
         (("vary", "--recipe", "unclip-tiny"), 3, "no checkpoint"),  # without the trained weights
-        (("vary", "--recipe", "UNCLIP", "--glyphs", "shape"), 2, "did you mean 'shapes'"),
-        (("vary", "--recipe", "UNCLIP", "--glyphs", "shapes", "--sheet", "s.jpg"), 2, "ends in .png"),
+        (("vary", "--recipe", "UNCLIP", "--objects", "shape"), 2, "did you mean 'shapes'"),
+        (("vary", "--recipe", "UNCLIP", "--objects", "shapes", "--sheet", "s.jpg"), 2, "ends in .png"),
     ],
 )
 def test_mistakes_get_a_line_and_their_code(dalle, glide, unclip, words, code, said):  # noqa: F811

@@ -6,7 +6,7 @@ from PIL import Image
 from tests.cli.conftest import one_line
 from tests.generate.conftest import noise, unclip  # noqa: F401  (a fixture)
 
-SHAPES = ("--glyphs", "shapes")
+SHAPES = ("--objects", "shapes")
 
 
 @pytest.fixture

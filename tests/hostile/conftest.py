@@ -17,7 +17,7 @@ from tests.hostile.made import checkpoints, pictures, prompts, shards, tables
 from tests.hostile.watching import watching
 from tests.training.conftest import RECIPE
 
-module = importlib.import_module("dalle_cli.cli.main")  # the package's own `main` is the function
+module = importlib.import_module("dalle_cli.cli.app")
 
 Run = Callable[..., Ended]
 

@@ -171,7 +171,7 @@ def test_prompts_to_judge_by_that_cannot_be_meant(run, tmp_path):
     ],
 )
 @pytest.mark.parametrize(
-    "command", [DRAW, REDRAW, RANK, ("evaluate", "scenes", "--glyphs", "shapes", "-q")], ids=lambda words: words[0]
+    "command", [DRAW, REDRAW, RANK, ("evaluate", "scenes", "--objects", "shapes", "-q")], ids=lambda words: words[0]
 )
 def test_standard_input_that_is_none(run, tmp_path, command, stdin, said):
     ended = run(*command, "-", stdin=stdin)
@@ -188,6 +188,6 @@ def test_a_size_that_does_not_fit_is_found_at_the_first_step(run):
 
 def test_a_measurement_stops_at_a_line_that_cannot_be_meant(run, files):
     lines = f'{{"path": "{files}/good.png", "prompt": "{CAPTION}"}}\n{{broken\n'
-    ended = run("evaluate", "scenes", "-", "--glyphs", "shapes", "-q", stdin=lines.encode())
+    ended = run("evaluate", "scenes", "-", "--objects", "shapes", "-q", stdin=lines.encode())
     assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True)
     assert "line 2" in ended.err

@@ -217,7 +217,7 @@ def test_lines_of_prompts(attempt):
             ("sample", "--recipe", "@tiny.yaml", "--rerank", "3", "-"),
         ):
             codes.append(attempt(stdin, *words, "--dry-run", "-q", stdin=stdin))
-        codes.append(attempt(stdin, "evaluate", "scenes", "--glyphs", "shapes", "-q", "-", stdin=stdin))
+        codes.append(attempt(stdin, "evaluate", "scenes", "--objects", "shapes", "-q", "-", stdin=stdin))
 
     line = st.one_of(
         st.dictionaries(FIELDS, JSON, max_size=4).map(lambda fields: json.dumps(fields).encode()),
