@@ -17,5 +17,12 @@ OPTIM_KEYS: dict[str, str] = {}
 TRAIN_KEYS: dict[str, str] = {}
 TRACKER_KEYS: dict[str, str] = {}
 TOKENIZER_KEYS: dict[str, dict[str, str]] = {}
-SAMPLE_KEYS: dict[str, str] = {}
-PARTS_KEYS: dict[str, str] = {}
+SAMPLE_KEYS: dict[str, str] = {
+    "scale": "guidance_scale",
+    "guided_at": "guidance_interval",
+    "guide": "guidance",
+    "threshold": "dynamic_threshold",
+    "prior_scale": "prior_guidance_scale",
+    "best_of": "prior_samples",
+}
+PARTS_KEYS: dict[str, str] = {"clip": "reranker", "embedder": "clip"}

@@ -36,7 +36,7 @@ def test_the_transformer_s_codes_are_the_dvae_s():
 
 
 @pytest.mark.parametrize(
-    ("system", "options"), [("glide", {}), ("glide", {"guide": "clip"}), ("glide-inpaint", {}), ("unclip", {})]
+    ("system", "options"), [("glide", {}), ("glide", {"guidance": "clip"}), ("glide-inpaint", {}), ("unclip", {})]
 )
 def test_a_system_of_the_shipped_weights_draws(system, options, tmp_path):
     results = Collected()

@@ -104,9 +104,10 @@ def sample(
     from ..generate.sample import sample as draw
 
     options = {
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "scale": scale, "guided_at": guided_at,
-        "steps": steps, "sampler": sampler, "eta": eta, "guide": guide, "best_of": best_of,
-        "prior_scale": prior_scale, "prior_steps": prior_steps,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance_scale": scale,
+        "guidance_interval": guided_at,
+        "steps": steps, "sampler": sampler, "eta": eta, "guidance": guide, "prior_samples": best_of,
+        "prior_guidance_scale": prior_scale, "prior_steps": prior_steps,
     }  # fmt: skip
     raise typer.Exit(
         draw(

@@ -165,7 +165,7 @@ def scenes(
             )
         return
     system = load_system(recipe)
-    choosing = system["system"]["type"] == "dalle1" and "clip" in (system.get("parts") or {})
+    choosing = system["system"]["type"] == "dalle1" and "reranker" in (system.get("parts") or {})
     numbers = _numbers("--best-of", best_of or ("1,32" if choosing and not scales else "1"), int, 1)
     if max(numbers) > 1_000_000:
         raise Failure(f"--best-of {max(numbers)}: at most 1000000 candidates", USAGE)
@@ -175,7 +175,7 @@ def scenes(
         check_sheet(path, overwrite)
     items = suite.suite(known, count)
     options = {
-        "temperature": temperature, "top_p": top_p, "steps": steps, "sampler": sampler, "guide": guide,
+        "temperature": temperature, "top_p": top_p, "steps": steps, "sampler": sampler, "guidance": guide,
     }  # fmt: skip
     reports = []
     folders = {
@@ -192,7 +192,7 @@ def scenes(
             drawn, folder = Collected(), folders[value, many]
             job = Job(
                 words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
-                out=folder, sheet=f"{folder}.png", options=options | {"scale": value}, overwrite=overwrite,
+                out=folder, sheet=f"{folder}.png", options=options | {"guidance_scale": value}, overwrite=overwrite,
                 batch_size=batch_size, precision=precision, quiet=quiet,
             )  # fmt: skip
             sample(job, drawn)

@@ -49,6 +49,7 @@ def drawing(
 
             common = {name: given.pop(name) for name in shared}
             options = {name: common.pop(name) for name in ("scale", "steps")}
+            options["guidance_scale"] = options.pop("scale")
             raise typer.Exit(function(**given, job=Job(options=options, **common)))
 
         own = inspect.signature(function).parameters

@@ -46,7 +46,7 @@ def vary(count: Count = 50, glyphs: Objects = "everyday", *, job: Any) -> int:
     given = scenes_given(job, [(text, picture) for _, text, picture in scenes])
     drawn, paths = (Collected(), Collected()), []
     for eta, results in enumerate(drawn):
-        options = {**(job.options or {}), **({} if eta else {"scale": None})}
+        options = {**(job.options or {}), **({} if eta else {"guidance_scale": None})}
         own = replace(job, options=options, out=f"{job.out}/eta-{eta}", sheet=None)
         paths.append(complete(results, draw(given, [float(eta)], 1, own, results)))
     ratios = [one["psnr"] for one in drawn[0].reported]

@@ -68,7 +68,8 @@ def inpaint(
     from ..generate.inpaint import inpaint as draw
 
     options = {
-        "scale": scale, "guided_at": guided_at, "steps": steps, "sampler": sampler, "threshold": threshold,
+        "guidance_scale": scale, "guidance_interval": guided_at, "steps": steps, "sampler": sampler,
+        "dynamic_threshold": threshold,
     }  # fmt: skip
     raise typer.Exit(
         draw(

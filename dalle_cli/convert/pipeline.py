@@ -53,7 +53,7 @@ def export(name: str, out: str, precision: str | None, overwrite: bool) -> list[
     parts = recipe.section(recipe.beside(system, (file or Path(name)).parent), "parts")
     if recipe.type_of(system, "system") != "unclip":
         raise Failure(f"{name}: {FORMAT} holds a system of type unclip", BAD_INPUT)
-    lacking = [part for part in ("decoder", "upsampler", "embedder") if not parts.get(part)]
+    lacking = [part for part in ("decoder", "upsampler", "clip") if not parts.get(part)]
     if lacking or parts.get("upsampler_2"):
         told = f"no {' and no '.join(lacking)}" if lacking else "a second upsampler"
         raise Failure(f"{name}: {told}; diffusers' pipeline has a decoder, one upsampler and a CLIP", BAD_INPUT)
@@ -66,7 +66,7 @@ def export(name: str, out: str, precision: str | None, overwrite: bool) -> list[
             files += _write_part(
                 str(parts[part]), layout, folder / "prior" if part == "prior" else folder, precision, dry
             )
-        files += _write_clip(str(parts["embedder"]), folder, precision, bool(parts.get("prior")), dry)
+        files += _write_clip(str(parts["clip"]), folder, precision, bool(parts.get("prior")), dry)
     clamp = checkpoint.shapes(str(parts["prior"])).clamp if parts.get("prior") else None  # type: ignore[union-attr]
     return [*files, *_write_index(folder, clamp)]
 

@@ -17,19 +17,26 @@ INPAINT = "inpaint"  # before the names of parts that inpaint, and of their reci
 UNCLIP = {
     **{"karlo-prior": "prior", "karlo-decoder": "decoder", "karlo-upsampler": "upsampler"},
     **{"diffusers-prior": "prior", "diffusers-decoder": "decoder", "diffusers-upsampler": "upsampler"},
-    **dict.fromkeys(("openai-clip", "open-clip", "hf-clip", "diffusers-clip"), "embedder"),
+    **dict.fromkeys(("openai-clip", "open-clip", "hf-clip", "diffusers-clip"), "clip"),
 }
-WANTED = {"unclip": ("decoder", "embedder"), "glide": ("decoder",)}
+WANTED = {"unclip": ("decoder", "clip"), "glide": ("decoder",)}
 # What each was published to draw with: Karlo's sampler and diffusers' pipeline of it, and GLIDE's notebooks.
 KARLO = {
-    **{"prior_steps": "25", "prior_scale": 4.0, "best_of": 1, "steps": "50", "sampler": "ddpm", "scale": 8.0},
+    **{
+        "prior_steps": "25",
+        "prior_guidance_scale": 4.0,
+        "prior_samples": 1,
+        "steps": "50",
+        "sampler": "ddpm",
+        "guidance_scale": 8.0,
+    },
     **{"up_steps": "7", "up_sampler": "ddpm", "up_temperature": 1.0},
 }
 GLIDE = {
-    **{"steps": "100", "sampler": "ddpm", "scale": 3.0, "up_steps": "fast27", "up_sampler": "ddim"},
+    **{"steps": "100", "sampler": "ddpm", "guidance_scale": 3.0, "up_steps": "fast27", "up_sampler": "ddim"},
     **{"up_temperature": 0.997},
 }
-GLIDE_INPAINT = GLIDE | {"scale": 5.0, "up_sampler": "ddpm"}
+GLIDE_INPAINT = GLIDE | {"guidance_scale": 5.0, "up_sampler": "ddpm"}
 
 
 def import_system(
@@ -109,7 +116,7 @@ def compose(folder: Path, plans: Mapping[str, Plan]) -> dict[str, str]:
     kind = kinds.pop()
     lacking = [part for part in WANTED[kind] if part not in plans and f"{INPAINT}_{part}" not in plans]
     if lacking:
-        hint = "; Karlo's is OpenAI's ViT-L-14.pt" if "embedder" in lacking else ""
+        hint = "; Karlo's is OpenAI's ViT-L-14.pt" if "clip" in lacking else ""
         raise Failure(f"{folder}: no {' and no '.join(lacking)} among its weights{hint}", BAD_INPUT)
     if kind == "unclip":
         return {recipe.IN_FOLDER: _written("Karlo", folder, _unclip(plans))}
@@ -126,9 +133,9 @@ def compose(folder: Path, plans: Mapping[str, Plan]) -> dict[str, str]:
 
 
 def _unclip(plans: Mapping[str, Plan]) -> dict[str, Any]:
-    parts = {part: f"./{part}" for part in ("prior", "decoder", "upsampler", "embedder") if part in plans}
-    if {"image", "text"} <= plans["embedder"].model.keys():
-        parts["clip"] = "./embedder"  # it can choose among candidates too
+    parts = {part: f"./{part}" for part in ("prior", "decoder", "upsampler", "clip") if part in plans}
+    if {"image", "text"} <= plans["clip"].model.keys():
+        parts["reranker"] = "./clip"  # it can choose among candidates too
     steps = {"steps": "25"} if plans["decoder"].layout.name.startswith("diffusers") else {}  # of that pipeline
     return {"system": {"type": "unclip"}, "parts": parts, "sample": KARLO | steps}
 

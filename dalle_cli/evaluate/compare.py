@@ -80,7 +80,7 @@ class Contest:
         save_rows(str(self.job.sheet), rows)
 
     def _given(self, scale: float | None) -> dict[str, Any]:
-        return {**self.options, **({} if scale is None else {"scale": scale})}
+        return {**self.options, **({} if scale is None else {"guidance_scale": scale})}
 
 
 def features(results: Sequence[Sequence[dict[str, Any]]], clip: str, precision: str) -> list[Tensor]:

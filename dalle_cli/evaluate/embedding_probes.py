@@ -41,7 +41,7 @@ def pca(
     items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
 
     def shots(todo: list[Item]) -> Iterator[Shot]:
-        size = studio.system.embedder.model.visual.size
+        size = studio.system.clip.model.visual.size
         told = torch.cat([studio.embedded(batch) for batch in basis(size)])
         if len(told) < 2:
             raise Failure("components of 1 picture: give at least two, better hundreds", BAD_INPUT)

@@ -93,7 +93,7 @@ def typographic(
 
     def shots(todo: list[Item]) -> Iterator[Shot]:
         told = studio.system.embed_texts(captions).float().cpu()
-        labels = Labels(captions, told, studio.system.embedder.model.logit_scale.exp().item())
+        labels = Labels(captions, told, studio.system.clip.model.logit_scale.exp().item())
         for own in by_request(todo, many):
             try:
                 picture = open_picture(own[0].request.fields["image"])

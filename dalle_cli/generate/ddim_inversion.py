@@ -27,7 +27,7 @@ class Mirror:
 
     def __init__(self, recipe: str, steps: str, precision: str = "auto", offload: bool = False):
         system, part, parts, settings = diffusion(recipe, {"steps": steps}, "inversion")
-        self.options, self.together = replace(settings, sampler="ddim", scale=1.0, eta=0.0), part.together
+        self.options, self.together = replace(settings, sampler="ddim", guidance_scale=1.0, eta=0.0), part.together
         kept = {name: source for name, source in parts.items() if name not in UNUSED}
         self.system: Any = systems.build(system["system"], "system", device=device.choose(precision, offload), **kept)
         self.name, self.size = str(parts["decoder"]), self.system.decoder.size

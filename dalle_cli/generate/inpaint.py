@@ -119,7 +119,7 @@ def diffusion(
     if not getattr(kind, "shows", False):
         raise RecipeError(f"{recipe}: this system draws whole pictures; {wanted} needs diffusion, such as glide")
     part, parts, settings = prepare(system, {key: one for key, one in (options or {}).items() if one is not None})
-    parts.pop("clip", None)
+    parts.pop("reranker", None)
     return system, part, parts, settings
 
 

@@ -92,9 +92,11 @@ class Studio:
             raise RecipeError(f"{job.recipe}: a system without CLIP embeddings; `{command}` needs one of type unclip")
         if imagines and not self.parts.get("prior"):
             raise RecipeError(f"parts.prior: `{command}` draws from words by a prior, and {job.recipe} names none")
-        own = {"scale": 1.0} if inverts and "scale" not in given else {}  # guidance does not lead back to the noise
+        own = (
+            {"guidance_scale": 1.0} if inverts and "guidance_scale" not in given else {}
+        )  # guidance does not lead back to the noise
         self.options = replace(self.options, sampler="ddim", **own)
-        self.parts.pop("clip", None)
+        self.parts.pop("reranker", None)
         self.system: Any = None
         self.finished: dict[int, dict[str, Any]] = {}
 
@@ -193,7 +195,7 @@ class Studio:
 
     def look(self, picture: Image.Image) -> Latent:
         """A picture of any shape: its middle square at the decoder's size, and its embedding."""
-        z = self.embedded(images.to_tensor(images.square(picture, self.system.embedder.model.visual.size))[None])
+        z = self.embedded(images.to_tensor(images.square(picture, self.system.clip.model.visual.size))[None])
         return Latent(images.to_tensor(images.square(picture, self.system.decoder.size)), z[0])
 
     def embedded(self, pictures: Tensor) -> Tensor:
@@ -204,7 +206,7 @@ class Studio:
         """The noise of pictures (B, 3, s, s) under embeddings, on the CPU."""
         options = self.options
         found = self.system.invert(
-            pictures, z, [""] * len(pictures), options.steps, options.scale, REFINE, options.guided_at
+            pictures, z, [""] * len(pictures), options.steps, options.guidance_scale, REFINE, options.guidance_interval
         )
         return found.float().cpu()
 

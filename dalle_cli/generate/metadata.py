@@ -79,7 +79,7 @@ def parameters(origin: Origin, item: Item, size: tuple[int, int]) -> str:
     pairs = {
         "Steps": _option(origin.options, "steps") or 1,
         "Sampler": _option(origin.options, "sampler"),
-        "CFG scale": _option(origin.options, "scale"),
+        "CFG scale": _option(origin.options, "guidance_scale"),
         "Seed": item.seed,
         "Size": f"{size[0]}x{size[1]}",
         "Model hash": next(iter(origin.models.values()), "")[:10] or None,

@@ -72,9 +72,9 @@ def sample(job: Job, results: Collected | None = None) -> int:
     if origin and job.recipe:
         earlier = _understood(earlier, system_recipe, job)
     part, parts, options = prepare(system_recipe, {**earlier, **_given(job.options)})
-    clip = parts.pop("clip", None)
-    if job.rerank and not clip:
-        raise RecipeError(f"{name}: --rerank needs a CLIP, and the recipe names none in parts.clip")
+    reranker = parts.pop("reranker", None)
+    if job.rerank and not reranker:
+        raise RecipeError(f"{name}: --rerank needs a CLIP, and the recipe names none in parts.reranker")
     if job.image and not hasattr(part, "begin_with"):
         raise RecipeError(f"{name}: --image and --keep-rows are for transformers; `dalle inpaint` fills parts")
     if job.watch and not getattr(part, "shows", False):
@@ -93,7 +93,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
         if hasattr(part, "needs"):
             shapes = replace(place, empty=True)
             system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
-            scorer = Scorer(shapes, clip) if job.rerank else None
+            scorer = Scorer(shapes, reranker) if job.rerank else None
             held = memory.estimate(system, scorer, options, len(requests), candidates, job.batch_size)
             print(f"memory: {readable(held)}", file=sys.stderr)
         return DONE
@@ -114,7 +114,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
 
     # ---- drawing, some pictures at a time; results in the order of the prompts --------------------------------------
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if wanted else None
-    scorer = Scorer(place, clip) if wanted and job.rerank else None
+    scorer = Scorer(place, reranker) if wanted and job.rerank else None
     models = {**(system.files(options) if system else {}), **(scorer.files if scorer else {})}
     settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
     made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
@@ -221,12 +221,12 @@ def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[st
     parts = dict(recipe.section(system_recipe, "parts"))
     part: Any
     part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
-    takes = {*inspect.signature(part).parameters, "clip"} - {"device"}
+    takes = {*inspect.signature(part).parameters, "reranker"} - {"device"}
     for key in parts:
         if key not in takes:
             raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
-    if "clip" in parts:
-        parts["clip"] = convert(parts["clip"], str | list[str] | None, "parts.clip")
+    if "reranker" in parts:
+        parts["reranker"] = convert(parts["reranker"], str | list[str] | None, "parts.reranker")
     kind = part.sampling
     options = kind(**bind(kind, {**recipe.section(system_recipe, "sample"), **given}, "sample"))
     part.check(options, parts)
@@ -254,7 +254,7 @@ def load_system(name: str) -> dict:
         kind = recipe.type_of(found, "model")
         if kind in NETWORKS:
             free = recipe.section(found, "task").get("drop_text")  # without, no guidance is possible
-            scale = {} if free else {"sample": {"scale": 1.0}}
+            scale = {} if free else {"sample": {"guidance_scale": 1.0}}
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":
             raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")

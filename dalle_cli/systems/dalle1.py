@@ -1,7 +1,7 @@
 """DALL-E 1 as a system: the transformer draws codes of candidates, the dVAE decodes them, CLIP chooses among them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from .memory import Needs
 
 @dataclass(frozen=True)
 class Sampling:
-    """The `sample` section. temperature 0 takes the likeliest code; scale: classifier-free guidance, 1 for none."""
+    """The `sample` section. temperature: 0 is greedy. guidance_scale: classifier-free guidance, 1 disables it."""
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
-    scale: float = 1.0
+    guidance_scale: float = 1.0
 
     def __post_init__(self):
         if not 0 <= self.temperature < 100:
@@ -80,7 +80,7 @@ class DALLE1:
         for part in range(0, len(seeds[0]), batch):
             own = [one[part : part + batch] for one in seeds]
             codes = self.task.draw(
-                prompts, own, options.temperature, options.top_k, options.top_p, options.scale, first
+                prompts, own, options.temperature, options.top_k, options.top_p, options.guidance_scale, first
             )
             pictures = self._decode(codes.flatten(0, 1))
             rows.append(pictures.unflatten(0, codes.shape[:2]))
@@ -93,7 +93,9 @@ class DALLE1:
 
         def held(prompts: int, candidates: int) -> int:
             with Meter() as meter:
-                self.task.rehearse(prompts, candidates, **asdict(options))
+                self.task.rehearse(
+                    prompts, candidates, options.temperature, options.top_k, options.top_p, options.guidance_scale
+                )
             return meter.peak["all"]
 
         least = held(1, 2)

@@ -33,19 +33,18 @@ PARTS = {"clip": "noised_clip", "classifier": "classifier"}  # what guides, and 
 class Diffusion:
     """What `sample` sections of decoders and upsamplers share.
 
-    steps: how many of the process's steps, or which (diffusion/respacing.py). eta: DDIM's share of fresh noise. scale:
-    guidance; by the text, 1 is none. guided_at: the first and the last of the process's 1,000 times, 0 the clean end,
-    that are guided by the text; all, if none is named. threshold: dynamic, for this share of the values; else what is
-    expected is clamped to the range of pixels. up_...: of the upsampler, which is not guided; up_temperature: a factor
-    of its first noise.
+    steps: how many timesteps, or which (diffusion/respacing.py). eta: of DDIM, 0 deterministic, 1 as DDPM.
+    guidance_scale: 1 disables classifier-free guidance. guidance_interval: first and last guided timestep, 0 the clean
+    end; None guides all. dynamic_threshold: percentile in (0, 1]; None clips x0 to the range of pixels. up_...: of the
+    upsampler, which is not guided; up_temperature: a factor of its initial noise.
     """
 
     steps: str = "27"
     sampler: Name = "ddim"
     eta: float = 0.0
-    scale: float = 3.0
-    guided_at: list[int] | None = None
-    threshold: float | None = None
+    guidance_scale: float = 3.0
+    guidance_interval: list[int] | None = None
+    dynamic_threshold: float | None = None
     up_steps: str = "fast27"
     up_sampler: Name = "ddim"
     up_temperature: float = 0.997
@@ -60,12 +59,16 @@ class Diffusion:
             raise RecipeError(f"eta {self.eta} is not between 0 and 1")
         if self.eta and self.sampler != "ddim":
             raise RecipeError(f"eta is of sampler ddim; {self.sampler} takes none")
-        if not 0 <= self.scale < 1000:
-            raise RecipeError(f"scale {self.scale} is not between 0 and 1000")
-        if self.guided_at is not None and (len(self.guided_at) != 2 or self.guided_at != sorted(self.guided_at)):
-            raise RecipeError(f"guided_at {self.guided_at}: give the first time and the last, such as 400,999")
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise RecipeError(f"threshold {self.threshold} is not in (0, 1]")
+        if not 0 <= self.guidance_scale < 1000:
+            raise RecipeError(f"guidance_scale {self.guidance_scale} is not between 0 and 1000")
+        if self.guidance_interval is not None and (
+            len(self.guidance_interval) != 2 or self.guidance_interval != sorted(self.guidance_interval)
+        ):
+            raise RecipeError(
+                f"guidance_interval {self.guidance_interval}: give the first time and the last, such as 400,999"
+            )
+        if self.dynamic_threshold is not None and not 0 < self.dynamic_threshold <= 1:
+            raise RecipeError(f"dynamic_threshold {self.dynamic_threshold} is not in (0, 1]")
         if not 0 < self.up_temperature <= 2:
             raise RecipeError(f"up_temperature {self.up_temperature} is not in (0, 2]")
 
@@ -76,9 +79,9 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Sampling(Diffusion):
-    """The `sample` section. guide: by the text (classifier-free), by CLIP or by a classifier, `scale` times."""
+    """The `sample` section. guidance: cfg (classifier-free), or the gradient of a CLIP or a classifier."""
 
-    guide: Literal["free", "clip", "classifier"] = "free"
+    guidance: Literal["cfg", "clip", "classifier"] = "cfg"
 
 
 @systems.register("glide")
@@ -96,9 +99,11 @@ class GLIDE:
     @staticmethod
     def check(options: Sampling, parts: Mapping[str, Any]) -> None:
         """Raises RecipeError when what is to guide is not among the parts, CheckpointError when it is not there."""
-        needed = PARTS.get(options.guide)
+        needed = PARTS.get(options.guidance)
         if needed and not parts.get(needed):
-            raise RecipeError(f"guide {options.guide} needs a checkpoint as parts.{needed}, and the recipe names none")
+            raise RecipeError(
+                f"guidance {options.guidance} needs a checkpoint as parts.{needed}, and the recipe names none"
+            )
         if needed:
             checkpoint.resolve(str(parts[needed]))
 
@@ -128,7 +133,10 @@ class GLIDE:
 
     def files(self, options: Sampling) -> dict[str, Path]:
         """The checkpoints that draw with these options, by name."""
-        used = {**self._named, **{part: self.guides[part] for guide, part in PARTS.items() if guide == options.guide}}
+        used = {
+            **self._named,
+            **{part: self.guides[part] for guide, part in PARTS.items() if guide == options.guidance},
+        }
         return {name: checkpoint.resolve(source) for name, source in used.items() if source}
 
     def draw(
@@ -174,21 +182,23 @@ class GLIDE:
     ) -> Tensor:
         task = self.decoder
         known = known_at(self.device, region, task.size, len(texts))
-        free = options.guide == "free"
-        denoise = task.denoiser(texts, options.scale if free else 1.0, region=known, guided_at=options.guided_at)
+        by_text = options.guidance == "cfg"
+        denoise = task.denoiser(
+            texts, options.guidance_scale if by_text else 1.0, region=known, guided_at=options.guidance_interval
+        )
         gradient: Gradient | None = None
-        if options.guide == "clip":
-            gradient = toward_clip(self._clip, texts, denoise, options.scale)
-        elif options.guide == "classifier":
-            gradient = toward_class(self._classifier, texts, options.scale)
+        if options.guidance == "clip":
+            gradient = toward_clip(self._clip, texts, denoise, options.guidance_scale)
+        elif options.guidance == "classifier":
+            gradient = toward_class(self._classifier, texts, options.guidance_scale)
         return run(
             self.device, task, denoise, noise(torch.empty(len(texts), 3, task.size, task.size)), noise, options.steps,
-            options.sampler, options.eta, options.threshold, gradient, see,
+            options.sampler, options.eta, options.dynamic_threshold, gradient, see,
         )  # fmt: skip
 
     def _guiding(self, options: Sampling) -> list[nn.Module]:
         guides = {"clip": lambda: [self._clip.task], "classifier": lambda: [self._classifier.task]}
-        return guides.get(options.guide, list)()
+        return guides.get(options.guidance, list)()
 
     @cached_property
     def _clip(self) -> Guide:

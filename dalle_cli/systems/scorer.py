@@ -36,7 +36,7 @@ class Scorer:
             self.tasks.append(task)
         self.device = device
         self.size = max(task.model.visual.size for task in self.tasks)
-        self.files = {"clip" + f"_{i + 1}" * (i > 0): checkpoint.resolve(name) for i, name in enumerate(names)}
+        self.files = {"reranker" + f"_{i + 1}" * (i > 0): checkpoint.resolve(name) for i, name in enumerate(names)}
         self._texts: dict[str, Tensor] = {}
         self._together: int | None = None
 

@@ -34,24 +34,24 @@ PRIOR_SEED, UPSAMPLER_SEED = 1, 2
 
 @dataclass(frozen=True)
 class Sampling(Diffusion):
-    """The `sample` section. `scale` is the decoder's guidance, from no text and no embedding.
+    """The `sample` section. `guidance_scale` is the decoder's guidance, from no text and no embedding.
 
-    prior_steps: of a diffusion prior. prior_scale: its guidance by the text. best_of: embeddings drawn for a picture,
-    of which the nearest to the text's is kept. ..._2: of the second upsampler.
+    prior_steps: of a diffusion prior. prior_guidance_scale: 1 disables its classifier-free guidance. prior_samples:
+    embeddings sampled for an image; the nearest to the text's is used. ..._2: of the second upsampler.
     """
 
     prior_steps: str = "25"
-    prior_scale: float = 1.0
-    best_of: int = 2
+    prior_guidance_scale: float = 1.0
+    prior_samples: int = 2
     up_steps_2: str = "15"
     up_sampler_2: Name = "ddim"
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.prior_scale < 1000:
-            raise RecipeError(f"prior_scale {self.prior_scale} is not between 0 and 1000")
-        if not 1 <= self.best_of <= 1024:
-            raise RecipeError(f"best_of {self.best_of} is not between 1 and 1024")
+        if not 0 <= self.prior_guidance_scale < 1000:
+            raise RecipeError(f"prior_guidance_scale {self.prior_guidance_scale} is not between 0 and 1000")
+        if not 1 <= self.prior_samples <= 1024:
+            raise RecipeError(f"prior_samples {self.prior_samples} is not between 1 and 1024")
 
     def visited(self) -> tuple[str, ...]:
         return *super().visited(), self.prior_steps, self.up_steps_2
@@ -61,7 +61,7 @@ class Sampling(Diffusion):
 class UnCLIP:
     """Draws pictures of prompts, and redraws pictures from their embeddings. All parts are checkpoints.
 
-    embedder: the CLIP whose texts the prior reads and whose picture embeddings the decoder reads. prior: any task that
+    clip: the CLIP whose texts the prior reads and whose picture embeddings the decoder reads. prior: any task that
     draws embeddings; without one, only pictures can be redrawn.
     """
 
@@ -80,16 +80,16 @@ class UnCLIP:
         self,
         device: Device,
         decoder: str,
-        embedder: str,
+        clip: str,
         prior: str | None = None,
         upsampler: str | None = None,
         upsampler_2: str | None = None,
     ):
         self.device = device
-        clip = device.load(embedder, "clip")
-        assert isinstance(clip, CLIPTask)
-        self.embedder = clip.requires_grad_(False)
-        self.decoder = load(device, decoder, {"clip": clip.model})
+        clip_task = device.load(clip, "clip")
+        assert isinstance(clip_task, CLIPTask)
+        self.clip = clip_task.requires_grad_(False)
+        self.decoder = load(device, decoder, {"clip": clip_task.model})
         if self.decoder.condition(LowResCondition):
             raise RecipeError(f"parts.decoder: {decoder} enlarges pictures; name it as parts.upsampler")
         condition = self.decoder.condition(ClipCondition)
@@ -106,7 +106,7 @@ class UnCLIP:
                 self.upsamplers.append(task)
                 self.size = task.size
         self._named = {
-            "embedder": embedder, "decoder": decoder, "prior": prior, "upsampler": upsampler, "upsampler_2": upsampler_2
+            "clip": clip, "decoder": decoder, "prior": prior, "upsampler": upsampler, "upsampler_2": upsampler_2
         }  # fmt: skip
 
     @cached_property
@@ -115,18 +115,16 @@ class UnCLIP:
         name = self._named["prior"]
         if not name:
             raise RecipeError("parts.prior: drawing from words needs a prior, and the recipe names none")
-        task: Any = checkpoint.load(name, companions={"clip": self.embedder.model}, mapped=self.device.offload)
+        task: Any = checkpoint.load(name, companions={"clip": self.clip.model}, mapped=self.device.offload)
         if not hasattr(task, "draw") or not hasattr(task.model, "embed_dim"):
             raise RecipeError(f"parts.prior: {name} is no prior that draws CLIP embeddings")
         self._fits("prior", name, task.model.embed_dim)
         return self.device.place(task.requires_grad_(False))
 
     def _fits(self, part: str, name: str, width: int) -> None:
-        own = self.embedder.model.embed_dim
+        own = self.clip.model.embed_dim
         if width != own:
-            raise RecipeError(
-                f"parts.{part}: {name} takes embeddings of {width} numbers, and parts.embedder gives {own}"
-            )
+            raise RecipeError(f"parts.{part}: {name} takes embeddings of {width} numbers, and parts.clip gives {own}")
 
     def files(self, options: Sampling, prior: bool = True) -> dict[str, Path]:
         """The checkpoints that draw, by name; with or without the prior."""
@@ -166,22 +164,22 @@ class UnCLIP:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP embeddings of texts, (B, e), float32; each distinct text is read once."""
         distinct = list(dict.fromkeys(texts))
-        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model):
-            ids = embedding.pack(self.embedder.model, self.embedder.tokenizer, distinct)
-            found, _, _ = embedding.read(self.embedder.model, ids)
+        with self.device.turn(self.clip), self.device.autocast(), packed(self.clip.model):
+            ids = embedding.pack(self.clip.model, self.clip.tokenizer, distinct)
+            found, _, _ = embedding.read(self.clip.model, ids)
         return found[[distinct.index(text) for text in texts]]
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """CLIP embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1], to (B, e), float32."""
-        with self.device.turn(self.embedder), self.device.autocast(), packed(self.embedder.model):
-            return embedding.embed(self.embedder.model, images.to(self.device.name))
+        with self.device.turn(self.clip), self.device.autocast(), packed(self.clip.model):
+            return embedding.embed(self.clip.model, images.to(self.device.name))
 
     @torch.no_grad()
     def imagine(self, texts: Sequence[str], seeds: Sequence[int], options: Sampling) -> Tensor:
         """The prior's embeddings of pictures that texts describe, (B, e). Raises RecipeError without a prior."""
         own = [seed + PRIOR_SEED for seed in seeds]
-        how = {"scale": options.prior_scale, "steps": options.prior_steps, "best_of": options.best_of}
+        how = {"scale": options.prior_guidance_scale, "steps": options.prior_steps, "best_of": options.prior_samples}
         prior = self.prior
         with self.device.turn(prior), self.device.autocast():
             return prior.draw(texts, own, **how).float()
@@ -217,10 +215,12 @@ class UnCLIP:
         known = known_at(self.device, region, task.size, len(texts))
         told = None if embeddings is None else embeddings.to(self.device.name)
         with self.device.turn(task):
-            denoise = task.denoiser(texts, options.scale, region=known, image=told, guided_at=options.guided_at)
+            denoise = task.denoiser(
+                texts, options.guidance_scale, region=known, image=told, guided_at=options.guidance_interval
+            )
             return run(
                 self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler,
-                options.eta, options.threshold, see=see, clamp=not exact or clamps(task),
+                options.eta, options.dynamic_threshold, see=see, clamp=not exact or clamps(task),
             )  # fmt: skip
 
     def invert(

@@ -94,7 +94,7 @@ def test_a_folder_of_models_becomes_a_system_that_draws(dalle, tmp_path):
     words = ("import", "theirs", "--system", "--vocab", "words.json")
     ended = dalle(*words, "--out", "checkpoints/karlo")
     assert ended.code == 0, ended.err
-    assert ended.result["parts"].keys() == {"prior", "decoder", "upsampler", "embedder"}
+    assert ended.result["parts"].keys() == {"prior", "decoder", "upsampler", "clip"}
     assert ended.result["recipes"] == ["checkpoints/karlo/system.yaml"]
     assert 'dalle sample "..." --recipe karlo' in dalle(*words, "--out", "karlo", terminal=True).out
     quick(tmp_path / "checkpoints" / "karlo" / "system.yaml")

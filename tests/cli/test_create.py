@@ -267,12 +267,15 @@ def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
 
 def test_diffusion_takes_its_own_options(dalle, glide):
     words = ("sample", "a red circle", "--recipe", glide.recipe, "--precision", "float32", "-q")
-    more = ("--steps", "4", "--sampler", "dpm++", "--guidance-scale", "1.5", "--guide", "free", "--watch", "strip.png")
+    more = ("--steps", "4", "--sampler", "dpm++", "--guidance-scale", "1.5", "--guide", "cfg", "--watch", "strip.png")
     ended = dalle(*words, *more)
     assert ended.code == 0, ended.err
     assert Image.open("strip.png").size == (4 * 12 + 4, 12 + 4)
     options = read(ended.result["path"])["dalle"]["options"]
-    assert options.items() >= {"steps": "4", "sampler": "dpm++", "scale": 1.5, "guide": "free", "up_steps": "3"}.items()
+    assert (
+        options.items()
+        >= {"steps": "4", "sampler": "dpm++", "guidance_scale": 1.5, "guidance": "cfg", "up_steps": "3"}.items()
+    )
     for wrong in (("--steps", "many"), ("--sampler", "euler"), ("--guide", "hope"), ("--eta", "2"), ("--top-k", "3")):
         refused = dalle(*words, *wrong, "--out", "x")
         assert (refused.code, one_line(refused.err)) == (2, True), wrong

@@ -103,7 +103,7 @@ def test_without_the_trained_weights_the_line_names_them(dalle, words):
 
 @pytest.mark.usefixtures("picture")
 def test_texts_need_a_prior(dalle, unclip, tmp_path):  # noqa: F811
-    parts = f"{{decoder: {unclip.decoder}, embedder: {unclip.embedder}}}"
+    parts = f"{{decoder: {unclip.decoder}, clip: {unclip.clip}}}"
     (tmp_path / "plain.yaml").write_text(f"system: {{type: unclip}}\nparts: {parts}\n")
     ended = dalle("interpolate", "dog.png", "a snowman", "--recipe", "plain.yaml", "-q")
     assert (ended.code, one_line(ended.err)) == (2, True)

@@ -34,8 +34,8 @@ def test_unclip_draws_chooses_and_draws_again(dalle, unclip):
     first = ended.result["path"]
     assert Image.open(first).size == (16, 16)
     found = read(first)["dalle"]
-    assert {found["options"][key] for key in ("best_of", "prior_steps", "prior_scale")} == {3, "3", 2.0}
-    assert found["models"].keys() == {"prior", "decoder", "upsampler", "embedder", "clip"}
+    assert {found["options"][key] for key in ("prior_samples", "prior_steps", "prior_guidance_scale")} == {3, "3", 2.0}
+    assert found["models"].keys() == {"prior", "decoder", "upsampler", "clip", "reranker"}
     again = dalle("sample", "--like", first, "--out", "b", "--precision", "float32", "-q").result["path"]
     assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(first)))
     other = dalle("sample", "--like", first, "--best-of", 1, "--out", "c", "--precision", "float32", "-q")

@@ -58,7 +58,7 @@ def test_what_has_no_place_is_found_before_anything_is_written(tmp_path, vocab):
     with pytest.raises(ConvertError, match="of different widths"):
         pipeline.export("out", "again", None, False)
     system = tmp_path / "out" / "system.yaml"
-    system.write_text("system: {type: unclip}\nparts: {decoder: ./decoder, embedder: ./embedder}")
+    system.write_text("system: {type: unclip}\nparts: {decoder: ./decoder, clip: ./clip}")
     with pytest.raises(Failure, match="out: no upsampler; diffusers' pipeline has a decoder, one upsampler and a CLIP"):
         pipeline.export("out", "again", None, False)
     system.write_text("system: {type: glide}\nparts: {decoder: ./decoder}")

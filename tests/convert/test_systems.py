@@ -70,20 +70,20 @@ def test_karlo_becomes_a_system(tmp_path, vocab):
     states = karlo(tmp_path / "karlo")
     made = bring(tmp_path / "karlo", vocab)
     assert {part: told["layout"] for part, told in made["parts"].items()} == {
-        **{"embedder": "openai-clip", "prior": "karlo-prior", "decoder": "karlo-decoder"},
+        **{"clip": "openai-clip", "prior": "karlo-prior", "decoder": "karlo-decoder"},
         "upsampler": "karlo-upsampler",
     }
     system = recipe.load("out/system.yaml", "systems")
     assert system["system"] == {"type": "unclip"}
-    assert system["parts"] == {part: f"./{part}" for part in ("prior", "decoder", "upsampler", "embedder")} | {
-        "clip": "./embedder"
+    assert system["parts"] == {part: f"./{part}" for part in ("prior", "decoder", "upsampler", "clip")} | {
+        "reranker": "./clip"
     }
     assert (system["sample"]["prior_steps"], system["sample"]["steps"], system["sample"]["up_steps"]) == (
         "25",
         "50",
         "7",
     )
-    assert (system["sample"]["prior_scale"], system["sample"]["scale"]) == (4.0, 8.0)
+    assert (system["sample"]["prior_guidance_scale"], system["sample"]["guidance_scale"]) == (4.0, 8.0)
     back = convert.write("karlo-decoder", DECODER, checkpoint.read_tensors(checkpoint.resolve("out/decoder")))
     assert back.keys() == states["decoder"].keys()
     assert all(torch.equal(back[key], states["decoder"][key]) for key in back)
@@ -116,11 +116,11 @@ def test_a_folder_of_diffusers_becomes_a_system(tmp_path, vocab, variation):
     diffusers(tmp_path / "karlo", variation)
     made = bring(tmp_path / "karlo", vocab)
     prior = set() if variation else {"prior"}
-    assert made["parts"].keys() == {"decoder", "upsampler", "embedder"} | prior
-    assert made["parts"]["embedder"]["layout"] == ("diffusers-clip" if variation else "hf-clip")
+    assert made["parts"].keys() == {"decoder", "upsampler", "clip"} | prior
+    assert made["parts"]["clip"]["layout"] == ("diffusers-clip" if variation else "hf-clip")
     system = recipe.load("out/system.yaml", "systems")
     assert system["sample"]["steps"] == "25"
-    assert ("clip" in system["parts"]) is variation  # to choose among candidates it must see pictures
+    assert ("reranker" in system["parts"]) is variation  # to choose among candidates it must see pictures
 
 
 def test_glide_becomes_two_systems(tmp_path):
@@ -142,8 +142,8 @@ def test_glide_becomes_two_systems(tmp_path):
     assert made["recipes"] == ["out/system.yaml", "out/inpaint.yaml"]
     plain, filling = (recipe.load(path, "systems") for path in made["recipes"])
     assert plain["parts"] == {"decoder": "./decoder", "upsampler": "./upsampler"}
-    assert (plain["sample"]["steps"], plain["sample"]["scale"]) == ("100", 3.0)
-    assert (filling["parts"], filling["sample"]["scale"]) == ({"decoder": "./inpaint_decoder"}, 5.0)
+    assert (plain["sample"]["steps"], plain["sample"]["guidance_scale"]) == ("100", 3.0)
+    assert (filling["parts"], filling["sample"]["guidance_scale"]) == ({"decoder": "./inpaint_decoder"}, 5.0)
 
 
 def test_nothing_is_written_when_a_part_is_wrong(tmp_path, vocab):
@@ -162,7 +162,7 @@ def test_nothing_is_written_when_a_part_is_wrong(tmp_path, vocab):
     refused(Failure, "are both the system's decoder; keep one of them")
     (folder / "decoder-2.ckpt").unlink()
     (folder / "ViT-L-14.pt").rename(tmp_path / "clip.pt")
-    refused(Failure, "no embedder among its weights; Karlo's is OpenAI's ViT-L-14.pt")
+    refused(Failure, "no clip among its weights; Karlo's is OpenAI's ViT-L-14.pt")
     torch.save({"bert.embeddings.word_embeddings.weight": torch.ones(1)}, folder / "bert.pt")
     refused(ConvertError, "weights of BERT")
     with pytest.raises(Failure, match="--system imports a folder, and this is a file") as caught:
@@ -204,7 +204,7 @@ def test_an_imported_system_draws_from_wherever_it_lies(tmp_path, vocab):
     assert sample(Job(["a red circle"], recipe="moved", out="pictures", quiet=True), Collected()) == 0
     (picture,) = (tmp_path / "pictures").glob("*.png")
     assert images.decode(str(picture)).size == (256, 256)
-    parts = "parts: {decoder: ./decoder, embedder: ./embedder}"
+    parts = "parts: {decoder: ./decoder, clip: ./clip}"
     (tmp_path / "moved" / "system.yaml").write_text(f"system: {{type: unclip}}\n{parts}\nsample: {{steps: 2}}")
     with pytest.raises(RecipeError, match=r"parts\.prior"):
         sample(Job(["a red circle"], recipe="moved/system.yaml", out="others", quiet=True), Collected())

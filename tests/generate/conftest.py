@@ -78,7 +78,7 @@ def tiny(tmp_path_factory) -> Tiny:
         checkpoint.save(paths[kind], spread(task.model, gain), recipe, vocabulary, step=7, samples=70)
     recipe = folder / "tiny.yaml"
     recipe.write_text(
-        f"system: {{type: dalle1}}\nparts: {{transformer: {paths['dalle']}, clip: {paths['clip']}}}\n"
+        f"system: {{type: dalle1}}\nparts: {{transformer: {paths['dalle']}, reranker: {paths['clip']}}}\n"
         "sample: {temperature: 0.9}\n"
     )
     return Tiny(*(str(path) for path in paths.values()), str(recipe), words)
@@ -116,7 +116,7 @@ class Unclip:
     upsampler: str
     upsampler_2: str
     last_step: str
-    embedder: str
+    clip: str
     recipe: str
 
 
@@ -161,13 +161,13 @@ def unclip(tiny, tmp_path_factory) -> Unclip:
     folder = tmp_path_factory.mktemp("unclip")
     paths = made(folder, unclip_recipes(tiny.clip))
     named = {name: paths[name] for name in ("prior", "decoder", "upsampler")}
-    named |= {"embedder": tiny.clip, "clip": tiny.clip}
+    named |= {"clip": tiny.clip, "reranker": tiny.clip}
     recipe = folder / "unclip.yaml"
     parts = ", ".join(f"{name}: {path}" for name, path in named.items())
     recipe.write_text(
         f"system: {{type: unclip}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3, prior_steps: 4}}\n"
     )
-    return Unclip(**paths, embedder=tiny.clip, recipe=str(recipe))
+    return Unclip(**paths, clip=tiny.clip, recipe=str(recipe))
 
 
 def made(folder: Path, recipes: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -231,7 +231,9 @@ def glide(tiny, tmp_path_factory) -> Glide:
     for kind in recipes.keys() - {"classifier", "label"}:
         recipes[kind]["tokenizer"] = {"type": "clip", "path": "nowhere.json"}
     paths = made(folder, recipes)
-    named = {name: paths[name] for name in ("decoder", "upsampler", "noised_clip", "classifier")} | {"clip": tiny.clip}
+    named = {name: paths[name] for name in ("decoder", "upsampler", "noised_clip", "classifier")} | {
+        "reranker": tiny.clip
+    }
     recipe = folder / "glide.yaml"
     parts = ", ".join(f"{name}: {path}" for name, path in named.items())
     recipe.write_text(f"system: {{type: glide}}\nparts: {{{parts}}}\nsample: {{steps: 5, up_steps: 3}}\n")

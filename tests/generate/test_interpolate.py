@@ -77,7 +77,7 @@ def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(in
 @pytest.mark.slow
 def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
     recipe = tmp_path / "plain.yaml"  # without an upsampler
-    recipe.write_text(f"system: {{type: unclip}}\nparts: {{decoder: {unclip.decoder}, embedder: {unclip.embedder}}}\n")
+    recipe.write_text(f"system: {{type: unclip}}\nparts: {{decoder: {unclip.decoder}, clip: {unclip.clip}}}\n")
     found = interpolate("dog.png", "cat.png", recipe=str(recipe), options={"steps": "16"})
     for one, name in ((found[0], "dog.png"), (found[2], "cat.png")):
         error = np.sqrt(np.mean((pixels(one["path"]) - base(name)) ** 2))

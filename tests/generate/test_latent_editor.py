@@ -77,9 +77,9 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
 
 
 def test_unguided_where_noise_is_found_and_as_the_recipe_says_elsewhere(unclip):
-    assert Studio("vary", Job(unclip.recipe)).options.scale == 1.0
-    assert Studio("vary", Job(unclip.recipe, {"scale": 2.0, "steps": None})).options.scale == 2.0
-    assert Studio("probe prior", Job(unclip.recipe), inverts=False).options.scale == 3.0
+    assert Studio("vary", Job(unclip.recipe)).options.guidance_scale == 1.0
+    assert Studio("vary", Job(unclip.recipe, {"guidance_scale": 2.0, "steps": None})).options.guidance_scale == 2.0
+    assert Studio("probe prior", Job(unclip.recipe), inverts=False).options.guidance_scale == 3.0
     assert Studio("vary", Job(unclip.recipe)).options.sampler == "ddim"
     with pytest.raises(RecipeError, match="eta 2"):
         Studio("vary", Job(unclip.recipe)).checked(eta=2.0)

@@ -21,7 +21,10 @@ text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 ORIGIN = Origin(
     command="sample",
     recipe="recipes/systems/unclip.yaml",
-    options={"prior": {"sampler": "ddpm", "steps": 25, "scale": 4.0}, "decoder": {"sampler": "ddim", "steps": 50}},
+    options={
+        "prior": {"sampler": "ddpm", "steps": 25, "guidance_scale": 4.0},
+        "decoder": {"sampler": "ddim", "steps": 50},
+    },
     models={"decoder": "0123456789abcdef" * 4, "prior": "f" * 64},
 )
 
@@ -107,7 +110,12 @@ def test_the_line_that_browsers_read():
 
 
 def test_options_of_the_system_come_before_those_of_its_parts():
-    options = {"steps": 9, "sampler": "plms, twice", "prior": {"steps": 25, "scale": 4}, "decoder": {"steps": 50}}
+    options = {
+        "steps": 9,
+        "sampler": "plms, twice",
+        "prior": {"steps": 25, "guidance_scale": 4},
+        "decoder": {"steps": 50},
+    }
     _, _, pairs = browsed(metadata.parameters(Origin("x", "a:b", options, {}), Item(0, 7, 0, Request()), (1, 1)))
     assert (pairs["Steps"], pairs["Sampler"], pairs["CFG scale"]) == ("9", "plms, twice", "4")
     assert pairs["Model"] == "a:b"

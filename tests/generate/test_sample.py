@@ -101,20 +101,21 @@ def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
     for result in results:
         found = read(result["path"])["dalle"]
         assert (found["result"], found["draw"]) == ({"score": result["score"]}, result["draw"])
-        assert set(found["models"]) == {"transformer", "clip"}
+        assert set(found["models"]) == {"transformer", "reranker"}
 
 
 def test_several_clips_choose_together(sample, tiny, glide, tmp_path):
     (tmp_path / "noised.safetensors").write_bytes(Path(glide.noised_clip).read_bytes())
     (tmp_path / "both.yaml").write_text(
-        f"system: {{type: dalle1}}\nparts: {{transformer: {tiny.dalle}, clip: [{tiny.clip}, ./noised.safetensors]}}\n"
+        f"system: {{type: dalle1}}\n"
+        f"parts: {{transformer: {tiny.dalle}, reranker: [{tiny.clip}, ./noised.safetensors]}}\n"
     )  # what begins with ./ lies beside the recipe
     found = sample("zebra", recipe=str(tmp_path / "both.yaml"), rerank=6, top=6)
     scorer = Scorer(CPU, [tiny.clip, glide.noised_clip])
     pictures = torch.stack([images.to_tensor(Image.open(result["path"])) for result in found])
     scores = (scorer.pictures(pictures) @ scorer.texts(["zebra"])[0]).tolist()
     assert [result["score"] for result in found] == pytest.approx(scores, abs=0.01)
-    assert set(read(found[0]["path"])["dalle"]["models"]) == {"transformer", "clip", "clip_2"}
+    assert set(read(found[0]["path"])["dalle"]["models"]) == {"transformer", "reranker", "reranker_2"}
     assert sample("zebra", recipe=str(tmp_path / "both.yaml"), rerank=6, dry_run=True) == []
 
 
@@ -195,7 +196,7 @@ def test_overwriting_is_refused_before_any_model_is_loaded(sample, no_models, jo
 
 
 def test_a_picture_is_drawn_again_from_what_it_says(sample):
-    options = {"temperature": 0.6, "top_k": 12, "scale": 2.0}
+    options = {"temperature": 0.6, "top_k": 12, "guidance_scale": 2.0}
     first = sample("a red circle", "zebra", count=2, seed=9, options=options)
     again = sample(like=first[0]["path"], out="again")
     with open(first[0]["path"], "rb") as one, open(again[0]["path"], "rb") as two:
@@ -212,7 +213,7 @@ def test_words_and_options_go_before_what_the_picture_says(sample):
     other = sample("zebra", like=first[0]["path"], options={"top_k": 3}, out="other")
     assert (other[0]["prompt"], other[0]["seed"]) == ("zebra", 4)
     found = read(other[0]["path"])["dalle"]["options"]
-    assert found == {"temperature": 0.6, "top_k": 3, "top_p": None, "scale": 1.0}
+    assert found == {"temperature": 0.6, "top_k": 3, "top_p": None, "guidance_scale": 1.0}
 
 
 def test_weights_that_have_changed_since_are_named(sample, tiny, tmp_path, capsys):
@@ -233,10 +234,10 @@ def test_weights_that_have_changed_since_are_named(sample, tiny, tmp_path, capsy
 
 
 def test_what_another_system_does_not_take_is_left_out_and_said(sample, glide, capsys):
-    (first,) = sample("a red circle", options={"temperature": 0.6, "scale": 2.0})
+    (first,) = sample("a red circle", options={"temperature": 0.6, "guidance_scale": 2.0})
     (other,) = sample(like=first["path"], recipe=glide.recipe, out="other", quiet=False)
     assert f"{glide.recipe} has no temperature, top_k, top_p: left out" in capsys.readouterr().err
-    assert read(other["path"])["dalle"]["options"]["scale"] == 2.0
+    assert read(other["path"])["dalle"]["options"]["guidance_scale"] == 2.0
 
 
 def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
@@ -293,7 +294,7 @@ def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys)
 
 
 def test_diffusion_draws_as_well_and_so_again(sample, glide):
-    how = {"recipe": glide.recipe, "options": {"sampler": "ddpm", "scale": 2.0}}
+    how = {"recipe": glide.recipe, "options": {"sampler": "ddpm", "guidance_scale": 2.0}}
     first = sample("a red circle", "zebra", count=2, seed=9, watch="strip.png", sheet="sheet.png", **how)
     assert Image.open("strip.png").size == (5 * 12 + 4, 4 * 12 + 4)
     assert np.asarray(Image.open(first[0]["path"])).shape == (16, 16, 3)
@@ -314,7 +315,7 @@ def test_diffusion_draws_as_well_and_so_again(sample, glide):
         ({"options": {"temperature": 0.5}}, "sample takes no 'temperature'"),
         ({"options": {"sampler": "dimm"}}, "did you mean 'ddim'"),
         ({"options": {"steps": "5x"}}, "steps '5x': expected a number"),
-        ({"options": {"guide": "clip"}, "recipe": "bare"}, "guide clip needs a checkpoint"),
+        ({"options": {"guidance": "clip"}, "recipe": "bare"}, "guidance clip needs a checkpoint"),
     ],
 )
 def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_models, job, said):
@@ -333,14 +334,14 @@ def test_only_diffusion_has_steps_to_watch(sample, no_models):
 
 def test_a_decoder_s_checkpoint_draws_by_itself(glide):
     assert load_system(glide.decoder) == {"system": {"type": "glide"}, "parts": {"decoder": glide.decoder}}
-    assert load_system(glide.label)["sample"] == {"scale": 1.0}  # it has no text to leave out
+    assert load_system(glide.label)["sample"] == {"guidance_scale": 1.0}  # it has no text to leave out
 
 
 def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
     assert load_system("dalle1") == recipe.load("dalle1", "systems")
     assert load_system(tiny.recipe)["sample"] == {"temperature": 0.9}
     made = load_system(tiny.dalle)
-    parts = {"transformer": tiny.dalle, "clip": ["starter/clip", "starter/noised-clip"]}
+    parts = {"transformer": tiny.dalle, "reranker": ["starter/clip", "starter/noised-clip"]}
     assert made == {"system": {"type": "dalle1"}, "parts": parts}
     with pytest.raises(RecipeError, match="holds a 'clip', which draws nothing by itself"):
         load_system(tiny.clip)

@@ -41,7 +41,7 @@ HALF = UNET | {
     "conditions": {"low_res": LOW_RES},
 }
 NODES = {
-    "embedder": (CLIP, {"type": "clip"}),
+    "clip": (CLIP, {"type": "clip"}),
     "prior": (PRIOR, {"type": "diffusion-prior", "schedule": "cosine", "clamp": 2.0}),
     "decoder": (DECODER, {"type": "decoder", "size": SIDE, "schedule": "cosine"}),
     "upsampler": (
@@ -50,7 +50,7 @@ NODES = {
     ),
 }
 STEPS = {"prior": 5, "decoder": 6, "super_res": 7}
-SCALES = {"prior_scale": 2.0, "scale": 2.0}
+SCALES = {"prior_guidance_scale": 2.0, "guidance_scale": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_pictures_are_those_of_the_pipeline(system, peers, pipeline, monkeypatch
     ours = systems.build({"type": "unclip"}, "system", device=CPU, **{part: str(system / part) for part in NODES})
     options = Sampling(
         **{"prior_steps": str(STEPS["prior"]), "steps": str(STEPS["decoder"]), "up_steps": str(STEPS["super_res"])},
-        **{"sampler": "ddpm", "up_sampler": "ddpm", "up_temperature": 1.0, "best_of": 1, **SCALES},
+        **{"sampler": "ddpm", "up_sampler": "ddpm", "up_temperature": 1.0, "prior_samples": 1, **SCALES},
     )
     drawn = ours.draw([prompt], [[seed]], options, 1)[0, 0]
 
@@ -125,7 +125,7 @@ def test_pictures_are_those_of_the_pipeline(system, peers, pipeline, monkeypatch
     theirs = pipeline(
         prompt,
         **{f"{name}_num_inference_steps": count for name, count in STEPS.items()},
-        **{"prior_guidance_scale": SCALES["prior_scale"], "decoder_guidance_scale": SCALES["scale"]},
+        **{"prior_guidance_scale": SCALES["prior_guidance_scale"], "decoder_guidance_scale": SCALES["guidance_scale"]},
         output_type="np",
     ).images[0]
     theirs = torch.from_numpy(theirs).movedim(-1, 0)

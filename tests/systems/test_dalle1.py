@@ -39,7 +39,7 @@ def test_pictures_are_the_decoded_codes(system):
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(system, scale):
-    options = Sampling(scale=scale)
+    options = Sampling(guidance_scale=scale)
     drawn = system.draw(PROMPTS, SEEDS, options, batch=5)
     assert len(drawn.flatten(0, 1).flatten(1).unique(dim=0)) == 15
     for batch in (1, 2, 128):

@@ -43,7 +43,7 @@ def close(one, other, limit=1e-3):
 
 
 def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
-    drawn = base.draw(PROMPTS, SEEDS, Sampling(steps="5", scale=2.0), batch=9)
+    drawn = base.draw(PROMPTS, SEEDS, Sampling(steps="5", guidance_scale=2.0), batch=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
     task = base.decoder
     x = stream(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
@@ -57,13 +57,13 @@ def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
     "options",
     [
         Sampling(steps="5"),
-        Sampling(steps="5", eta=1.0, threshold=0.9),
+        Sampling(steps="5", eta=1.0, dynamic_threshold=0.9),
         Sampling(steps="5", sampler="ddpm"),
-        Sampling(steps="5", sampler="plms", scale=1.0),
-        Sampling(steps="5", sampler="dpm++", guide="classifier", scale=0.5),
-        Sampling(steps="5", sampler="ddpm", guide="clip", scale=0.5),
+        Sampling(steps="5", sampler="plms", guidance_scale=1.0),
+        Sampling(steps="5", sampler="dpm++", guidance="classifier", guidance_scale=0.5),
+        Sampling(steps="5", sampler="ddpm", guidance="clip", guidance_scale=0.5),
     ],
-    ids=lambda one: f"{one.sampler}-{one.guide}-{one.eta}",
+    ids=lambda one: f"{one.sampler}-{one.guidance}-{one.eta}",
 )
 def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, options):
     drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
@@ -78,7 +78,7 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, op
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_it_is_the_same_to_the_bit(glide, kind, scale):
     whole = build(Device("cpu", kind), decoder=glide.decoder, upsampler=glide.upsampler)
-    options = Sampling(steps="5", up_steps="2", scale=scale)
+    options = Sampling(steps="5", up_steps="2", guidance_scale=scale)
     drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
     assert torch.equal(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
     assert torch.equal(whole.draw(PROMPTS[2:], [SEEDS[2][:1]], options, batch=1)[0], drawn[2, :1])
@@ -88,10 +88,11 @@ def test_every_option_matters(whole):
     seen = {}
     for changes in (
         {}, {"steps": "6"}, {"sampler": "ddpm"}, {"sampler": "plms"}, {"sampler": "dpm++"}, {"eta": 0.5},
-        {"scale": 1.0}, {"guide": "clip"}, {"guide": "classifier"}, {"threshold": 0.5}, {"up_steps": "2"},
-        {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"guided_at": [500, 999]},
+        {"guidance_scale": 1.0}, {"guidance": "clip"}, {"guidance": "classifier"},
+        {"dynamic_threshold": 0.5}, {"up_steps": "2"},
+        {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"guidance_interval": [500, 999]},
     ):  # fmt: skip
-        options = Sampling(**{"steps": "5", "up_steps": "3", "scale": 4.0} | changes)
+        options = Sampling(**{"steps": "5", "up_steps": "3", "guidance_scale": 4.0} | changes)
         seen[str(changes)] = whole.draw(PROMPTS[:1], [[5]], options, batch=1)
     distinct = torch.stack(list(seen.values())).flatten(1)
     assert torch.pdist(distinct, p=float("inf")).min() > 1e-3
@@ -117,7 +118,7 @@ def test_a_gradient_moves_the_mean_of_ddpm_and_the_score_of_the_others(whole):
         ("ddim", lambda x, noise: ddim(task.process, toward(free, gradient), x, timesteps("5"), noise)),
         ("ddpm", lambda x, noise: ddpm(task.process, free, x, timesteps("5"), noise, shift=gradient)),
     ):
-        options = Sampling(steps="5", sampler=sampler, guide="classifier", scale=2.0)
+        options = Sampling(steps="5", sampler=sampler, guidance="classifier", guidance_scale=2.0)
         noise = stream(torch.tensor([5]))
         start = noise(torch.empty(1, 3, 8, 8))
         close(whole.draw(PROMPTS[:1], [[5]], options, 1)[0], draw(start, noise).clamp(-1, 1))
@@ -192,10 +193,10 @@ def test_progress_counts_pictures(base):
         ({"up_steps": "2000"}, "there are 1000 in all"),
         ({"eta": 1.5}, "eta 1.5 is not between 0 and 1"),
         ({"eta": 0.5, "sampler": "plms"}, "eta is of sampler ddim; plms takes none"),
-        ({"scale": -1.0}, "scale -1.0"),
-        ({"threshold": 0.0}, "threshold 0.0"),
-        ({"guided_at": [400]}, "guided_at .400.: give the first time and the last"),
-        ({"guided_at": [999, 400]}, "guided_at .999, 400."),
+        ({"guidance_scale": -1.0}, "guidance_scale -1.0"),
+        ({"dynamic_threshold": 0.0}, "dynamic_threshold 0.0"),
+        ({"guidance_interval": [400]}, "guidance_interval .400.: give the first time and the last"),
+        ({"guidance_interval": [999, 400]}, "guidance_interval .999, 400."),
         ({"up_temperature": 0.0}, "up_temperature"),
     ],
 )
@@ -206,14 +207,14 @@ def test_options_that_cannot_be_meant(options, said):
 
 def test_a_guide_must_be_among_the_parts_and_fit(glide):
     for guide, part in (("clip", "noised_clip"), ("classifier", "classifier")):
-        with pytest.raises(RecipeError, match=f"guide {guide} needs a checkpoint as parts.{part}"):
-            GLIDE.check(Sampling(guide=guide), {"decoder": "x"})
-        GLIDE.check(Sampling(guide=guide), {part: glide.classifier})
+        with pytest.raises(RecipeError, match=f"guidance {guide} needs a checkpoint as parts.{part}"):
+            GLIDE.check(Sampling(guidance=guide), {"decoder": "x"})
+        GLIDE.check(Sampling(guidance=guide), {part: glide.classifier})
         with pytest.raises(CheckpointError, match="no checkpoint 'gone'"):
-            GLIDE.check(Sampling(guide=guide), {part: "gone"})
+            GLIDE.check(Sampling(guidance=guide), {part: "gone"})
     system = build(decoder=glide.decoder, noised_clip=glide.clip, classifier="gone")  # it need not be there
     assert system.files(Sampling()).keys() == {"decoder"}
-    assert system.files(Sampling(guide="clip")).keys() == {"decoder", "noised_clip"}
+    assert system.files(Sampling(guidance="clip")).keys() == {"decoder", "noised_clip"}
     GLIDE.check(Sampling(), {})
     decoder, upsampler = load(CPU, glide.decoder), load(CPU, glide.upsampler)
     with pytest.raises(RecipeError, match="holds a 'unet', where one of clip is to guide"):
@@ -235,7 +236,7 @@ def test_parts_that_do_not_fit(glide):
 
 def test_labels_draw_without_guidance(glide):
     system = build(decoder=glide.label)
-    drawn = system.draw(["a circle", "a star"], [[1], [1]], Sampling(steps="3", scale=1.0), 2)
+    drawn = system.draw(["a circle", "a star"], [[1], [1]], Sampling(steps="3", guidance_scale=1.0), 2)
     assert (drawn[0] - drawn[1]).abs().max() > 1e-3
     with pytest.raises(ValueError, match="guidance needs a decoder that reads text"):
         system.draw(["a circle"], [[1]], Sampling(steps="3"), 2)
@@ -243,15 +244,15 @@ def test_labels_draw_without_guidance(glide):
 
 def test_bf16_draws_nearly_the_same(glide, base):
     half = build(Device("cpu", torch.bfloat16), decoder=glide.decoder)
-    options = Sampling(steps="3", scale=1.0)
+    options = Sampling(steps="3", guidance_scale=1.0)
     a, b = (system.draw(PROMPTS, [[1]] * 3, options, 3) for system in (base, half))
     assert 0 < (a - b).abs().mean() < 0.1
 
 
-@pytest.mark.parametrize("guide", ["free", "clip"])
+@pytest.mark.parametrize("guide", ["cfg", "clip"])
 def test_models_that_take_turns_draw_the_same(glide, whole, guide):
     parts = {"decoder": glide.decoder, "upsampler": glide.upsampler, "noised_clip": glide.noised_clip}
-    options = Sampling(steps="2", up_steps="2", guide=guide)
+    options = Sampling(steps="2", up_steps="2", guidance=guide)
     offloaded = build(Device("cpu", torch.float32, offload=True), **parts)
     kept = [(value, value.data_ptr()) for value in offloaded.decoder.parameters()]
     with unpacked():  # which turns are
@@ -262,9 +263,9 @@ def test_models_that_take_turns_draw_the_same(glide, whole, guide):
 
 
 @packs
-@pytest.mark.parametrize("guide", ["free", "clip"])
+@pytest.mark.parametrize("guide", ["cfg", "clip"])
 def test_weights_that_are_laid_out_draw_the_same(whole, guide, request):
-    options = Sampling(steps="3", up_steps="2", guide=guide)
+    options = Sampling(steps="3", up_steps="2", guidance=guide)
     expected = whole.draw(PROMPTS, SEEDS, options, 9)
     used = request.getfixturevalue("used")
     assert not used

@@ -50,7 +50,7 @@ def system(tiny):
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize(("prompts", "candidates"), [(1, 16), (5, 3)])
 def test_needs_are_what_drawing_holds(system, prompts, candidates, scale):
-    needs = system.needs(Sampling(scale=scale))
+    needs = system.needs(Sampling(guidance_scale=scale))
     with Meter() as meter:
         system.task.draw(["zebra"] * prompts, [range(candidates)] * prompts, scale=scale)
     assert meter.peak["all"] == pytest.approx(needs.drawing(prompts, candidates), rel=0.1)
@@ -91,14 +91,14 @@ def large(tmp_path):
         task = checkpoint.compose(recipe, vocabulary)
         checkpoint.save(paths[kind], task.model.state_dict(), recipe, vocabulary)  # type: ignore[union-attr]
     found = tmp_path / "large.yaml"
-    found.write_text(f"system: {{type: dalle1}}\nparts: {{transformer: {paths['dalle']}, clip: {paths['clip']}}}\n")
+    found.write_text(f"system: {{type: dalle1}}\nparts: {{transformer: {paths['dalle']}, reranker: {paths['clip']}}}\n")
     return found
 
 
 def estimated(found, candidates, asked=None):
     recipe = load_system(str(found))
     shapes, parts = replace(CPU, empty=True), dict(recipe["parts"])
-    scorer = Scorer(shapes, parts.pop("clip"))
+    scorer = Scorer(shapes, parts.pop("reranker"))
     system = systems.build(recipe["system"], "system", device=shapes, **parts)
     return memory.estimate(system, scorer, Sampling(), 1, candidates, asked)
 
@@ -121,7 +121,7 @@ def test_what_is_laid_out_for_scoring_is_estimated(large, used):
         patch.setattr("dalle_cli.nn.prepacked.SHARE", 0)
         plain = estimated(large, 64)
     found = estimated(large, 64)
-    scorer = Scorer(CPU, load_system(str(large))["parts"]["clip"])
+    scorer = Scorer(CPU, load_system(str(large))["parts"]["reranker"])
     assert found["scoring"] - plain["scoring"] == scorer.copies() > 0
 
 

@@ -46,7 +46,7 @@ def test_each_prompt_is_read_once(scorer, monkeypatch):
 def test_large_batches_are_scored_in_parts(scorer, monkeypatch):
     together = scorer.pictures(pictures(5))
     counts = []
-    monkeypatch.setattr(scorer, "BATCH", 2)
+    monkeypatch.setattr(scorer_module, "BATCH", 2)
     torch.testing.assert_close(scorer.pictures(pictures(5), counts.append), together)
     assert counts == [2, 2, 1]
 
@@ -60,7 +60,7 @@ def test_pictures_are_scored_with_weights_that_are_laid_out(scorer, used, monkey
     used.clear()
     torch.testing.assert_close(found, scorer._embed(batch), rtol=1e-4, atol=1e-5)
     assert not used
-    offloading = Scorer(replace(CPU, offload=True), scorer.files["clip"].as_posix())
+    offloading = Scorer(replace(CPU, offload=True), scorer.files["reranker"].as_posix())
     torch.testing.assert_close(offloading.pictures(batch), found, rtol=1e-4, atol=1e-5)
     assert not used
     assert offloading.copies() == 0
@@ -117,4 +117,4 @@ def test_several_models_score_by_the_mean_of_their_cosines(tiny, glide):
     alone = [(one := Scorer(CPU, name)).pictures(batch) @ one.texts(PROMPTS).T for name in names]
     torch.testing.assert_close(both.pictures(batch) @ both.texts(PROMPTS).T, (alone[0] + alone[1]) / 2)
     assert both.size == CLIP_SIZE
-    assert {key: str(path) for key, path in both.files.items()} == {"clip": names[0], "clip_2": names[1]}
+    assert {key: str(path) for key, path in both.files.items()} == {"reranker": names[0], "reranker_2": names[1]}

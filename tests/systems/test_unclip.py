@@ -47,18 +47,16 @@ def build(device=CPU, **parts):
 
 @pytest.fixture
 def base(unclip):
-    return build(decoder=unclip.decoder, embedder=unclip.embedder)
+    return build(decoder=unclip.decoder, clip=unclip.clip)
 
 
 @pytest.fixture
 def whole(unclip):
-    return build(
-        decoder=unclip.decoder, embedder=unclip.embedder, upsampler=unclip.upsampler, upsampler_2=unclip.upsampler_2
-    )
+    return build(decoder=unclip.decoder, clip=unclip.clip, upsampler=unclip.upsampler, upsampler_2=unclip.upsampler_2)
 
 
 def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_own_noise(base):
-    options = Sampling(steps="5", scale=2.0, prior_steps="7", prior_scale=4.0, best_of=3)
+    options = Sampling(steps="5", guidance_scale=2.0, prior_steps="7", prior_guidance_scale=4.0, prior_samples=3)
     drawn = base.draw(PROMPTS, SEEDS, options, batch=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
     assert base.prior.asked == [{"scale": 4.0, "steps": "7", "best_of": 3}]
@@ -87,9 +85,9 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole):
 @packs
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_it_is_the_same_to_the_bit(unclip, kind):
-    parts = {name: getattr(unclip, name) for name in ("decoder", "embedder", "prior", "upsampler")}
+    parts = {name: getattr(unclip, name) for name in ("decoder", "clip", "prior", "upsampler")}
     whole = build(Device("cpu", kind), **parts)
-    options = replace(QUICK, best_of=2, prior_scale=4.0, prior_steps="3", scale=2.0)
+    options = replace(QUICK, prior_samples=2, prior_guidance_scale=4.0, prior_steps="3", guidance_scale=2.0)
     drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
     assert torch.equal(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
     assert torch.equal(whole.draw(PROMPTS[2:], [SEEDS[2][:1]], options, batch=1)[0], drawn[2, :1])
@@ -99,32 +97,33 @@ def test_every_option_matters(whole):
     seen = []
     changes: dict[str, Any]
     for changes in (
-        {}, {"steps": "4"}, {"sampler": "ddpm"}, {"eta": 0.5}, {"scale": 1.0}, {"threshold": 0.5}, {"up_steps": "2"},
+        {}, {"steps": "4"}, {"sampler": "ddpm"}, {"eta": 0.5}, {"guidance_scale": 1.0},
+        {"dynamic_threshold": 0.5}, {"up_steps": "2"},
         {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"up_steps_2": "2"}, {"up_sampler_2": "ddpm"},
     ):  # fmt: skip
-        options = replace(Sampling(steps="3", up_steps="3", up_steps_2="3", scale=4.0), **changes)
+        options = replace(Sampling(steps="3", up_steps="3", up_steps_2="3", guidance_scale=4.0), **changes)
         seen.append(whole.draw(PROMPTS[:1], [[5]], options, batch=1))
     assert torch.pdist(torch.stack(seen).flatten(1), p=float("inf")).min() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["prior", "ar_prior"])
 def test_either_prior_serves(unclip, kind):
-    system = build(decoder=unclip.decoder, embedder=unclip.embedder, prior=getattr(unclip, kind))
-    options = replace(QUICK, prior_steps="4", prior_scale=2.0, best_of=2)
+    system = build(decoder=unclip.decoder, clip=unclip.clip, prior=getattr(unclip, kind))
+    options = replace(QUICK, prior_steps="4", prior_guidance_scale=2.0, prior_samples=2)
     drawn = system.imagine(PROMPTS, [1, 2, 3], options)
     assert drawn.shape == (3, 8)
     torch.testing.assert_close(system.imagine(PROMPTS[1:2], [2], options)[0], drawn[1], rtol=1e-3, atol=1e-3)
     assert (system.imagine(PROMPTS, [4, 5, 6], options) - drawn).abs().max() > 1e-3
 
     def fit(count):
-        found = system.imagine(PROMPTS, [1, 2, 3], replace(options, best_of=count))
+        found = system.imagine(PROMPTS, [1, 2, 3], replace(options, prior_samples=count))
         return torch.cosine_similarity(found, system.embed_texts(PROMPTS), dim=1)
 
     assert (fit(16) >= fit(1) - 1e-5).all()
     assert (fit(16) > fit(1) + 1e-3).any()
-    assert system.prior.clip is system.embedder.model
-    assert system.files(options).keys() == {"decoder", "embedder", "prior"}
-    assert system.files(options, prior=False).keys() == {"decoder", "embedder"}
+    assert system.prior.clip is system.clip.model
+    assert system.files(options).keys() == {"decoder", "clip", "prior"}
+    assert system.files(options, prior=False).keys() == {"decoder", "clip"}
     assert system.draw(PROMPTS[:1], [[1]], options, 1).shape == (1, 1, 3, 8, 8)
 
 
@@ -143,7 +142,7 @@ def test_drawing_is_imagining_decoding_and_enlarging(whole):
 def test_inverted_noise_gives_the_picture_back(base):
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     told = base.embed_images(images)
-    options = Sampling(steps="ddim20", scale=1.0)
+    options = Sampling(steps="ddim20", guidance_scale=1.0)
     x = base.invert(images, told, PROMPTS[:2], "ddim20", refine=2)
     again = base.decode(told, PROMPTS[:2], x, options, exact=True)
     assert (again - images).square().mean().sqrt() < 3e-2
@@ -165,19 +164,19 @@ def test_networks_of_eps_come_back_though_they_know_little_of_pure_noise(base, m
     told = base.embed_images(images)
     x = base.invert(images, told, PROMPTS[:2], "27", refine=5)
     assert 0.8 < x.std() < 1.2
-    again = base.decode(told, PROMPTS[:2], x, Sampling(steps="27", scale=1.0), exact=True)
+    again = base.decode(told, PROMPTS[:2], x, Sampling(steps="27", guidance_scale=1.0), exact=True)
     assert (again - images).square().mean().sqrt() < 6e-2  # 30 dB; without clamping, 7
 
 
 def test_embeddings_are_the_clip_s_and_none_is_one_of_its_own(base):
-    clip = base.embedder.model
+    clip = base.clip.model
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(base.embed_images(image), clip.encode_image(image))
     assert base.embed_images(torch.rand(1, 3, 8, 8)).shape == (1, 8)
     texts = base.embed_texts(["a star", "a star", "a ring"])
     torch.testing.assert_close(texts[0], texts[1])
     torch.testing.assert_close(
-        torch.nn.functional.normalize(texts, dim=-1), base.embedder.embed_texts(["a star", "a star", "a ring"])
+        torch.nn.functional.normalize(texts, dim=-1), base.clip.embed_texts(["a star", "a star", "a ring"])
     )
     options, noise = Sampling(steps="3"), base.noise([4])(base.blank(1))
     without = base.decode(None, ["a star"], noise, options)
@@ -196,9 +195,15 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
 
 
 def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlarge(unclip):
-    system = build(decoder=unclip.karlo, embedder=unclip.embedder, upsampler=unclip.last_step)
+    system = build(decoder=unclip.karlo, clip=unclip.clip, upsampler=unclip.last_step)
     options = Sampling(
-        steps="3", sampler="ddpm", scale=8.0, prior_scale=4.0, best_of=1, up_steps="7", up_sampler="ddpm"
+        steps="3",
+        sampler="ddpm",
+        guidance_scale=8.0,
+        prior_guidance_scale=4.0,
+        prior_samples=1,
+        up_steps="7",
+        up_sampler="ddpm",
     )
     drawn = system.draw(PROMPTS, [[1]] * 3, options, 3)
     assert drawn.shape == (3, 1, 3, 16, 16)
@@ -206,7 +211,7 @@ def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlar
     network: Any = system.upsamplers[0].model
     network.last.load_state_dict(network.first.state_dict())
     assert (system.draw(PROMPTS, [[1]] * 3, options, 3) - drawn).abs().max() > 1e-3  # the last step has its own
-    assert system.decoder.clip is system.embedder.model  # not loaded twice
+    assert system.decoder.clip is system.clip.model  # not loaded twice
 
 
 def test_what_is_known_stays(unclip):
@@ -218,7 +223,7 @@ def test_what_is_known_stays(unclip):
         return image[..., ::step, ::step], mask[..., ::step, ::step]
 
     for decoder, more in ((unclip.decoder, {}), (unclip.inpaint, {"upsampler": unclip.upsampler})):
-        system = build(decoder=decoder, embedder=unclip.embedder, **more)
+        system = build(decoder=decoder, clip=unclip.clip, **more)
         drawn = system.draw(PROMPTS[:1], [[1, 2]], Sampling(steps="4", up_steps="3"), 2, region=region)
         known, where = region(system.size)
         close(drawn[0] * where, (known * where).expand(2, -1, -1, -1))
@@ -236,8 +241,8 @@ def test_steps_and_finished_pictures_are_shown(base):
     [
         ({"prior_steps": "0"}, "steps '0'"),
         ({"up_steps_2": "2000"}, "there are 1000 in all"),
-        ({"prior_scale": -1.0}, "prior_scale -1.0"),
-        ({"best_of": 0}, "best_of 0"),
+        ({"prior_guidance_scale": -1.0}, "prior_guidance_scale -1.0"),
+        ({"prior_samples": 0}, "prior_samples 0"),
         ({"eta": 1.5}, "eta 1.5 is not between 0 and 1"),
     ],
 )
@@ -249,7 +254,7 @@ def test_options_that_cannot_be_meant(options, said):
 @pytest.mark.parametrize("decoder", ["decoder", "karlo"])
 def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder):
     system = systems.build({"type": "glide"}, "system", device=CPU, decoder=getattr(unclip, decoder))
-    options = system.sampling(steps="4", scale=1.0)
+    options = system.sampling(steps="4", guidance_scale=1.0)
     drawn = system.draw(PROMPTS[:2], [[1], [1]], options, batch=2)  # one noise, two texts
     assert drawn.shape == (2, 1, 3, 8, 8)
     assert (drawn[0] - drawn[1]).abs().max() > 0.01
@@ -260,30 +265,30 @@ def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder)
 
 def test_parts_that_do_not_fit(unclip, glide, tmp_path):
     with pytest.raises(RecipeError, match=r"enlarges pictures; name it as parts\.upsampler"):
-        build(decoder=unclip.upsampler, embedder=unclip.embedder)
+        build(decoder=unclip.upsampler, clip=unclip.clip)
     with pytest.raises(RecipeError, match="reads no CLIP embeddings; it draws as a system of type glide"):
-        build(decoder=glide.decoder, embedder=unclip.embedder)
+        build(decoder=glide.decoder, clip=unclip.clip)
     blind = str(tmp_path / "blind.safetensors")  # of the decoders in conftest.py, one without its text
-    recipe = unclip_recipes(unclip.embedder)["decoder"]
+    recipe = unclip_recipes(unclip.clip)["decoder"]
     recipe["model"]["conditions"].pop("text")
     recipe.pop("tokenizer")
     checkpoint.save(Path(blind), checkpoint.compose(recipe).model.state_dict(), recipe)
     with pytest.raises(RecipeError, match="reads no text by itself; it draws in a system of type unclip"):
         systems.build({"type": "glide"}, "system", device=CPU, decoder=blind)
     with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
-        build(decoder=unclip.decoder, embedder=unclip.embedder, upsampler=unclip.upsampler_2)
+        build(decoder=unclip.decoder, clip=unclip.clip, upsampler=unclip.upsampler_2)
     with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges what parts\.upsampler made"):
         UnCLIP.check(Sampling(), {"upsampler_2": "x"})
     UnCLIP.check(Sampling(), {"upsampler": "y", "upsampler_2": "x"})
     with pytest.raises(RecipeError, match=r"parts\.prior: drawing from words needs a prior"):
-        build(prior=None, decoder=unclip.decoder, embedder=unclip.embedder).imagine(["a"], [1], Sampling())
+        build(prior=None, decoder=unclip.decoder, clip=unclip.clip).imagine(["a"], [1], Sampling())
     with pytest.raises(RecipeError, match=r"parts\.prior: .* is no prior that draws CLIP embeddings"):
-        build(prior=unclip.upsampler, decoder=unclip.decoder, embedder=unclip.embedder).imagine([], [], Sampling())
+        build(prior=unclip.upsampler, decoder=unclip.decoder, clip=unclip.clip).imagine([], [], Sampling())
 
 
 def test_bf16_draws_nearly_the_same(unclip, base):
-    half = build(Device("cpu", torch.bfloat16), decoder=unclip.decoder, embedder=unclip.embedder)
-    options = Sampling(steps="3", scale=1.0)
+    half = build(Device("cpu", torch.bfloat16), decoder=unclip.decoder, clip=unclip.clip)
+    options = Sampling(steps="3", guidance_scale=1.0)
     told = base.imagine(PROMPTS, [1, 2, 3], options)
     noise = base.noise([1, 2, 3])(base.blank(3))
     a, b = (system.decode(told, PROMPTS, noise, options) for system in (base, half))
@@ -294,12 +299,12 @@ def test_bf16_draws_nearly_the_same(unclip, base):
 def test_models_that_take_turns_draw_the_same(unclip, base):
     """In bf16 too, where each has its own type in its turn."""
     for dtype in (torch.float32, torch.bfloat16):
-        parts = {"decoder": unclip.karlo, "upsampler": unclip.upsampler, "embedder": unclip.embedder}
+        parts = {"decoder": unclip.karlo, "upsampler": unclip.upsampler, "clip": unclip.clip}
         drawn = []
         for offload in (False, True):
             system = build(Device("cpu", dtype, offload=offload), **parts)
             noise = system.noise([3])(system.blank(1))
-            options = Sampling(steps="2", up_steps="2", scale=2.0)
+            options = Sampling(steps="2", up_steps="2", guidance_scale=2.0)
             with unpacked():  # which turns are
                 embedding = system.embed_texts(["a red circle"])
                 pictures = system.decode(embedding, ["a red circle"], noise, options)
