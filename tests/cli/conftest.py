@@ -9,7 +9,6 @@ import pytest
 import typer.main
 
 from dalle_cli.cli.main import load, main
-from tests.generate.conftest import glide, tiny, unclip  # noqa: F401  (fixtures)
 
 
 @dataclass

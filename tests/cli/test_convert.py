@@ -9,7 +9,7 @@ from dalle_cli.text.learn import learn
 from tests.cli.conftest import one_line
 from tests.convert.test_importing import CAPTIONS
 from tests.convert.test_systems import diffusers, quick
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):

@@ -13,7 +13,7 @@ from PIL import Image
 from dalle_cli import checkpoint
 from dalle_cli.generate.metadata import read
 from tests.cli.conftest import one_line
-from tests.generate.conftest import GRID, SIZE, noise
+from tests.fixtures.miniatures import GRID, SIZE, noise
 
 
 @pytest.fixture

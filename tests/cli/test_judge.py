@@ -7,7 +7,7 @@ import pytest
 
 from dalle_cli import checkpoint
 from tests.cli.conftest import one_line
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import one_line
-from tests.generate.conftest import noise, unclip  # noqa: F401  (a fixture)
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def pipe(dalle, monkeypatch):
     return run
 
 
-def test_pipes(pipe, unclip, tiny):  # noqa: F811
+def test_pipes(pipe, unclip, tiny):
     how = ("--recipe", unclip.recipe, "--steps", 2)
     first = ("sample", "-", *how, "-n", 3, "--out", "drawn")
     best = ("rerank", "--top", 2, "-", "--model", tiny.clip)
@@ -59,7 +59,7 @@ def test_pipes(pipe, unclip, tiny):  # noqa: F811
 
 
 @pytest.mark.usefixtures("picture")
-def test_a_person_sees_a_table(dalle, unclip):  # noqa: F811
+def test_a_person_sees_a_table(dalle, unclip):
     ended = dalle("vary", "dog.png", "--etas", "0,1", "--recipe", unclip.recipe, "--steps", 2, "-q", terminal=True)
     assert ended.code == 0, ended.err
     assert ended.out.split()[:6] == ["index", "seed", "eta", "similarity", "psnr", "path"]
@@ -85,7 +85,7 @@ def test_a_person_sees_a_table(dalle, unclip):  # noqa: F811
     ],
 )
 @pytest.mark.usefixtures("picture")
-def test_what_a_user_gets_wrong_is_one_line(dalle, unclip, words, code, said):  # noqa: F811
+def test_what_a_user_gets_wrong_is_one_line(dalle, unclip, words, code, said):
     ended = dalle(*words, "--recipe", unclip.recipe)
     assert (ended.code, one_line(ended.err)) == (code, True), ended.err
     assert said in ended.err
@@ -102,7 +102,7 @@ def test_without_the_trained_weights_the_line_names_them(dalle, words):
 
 
 @pytest.mark.usefixtures("picture")
-def test_texts_need_a_prior(dalle, unclip, tmp_path):  # noqa: F811
+def test_texts_need_a_prior(dalle, unclip, tmp_path):
     parts = f"{{decoder: {unclip.decoder}, clip: {unclip.clip}}}"
     (tmp_path / "plain.yaml").write_text(f"system: {{type: unclip}}\nparts: {parts}\n")
     ended = dalle("interpolate", "dog.png", "a snowman", "--recipe", "plain.yaml", "-q")

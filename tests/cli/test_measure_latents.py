@@ -13,13 +13,12 @@ from dalle_cli.evaluate import latents
 from dalle_cli.generate import latent_editor
 from dalle_cli.systems.unclip import UnCLIP
 from tests.cli.conftest import one_line
-from tests.generate.conftest import unclip  # noqa: F401  (a fixture)
 
 SHAPES = ("--objects", "shapes", "-q")
 
 
 @pytest.fixture
-def measure(dalle, unclip):  # noqa: F811
+def measure(dalle, unclip):
     def run(command, *words, code=0, **how):
         ended = dalle("evaluate", command, "--recipe", unclip.recipe, "-n", 2, "--steps", 2, *SHAPES, *words, **how)
         assert ended.code == code, ended.err
@@ -140,7 +139,7 @@ def test_pictures_of_what_was_asked_are_edited(measure, mirror, told, monkeypatc
         (("vary", "--recipe", "UNCLIP", "--objects", "shapes", "--sheet", "s.jpg"), 2, "ends in .png"),
     ],
 )
-def test_mistakes_get_a_line_and_their_code(dalle, glide, unclip, words, code, said):  # noqa: F811
+def test_mistakes_get_a_line_and_their_code(dalle, glide, unclip, words, code, said):
     known = {"GLIDE": glide.recipe, "UNCLIP": unclip.recipe}
     ended = dalle("evaluate", *(known.get(word, word) for word in words), "-n", 2, "-q")
     assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True), ended.err

@@ -4,7 +4,7 @@ from PIL import Image
 
 from dalle_cli.generate.metadata import read
 from tests.cli.conftest import one_line
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import one_line
-from tests.generate.conftest import noise, unclip  # noqa: F401  (a fixture)
+from tests.fixtures.miniatures import noise
 
 SHAPES = ("--objects", "shapes")
 
 
 @pytest.fixture
-def probe(dalle, unclip, tmp_path):  # noqa: F811
+def probe(dalle, unclip, tmp_path):
     noise(1, 24, 16).save(tmp_path / "dog.png")
 
     def run(*words, code=0, **how):

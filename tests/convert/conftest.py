@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.generate.conftest import tiny  # noqa: F401  (a fixture)
-
 PEAK = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
 
 

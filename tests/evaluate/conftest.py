@@ -4,7 +4,6 @@ import pytest
 
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
 from dalle_cli.evaluate.checker import Judge
-from tests.generate.conftest import tiny  # noqa: F401  (a fixture)
 
 
 @cache

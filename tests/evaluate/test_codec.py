@@ -4,7 +4,7 @@ import torch
 
 from dalle_cli import checkpoint
 from dalle_cli.evaluate import codec, unseen_scenes
-from tests.generate.conftest import CODES, SIZE
+from tests.fixtures.miniatures import CODES, SIZE
 
 
 @pytest.fixture(autouse=True)

@@ -37,11 +37,11 @@ def test_priors_stand_between_the_text_s_embedding_and_another_picture(saved):
 
 
 def test_a_prior_that_knows_the_truth_comes_first(saved, monkeypatch):
-    scenes = list(module.unseen.scenes(20, 8, "shapes", distinct=True))
+    scenes = list(module.unseen_scenes.scenes(20, 8, "shapes", distinct=True))
 
     def draw(self, texts, seeds, **options):
         pictures = [picture for _, text, picture in scenes if text in texts]
-        return embedding.embed(self.clip, module.unseen.batch(pictures))
+        return embedding.embed(self.clip, module.unseen_scenes.batch(pictures))
 
     monkeypatch.setattr(DiffusionPriorTask, "draw", draw)
     row = evaluate([saved["diffusion-prior"]], 20, "shapes", among=10).rows[1]

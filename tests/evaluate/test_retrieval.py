@@ -5,7 +5,7 @@ from dalle_cli import checkpoint
 from dalle_cli.evaluate import retrieval, unseen_scenes
 from dalle_cli.exits import USAGE, Failure
 from dalle_cli.tasks.clip import CLIPTask
-from tests.generate.conftest import CLIP_SIZE
+from tests.fixtures.miniatures import CLIP_SIZE
 
 NEAR = torch.eye(4)
 NEAR[3] = torch.tensor([0.0, 0.0, 0.9, 0.5])  # the last is more like the third than like its own

@@ -9,7 +9,7 @@ from dalle_cli.evaluate.typographic import Labels, labelled, typographic
 from dalle_cli.exits import DONE, PARTIAL, Failure
 from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.outputs import Collected
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 LABELS = ["a red circle", "a blue square", "a green star"]
 

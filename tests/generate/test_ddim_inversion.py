@@ -7,7 +7,7 @@ from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.vary import vary
 from dalle_cli.registry import RecipeError
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 def pictures(count=3, size=8):

@@ -12,7 +12,7 @@ from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.requests import PromptError, Request
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 ENOUGH = {"steps": "16"}  # to come back to the picture
 

@@ -12,7 +12,7 @@ from dalle_cli.exits import Failure
 from dalle_cli.generate import embed as module
 from dalle_cli.generate.embed import embed
 from dalle_cli.tasks import embedding
-from tests.generate.conftest import packs
+from tests.fixtures.miniatures import packs
 from tests.tasks.priors import CLIP, words
 
 DATA = {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 60, "workers": 0}

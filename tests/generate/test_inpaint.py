@@ -16,7 +16,7 @@ from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.requests import PromptError
 from dalle_cli.registry import RecipeError
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from PIL import Image
 from dalle_cli import images
 from dalle_cli.exits import BAD_INPUT, Failure
 from dalle_cli.generate.inpaint_crop import cut, hole, open_picture
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

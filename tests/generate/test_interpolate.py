@@ -16,7 +16,7 @@ from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.images import BadPicture
 from dalle_cli.systems.unclip import UnCLIP
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

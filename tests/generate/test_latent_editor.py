@@ -10,7 +10,7 @@ from dalle_cli.generate.latent_editor import Job, Shot, Studio, cosine, said, us
 from dalle_cli.generate.metadata import Origin, chunks
 from dalle_cli.generate.requests import Item, Request
 from dalle_cli.registry import RecipeError
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

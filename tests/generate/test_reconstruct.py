@@ -11,7 +11,7 @@ from dalle_cli.exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Fa
 from dalle_cli.generate import reconstruct as module
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.reconstruct import expand
-from tests.generate.conftest import SIZE, noise
+from tests.fixtures.miniatures import SIZE, noise
 
 
 @pytest.fixture

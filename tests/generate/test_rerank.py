@@ -7,7 +7,7 @@ from dalle_cli.checkpoint import CheckpointError
 from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import rerank as module
 from dalle_cli.systems.scorer import Scorer
-from tests.generate.conftest import CPU, noise
+from tests.fixtures.miniatures import CPU, noise
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
 from dalle_cli.systems.dalle1 import Sampling
 from dalle_cli.systems.scorer import Scorer
-from tests.generate.conftest import CPU, noise
+from tests.fixtures.miniatures import CPU, noise
 
 
 @pytest.fixture

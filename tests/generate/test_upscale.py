@@ -11,7 +11,7 @@ from dalle_cli.generate.sample import Job, sample
 from dalle_cli.generate.upscale import sizes
 from dalle_cli.generate.upscale import upscale as enlarge
 from dalle_cli.registry import RecipeError
-from tests.generate.conftest import noise
+from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from dalle_cli.recipe import to_yaml
 from dalle_cli.text.learn import learn
 from tests.cli.conftest import Ended, dalle  # noqa: F401  (a fixture)
-from tests.generate.conftest import tiny  # noqa: F401  (a fixture)
 from tests.hostile.made import checkpoints, pictures, prompts, shards, tables
 from tests.hostile.watching import watching
 from tests.training.conftest import RECIPE
@@ -26,7 +25,7 @@ CODES = {0, 1, 2, 3, 4, 73}
 
 
 @pytest.fixture(scope="session")
-def files(tiny, tmp_path_factory) -> Path:  # noqa: F811
+def files(tiny, tmp_path_factory) -> Path:
     """A folder of good and hostile files, which every command only reads."""
     folder = tmp_path_factory.mktemp("files")
     for name, content in {**pictures(), **shards(folder), **tables(), **prompts(), **checkpoints(tiny.dvae)}.items():

@@ -19,7 +19,7 @@ from dalle_cli import checkpoint, images
 from dalle_cli.generate.metadata import Origin, chunks
 from dalle_cli.generate.requests import Request, plan
 from dalle_cli.recipe import to_yaml
-from tests.generate.conftest import noise, recipes
+from tests.fixtures.miniatures import noise, recipes
 from tests.hostile.made import odd_pictures, sealed, with_header
 from tests.hostile.mutations import VALUES, mutated, replaced
 from tests.hostile.watching import TooSlow, watching

@@ -13,7 +13,7 @@ from dalle_cli.systems import systems
 from dalle_cli.systems.unclip import PRIOR_SEED, UPSAMPLER_SEED, Sampling
 from dalle_cli.tasks.prior import candidates
 from dalle_cli.text.learn import learn
-from tests.generate.conftest import CPU
+from tests.fixtures.miniatures import CPU
 from tests.parity.peers import Missing, fill, peer
 
 CAPTIONS = ["a red circle", "a blue square", "a green star on a pink background"] * 2

@@ -11,7 +11,7 @@ from dalle_cli.systems import systems
 from dalle_cli.systems.dalle1 import Sampling
 from dalle_cli.tasks.dalle import DALLETask
 from dalle_cli.text.learn import learn
-from tests.generate.conftest import CAPTIONS, CPU, GRID, SIZE, noise, spread
+from tests.fixtures.miniatures import CAPTIONS, CPU, GRID, SIZE, noise, spread
 
 PROMPTS = ["a red circle", "a blue square", "zebra"]
 SEEDS = [[1000 * p + i for i in range(5)] for p in range(3)]

@@ -14,7 +14,7 @@ from dalle_cli.systems import systems
 from dalle_cli.systems.device import Device
 from dalle_cli.systems.glide import GLIDE, Sampling, enlarge, inpaints, load
 from dalle_cli.systems.guides import Guide, toward_class, toward_clip
-from tests.generate.conftest import CPU, packs
+from tests.fixtures.miniatures import CPU, packs
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
 SEEDS = [[1000 * p + i for i in range(3)] for p in range(3)]

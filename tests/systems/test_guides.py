@@ -4,7 +4,7 @@ import torch
 from dalle_cli import checkpoint
 from dalle_cli.systems.glide import load
 from dalle_cli.systems.guides import Guide, toward_class, toward_clip
-from tests.generate.conftest import CPU
+from tests.fixtures.miniatures import CPU
 
 TEXTS = ["a red circle", "a star"]
 

@@ -16,7 +16,7 @@ from dalle_cli.systems.dalle1 import Sampling
 from dalle_cli.systems.memory import Needs
 from dalle_cli.systems.scorer import Scorer
 from dalle_cli.text.learn import learn
-from tests.generate.conftest import CAPTIONS, CPU, packs, recipes
+from tests.fixtures.miniatures import CAPTIONS, CPU, packs, recipes
 
 MOST = 128
 NEEDS = Needs(fixed=1000, prompt=100, candidate=10, picture=1)

@@ -7,7 +7,7 @@ from PIL import Image
 from dalle_cli import checkpoint, images
 from dalle_cli.systems import scorer as scorer_module
 from dalle_cli.systems.scorer import Scorer
-from tests.generate.conftest import CLIP_SIZE, CPU, noise, packs
+from tests.fixtures.miniatures import CLIP_SIZE, CPU, noise, packs
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
 

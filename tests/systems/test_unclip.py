@@ -19,7 +19,7 @@ from dalle_cli.systems import systems
 from dalle_cli.systems.device import Device
 from dalle_cli.systems.unclip import Sampling, UnCLIP
 from tests.diffusion.conftest import DEVIATION, MEAN, best_network
-from tests.generate.conftest import CPU, packs, unclip_recipes
+from tests.fixtures.miniatures import CPU, packs, unclip_recipes
 from tests.systems.test_glide import close
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
