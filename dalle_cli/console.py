@@ -15,26 +15,26 @@ from .exits import CLOSED_PIPE, Failure
 PLAIN_EVERY = 10.0  # seconds between lines where standard error is not a terminal
 
 
-def finite(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: null, so that the readers of a line do not fail."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: json_safe(item) for key, item in value.items()}
+    return [json_safe(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def lines_wanted(as_json: bool) -> bool:
+def wants_json(as_json: bool) -> bool:
     """Whether results are printed for programs: when asked for, and where standard output is no terminal."""
     return as_json or sys.stdout is None or not sys.stdout.isatty()
 
 
-def report(result: dict[str, Any], text: Iterable[str], as_json: bool) -> None:
+def print_result(result: dict[str, Any], text: Iterable[str], as_json: bool) -> None:
     """Print one result: a JSON line for programs, the lines of `text` for people."""
-    output(json.dumps(finite(result)) if lines_wanted(as_json) else "\n".join(map(printable, text)))
+    print_text(json.dumps(json_safe(result)) if wants_json(as_json) else "\n".join(map(printable, text)))
 
 
-def output(text: str) -> None:
+def print_text(text: str) -> None:
     """Print to standard output. A closed pipe ends the program quietly. Raises Failure when nothing can be written."""
     if sys.stdout is None:
         raise Failure("standard output is closed; results need somewhere to go")
@@ -49,7 +49,7 @@ def output(text: str) -> None:
         raise Failure(f"standard output: {error.strerror or error}") from None
 
 
-def columns(rows: Iterable[Sequence[Any]], cut: bool = False) -> list[str]:
+def align(rows: Iterable[Sequence[Any]], cut: bool = False) -> list[str]:
     """Rows of as many cells as aligned text, whole numbers to the right but for the last column.
 
     cut: lines end where the terminal does.
@@ -111,7 +111,7 @@ class Progress:
         parts = [self.label, f"{self.done}/{self.total}" if self.total else str(self.done)]
         parts += [f"{name} {_short(value)}" for name, value in values.items()]
         if self.total and rate > 0:
-            parts.append(f"{clock((self.total - self.done) / rate)} left")
+            parts.append(f"{format_duration((self.total - self.done) / rate)} left")
         line = "  ".join(parts)
         if self.live:
             line = line[: max(20, _columns() - 1)]
@@ -128,7 +128,7 @@ class Progress:
             self._width = 0
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -143,7 +143,7 @@ def _columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-class Watch:
+class StageProgress:
     """Progress, on standard error, of work in stages; called with a stage's name, how much is done, and of how much."""
 
     def __init__(self, quiet: bool):

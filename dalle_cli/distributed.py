@@ -1,7 +1,7 @@
-"""Drawing and judging by several processes (torchrun, accelerate launch): each does its share, the first alone writes.
+"""Split work over the processes that torchrun or `accelerate launch` started; only the first one writes results.
 
-Every process goes through the same items in the same order, works on its own of them, and then has the results of all.
-So files are those of one process, and a command needs to know of others only where it works.
+Every process iterates over the same items in the same order, works on its own part, and receives the results of all.
+So the files equal those of a single process, and a command calls this module only where it works on items.
 """
 
 import atexit
@@ -15,76 +15,77 @@ from .exits import DONE, FAILED, USAGE, Failure
 T = TypeVar("T")
 R = TypeVar("R")
 
-_groups: list[Any] = []  # torch.distributed, once this process has met others
+_groups: list[Any] = []  # torch.distributed, once this process has joined a group
 
 
 def rank() -> int:
-    """The place of this process, 0 for the first or the only one."""
+    """Return the index of this process, 0 for the first or the only one."""
     return int(os.environ.get("RANK", "0"))
 
 
-def count() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def silence() -> None:
-    """Let the first process alone print results."""
+def silence_other_ranks() -> None:
+    """Discard the standard output of every process but the first."""
     if rank() and sys.stdout is not None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (held to the end)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (open until the process ends)
 
 
-def shared(items: Iterable[T], work: Callable[[Any], Iterable[R]]) -> list[R]:
-    """What `work` makes of the items, one for one and in their order; this process works on its share of them.
+def distributed_map(items: Iterable[T], work: Callable[[Any], Iterable[R]]) -> list[R]:
+    """Return what `work` yields for each item, in order; every process works on its part of the items.
 
-    work: takes items, a list of them where others work as well.
+    work: takes an iterable of items, a list if there are several processes.
     """
-    if count() == 1:
+    if world_size() == 1:
         return list(work(items))
-    everything = list(items)
-    own = everything[rank() :: count()]
-    parts = exchange(list(work(own)) if own else [])
-    return [parts[number % count()][number // count()] for number in range(len(everything))]
+    items = list(items)
+    mine = items[rank() :: world_size()]
+    parts = all_gather_object(list(work(mine)) if mine else [])
+    return [parts[index % world_size()][index // world_size()] for index in range(len(items))]
 
 
-def exchange(value: T) -> list[T]:
-    """The values of all processes, in their order. Raises Failure where they do not reach each other."""
-    if count() == 1:
+def all_gather_object(value: T) -> list[T]:
+    """Return the values of all processes, ordered by rank. Raises Failure when the processes cannot connect."""
+    if world_size() == 1:
         return [value]
     import torch.distributed as dist
 
     if "MASTER_ADDR" not in os.environ:
-        raise Failure(f"WORLD_SIZE={count()} without MASTER_ADDR: start with torchrun, or unset WORLD_SIZE", USAGE)
-    found: list[Any] = [None] * count()
+        raise Failure(f"WORLD_SIZE={world_size()} without MASTER_ADDR: start with torchrun, or unset WORLD_SIZE", USAGE)
+    values: list[Any] = [None] * world_size()
     try:
         if not dist.is_initialized():
             dist.init_process_group("gloo")
             _groups.append(dist)
-            atexit.register(dist.destroy_process_group)  # where the program does not end by `end`
-        dist.all_gather_object(found, value)
+            atexit.register(dist.destroy_process_group)  # for a program that does not end by `exit_process`
+        dist.all_gather_object(values, value)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise Failure(
-            f"another process has ended or is not to be reached; go on with --skip-existing ({reason})"
+            f"another process ended or cannot be reached ({reason}); run the command again with --skip-existing"
         ) from None
-    return found
+    return values
 
 
-def end(code: Any) -> NoReturn:
-    """End this process with an exit code; with others, at once.
+def barrier() -> None:
+    """Wait until every process has arrived; files that one wrote before are visible to all afterwards."""
+    all_gather_object(None)
 
-    The interpreter would take down threads of theirs in an order that has aborted a process whose work was done.
+
+def exit_process(code: Any) -> NoReturn:
+    """End this process with an exit code; immediately if it belongs to a group.
+
+    The interpreter would tear down the threads of the group in an order that can abort a process that has finished.
     """
     if not _groups:
         sys.exit(code)
-    for leave in (*(one.flush for one in (sys.stdout, sys.stderr) if one), _groups.pop().destroy_process_group):
+    streams = (stream for stream in (sys.stdout, sys.stderr) if stream)
+    for finish in (*(stream.flush for stream in streams), _groups.pop().destroy_process_group):
         try:
-            leave()
+            finish()
         except (OSError, RuntimeError):
             code = code or FAILED
     os._exit(code or DONE)
-
-
-def meet() -> None:
-    """Wait for all processes: what was looked up before, no other has changed; what it wrote before is there after."""
-    exchange(None)

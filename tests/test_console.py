@@ -5,44 +5,44 @@ import sys
 import pytest
 
 from dalle_cli import console
-from dalle_cli.console import Progress, Watch, clock, columns, output, printable, report
+from dalle_cli.console import Progress, StageProgress, align, format_duration, print_result, print_text, printable
 from dalle_cli.exits import Failure
 
 
 def test_programs_get_a_json_line_and_people_get_text(capsys, monkeypatch):
-    report({"name": "ü\x1b", "number": 1}, ["ü\x1b[31m", "one"], as_json=False)
+    print_result({"name": "ü\x1b", "number": 1}, ["ü\x1b[31m", "one"], as_json=False)
     assert json.loads(capsys.readouterr().out) == {"name": "ü\x1b", "number": 1}
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    report({"number": 1}, ["ü\x1b[31m", "one"], as_json=False)
+    print_result({"number": 1}, ["ü\x1b[31m", "one"], as_json=False)
     assert capsys.readouterr().out == "ü?[31m\none\n"
-    report({"interval": [float("inf"), float("nan")]}, [], as_json=True)
+    print_result({"interval": [float("inf"), float("nan")]}, [], as_json=True)
     assert json.loads(capsys.readouterr().out) == {"interval": [None, None]}
-    report({"number": 1}, ["text"], as_json=True)
+    print_result({"number": 1}, ["text"], as_json=True)
     assert capsys.readouterr().out == '{"number": 1}\n'
 
 
 def test_closed_output_is_a_failure(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(Failure, match="closed"):
-        report({}, [], as_json=False)
+        print_result({}, [], as_json=False)
 
 
 def test_what_the_terminal_cannot_show_does_not_end_the_program(capsys):
-    output("a lone surrogate \ud800")
+    print_text("a lone surrogate \ud800")
     assert capsys.readouterr().out == "a lone surrogate ?\n"
 
 
 def test_columns_are_aligned_and_numbers_stand_to_the_right():
-    assert columns([("a", 5, "last"), ("long", 12_345, 6)]) == ["a          5  last", "long  12,345  6"]
-    assert columns([]) == []
+    assert align([("a", 5, "last"), ("long", 12_345, 6)]) == ["a          5  last", "long  12,345  6"]
+    assert align([]) == []
 
 
 def test_columns_are_cut_only_where_asked(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     rows = [("name", "x" * 50), ("b", "short")]
-    assert [len(line) for line in columns(rows, cut=True)] == [20, 11]
-    assert columns(rows, cut=True)[0].endswith("x…")
-    assert len(columns(rows)[0]) == 56
+    assert [len(line) for line in align(rows, cut=True)] == [20, 11]
+    assert align(rows, cut=True)[0].endswith("x…")
+    assert len(align(rows)[0]) == 56
 
 
 def test_only_what_prints_is_printed():
@@ -51,7 +51,7 @@ def test_only_what_prints_is_printed():
 
 def test_progress_has_a_line_for_each_stage(capsys, monkeypatch):
     monkeypatch.setattr("dalle_cli.console.PLAIN_EVERY", 0.0)
-    watch = Watch(quiet=False)
+    watch = StageProgress(quiet=False)
     for stage in ("captions", "merges"):
         for done in (1, 2):
             watch(stage, done, 2)
@@ -63,7 +63,7 @@ def test_progress_has_a_line_for_each_stage(capsys, monkeypatch):
         ["merges", "1/2"],
         ["merges", "2/2"],
     ]
-    quiet = Watch(quiet=True)
+    quiet = StageProgress(quiet=True)
     quiet("captions", 1, 2)
     quiet.close()
     assert capsys.readouterr().err == ""
@@ -129,4 +129,4 @@ def test_quiet_progress_says_nothing(monkeypatch, now):
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
 def test_clock(seconds, text):
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text

@@ -72,10 +72,10 @@ class RootGroup(HelpGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         column = max(map(len, self.commands))
         for title in (*GROUPS, None):
-            members = [one for one in self.commands.values() if self._title(one) == title and not one.hidden]
+            members = [(name, one) for name, one in self.commands.items() if self._title(one) == title]
             if members:
                 with formatter.section(title or "Other"):
-                    formatter.write_dl([(one.name.ljust(column), _summary(one.help)) for one in members])
+                    formatter.write_dl([(name.ljust(column), _summary(one.help)) for name, one in members])
 
     @staticmethod
     def _title(command: Any) -> str | None:
@@ -139,7 +139,7 @@ def run() -> NoReturn:
     """Run the command line; an error of the user's becomes one line and its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore SIGINT
         signal.signal(signal.SIGINT, _interrupt)
-    distributed.silence()
+    distributed.silence_other_ranks()
     try:
         sys.exit(app(prog_name="dalle", standalone_mode=False))  # the value of typer.Exit, or None
     except UsageError as error:
@@ -153,7 +153,7 @@ def run() -> NoReturn:
     except (OSError, RuntimeError, MemoryError) as error:
         _end(error, FAILED)
     except SystemExit as error:
-        distributed.end(error.code)
+        distributed.exit_process(error.code)
     except KeyboardInterrupt:
         _end(Failure("interrupted"), INTERRUPTED)
     except Exception as error:
@@ -187,4 +187,4 @@ def _end(error: BaseException, code: int, prefix: str = "") -> NoReturn:
     if len(line) > MAX_ERROR_LENGTH:  # the cause comes first, the remedy last
         line = f"{line[: MAX_ERROR_LENGTH // 2]} … {line[-MAX_ERROR_LENGTH // 2 :]}"
     print(f"dalle: {prefix}{line}", file=sys.stderr)
-    distributed.end(code)
+    distributed.exit_process(code)

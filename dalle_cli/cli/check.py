@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import columns, lines_wanted, log, output, printable, report
+from ..console import align, log, print_result, print_text, printable, wants_json
 from ..exits import DONE, PARTIAL, USAGE, Failure
 from ..registry import RecipeError, suggest
 from .app import MANAGE, command
-from .manage import locate
+from .lookup import known_recipes, locate
 from .options import HARDWARE, Family, Json, Overrides
 
 OPEN = "???"  # what a recipe leaves to its user
@@ -59,15 +59,12 @@ def check(
         raise typer.Exit(_check_all(as_json))
     place = locate(recipe, family)
     if place is None:
-        from .. import recipe as recipes
-
-        known = [f"{one}/{name}" for one in recipes.FAMILIES for name in recipes.names(one)]
-        raise RecipeError(f"no recipe '{recipe}'{suggest(recipe, known)}")
+        raise RecipeError(f"no recipe '{recipe}'{suggest(recipe, known_recipes())}")
     hardware = None
     if processes:
         hardware = {"processes": processes, "room": device_memory, "rate": peak * 1e12, "utilisation": utilisation}
     result = examine(*place, overrides or [], hardware)
-    report(result, columns(_lines(result)), as_json)
+    print_result(result, align(_lines(result)), as_json)
 
 
 def _check_all(as_json: bool) -> int:
@@ -81,11 +78,11 @@ def _check_all(as_json: bool) -> int:
             except (ValueError, RuntimeError) as error:
                 result = {"recipe": f"{family}/{name}", "error": " ".join(str(error).split())}
             results.append(result)
-            if lines_wanted(as_json):
-                report(result, (), as_json)
-    if not lines_wanted(as_json):
+            if wants_json(as_json):
+                print_result(result, (), as_json)
+    if not wants_json(as_json):
         rows = [(result["recipe"], result.get("parameters", ""), _verdict(result)) for result in results]
-        output("\n".join(printable(line) for line in columns(rows, cut=True)))
+        print_text("\n".join(printable(line) for line in align(rows, cut=True)))
     failed = sum("error" in result for result in results)
     log(f"{len(results)} recipes checked, {failed} failed")
     return PARTIAL if failed else DONE

@@ -40,7 +40,7 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make a checkpoint of published weights, recognised by their keys; nothing in the file is run."""
-    from ..console import columns, report
+    from ..console import align, print_result
     from ..convert.importing import import_ as carry
     from ..convert.systems import import_system
 
@@ -49,15 +49,15 @@ def import_(
             raise typer.BadParameter("--activation is of one CLIP, not of a system")
         made = import_system(source, out, vocab, precision, overwrite, log)
         rows = [(part, f"{told['layout']}, {told['types']}") for part, told in made["parts"].items()]
-        report(
+        print_result(
             made,
-            columns([*rows, *(("draw", f'dalle sample "..." --recipe {out}') for _ in made["recipes"][:1])]),
+            align([*rows, *(("draw", f'dalle sample "..." --recipe {out}') for _ in made["recipes"][:1])]),
             as_json,
         )
         return
     result = carry(source, out, vocab, precision, activation, overwrite, log)
     shown = {key: value for key, value in result.items() if value is not None and key != "model"}
-    report(result, columns([*shown.items(), ("model", f"{result['model']['type']}: dalle show {out}")]), as_json)
+    print_result(result, align([*shown.items(), ("model", f"{result['model']['type']}: dalle show {out}")]), as_json)
 
 
 @command(
@@ -90,4 +90,4 @@ def export(
     else:
         files = write(checkpoint, layout, out, precision, overwrite)
     told = {"precision": precision or "float16"} if layout == "dalle" else {"format": layout, "files": files}
-    console.report({"path": out, **told}, [out], False)
+    console.print_result({"path": out, **told}, [out], False)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import Watch, columns, report
+from ..console import StageProgress, align, print_result
 from ..exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..registry import RecipeError
 from .app import MANAGE, command, subgroup
@@ -64,7 +64,7 @@ def scenes(
 
     source = Scenes(size=size, glyphs=glyphs.value, samples=count, held_out=held_out, seed=seed)
     make_folder(out.parent, "OUT")
-    watch = Watch(quiet)
+    watch = StageProgress(quiet)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)
     try:
@@ -77,7 +77,9 @@ def scenes(
         watch.close()
         shutil.rmtree(unfinished, ignore_errors=True)
     result = {"path": str(out), "samples": count, "format": layout.value, "size": size, "glyphs": glyphs.value}
-    report(result, [f"{count:,} samples in {out}: train on them with data.type={layout} data.path={out}"], as_json)
+    print_result(
+        result, [f"{count:,} samples in {out}: train on them with data.type={layout} data.path={out}"], as_json
+    )
 
 
 def _encoded(
@@ -145,11 +147,11 @@ def check(
         room = context - len(encoder.start) - len(encoder.end)
         if room < 1:
             raise Failure(f"--context {context} has no room for the start and end tokens", USAGE)
-    watch = Watch(quiet)
+    watch = StageProgress(quiet)
     found = examine(node, encoder, room, progress=partial(watch, "check"), shown=shown)
     watch.close()
     result = {"path": node.get("path"), "type": node["type"], **found}
-    report(result, _check_lines(result, context), as_json)
+    print_result(result, _check_lines(result, context), as_json)
     if not found["good"]:
         raise Failure(f"none of the {found['samples']} samples can be used", BAD_INPUT)
     raise typer.Exit(PARTIAL if found["bad"] else DONE)
@@ -174,7 +176,7 @@ def preview(
     check_target(out, "--out", overwrite)
     save_png(draw(node, count), out)
     result = {"path": str(out), "samples": count, "data": node}
-    report(result, [f"{out}: {count} samples of {node.get('path', node['type'])}, {node['size']} px"], as_json)
+    print_result(result, [f"{out}: {count} samples of {node.get('path', node['type'])}, {node['size']} px"], as_json)
 
 
 def section(words: list[str], size: int = 256) -> dict[str, str]:
@@ -249,7 +251,7 @@ def _check_lines(result: dict[str, Any], context: int | None) -> list[str]:
     if context:
         rows.append((f"over {context} {unit}", captions["over_context"]))
     rows += [(f"double {kind}", found["count"]) for kind, found in duplicates.items()]
-    lines = columns(rows)
+    lines = align(rows)
     lines += [f"problem: {line}" for line in result["problems"]]
     lines += [f"bad: {key}: {reason}" for key, reason in result["bad_samples"]]
     for kind, found in duplicates.items():

@@ -32,7 +32,7 @@ def dvae(
         f"PSNR {found.psnr:.2f} dB, averaged over pictures ({found.of_all:.2f} dB of the mean error)",
         f"{found.used:.1%} of the codes in use",
     ]
-    console.report({"model": model, **asdict(found)}, text, as_json)
+    console.print_result({"model": model, **asdict(found)}, text, as_json)
 
 
 @command(None, to=evaluate)
@@ -53,7 +53,7 @@ def retrieval(
         f"the right caption comes first: {found.caption_first:.1%}",
         f"the right picture comes first: {found.picture_first:.1%}",
     ]
-    console.report({"model": model, **asdict(found)}, text, as_json)
+    console.print_result({"model": model, **asdict(found)}, text, as_json)
 
 
 @command(None, "dalle evaluate prior prior-unclip-diffusion-tiny prior-unclip-ar-tiny --objects shapes", to=evaluate)
@@ -75,7 +75,7 @@ def prior(
     from .. import console
     from ..evaluate import prior
 
-    watch = console.Watch(quiet)
+    watch = console.StageProgress(quiet)
     options = {"scale": scale, "steps": steps, "best_of": best_of, "temperature": temperature}
     try:
         found = prior.evaluate(models, count, glyphs, clip, options, among, seed, watch)
@@ -85,8 +85,8 @@ def prior(
     for row in found.rows:
         figures = f"{row.cosine:.3f}", f"{row.centred:.3f}", f"{row.first:.1%}", f"{row.text:.3f}"
         rows.append((row.name, *figures, f"{row.parameters / 1e6:.2f}M" if row.parameters else ""))
-    text = [f"{found.captions} unseen captions; cosine with the true picture embedding", *console.columns(rows)]
-    console.report(asdict(found), text, as_json)
+    text = [f"{found.captions} unseen captions; cosine with the true picture embedding", *console.align(rows)]
+    console.print_result(asdict(found), text, as_json)
 
 
 @command(None, to=evaluate)
@@ -205,7 +205,7 @@ def scenes(
         curve.draw(guidance, found, path)
         title = f"accuracy against scale, best of {many}"
         text = ["", f"{title}; drawn in {path}", *curve.table(guidance, found)]
-        console.report({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
+        console.print_result({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
 
 
 @command(None, to=evaluate)
@@ -216,7 +216,7 @@ def captions(count: Count = 200, glyphs: Objects = "everyday") -> None:
     from ..evaluate import suite
 
     for item in suite.suite(glyph_set(glyphs), count):
-        console.report({"prompt": item.caption, "category": item.category}, [], True)
+        console.print_result({"prompt": item.caption, "category": item.category}, [], True)
 
 
 def _lines(known: Any) -> Any:
@@ -267,6 +267,6 @@ def _print(title: str, report: Any, as_json: bool) -> None:
     figures = {name: share.true / max(share.count, 1) for name, share in report.figures().items()}
     wholes = {name: share.true / max(share.count, 1) for name, share in report.wholes().items()}
     lines = ["", title, *str(report).splitlines()]
-    console.report(
+    console.print_result(
         {"title": title, "figures": figures, "wholes": wholes, "pictures": len(report.items)}, lines, as_json
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import columns, report
+from ..console import align, print_result
 from .app import MANAGE, command
 from .options import Json
 
@@ -47,7 +47,7 @@ def inspect(
         raise InspectError(f"{path}: neither a PNG, a checkpoint, nor a tokenizer's JSON")
     else:
         result = _checkpoint(file, verify)
-    report(result, columns(_lines(result)), as_json)
+    print_result(result, align(_lines(result)), as_json)
 
 
 def _picture(path: Path, head: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import Watch, report
+from ..console import StageProgress, print_result
 from .app import JUDGE, command
 from .data import section
 from .options import BatchSize, DataArguments, Json, Overwrite, Precision, Quiet, Sheet
@@ -82,7 +82,7 @@ def embed(
 
     found = checkpoint.metadata(checkpoint.resolve(model))["recipe"]
     size = found.get("model", {}).get("image", {}).get("size", 224) if isinstance(found.get("model"), dict) else 224
-    watch = Watch(quiet)
+    watch = StageProgress(quiet)
     try:
         result = compute(out, section(where or [], size), model, pictures, count, seed, precision, watch)
     finally:
@@ -93,4 +93,4 @@ def embed(
     ]
     if result["replaced"]:
         text.append(f"{result['replaced']} bad samples, for which others stand")
-    report(result, text, as_json)
+    print_result(result, text, as_json)

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import columns, lines_wanted, log, output, printable, report
+from ..console import align, log, print_result, print_text, printable, wants_json
 from ..exits import USAGE, Failure
 from ..registry import RecipeError, suggest
 from .app import MANAGE, command
-from .lookup import accepts, locate
+from .lookup import accepts, known_recipes, locate
 from .options import Family, Json, Overrides
 
 PACKAGES = ("torch", "accelerate", "safetensors", "numpy", "pillow", "omegaconf", "typer", "rich", "ftfy", "regex")
@@ -38,11 +38,11 @@ def recipes(
                     "path": str(path),
                 }
             )
-    if lines_wanted(as_json):
+    if wants_json(as_json):
         for row in rows:
-            report(row, (), as_json)
+            print_result(row, (), as_json)
     elif rows:
-        output("\n".join(columns([(row["recipe"], printable(row["summary"])) for row in rows], cut=True)))
+        print_text("\n".join(align([(row["recipe"], printable(row["summary"])) for row in rows], cut=True)))
     if not rows:
         log(f"there are no recipes of {family} yet" if family else "no recipes found")
 
@@ -76,12 +76,11 @@ def show(
         try:
             path = checkpoint.resolve(name)
         except checkpoint.CheckpointError:
-            known = [f"{one}/{each}" for one in recipe.FAMILIES for each in recipe.names(one)]
-            raise RecipeError(f"no recipe and no checkpoint '{name}'{suggest(name, known)}") from None
+            raise RecipeError(f"no recipe and no checkpoint '{name}'{suggest(name, known_recipes())}") from None
         if overrides:
             raise Failure(f"{path} is a checkpoint: its recipe is what it is; leave out {overrides[0]}", USAGE)
         found = checkpoint.metadata(path)["recipe"]
-    output(json.dumps(found) if as_json else recipe.to_yaml(found).rstrip("\n"))
+    print_text(json.dumps(found) if as_json else recipe.to_yaml(found).rstrip("\n"))
 
 
 def _check(found: dict, family: str) -> None:
@@ -131,7 +130,7 @@ def env(as_json: Json = False) -> None:
         "devices": _devices(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": distributed.count(),
+        "processes": distributed.world_size(),
         "bf16_fast": fast_bf16(),
         "emoji_font": emoji,
         "variables": {key: os.environ[key] for key in sorted(os.environ) if key.startswith("DALLE_")},
@@ -140,7 +139,7 @@ def env(as_json: Json = False) -> None:
     shown |= {"variables": " ".join(f"{key}={value}" for key, value in found["variables"].items()) or "none set"}
     absent = {"emoji_font": "none: data.glyphs=shapes, or install fonts-noto-color-emoji", "cuda": "none"}
     texts = [(key, absent.get(key, "not installed") if value is None else str(value)) for key, value in shown.items()]
-    report(found, columns(texts), as_json)
+    print_result(found, align(texts), as_json)
 
 
 def _devices() -> list[str]:

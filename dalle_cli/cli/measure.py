@@ -189,7 +189,7 @@ def scenes_given(job: Any, scenes: Iterable[tuple[str, Any]]) -> list[str]:
     outputs = Outputs(f"{job.out}/given", items, job.overwrite, job.skip_existing)
     for item in outputs.todo:
         outputs.save(item, Image.fromarray(np.asarray(pictures[item.index])), Origin("evaluate", job.recipe, {}, {}))
-    distributed.meet()
+    distributed.barrier()
     return [str(outputs.path(item)) for item in items]
 
 
@@ -272,11 +272,11 @@ def publish(lines: Sequence[dict[str, Any]], text: Sequence[str], as_json: bool)
     """Figures as a line each for programs, or as one text for people."""
     from .. import console
 
-    if console.lines_wanted(as_json):
+    if console.wants_json(as_json):
         for line in lines:
-            console.report(line, [], True)
+            console.print_result(line, [], True)
     else:
-        console.output("\n".join(text))
+        console.print_text("\n".join(text))
 
 
 def _blanked(path: str, box: tuple[int, int, int, int]) -> Any:

@@ -258,11 +258,11 @@ def _report(lines: list[dict[str, Any]], text: Sequence[str], as_json: bool) -> 
     """Figures as a line each for programs, or as one table."""
     from .. import console
 
-    if console.lines_wanted(as_json):
+    if console.wants_json(as_json):
         for line in lines:
-            console.report(line, [], True)
+            console.print_result(line, [], True)
     else:
-        console.output("\n".join(text))
+        console.print_text("\n".join(text))
 
 
 def _plain(shares: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import Watch, columns, log, report
+from ..console import StageProgress, align, log, print_result
 from .app import TRAIN, command
 from .manage import accepts
 from .options import Json, Overrides, Overwrite, Quiet
@@ -33,12 +33,12 @@ def train_tokenizer(
     from ..training import vocabulary
 
     found = recipes.load(recipe, "tokenizer", overrides or [], accepts, log)
-    watch = Watch(quiet)
+    watch = StageProgress(quiet)
     learned = vocabulary.learn(found, out, overwrite, log, watch)
     watch.close()
     result = {"path": str(out), "type": learned.kind, "entries": learned.vocab_size, "merges": len(learned.merges)}
     result |= _measure(learned, found["data"])
-    report(result, columns(result.items()), as_json)
+    print_result(result, align(result.items()), as_json)
 
 
 def _measure(tokenizer: Any, data: dict) -> dict[str, float]:

@@ -159,7 +159,7 @@ def score(judge: Judge, items: Iterable[Item], images: Iterable[Image.Image | np
     def verdicts(pairs: Iterable[tuple[Item, Any]]) -> Iterator[Verdict]:
         return (judge.verdict(image, item.scene or item.caption) for item, image in pairs)
 
-    return Report(items, tuple(distributed.shared(zip(items, images, strict=True), verdicts)))
+    return Report(items, tuple(distributed.distributed_map(zip(items, images, strict=True), verdicts)))
 
 
 def shuffled(items: Iterable[Item]) -> list[Item]:

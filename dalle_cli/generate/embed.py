@@ -48,7 +48,7 @@ def embed(
     about = {"clip": checkpoint.metadata(checkpoint.resolve(model))["crc32"], "data": data, "seed": seed}
     _claim(out, {**about, "pictures": pictures, "samples": count})
     files = [out / f"embeddings-{number:05d}.safetensors" for number in range(-(-count // CHUNK))]
-    rank, world = distributed.rank(), distributed.count()
+    rank, world = distributed.rank(), distributed.world_size()
     if world == 1:
         remove_left_overs(out)
     sizes = {

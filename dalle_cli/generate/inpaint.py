@@ -75,9 +75,9 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     system = systems.build(system_recipe["system"], "system", device=place, **parts) if outputs.todo else None
     files = system.files(options) if system else {}
     made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})
-    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.count()), quiet=job.quiet)
+    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=job.quiet)
     before: str | None = None  # the picture that a script goes on from
-    many = job.count * (1 if job.script else distributed.count())
+    many = job.count * (1 if job.script else distributed.world_size())
 
     def drawn(own: list[Item]) -> Iterator[Image.Image]:
         for _, some in itertools.groupby(own, lambda item: item.index // job.count):
@@ -88,7 +88,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
         if job.script and before:
             group = [replace(item, request=_on(item.request, before)) for item in group]
         busy = [item for item in group if item.index not in skipped]
-        made = dict(zip((item.index for item in busy), distributed.shared(busy, drawn)))
+        made = dict(zip((item.index for item in busy), distributed.distributed_map(busy, drawn)))
         for item in group:
             if item.index in skipped:
                 result = {**skipped[item.index], "image": item.request.fields["image"]}
@@ -97,7 +97,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
             before = result["path"]
             results.report(result)
         if job.script:
-            distributed.meet()  # the next step goes on from this file
+            distributed.barrier()  # the next step goes on from this file
     progress.close()
     for one in asked:
         if one.failed:

@@ -139,7 +139,9 @@ class Studio:
         )
         progress = Progress(self.command, len(outputs.todo), quiet=job.quiet)
         due = deque(item.index for item in items)
-        for group in _grouped(shots(outputs.todo) if outputs.todo else (), 4 * self.together * distributed.count()):
+        for group in _grouped(
+            shots(outputs.todo) if outputs.todo else (), 4 * self.together * distributed.world_size()
+        ):
             for shot, drawn in zip(group, self._draw(group)):
                 if drawn is None:
                     waiting[shot.item.index] = outputs.failed(shot.item, shot.error or "")
@@ -154,7 +156,7 @@ class Studio:
         progress.close()
         for one in failed:
             self.results.report(one.line)
-        distributed.meet()  # sheets are made of the files
+        distributed.barrier()  # sheets are made of the files
         return None
 
     @property
@@ -169,9 +171,9 @@ class Studio:
 
     def latents(self, paths: Sequence[str], invert: bool = True) -> Iterator[Latent | images.BadPicture]:
         """The latents of picture files, in order, some worked on together; of bad ones, why."""
-        many = self.together * distributed.count()
+        many = self.together * distributed.world_size()
         for start in range(0, len(paths), many):
-            yield from distributed.shared(paths[start : start + many], lambda own: self._latents(own, invert))
+            yield from distributed.distributed_map(paths[start : start + many], lambda own: self._latents(own, invert))
 
     def _latents(self, paths: Sequence[str], invert: bool) -> list[Latent | images.BadPicture]:
         found: list[Latent | images.BadPicture] = []
@@ -225,10 +227,10 @@ class Studio:
         kinds = [(shot.eta, shot.z is None, shot.x is None) for shot in shots]
         for kind in dict.fromkeys(kinds):
             places = [i for i, own in enumerate(kinds) if own == kind and not (shots[i].error or shots[i].ready)]
-            many = self.together * distributed.count()
+            many = self.together * distributed.world_size()
             for start in range(0, len(places), many):
                 some = places[start : start + many]
-                for i, result in zip(some, distributed.shared([shots[i] for i in some], self._together)):
+                for i, result in zip(some, distributed.distributed_map([shots[i] for i in some], self._together)):
                     drawn[i] = result
         return drawn
 

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from .. import distributed
-from ..console import finite
-from ..exits import CLOSED_PIPE, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from ..console import json_safe, print_text
+from ..exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import check_target, make_folder, remove_left_overs
 from ..images import BadPicture, decode, save_png, sheet
 from .metadata import MetadataError, Origin, chunks, read, whole
@@ -77,7 +77,7 @@ class Outputs:
                 WOULD_OVERWRITE,
             )
         remove_left_overs(self.folder, {file_name(item) for item in self.todo})
-        distributed.meet()
+        distributed.barrier()
 
     def path(self, item: Item) -> Path:
         return self.folder / file_name(item)
@@ -89,7 +89,7 @@ class Outputs:
         """
         path = self.path(item)
         try:
-            save_png(image, path, chunks(origin, item, image.size, finite(details)))
+            save_png(image, path, chunks(origin, item, image.size, json_safe(details)))
         except OSError as error:
             raise Failure(
                 f"{path}: cannot be written: {error.strerror or error}; when that is mended, go on with --skip-existing"
@@ -166,7 +166,7 @@ class Collected:
 
     def finish(self) -> int:
         """The exit code: done, or partial when an item failed. Files are there then, whichever process wrote them."""
-        distributed.meet()
+        distributed.barrier()
         return PARTIAL if any("error" in result for result in self.reported) else DONE
 
 
@@ -189,12 +189,12 @@ class Results(Collected):
         """Add a result, and print it when lines are wanted. A closed pipe ends the program quietly."""
         super().report(result)
         if self.lines:
-            _print(json.dumps(finite(result)))  # in ASCII: the same in any locale, and harmless to any terminal
+            print_text(json.dumps(json_safe(result)))  # in ASCII: the same in any locale, and harmless to any terminal
 
     def finish(self) -> int:
         """Print the table, if one is wanted; returns the exit code: done, or partial when an item failed."""
         if not self.lines and self.reported:
-            _print(table(self.reported, self.columns, shutil.get_terminal_size().columns))
+            print_text(table(self.reported, self.columns, shutil.get_terminal_size().columns))
         return super().finish()
 
 
@@ -224,23 +224,3 @@ def _cell(key: str, value: Any) -> str:
         return ""
     text = key if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
     return "".join(c if c.isprintable() else " " for c in text)  # a prompt must not drive the terminal
-
-
-def _print(text: str) -> None:
-    try:
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        raise SystemExit(CLOSED_PIPE) from None
-    except OSError as error:
-        _discard_output()
-        raise Failure(f"standard output: {error.strerror or error}") from None
-
-
-def _discard_output() -> None:
-    """What is still buffered would fail again, with a message, when the interpreter flushes it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -49,14 +49,14 @@ def reconstruct(
     if size % codec.factor:
         raise Failure(f"--size {size}: not a multiple of {codec.factor}, the side of a code's place", USAGE)
     origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
-    progress = Progress("reconstruct", -(-len(outputs.todo) // distributed.count()), quiet=quiet)
+    progress = Progress("reconstruct", -(-len(outputs.todo) // distributed.world_size()), quiet=quiet)
     used: set[int] = set()
     ratios = []
     batch_size = together(
         lambda count: codec.decode(codec.encode(torch.zeros(count, 3, size, size, device=place.name))),
         len(outputs.todo), BATCH, int(SHARE * free_memory(place.name)),
     )  # fmt: skip
-    many = min(distributed.exchange(max(1, batch_size))) * distributed.count()
+    many = min(distributed.all_gather_object(max(1, batch_size))) * distributed.world_size()
 
     def redrawn(items: list[Item]) -> Iterator[Redrawn | str]:
         """What became of each item's picture, or why nothing did."""
@@ -78,7 +78,7 @@ def reconstruct(
 
     for start in range(0, len(outputs.todo), many):
         group = outputs.todo[start : start + many]
-        for item, found in zip(group, distributed.shared(group, redrawn)):
+        for item, found in zip(group, distributed.distributed_map(group, redrawn)):
             if isinstance(found, str):
                 results.report(outputs.failed(item, found))
                 continue

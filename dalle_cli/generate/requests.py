@@ -169,9 +169,9 @@ def json_object(text: str, deepest: int = DEEPEST) -> dict[str, Any]:
 
 def _standard_input() -> BinaryIO:
     """Of several processes, which have one in common, the first reads it for all."""
-    if distributed.count() == 1:
+    if distributed.world_size() == 1:
         return sys.stdin.buffer
-    return io.BytesIO(distributed.exchange(b"" if distributed.rank() else sys.stdin.buffer.read())[0])
+    return io.BytesIO(distributed.all_gather_object(b"" if distributed.rank() else sys.stdin.buffer.read())[0])
 
 
 def _read(file: str | Path | None, stdin: BinaryIO | None, plain: str, pictures: Sequence[str]) -> list[Request]:

@@ -48,10 +48,10 @@ def rerank(
         rows = iter(scorer.pictures(torch.stack(batch), progress.advance) if batch else ())
         return (one if isinstance(one, dict) else next(rows) for one in found)
 
-    many = (batch_size or BATCH) * distributed.count()
+    many = (batch_size or BATCH) * distributed.world_size()
     for start in range(0, len(requests), many):
         some = requests[start : start + many]
-        for one, feature in zip(some, distributed.shared(some, features)):
+        for one, feature in zip(some, distributed.distributed_map(some, features)):
             if isinstance(feature, dict):
                 failed.append(feature)
                 continue

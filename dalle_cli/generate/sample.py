@@ -125,8 +125,8 @@ def sample(job: Job, results: Collected | None = None) -> int:
         together, batch = max(1, job.batch_size // candidates), job.batch_size
     else:
         together, batch = memory.plan(system, options, len(wanted), candidates) if system else (1, 1)
-        together, batch = map(min, zip(*distributed.exchange((together, batch))))
-    world = distributed.count()
+        together, batch = map(min, zip(*distributed.all_gather_object((together, batch))))
+    world = distributed.world_size()
     blocks = _blocks(wanted, together * world, candidates if job.rerank else batch * world)
     progress = Progress("sample", sum(len(one.own()[0]) * len(one.own()[1]) for one in blocks), quiet=job.quiet)
     if job.top and kept < job.top:
@@ -145,7 +145,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
             for r, prompt, found in zip(rows, prompts, pictures):
                 scored = _best(scorer, prompt, found, kept)
                 best[r] = [Candidate(columns[i], score, images.to_pil(found[i])) for i, score in scored]
-        everywhere = distributed.exchange(best)
+        everywhere = distributed.all_gather_object(best)
         for r in block.rows:
             ranked = sorted((one for part in everywhere for one in part.get(r, [])), key=Candidate.place)[:kept]
             for k, one in enumerate(ranked):
@@ -182,7 +182,7 @@ class Block:
 
     def own(self) -> tuple[list[int], list[int]]:
         """The rows and columns of this process: some of the candidates of all prompts or, of few, of some prompts."""
-        rank, world = distributed.rank(), distributed.count()
+        rank, world = distributed.rank(), distributed.world_size()
         if len(self.columns) < world:
             return self.rows[rank::world], self.columns
         return self.rows, self.columns[rank::world]

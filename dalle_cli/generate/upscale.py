@@ -54,7 +54,7 @@ def upscale(
     task = load(place, name)
     condition = _condition(task, name)
     origin = Origin("upscale", recipe, asdict(settings), {"upsampler": digest(checkpoint.resolve(name))})
-    progress = Progress("upscale", -(-len(outputs.todo) // distributed.count()), quiet=quiet)
+    progress = Progress("upscale", -(-len(outputs.todo) // distributed.world_size()), quiet=quiet)
     most = LARGEST * task.size // condition.factor
 
     def enlarged(items: list[Item]) -> Iterator[Image.Image | str]:
@@ -76,9 +76,9 @@ def upscale(
             large = _enlarge(place, task, item.request.prompt or "", picture, item.noise, settings)
             yield images.to_pil(large)
 
-    for start in range(0, len(outputs.todo), distributed.count()):
-        group = outputs.todo[start : start + distributed.count()]
-        for item, found in zip(group, distributed.shared(group, enlarged)):
+    for start in range(0, len(outputs.todo), distributed.world_size()):
+        group = outputs.todo[start : start + distributed.world_size()]
+        for item, found in zip(group, distributed.distributed_map(group, enlarged)):
             if isinstance(found, str):
                 results.report(outputs.failed(item, found))
             else:

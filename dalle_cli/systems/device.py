@@ -92,7 +92,7 @@ def choose(precision: str = "auto", offload: bool = False) -> Device:
     """The machine's device. precision: auto (bf16 where the hardware multiplies it fast), float32, bf16 or fp16."""
     keep_memory()
     name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and distributed.count() > 1:
+    if name == "cuda" and distributed.world_size() > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     types = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "auto":

@@ -25,7 +25,7 @@ def accelerator(precision: str, tracker: Tracker, run: Path, say: Any, sharded: 
     sharded: whether weights are gathered block by block; autocast must then not keep its copy of each to the end.
     `accelerate launch --cpu` is known to start one process where several were asked for; that must not pass unseen.
     """
-    asked = distributed.count()
+    asked = distributed.world_size()
     layout = Accelerator(
         mixed_precision=precision, cpu=not torch.cuda.is_available(), project_dir=str(run),
         kwargs_handlers=[AutocastKwargs(cache_enabled=not sharded)],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..console import finite
+from ..console import json_safe
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Tracker:
 
 
 class Log:
-    """Appends one JSON object a line, `finite`. Opening it cuts off a last line that a crash left unfinished."""
+    """Appends one JSON object a line, `json_safe`. Opening it cuts off a last line that a crash left unfinished."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -32,7 +32,7 @@ class Log:
 
     def write(self, **values: Any) -> None:
         try:
-            self._file.write(json.dumps(finite(values), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(json_safe(values), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             error.filename = str(self.path)  # so that whoever shows it says where the disk is full
