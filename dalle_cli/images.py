@@ -49,7 +49,7 @@ _TURNS = {  # EXIF orientation -> what undoes it
 }
 
 
-class BadPicture(ValueError):
+class BadImage(ValueError):
     """A file that cannot be used as a picture; the message is a short reason, `reason` or `reason: detail`."""
 
 
@@ -60,7 +60,7 @@ def decode(
 
     max_pixels: larger pictures are refused by their header, before anything is decoded. at_least: pixels of the
     shorter side below which a JPEG must not be reduced while decoding (1/2, 1/4 or 1/8 in its own transform, which
-    is several times faster); None decodes at full size. Raises BadPicture.
+    is several times faster); None decodes at full size. Raises BadImage.
     """
     with _opened(file, max_pixels) as image:
         if at_least:
@@ -71,8 +71,16 @@ def decode(
         return picture.transpose(turn) if turn is not None else picture
 
 
+def open_image(path: str | Path, label: str = "") -> Image.Image:
+    """Read an image file as RGB. Raises BadImage, whose message names the file, after a label such as `mask`."""
+    try:
+        return decode(path)
+    except BadImage as error:
+        raise BadImage(f"{label} {path}: {error}".lstrip()) from None
+
+
 def clear(file: str | Path, max_pixels: int = 50_000_000) -> Image.Image | None:
-    """A picture as RGBA, upright, or None where all of it is opaque. Raises BadPicture."""
+    """A picture as RGBA, upright, or None where all of it is opaque. Raises BadImage."""
     with _opened(file, max_pixels) as image:
         if not image.has_transparency_data:
             return None
@@ -83,7 +91,7 @@ def clear(file: str | Path, max_pixels: int = 50_000_000) -> Image.Image | None:
 
 
 def transparent(file: str | Path) -> "np.ndarray | None":
-    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadPicture."""
+    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadImage."""
     found = clear(file)
     return None if found is None else np.asarray(found)[:, :, 3] < 255
 
@@ -201,23 +209,23 @@ def sheet(
 
 @contextmanager
 def _opened(file: str | Path | bytes | BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture whose header has been read and says that it is not too large; what then goes wrong is a BadPicture."""
+    """A picture whose header has been read and says that it is not too large; what then goes wrong is a BadImage."""
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise BadPicture(f"too many pixels: {width}x{height}, at most {max_pixels} (data.max_pixels)")
+                raise BadImage(f"too many pixels: {width}x{height}, at most {max_pixels} (data.max_pixels)")
             yield image
-    except BadPicture:
+    except BadImage:
         raise
     except FileNotFoundError:
-        raise BadPicture("missing file") from None
+        raise BadImage("missing file") from None
     except IsADirectoryError:
-        raise BadPicture("a folder") from None
+        raise BadImage("a folder") from None
     except Image.UnidentifiedImageError:
-        raise BadPicture("not a picture") from None
+        raise BadImage("not an image") from None
     except Exception as error:  # a broken file makes Pillow's parsers raise nearly anything
-        raise BadPicture(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
+        raise BadImage(f"cannot be decoded: {' '.join(str(error).split())[:100] or type(error).__name__}") from None
 
 
 @functools.cache
@@ -251,7 +259,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Greyscale of 16 or 32 bits, or floating point, scaled to 8 bits; its transparent value becomes white."""
     pixels = np.array(image).astype(np.float64)
     if not np.isfinite(pixels).all():
-        raise BadPicture("cannot be decoded: pixels that are not numbers")
+        raise BadImage("cannot be decoded: pixels that are not numbers")
     tops = (65535,) if image.mode.startswith("I;16") else (255, 65535) if image.mode == "I" else (1, 255, 65535)
     low, high = min(pixels.min(), 0), pixels.max()
     top = next((top for top in tops if low == 0 and high <= top), None)  # None: no known range, so its own

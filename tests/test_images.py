@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dalle_cli import images
-from dalle_cli.images import BadPicture, decode, save_gif, save_png, sheet, square, to_pil, to_tensor
+from dalle_cli.images import BadImage, decode, save_gif, save_png, sheet, square, to_pil, to_tensor
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -119,7 +119,7 @@ def test_wide_tiffs_are_scaled_not_clipped(pixels, expected):
 
 
 def test_pixels_that_are_no_numbers_are_bad():
-    with pytest.raises(BadPicture, match="not numbers"):
+    with pytest.raises(BadImage, match="not numbers"):
         decode(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
 
 
@@ -175,11 +175,11 @@ decode(sys.stdin.buffer.read())
 def test_bombs_are_refused_by_their_header_and_silently():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(BadPicture, match="too many pixels: 60000x60000"):
+        with pytest.raises(BadImage, match="too many pixels: 60000x60000"):
             decode(bomb(60000, 60000))
-        with pytest.raises(BadPicture, match="too many pixels: 10000x10000"):  # between Pillow's warning and its error
+        with pytest.raises(BadImage, match="too many pixels: 10000x10000"):  # between Pillow's warning and its error
             decode(bomb(10000, 10000))
-        with pytest.raises(BadPicture, match="too many pixels"):
+        with pytest.raises(BadImage, match="too many pixels"):
             decode(encoded(Image.new("RGB", (11, 10))), max_pixels=100)
         assert decode(encoded(Image.new("RGB", (10, 10))), max_pixels=100).size == (10, 10)
 
@@ -189,18 +189,18 @@ def test_pictures_cut_short_are_bad(tmp_path):
     for kind in ("JPEG", "PNG", "WEBP"):
         data = encoded(noise, kind)
         for share in (0.2, 0.5, 0.9):
-            with pytest.raises(BadPicture):
+            with pytest.raises(BadImage):
                 decode(data[: int(len(data) * share)])
 
 
 def test_reasons(tmp_path):
-    with pytest.raises(BadPicture, match=r"^not a picture$"):
+    with pytest.raises(BadImage, match=r"^not an image$"):
         decode(b"just words")
-    with pytest.raises(BadPicture, match=r"^not a picture$"):
+    with pytest.raises(BadImage, match=r"^not an image$"):
         decode(b"")
-    with pytest.raises(BadPicture, match=r"^missing file$"):
+    with pytest.raises(BadImage, match=r"^missing file$"):
         decode(tmp_path / "nothing.jpg")
-    with pytest.raises(BadPicture, match=r"^a folder$"):
+    with pytest.raises(BadImage, match=r"^a folder$"):
         decode(tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_reasons(tmp_path):
 def test_formats_that_hide_their_size_or_run_programs_are_not_opened(kind):
     heads = {"PSD": b"8BPS\0\1" + b"\0" * 64}
     data = heads.get(kind) or encoded(Image.new("RGB", (32, 32)), kind)
-    with pytest.raises(BadPicture, match=r"^not a picture$"):
+    with pytest.raises(BadImage, match=r"^not an image$"):
         decode(data)
 
 
@@ -221,7 +221,7 @@ def test_damage_is_bad_and_nothing_else(junk, kind, at):
     data = encoded(Image.effect_noise((24, 24), 60).convert("RGB"), kind)
     try:
         outcome = decode(data[:at] + junk + data[at + len(junk) :], max_pixels=10_000).mode
-    except BadPicture as error:
+    except BadImage as error:
         outcome = str(error)
     assert "\n" not in outcome
 
@@ -387,7 +387,7 @@ def test_transparency_is_found_upright_and_only_where_there_is_some(tmp_path):
     assert images.transparent(tmp_path / "b.png") is None
     Image.new("RGB", (2, 2)).save(tmp_path / "c.png")
     assert images.transparent(tmp_path / "c.png") is None
-    with pytest.raises(images.BadPicture):
+    with pytest.raises(images.BadImage):
         images.transparent(tmp_path / "none.png")
 
 

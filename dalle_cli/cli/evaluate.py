@@ -246,8 +246,8 @@ def _open(path: str) -> Any:
 
     try:
         picture = images.decode(path)
-    except images.BadPicture as error:
-        raise images.BadPicture(f"{path}: {error}") from None
+    except images.BadImage as error:
+        raise images.BadImage(f"{path}: {error}") from None
     return images.center_crop(picture, min(picture.size))
 
 

@@ -153,14 +153,14 @@ def inversion(
     from .. import images
     from ..console import Progress
     from ..evaluate import latents, unseen_scenes
-    from ..generate.ddim_inversion import Mirror
+    from ..generate.ddim_inversion import DDIMInversion
 
     check_page(sheet, overwrite)
-    mirror = Mirror(recipe, steps, precision, offload)
+    mirror = DDIMInversion(recipe, steps, precision, offload)
     found = list(unseen_scenes.scenes(count, mirror.size, glyphs, distinct=True, scatter=trained_scatter(mirror.name)))
     pictures, texts = unseen_scenes.batch([picture for _, _, picture in found]), [text for _, text, _ in found]
     progress = Progress("inversion", count, quiet=quiet)
-    back = mirror.redrawn(pictures, texts, batch_size, refine, progress.advance)
+    back = mirror.reconstruct(pictures, texts, batch_size, refine, progress.advance)
     progress.close()
     ratios = [images.psnr(one, other) for one, other in zip(pictures, back)]
     report = latents.returned(ratios)
@@ -281,9 +281,9 @@ def publish(lines: Sequence[dict[str, Any]], text: Sequence[str], as_json: bool)
 
 def _blanked(path: str, box: tuple[int, int, int, int]) -> Any:
     """A picture with its hole in grey."""
-    from ..generate.inpaint_crop import open_picture
+    from .. import images
 
-    picture = open_picture(path)
+    picture = images.open_image(path)
     left, top, width, height = box
     picture.paste((128, 128, 128), (left, top, left + width, top + height))
     return picture

@@ -33,15 +33,15 @@ def vary(count: Count = 50, glyphs: Objects = "everyday", *, job: Any) -> int:
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import latents, suite
     from ..evaluate.checker import Judge
-    from ..generate.latent_editor import Studio
+    from ..generate.latent_editor import LatentEditor
     from ..generate.outputs import Collected
     from ..generate.vary import vary as draw
 
-    studio = Studio("vary", job)
+    editor = LatentEditor("vary", job)
     if job.dry_run:
-        return describe_run(job, studio.recipe, studio.options, count)
+        return describe_run(job, editor.recipe, editor.options, count)
     known = glyph_set(glyphs)
-    scenes = _single(count, studio.parts["decoder"], glyphs)
+    scenes = _single(count, editor.parts["decoder"], glyphs)
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given = scenes_given(job, [(text, picture) for _, text, picture in scenes])
     drawn, paths = (Collected(), Collected()), []
@@ -82,16 +82,16 @@ def interpolate(
     from ..evaluate import latents
     from ..evaluate.checker import Judge
     from ..generate.interpolate import interpolate as draw
-    from ..generate.latent_editor import Studio
+    from ..generate.latent_editor import LatentEditor
     from ..generate.outputs import Collected
 
     if noise not in ("slerp", "fixed"):
         raise typer.BadParameter(f"--noise {noise}: choose slerp or fixed")
-    studio = Studio("interpolate", job, noise == "slerp")
+    editor = LatentEditor("interpolate", job, noise == "slerp")
     if job.dry_run:
-        return describe_run(job, studio.recipe, studio.options, count)
+        return describe_run(job, editor.recipe, editor.options, count)
     known = glyph_set(glyphs)
-    scenes = _single(count + 1, studio.parts["decoder"], glyphs)
+    scenes = _single(count + 1, editor.parts["decoder"], glyphs)
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given, drawn = scenes_given(job, [(text, picture) for _, text, picture in scenes]), Collected()
     own = replace(job, out=f"{job.out}/drawn", sheet=None)
@@ -133,14 +133,14 @@ def edit(
     from ..evaluate import latents
     from ..evaluate.checker import Judge
     from ..generate.edit import edit as draw
-    from ..generate.latent_editor import Studio
+    from ..generate.latent_editor import LatentEditor
     from ..generate.outputs import Collected
 
-    strengths, studio = strength or [0.3], Studio("edit", job)
+    strengths, editor = strength or [0.3], LatentEditor("edit", job)
     if job.dry_run:
-        return describe_run(job, studio.recipe, studio.options, count)
+        return describe_run(job, editor.recipe, editor.options, count)
     known = glyph_set(glyphs)
-    decoder = studio.parts["decoder"]
+    decoder = editor.parts["decoder"]
     edits = list(latents.edits(count, trained_side(decoder), known, trained_scatter(decoder)))
     check_page(job.sheet, job.overwrite, job.skip_existing)
     given, drawn = scenes_given(job, [(one.captions[0], one.picture) for one in edits]), Collected()

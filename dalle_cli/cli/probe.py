@@ -68,20 +68,20 @@ def pca(
 ) -> int:  # fmt: skip
     """Redraw a picture from ever more principal components of its embedding."""
     from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import embedding_probes as studio
+    from ..evaluate import embedding_probes as probes
 
     names = None
     if basis:
-        from ..generate.reconstruct import expand
+        from ..generate.reconstruct import expand_folders
 
-        names = expand([basis])
+        names = expand_folders([basis])
     else:
         glyph_set(glyphs)
 
     def told(size: int) -> Any:
         return _files(names, size) if names else _scenes(count, size, glyphs)
 
-    return studio.pca(pictures, components or [1, 2, 5, 10, 20], told, job)
+    return probes.pca(pictures, components or [1, 2, 5, 10, 20], told, job)
 
 
 @drawing(probe, 'dalle probe typographic apple.png iPod --label "an apple" --label "a dog" -n 8')
@@ -127,7 +127,7 @@ def prior(
 
     from ..data.scenes.glyphs import glyph_set
     from ..data.scenes.grammar import parse
-    from ..evaluate import embedding_probes as studio
+    from ..evaluate import embedding_probes as probes
     from ..evaluate import grouped, suite
     from ..generate.outputs import Results
 
@@ -135,7 +135,7 @@ def prior(
     if not words and not prompts:
         words = [item.caption for item in suite.suite(known, captions)]
     drawn = Results(job.as_json, ("index", "seed", "skipped", "drive", "score", "path", "prompt"))
-    code = studio.prior(words or (), prompts, count, job, drawn, wordless)
+    code = probes.prior(words or (), prompts, count, job, drawn, wordless)
     if drawn.reported:
         outside = {one["prompt"] for one in drawn.reported if parse(one.get("prompt") or "", known) is None}
         if outside and not job.quiet:
@@ -294,8 +294,7 @@ def _files(names: list[str], size: int) -> Iterator[Any]:
     import torch
 
     from .. import images
-    from ..generate.inpaint_crop import open_picture
 
     for start in range(0, len(names), BATCH):
         some = names[start : start + BATCH]
-        yield torch.stack([images.to_tensor(images.square(open_picture(name), size)) for name in some])
+        yield torch.stack([images.to_tensor(images.square(images.open_image(name), size)) for name in some])

@@ -2,7 +2,7 @@
 
 import os
 
-from ..images import EXTENSIONS, BadPicture, decode
+from ..images import EXTENSIONS, BadImage, decode
 from . import sources
 from .source import BadSample, DataError, caption_text, given, seen_from
 from .table import Table
@@ -60,7 +60,7 @@ class Folder:
             raise BadSample(f"caption cannot be read: {error.strerror}", key) from None
         try:
             image = decode(file, self.max_pixels, self.at_least) if picture else None
-        except BadPicture as error:
+        except BadImage as error:
             raise BadSample(str(error), key) from None
         return {"image": image, "text": [line for line in map(str.strip, lines) if line], "key": key}
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import EXTENSIONS, BadPicture, decode
+from ..images import EXTENSIONS, BadImage, decode
 from . import sources
 from .source import BadSample, DataError, caption_text, captions, find_files
 from .tar import BLOCK, Member, TarError, ends_whole, members
@@ -70,7 +70,7 @@ class Shards:
                 words = self._words(_data(shard, text)) if text else ""
             decoded = decode(data, self.max_pixels, self.at_least) if picture else None
             return {"image": decoded, "text": words, "key": key}
-        except BadPicture as error:
+        except BadImage as error:
             raise BadSample(str(error), place) from None
         except (OSError, TarError, StopIteration) as error:
             raise BadSample(f"shard cannot be read: {error}", place) from None

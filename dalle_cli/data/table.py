@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ..images import BadPicture, decode
+from ..images import BadImage, decode
 from ..registry import suggest
 from . import sources
 from .source import BadSample, DataError, captions, find_files
@@ -82,7 +82,7 @@ class Table:
             return {"image": decoded, "text": captions(text), "key": str(name or key)}
         except BadSample:
             raise
-        except BadPicture as error:
+        except BadImage as error:
             raise BadSample(str(error), key) from None
         except (OSError, ValueError, csv.Error) as error:
             raise BadSample(f"row cannot be read: {error}", key) from None

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ..exits import BAD_INPUT, Failure
-from ..generate.latent_editor import Job, Latent, Shot, Studio, cosine, like, usable
-from ..generate.latents import reduced, share
+from ..generate.latent_editor import DecodeRequest, Job, Latent, LatentEditor, cosine, require_readable, similarity_to
+from ..generate.latents import explained_variance, project
 from ..generate.outputs import Collected
-from ..generate.reconstruct import expand
+from ..generate.reconstruct import expand_folders
 from ..generate.requests import Item, gather, plan
-from ..generate.sheets import cells, original, save_rows
+from ..generate.sheets import original_cell, result_cells, save_rows
 from ..nn.pca import components
 
 DRIVES = ("caption", "text embedding", "prior")
@@ -32,45 +32,45 @@ def pca(
 
     counts: of components; a last picture has all. basis: from CLIP's size to batches of pictures, (B, 3, S, S), whose
     embeddings tell the components. Results have `components`, `variance` (the share of it along those), `similarity`
-    to the whole embedding, and `psnr`. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    to the whole embedding, and `psnr`. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    studio = Studio("probe pca", job)
-    asked = gather(expand(pictures), plain="image", pictures=("image",))
-    requests = usable(asked)
+    editor = LatentEditor("probe pca", job)
+    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    requests = require_readable(asked)
     many = len(counts) + 1
     items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
 
-    def shots(todo: list[Item]) -> Iterator[Shot]:
-        size = studio.system.clip.model.visual.size
-        told = torch.cat([studio.embedded(batch) for batch in basis(size)])
+    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+        size = editor.system.clip.model.visual.size
+        told = torch.cat([editor.embed_images(batch) for batch in basis(size)])
         if len(told) < 2:
             raise Failure("components of 1 picture: give at least two, better hundreds", BAD_INPUT)
         known = components(told)
         width = len(known.mean)
         if max(counts) > width:
             raise Failure(f"{max(counts)} components: embeddings have {width} of them", BAD_INPUT)
-        for own, found in studio.looked(todo, many):
+        for own, found in editor.latents_by_request(todo, many):
             for item in own:
                 if not isinstance(found, Latent):
-                    yield Shot(item, error=str(found))
+                    yield DecodeRequest(item, error=str(found))
                     continue
                 whole = item.index % many == len(counts)
                 count = width if whole else counts[item.index % many]
-                z = found.z if whole else reduced(found.z[None], known, count)[0]
-                details = {"components": count, "variance": round(share(known, count), 4)}
-                yield Shot(item, z, found.x, 0.0, "", found.picture, like(found.z), details)
+                z = found.z if whole else project(found.z[None], known, count)[0]
+                details = {"components": count, "variance": round(explained_variance(known, count), 4)}
+                yield DecodeRequest(item, z, found.x, 0.0, "", found.picture, similarity_to(found.z), details)
 
     failed = [one for one in asked if one.failed]
-    code = studio.run(items, shots, {"components": list(counts)}, results, ("components", "variance"), failed)
+    code = editor.run(items, shots, {"components": list(counts)}, results, ("components", "variance"), failed)
     if code is not None:
         return code
     if job.sheet:
         rows = []
         for number, request in enumerate(requests):
-            own = [studio.finished[i] for i in range(many * number, many * (number + 1))]
-            rows.append([original(request, own), *cells(own, lambda one: _counted(one["components"]))])
+            own = [editor.results_by_index[i] for i in range(many * number, many * (number + 1))]
+            rows.append([original_cell(request, own), *result_cells(own, lambda one: _counted(one["components"]))])
         save_rows(job.sheet, rows)
-    return studio.results.finish()
+    return editor.results.finish()
 
 
 def _counted(components: int) -> str:
@@ -88,7 +88,7 @@ def prior(
     way is by nothing. Results have `drive`, one of DRIVES or "nothing", and `score`, the cosine of the picture's and
     the caption's embeddings. Raises Failure, RecipeError, PromptError, CheckpointError.
     """
-    studio = Studio("probe prior", job, inverts=False, imagines=True)
+    editor = LatentEditor("probe prior", job, inverts=False, imagines=True)
     asked = gather(words, prompts)
     requests = [one for one in asked if not one.failed]
     if not requests:
@@ -99,30 +99,32 @@ def prior(
         replace(item, index=many * item.index + i) for item in plan(requests, count, job.seed) for i in range(many)
     ]
 
-    def shots(todo: list[Item]) -> Iterator[Shot]:
-        for start in range(0, len(todo), many * studio.together):
-            some = todo[start : start + many * studio.together]
+    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+        for start in range(0, len(todo), many * editor.batch_size):
+            some = todo[start : start + many * editor.batch_size]
             texts = [item.request.prompt or "" for item in some]
-            told = studio.system.embed_texts(texts).float().cpu()
+            told = editor.system.embed_texts(texts).float().cpu()
             chosen = [i for i, item in enumerate(some) if drives[item.index % many] == "prior"]
-            thought = studio.imagined([texts[i] for i in chosen], [some[i].noise for i in chosen]) if chosen else told
+            thought = (
+                editor.sample_prior([texts[i] for i in chosen], [some[i].noise for i in chosen]) if chosen else told
+            )
             drawn = dict(zip(chosen, thought))
             for i, item in enumerate(some):
                 drive = drives[item.index % many]
                 z = {"text embedding": told[i], "prior": drawn.get(i)}.get(drive)
-                yield Shot(
+                yield DecodeRequest(
                     item, z, text="" if wordless else texts[i], measure=_scored(told[i]), details={"drive": drive}
                 )
 
     failed = [one for one in asked if one.failed]
     settings = {"wordless": True} if wordless else {}
-    code = studio.run(items, shots, settings, results, ("drive", "score"), failed)
+    code = editor.run(items, shots, settings, results, ("drive", "score"), failed)
     if code is not None:
         return code
     if job.sheet:
-        rows = [[studio.finished[i + j] for j in range(many)] for i in range(0, len(items), many)]
-        save_rows(job.sheet, [cells(row, lambda one: f"{one['drive']}: {one['prompt']}") for row in rows])
-    return studio.results.finish()
+        rows = [[editor.results_by_index[i + j] for j in range(many)] for i in range(0, len(items), many)]
+        save_rows(job.sheet, [result_cells(row, lambda one: f"{one['drive']}: {one['prompt']}") for row in rows])
+    return editor.results.finish()
 
 
 def _scored(told: Tensor) -> Callable[[Tensor], dict[str, float]]:

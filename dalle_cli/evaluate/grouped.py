@@ -32,11 +32,11 @@ class Figures:
 
 
 def opened(path: str) -> Image.Image:
-    """The square of a picture file, as the judge wants it. Raises BadPicture."""
+    """The square of a picture file, as the judge wants it. Raises BadImage."""
     try:
         picture = images.decode(path)
-    except images.BadPicture as error:
-        raise images.BadPicture(f"{path}: {error}") from None
+    except images.BadImage as error:
+        raise images.BadImage(f"{path}: {error}") from None
     return images.center_crop(picture, min(picture.size))
 
 

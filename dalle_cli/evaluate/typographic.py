@@ -13,12 +13,11 @@ from torch import Tensor
 
 from .. import images
 from ..exits import USAGE, Failure
-from ..generate.inpaint_crop import open_picture
-from ..generate.latent_editor import Job, Shot, Studio, by_request, usable
+from ..generate.latent_editor import DecodeRequest, Job, LatentEditor, group_by_request, require_readable
 from ..generate.outputs import Collected
-from ..generate.reconstruct import expand
+from ..generate.reconstruct import expand_folders
 from ..generate.requests import Item, gather, plan
-from ..generate.sheets import cells, save_rows
+from ..generate.sheets import result_cells, save_rows
 
 LONGEST = 40  # letters of a word
 WIDE, HIGH = 0.8, 0.3  # of the picture's side, the most that a label takes
@@ -70,16 +69,16 @@ def typographic(
 
     Returns the exit code. captions: labels to choose among; one of the word is added where none is. Results have
     `stage` (one of STAGES), the likeliest `label` with its `probability`, and the probabilities of `object`, the
-    likeliest label before that is not the word's, and of `word`. Raises Failure, RecipeError, PromptError, BadPicture,
+    likeliest label before that is not the word's, and of `word`. Raises Failure, RecipeError, PromptError, BadImage,
     CheckpointError.
     """
-    studio = Studio("probe typographic", job, inverts=False)
+    editor = LatentEditor("probe typographic", job, inverts=False)
     word = " ".join(word.split())
     if len(word) > LONGEST:
         raise Failure(f"WORD of {len(word)} letters: nobody can read it on a label; at most {LONGEST}", USAGE)
     labelled(Image.new("RGB", (32, 32)), word)
-    asked = gather(expand(pictures), plain="image", pictures=("image",))
-    requests = usable(asked)
+    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    requests = require_readable(asked)
     captions, of_word = _with(captions, word)
     if len(captions) < 2:
         raise Failure("nothing to choose among beside the word: give labels", USAGE)
@@ -91,40 +90,40 @@ def typographic(
         for i in range(many)
     ]
 
-    def shots(todo: list[Item]) -> Iterator[Shot]:
-        told = studio.system.embed_texts(captions).float().cpu()
-        labels = Labels(captions, told, studio.system.clip.model.logit_scale.exp().item())
-        for own in by_request(todo, many):
+    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+        told = editor.system.embed_texts(captions).float().cpu()
+        labels = Labels(captions, told, editor.system.clip.model.logit_scale.exp().item())
+        for own in group_by_request(todo, many):
             try:
-                picture = open_picture(own[0].request.fields["image"])
-                before, after, measure = _looked(studio, labels, of_word, picture, word)
-            except images.BadPicture as error:
-                yield from (Shot(item, error=str(error)) for item in own)
+                picture = images.open_image(own[0].request.fields["image"])
+                before, after, measure = _looked(editor, labels, of_word, picture, word)
+            except images.BadImage as error:
+                yield from (DecodeRequest(item, error=str(error)) for item in own)
                 continue
             for item in own:
                 stage = STAGES[min(item.index % many, 2)]
                 (ready, z) = before if stage == BEFORE else after
-                ready = None if stage == VARIATION else images.resize(ready, studio.system.size)
-                yield Shot(item, z, measure=measure, ready=ready, details={"stage": stage})
+                ready = None if stage == VARIATION else images.resize(ready, editor.system.size)
+                yield DecodeRequest(item, z, measure=measure, ready=ready, details={"stage": stage})
 
     settings = {"word": word, "labels": list(captions)}
     columns = ("stage", "label", "probability", "object", "word")
-    code = studio.run(items, shots, settings, results, columns, [one for one in asked if one.failed])
+    code = editor.run(items, shots, settings, results, columns, [one for one in asked if one.failed])
     if code is not None:
         return code
     if job.sheet:
-        rows = [[studio.finished[i + j] for j in range(many)] for i in range(0, len(items), many)]
-        save_rows(job.sheet, [cells(row, _caption) for row in rows])
-    return studio.results.finish()
+        rows = [[editor.results_by_index[i + j] for j in range(many)] for i in range(0, len(items), many)]
+        save_rows(job.sheet, [result_cells(row, _caption) for row in rows])
+    return editor.results.finish()
 
 
 def _looked(
-    studio: Studio, labels: Labels, of_word: int, picture: Image.Image, word: str
+    editor: LatentEditor, labels: Labels, of_word: int, picture: Image.Image, word: str
 ) -> tuple[tuple[Image.Image, Tensor], tuple[Image.Image, Tensor], Callable[[Tensor], dict[str, Any]]]:
     """The square of a picture and its embedding, the same with the label on it, and what measures embeddings."""
     before = images.center_crop(picture, min(picture.size))
     after = labelled(before, word)
-    z, turned = studio.look(before).z, studio.look(after).z
+    z, turned = editor.encode(before).z, editor.encode(after).z
     first = labels.probabilities(z)
     first[of_word] = -1
     numbers = {"object": int(first.argmax()), "word": of_word}

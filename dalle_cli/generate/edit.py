@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .latent_editor import Job, Latent, Shot, Studio, cosine, said, usable
-from .latents import text_diff, turned
+from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, caption_of, cosine, require_readable
+from .latents import rotate_towards, text_diff
 from .outputs import Collected
-from .reconstruct import expand
+from .reconstruct import expand_folders
 from .requests import Item, PromptError, Request, gather, plan
-from .sheets import cells, original, save_rows
+from .sheets import original_cell, result_cells, save_rows
 
 
 def edit(
@@ -28,44 +28,46 @@ def edit(
     to: what is asked, else each line's own `to`. described: what the pictures show, else each line's `from` or prompt,
     else what the file says that it was drawn from, else no baseline. Results have `from`, `strength`, `toward` (cosine
     of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was asked.
-    Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    studio = Studio("edit", job)
-    asked = _all(gather(expand(pictures), plain="image", pictures=("image",)), to, described)
-    requests = usable(asked)
+    editor = LatentEditor("edit", job)
+    asked = _all(gather(expand_folders(pictures), plain="image", pictures=("image",)), to, described)
+    requests = require_readable(asked)
     many = len(strengths)
     items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
 
-    def shots(todo: list[Item]) -> Iterator[Shot]:
-        for own, found in studio.looked(todo, many):
+    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+        for own, found in editor.latents_by_request(todo, many):
             if not isinstance(found, Latent):
-                yield from (Shot(item, error=str(found)) for item in own)
+                yield from (DecodeRequest(item, error=str(found)) for item in own)
                 continue
             try:
                 texts = [own[0].request.prompt or "", *filter(None, [own[0].request.fields.get("from")])]
-                told = studio.system.embed_texts(texts).float().cpu()
+                told = editor.system.embed_texts(texts).float().cpu()
                 way = text_diff(told[:1], told[1:] if len(texts) > 1 else None)
             except ValueError as error:
-                yield from (Shot(item, error=str(error)) for item in own)
+                yield from (DecodeRequest(item, error=str(error)) for item in own)
                 continue
             for item in own:
                 strength = strengths[item.index % many]
-                z = turned(found.z[None], way, strength)[0]
+                z = rotate_towards(found.z[None], way, strength)[0]
                 measure = partial(_measured, asked=told[0], before=found.z)
-                yield Shot(item, z, found.x, 0.0, "", found.picture, measure, {"strength": strength})
+                yield DecodeRequest(item, z, found.x, 0.0, "", found.picture, measure, {"strength": strength})
 
     failed = [one for one in asked if one.failed]
     settings = {"to": to, "from": described, "strengths": list(strengths)}
-    code = studio.run(items, shots, settings, results, ("strength", "toward"), failed)
+    code = editor.run(items, shots, settings, results, ("strength", "toward"), failed)
     if code is not None:
         return code
     if job.sheet:
         rows = []
         for number, request in enumerate(requests):
-            own = [studio.finished[i] for i in range(many * number, many * (number + 1))]
-            rows.append([original(request, own), *cells(own, lambda one: f"{one['strength']:g} {one['prompt']}")])
+            own = [editor.results_by_index[i] for i in range(many * number, many * (number + 1))]
+            rows.append(
+                [original_cell(request, own), *result_cells(own, lambda one: f"{one['strength']:g} {one['prompt']}")]
+            )
         save_rows(job.sheet, rows)
-    return studio.results.finish()
+    return editor.results.finish()
 
 
 def _measured(own: Tensor, asked: Tensor, before: Tensor) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def meant(request: Request, to: str | None, described: str | None) -> Request:
     asked = to if to is not None else request.fields.get("to")
     if not isinstance(asked, str) or not asked.strip():
         raise PromptError('edit to what? Give --to "a winter photo", or lines with "to"')
-    shown = described if described is not None else request.fields.get("from", said(request))
+    shown = described if described is not None else request.fields.get("from", caption_of(request))
     if shown is not None and not isinstance(shown, str):
         raise PromptError(f"'from' must be text, not {str(shown)[:60]}")
     fields = {key: value for key, value in request.fields.items() if key not in ("from", "to")}

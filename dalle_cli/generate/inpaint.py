@@ -14,7 +14,7 @@ from ..exits import USAGE, Failure
 from ..recipe import section
 from ..registry import RecipeError
 from ..systems import device, systems
-from .inpaint_crop import Box, cut, hole, keep_clear, open_picture
+from .inpaint_crop import Box, crop_around, inpaint_mask, restore_alpha
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .requests import Item, PromptError, Request, gather, plan
@@ -53,7 +53,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     """Draw the asked parts anew; returns the exit code.
 
     A picture's size and all of it outside the hole stay as they are. Steps of a script go on from the picture before
-    them. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    them. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
     system_recipe, part, parts, options = diffusion(job.recipe, job.options, "inpainting")
 
@@ -129,12 +129,12 @@ def _draw(
     """The pictures of items that share a request, their holes filled."""
     request = items[0].request
     picture, found = _open(request)
-    canvas = cut(picture, found, system.size)
+    crop = crop_around(picture, found, system.size)
     drawn = system.draw(
         [request.prompt or ""], [[item.noise for item in items]], options, job.batch_size or together,
-        watch=progress.advance, region=canvas.at,
+        watch=progress.advance, region=crop.at_size,
     )  # fmt: skip
-    return [keep_clear(request.fields["image"], canvas.fill(one), found) for one in drawn[0]]
+    return [restore_alpha(request.fields["image"], crop.paste(one), found) for one in drawn[0]]
 
 
 def _requests(job: Job) -> list[Request]:
@@ -173,7 +173,7 @@ def _checked(requests: list[Request], lines: bool) -> list[Request]:
                 raise PromptError(f"a line without 'prompt': {request.fields['image']}")
             if not request.failed:
                 _open(request)
-        except (images.BadPicture, Failure, PromptError) as error:
+        except (images.BadImage, Failure, PromptError) as error:
             if not lines:
                 raise
             worst = worst or error
@@ -191,9 +191,9 @@ def _on(request: Request, image: str) -> Request:
 def _open(request: Request) -> tuple[Image.Image, np.ndarray]:
     """The picture of a request and its hole."""
     path = request.fields["image"]
-    picture = open_picture(path)
+    picture = images.open_image(path)
     box = request.fields.get("box")
-    return picture, hole(path, picture.size, request.fields.get("mask"), _box(box) if box is not None else None)
+    return picture, inpaint_mask(path, picture.size, request.fields.get("mask"), _box(box) if box is not None else None)
 
 
 def _box(value: Any) -> Box:

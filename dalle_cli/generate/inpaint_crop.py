@@ -5,7 +5,6 @@ Shapes: H, W of the picture; a hole is bool (H, W), true where the picture is to
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ SEAM = 1 / 32  # of the square: deviation of the blur that carries colours acros
 Box = tuple[int, int, int, int]  # left, top, width, height
 
 
-def hole(path: str, size: tuple[int, int], mask: str | None = None, box: Box | None = None) -> np.ndarray:
+def inpaint_mask(path: str, size: tuple[int, int], mask: str | None = None, box: Box | None = None) -> np.ndarray:
     """What is to be drawn anew: a box, what is light or transparent in a mask, or what is transparent in the picture.
 
     size: width and height of the picture. Raises Failure for a mask of another size, and where there is no hole.
@@ -41,8 +40,8 @@ def hole(path: str, size: tuple[int, int], mask: str | None = None, box: Box | N
         try:
             clear = images.transparent(mask)
             picture = images.decode(mask)
-        except images.BadPicture as error:
-            raise images.BadPicture(f"mask {mask}: {error}") from None
+        except images.BadImage as error:
+            raise images.BadImage(f"mask {mask}: {error}") from None
         if picture.size != size:
             other = f"{picture.width}x{picture.height}"
             raise Failure(f"mask {mask} has {other} px and {path} {width}x{height}: give one of its size", BAD_INPUT)
@@ -58,7 +57,7 @@ def hole(path: str, size: tuple[int, int], mask: str | None = None, box: Box | N
 
 
 @dataclass(frozen=True)
-class Canvas:
+class InpaintCrop:
     """A square of a picture around its hole, which may reach beyond the picture where the hole is wider than it.
 
     pixels: uint8 (side, side, 3), the border repeated beyond; known: bool (side, side); left, top: of the square.
@@ -75,7 +74,7 @@ class Canvas:
     def side(self) -> int:
         return len(self.pixels)
 
-    def at(self, size: int) -> Known:
+    def at_size(self, size: int) -> Known:
         """The square at a model's size, (1, 3, size, size), and where it is known, (1, 1, size, size).
 
         A pixel is known if all that it covers is.
@@ -89,7 +88,7 @@ class Canvas:
             unknown = F.interpolate(unknown, size, mode="nearest")
         return images.to_tensor(small)[None], 1 - unknown
 
-    def fill(self, drawn: Tensor) -> Image.Image:
+    def paste(self, drawn: Tensor) -> Image.Image:
         """The picture with its hole filled from what was drawn of the square, (3, S, S).
 
         Outside the hole nothing changes. Inside, the difference between old and new at the seam is carried on and
@@ -111,7 +110,7 @@ class Canvas:
         return Image.fromarray(out)
 
 
-def cut(picture: Image.Image, hole: np.ndarray, size: int) -> Canvas:
+def crop_around(picture: Image.Image, hole: np.ndarray, size: int) -> InpaintCrop:
     """The square around a hole: twice its side, at least a model's `size`, at most what the picture has."""
     rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -128,10 +127,10 @@ def cut(picture: Image.Image, hole: np.ndarray, size: int) -> Canvas:
     inside = ((down >= 0) & (down < picture.height))[:, None] & ((across >= 0) & (across < picture.width))
     down, across = down.clip(0, picture.height - 1), across.clip(0, picture.width - 1)
     pixels = np.asarray(picture)[down][:, across]
-    return Canvas(picture, hole, pixels, inside & ~hole[down][:, across], x, y)
+    return InpaintCrop(picture, hole, pixels, inside & ~hole[down][:, across], x, y)
 
 
-def keep_clear(path: str, filled: Image.Image, hole: np.ndarray) -> Image.Image:
+def restore_alpha(path: str, filled: Image.Image, hole: np.ndarray) -> Image.Image:
     """A filled picture, as transparent outside its hole as the picture at `path`: decoding has laid that on white."""
     original = images.clear(path)
     if original is None:
@@ -139,14 +138,6 @@ def keep_clear(path: str, filled: Image.Image, hole: np.ndarray) -> Image.Image:
     out = np.array(original)
     out[hole] = np.dstack([np.asarray(filled), np.full_like(hole, 255, np.uint8)])[hole]
     return Image.fromarray(out) if (out[:, :, 3] < 255).any() else filled
-
-
-def open_picture(path: str | Path) -> Image.Image:
-    """A picture file, decoded. Raises BadPicture, which names it."""
-    try:
-        return images.decode(path)
-    except images.BadPicture as error:
-        raise images.BadPicture(f"{path}: {error}") from None
 
 
 def _blur(planes: Tensor, sigma: float) -> Tensor:

@@ -11,13 +11,12 @@ from torch import Tensor
 from .. import images
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..files import check_target
-from .inpaint_crop import open_picture
-from .latent_editor import Job, Latent, Shot, Studio
+from .latent_editor import DecodeRequest, Job, Latent, LatentEditor
 from .latents import slerp
 from .outputs import Collected
-from .reconstruct import expand
+from .reconstruct import expand_folders
 from .requests import Item, Request, gather
-from .sheets import cells, save_rows
+from .sheets import result_cells, save_rows
 
 Noise = Literal["slerp", "fixed"]
 FRAME, END = 90, 600  # milliseconds that a frame of the GIF stays, and the first and the last
@@ -52,7 +51,7 @@ def interpolate(
     noise: slerp, between the pictures' own, so that the way begins and ends in them (a text has none and brings a
     random one); fixed, one random noise for all of a path, of which there may be several (`paths`). Results have
     `from`, `to` and `share`, and the prompt of the nearer end. gif: the paths side by side.
-    Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
     asked = _asked(ends)
     stops = [Stop(one) for one in asked if not one.failed]
@@ -63,14 +62,14 @@ def interpolate(
     if paths > 1 and noise == "slerp" and all(stop.path for stop in stops):
         raise Failure(f"--paths {paths}: between the pictures' own noises there is one; give --noise fixed", USAGE)
     imagines = not all(stop.path for stop in stops)
-    studio = Studio("interpolate", job, noise == "slerp", imagines)
+    editor = LatentEditor("interpolate", job, noise == "slerp", imagines)
     if gif:
         if Path(gif).suffix.lower() != ".gif":
             raise Failure(f"--gif {gif}: give a name that ends in .gif", USAGE)
         check_target(Path(gif), "--gif", job.overwrite or job.skip_existing)
     for stop in stops:
         if stop.path:
-            open_picture(stop.path)
+            images.open_image(stop.path)
     shares = [*(i + j / (frames - 1) for i in range(len(stops) - 1) for j in range(frames - 1)), len(stops) - 1.0]
     items = [
         Item(p * len(shares) + i, job.seed or 0, p, _near(stops, share).request)
@@ -78,42 +77,42 @@ def interpolate(
         for i, share in enumerate(shares)
     ]
 
-    def shots(todo: list[Item]) -> Iterator[Shot]:
+    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
         shown = [stop.path for stop in stops if stop.path]
-        found = studio.latents(shown, noise == "slerp")
+        found = editor.encode_files(shown, noise == "slerp")
         known = [_there(next(found)) if stop.path else None for stop in stops]
         ways: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         for item in todo:
             if item.draw not in ways:
-                ways = {item.draw: _way(studio, stops, known, item)}
+                ways = {item.draw: _way(editor, stops, known, item)}
             z, x = ways[item.draw]
             share = shares[item.index % len(shares)]
             i = min(int(share), len(stops) - 2)
             details = {"from": stops[i].name, "to": stops[i + 1].name, "share": round(share - i, 4)}
             between = slerp(z[i][None], z[i + 1][None], share - i)[0]
             start = slerp(x[i][None], x[i + 1][None], share - i)[0] if noise == "slerp" else None
-            yield Shot(item, between, start, details=details)
+            yield DecodeRequest(item, between, start, details=details)
 
     failed = [one for one in asked if one.failed]
     settings = {"ends": [stop.name for stop in stops], "frames": frames, "noise": noise}
-    code = studio.run(items, shots, settings, results, ("share",), failed)
+    code = editor.run(items, shots, settings, results, ("share",), failed)
     if code is not None:
         return code
-    rows = [[studio.finished[p * len(shares) + i] for i in range(len(shares))] for p in range(paths)]
+    rows = [[editor.results_by_index[p * len(shares) + i] for i in range(len(shares))] for p in range(paths)]
     if job.sheet:
-        save_rows(job.sheet, [cells(row, lambda one: f"{one['share']:.3g}") for row in rows])
+        save_rows(job.sheet, [result_cells(row, lambda one: f"{one['share']:.3g}") for row in rows])
     if gif:
-        films = [[open_picture(one["path"]) for one in row] for row in rows]
+        films = [[images.open_image(one["path"]) for one in row] for row in rows]
         pages = [images.sheet(list(together)) if paths > 1 else together[0] for together in zip(*films)]
         times = [END if i % (frames - 1) == 0 else FRAME for i in range(len(pages))]
         images.save_gif([*pages, *pages[-2:0:-1]], gif, [*times, *times[-2:0:-1]])
-    return studio.results.finish()
+    return editor.results.finish()
 
 
 def _asked(ends: Sequence[str]) -> list[Request]:
     """Ends in order. A line or word without a field `image` is a picture if it is a file's name, else a text."""
     found = []
-    for one in gather(expand(ends), pictures=("image",)):
+    for one in gather(expand_folders(ends), pictures=("image",)):
         word = one.prompt or ""
         if one.failed or "image" in one.fields or not _is_file(word):
             found.append(one)
@@ -122,7 +121,7 @@ def _asked(ends: Sequence[str]) -> list[Request]:
     return found
 
 
-def _there(found: Latent | images.BadPicture) -> Latent:
+def _there(found: Latent | images.BadImage) -> Latent:
     if isinstance(found, Latent):
         return found
     raise found
@@ -137,12 +136,12 @@ def _near(stops: Sequence[Stop], share: float) -> Stop:
 
 
 def _way(
-    studio: Studio, stops: Sequence[Stop], known: Sequence[Latent | None], item: Item
+    editor: LatentEditor, stops: Sequence[Stop], known: Sequence[Latent | None], item: Item
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Embeddings and noises at the stops of a path."""
-    own = studio.system.noise([item.noise])(studio.system.blank(1))[0]
+    own = editor.system.noise([item.noise])(editor.system.blank(1))[0]
     texts = [stop.name for stop, latent in zip(stops, known) if latent is None]
-    thought = iter(studio.imagined(texts, [item.noise] * len(texts)) if texts else ())
+    thought = iter(editor.sample_prior(texts, [item.noise] * len(texts)) if texts else ())
     z = [next(thought) if latent is None else latent.z for latent in known]
     x = [own if latent is None or latent.x is None else latent.x for latent in known]
     return z, x

@@ -18,13 +18,12 @@ from ..console import Progress
 from ..exits import BAD_INPUT, DONE, Failure
 from ..registry import RecipeError
 from ..systems import device, systems
-from .inpaint_crop import open_picture
 from .metadata import MetadataError, Origin, digest, read
 from .outputs import Collected, Outputs, Results, check_sheet
 from .requests import Item, Request
 from .sample import describe, load_system, prepare
 
-REFINE = 3  # times that a step of the inversion is solved anew, with the noise expected at its end
+INVERSION_ITERS = 3  # times that a step of the inversion is solved anew, with the noise expected at its end
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Latent:
 
 
 @dataclass(frozen=True)
-class Shot:
+class DecodeRequest:
     """One picture to draw: of z (e,), or of the text alone; from x (3, s, s), or else from noise of its own.
 
     text: the caption that the decoder reads. original: the picture (3, s, s) that it is held against; measure: what its
@@ -76,7 +75,7 @@ class Shot:
     error: str | None = None
 
 
-class Studio:
+class LatentEditor:
     """A system with latents, its options and its files, all checked; its models are loaded when it runs.
 
     inverts: whether it finds the noise of pictures; imagines: whether it makes embeddings of texts by its prior.
@@ -98,7 +97,7 @@ class Studio:
         self.options = replace(self.options, sampler="ddim", **own)
         self.parts.pop("reranker", None)
         self.system: Any = None
-        self.finished: dict[int, dict[str, Any]] = {}
+        self.results_by_index: dict[int, dict[str, Any]] = {}
 
     def checked(self, **changes: Any) -> Any:
         """The options with some changed. Raises RecipeError for what they may not be."""
@@ -107,7 +106,7 @@ class Studio:
     def run(
         self,
         items: Sequence[Item],
-        shots: Callable[[list[Item]], Iterable[Shot]],
+        shots: Callable[[list[Item]], Iterable[DecodeRequest]],
         settings: dict[str, Any],
         results: Collected | None = None,
         columns: Sequence[str] = (),
@@ -140,7 +139,7 @@ class Studio:
         progress = Progress(self.command, len(outputs.todo), quiet=job.quiet)
         due = deque(item.index for item in items)
         for group in _grouped(
-            shots(outputs.todo) if outputs.todo else (), 4 * self.together * distributed.world_size()
+            shots(outputs.todo) if outputs.todo else (), 4 * self.batch_size * distributed.world_size()
         ):
             for shot, drawn in zip(group, self._draw(group)):
                 if drawn is None:
@@ -160,65 +159,75 @@ class Studio:
         return None
 
     @property
-    def together(self) -> int:
+    def batch_size(self) -> int:
         return self.job.batch_size or self.part.together
 
     def _report(self, result: dict[str, Any]) -> None:
-        self.finished[result["index"]] = result
+        self.results_by_index[result["index"]] = result
         self.results.report(result)
 
     # ---- pictures to latents -------------------------------------------------------------------------------------
 
-    def latents(self, paths: Sequence[str], invert: bool = True) -> Iterator[Latent | images.BadPicture]:
+    def encode_files(self, paths: Sequence[str], invert: bool = True) -> Iterator[Latent | images.BadImage]:
         """The latents of picture files, in order, some worked on together; of bad ones, why."""
-        many = self.together * distributed.world_size()
+        many = self.batch_size * distributed.world_size()
         for start in range(0, len(paths), many):
-            yield from distributed.distributed_map(paths[start : start + many], lambda own: self._latents(own, invert))
+            yield from distributed.distributed_map(
+                paths[start : start + many], lambda own: self._encode_files(own, invert)
+            )
 
-    def _latents(self, paths: Sequence[str], invert: bool) -> list[Latent | images.BadPicture]:
-        found: list[Latent | images.BadPicture] = []
+    def _encode_files(self, paths: Sequence[str], invert: bool) -> list[Latent | images.BadImage]:
+        found: list[Latent | images.BadImage] = []
         for path in paths:
             try:
-                picture = open_picture(path)
-                found.append(self.look(picture))
-            except images.BadPicture as error:
+                picture = images.open_image(path)
+                found.append(self.encode(picture))
+            except images.BadImage as error:
                 found.append(error)
         good = [one for one in found if isinstance(one, Latent)]
         if invert and good:
-            x = self.inverted(torch.stack([one.picture for one in good]), torch.stack([one.z for one in good]))
+            x = self.invert(torch.stack([one.picture for one in good]), torch.stack([one.z for one in good]))
             rest = iter([replace(one, x=own) for one, own in zip(good, x)])
             found = [next(rest) if isinstance(one, Latent) else one for one in found]
         return found
 
-    def looked(self, items: Sequence[Item], many: int) -> Iterator[tuple[list[Item], Latent | images.BadPicture]]:
+    def latents_by_request(
+        self, items: Sequence[Item], many: int
+    ) -> Iterator[tuple[list[Item], Latent | images.BadImage]]:
         """The latent of each request's picture, with the items to draw of it; `many` were planned of each request."""
-        groups = by_request(items, many)
-        yield from zip(groups, self.latents([own[0].request.fields["image"] for own in groups]))
+        groups = group_by_request(items, many)
+        yield from zip(groups, self.encode_files([own[0].request.fields["image"] for own in groups]))
 
-    def look(self, picture: Image.Image) -> Latent:
+    def encode(self, picture: Image.Image) -> Latent:
         """A picture of any shape: its middle square at the decoder's size, and its embedding."""
-        z = self.embedded(images.to_tensor(images.square(picture, self.system.clip.model.visual.size))[None])
+        z = self.embed_images(images.to_tensor(images.square(picture, self.system.clip.model.visual.size))[None])
         return Latent(images.to_tensor(images.square(picture, self.system.decoder.size)), z[0])
 
-    def embedded(self, pictures: Tensor) -> Tensor:
+    def embed_images(self, pictures: Tensor) -> Tensor:
         """Embeddings of square pictures, (B, 3, H, H) to (B, e), on the CPU."""
         return self.system.embed_images(pictures).float().cpu()
 
-    def inverted(self, pictures: Tensor, z: Tensor) -> Tensor:
+    def invert(self, pictures: Tensor, z: Tensor) -> Tensor:
         """The noise of pictures (B, 3, s, s) under embeddings, on the CPU."""
         options = self.options
         found = self.system.invert(
-            pictures, z, [""] * len(pictures), options.steps, options.guidance_scale, REFINE, options.guidance_interval
+            pictures,
+            z,
+            [""] * len(pictures),
+            options.steps,
+            options.guidance_scale,
+            INVERSION_ITERS,
+            options.guidance_interval,
         )
         return found.float().cpu()
 
-    def imagined(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def sample_prior(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """The prior's embeddings of texts, (B, e), on the CPU."""
         return self.system.imagine(texts, seeds, self.options).float().cpu()
 
     # ---- latents to pictures -------------------------------------------------------------------------------------
 
-    def _draw(self, shots: Sequence[Shot]) -> list[tuple[Image.Image, dict[str, Any]] | None]:
+    def _draw(self, shots: Sequence[DecodeRequest]) -> list[tuple[Image.Image, dict[str, Any]] | None]:
         """The pictures of shots and what is measured of them; those that are drawn alike are drawn together."""
         drawn: list[tuple[Image.Image, dict[str, Any]] | None] = [None] * len(shots)
         for i, shot in enumerate(shots):
@@ -227,14 +236,14 @@ class Studio:
         kinds = [(shot.eta, shot.z is None, shot.x is None) for shot in shots]
         for kind in dict.fromkeys(kinds):
             places = [i for i, own in enumerate(kinds) if own == kind and not (shots[i].error or shots[i].ready)]
-            many = self.together * distributed.world_size()
+            many = self.batch_size * distributed.world_size()
             for start in range(0, len(places), many):
                 some = places[start : start + many]
-                for i, result in zip(some, distributed.distributed_map([shots[i] for i in some], self._together)):
+                for i, result in zip(some, distributed.distributed_map([shots[i] for i in some], self._decode_batch)):
                     drawn[i] = result
         return drawn
 
-    def _together(self, shots: list[Shot]) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
+    def _decode_batch(self, shots: list[DecodeRequest]) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
         system, seeds, texts = self.system, [shot.item.noise for shot in shots], [shot.text for shot in shots]
         z = [shot.z for shot in shots if shot.z is not None]
         x = [shot.x for shot in shots if shot.x is not None]
@@ -246,7 +255,7 @@ class Studio:
             exact=bool(x) and not eta,
         )  # fmt: skip
         pictures = pictures.float().clamp(-1, 1)
-        seen = self.embedded(pictures)
+        seen = self.embed_images(pictures)
         large = system.enlarge(pictures, seeds, self.options).float().cpu().clamp(-1, 1)
         for shot, small, picture, found in zip(shots, pictures.cpu(), large, seen):
             details = shot.measure(found) if shot.measure else {}
@@ -260,12 +269,12 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return round(torch.cosine_similarity(a, b, dim=0).item(), 4)
 
 
-def like(z: Tensor) -> Callable[[Tensor], dict[str, Any]]:
+def similarity_to(z: Tensor) -> Callable[[Tensor], dict[str, Any]]:
     """Measures how near an embedding is to z."""
     return lambda own: {"similarity": cosine(own, z)}
 
 
-def by_request(items: Sequence[Item], many: int) -> list[list[Item]]:
+def group_by_request(items: Sequence[Item], many: int) -> list[list[Item]]:
     """Items in groups of one request each; `many` were planned of each request."""
     found: dict[int, list[Item]] = {}
     for item in items:
@@ -273,15 +282,15 @@ def by_request(items: Sequence[Item], many: int) -> list[list[Item]]:
     return list(found.values())
 
 
-def usable(asked: Sequence[Request]) -> list[Request]:
-    """The requests that did not fail before. Raises BadPicture when not one of their pictures can be read."""
+def require_readable(asked: Sequence[Request]) -> list[Request]:
+    """The requests that did not fail before. Raises BadImage when not one of their pictures can be read."""
     requests = [one for one in asked if not one.failed]
     worst = None
     for one in requests:
         try:
-            open_picture(one.fields["image"])
+            images.open_image(one.fields["image"])
             return requests
-        except images.BadPicture as error:
+        except images.BadImage as error:
             worst = worst or error
     if worst:
         raise worst
@@ -290,7 +299,7 @@ def usable(asked: Sequence[Request]) -> list[Request]:
     return requests
 
 
-def said(request: Request) -> str | None:
+def caption_of(request: Request) -> str | None:
     """What a picture shows: by its line, else by its file as dalle wrote it, else None."""
     if request.prompt is not None:
         return request.prompt
@@ -301,8 +310,8 @@ def said(request: Request) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _grouped(shots: Iterable[Shot], most: int) -> Iterator[list[Shot]]:
-    group: list[Shot] = []
+def _grouped(shots: Iterable[DecodeRequest], most: int) -> Iterator[list[DecodeRequest]]:
+    group: list[DecodeRequest] = []
     for shot in shots:
         group.append(shot)
         if len(group) == most:

@@ -54,18 +54,18 @@ def text_diff(asked: Tensor, described: Tensor | None = None) -> Tensor:
     return F.normalize(way, dim=1)
 
 
-def turned(z: Tensor, direction: Tensor, share: float | Tensor) -> Tensor:
+def rotate_towards(z: Tensor, direction: Tensor, share: float | Tensor) -> Tensor:
     """Embeddings turned towards unit directions by shares of the angle between them, their lengths kept. (B, e)."""
     return slerp(z, direction * z.norm(dim=1, keepdim=True), share)
 
 
-def reduced(z: Tensor, known: Components, count: int) -> Tensor:
+def project(z: Tensor, known: Components, count: int) -> Tensor:
     """Embeddings (B, e) with what they have of the first `count` components, and their own length."""
     first = known.basis[:count]
     kept = known.mean + (z.double() - known.mean) @ first.T @ first
     return (F.normalize(kept, dim=1) * z.double().norm(dim=1, keepdim=True)).to(z.dtype)
 
 
-def share(known: Components, count: int) -> float:
+def explained_variance(known: Components, count: int) -> float:
     """The share of all variance that the first `count` components hold."""
     return (known.variances[:count].sum() / known.variances.sum().clamp(min=1e-300)).item()

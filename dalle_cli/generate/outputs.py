@@ -17,7 +17,7 @@ from .. import distributed
 from ..console import json_safe, print_text
 from ..exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import check_target, make_folder, remove_left_overs
-from ..images import BadPicture, decode, save_png, sheet
+from ..images import BadImage, decode, save_png, sheet
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .requests import Item
 
@@ -142,7 +142,7 @@ def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
     for result in drawn:
         try:
             picture = decode(result["path"])
-        except BadPicture as error:
+        except BadImage as error:
             raise Failure(f"--sheet {path}: {result['path']}: {error}") from None
         picture.thumbnail((side, side))
         pictures.append(picture)

@@ -34,7 +34,7 @@ def reconstruct(
     Results have `psnr` in dB, and `codes`, how many different ones the picture takes; the last line on standard error
     sums up.
     """
-    requests = gather(expand(pictures), plain="image", pictures=("image",))
+    requests = gather(expand_folders(pictures), plain="image", pictures=("image",))
     if sheet:
         check_sheet(sheet, overwrite or skip_existing)
     outputs = Outputs(out, plan(requests), overwrite, skip_existing)
@@ -69,7 +69,7 @@ def reconstruct(
                     if request.failed
                     else images.to_tensor(images.square(images.decode(request.fields["image"]), size))
                 )
-            except images.BadPicture as error:
+            except images.BadImage as error:
                 found.append(str(error))
         batch = [one for one in found if isinstance(one, torch.Tensor)]
         drawn = iter(_redrawn(codec, place, torch.stack(batch)) if batch else ())
@@ -119,7 +119,7 @@ def _redrawn(codec: Any, place: device.Device, original: torch.Tensor) -> Iterat
         yield Redrawn(pair, -10 * error.log10().item(), own.flatten().tolist())
 
 
-def expand(words: Sequence[str]) -> list[str]:
+def expand_folders(words: Sequence[str]) -> list[str]:
     """Folders replaced by the pictures in them, sorted; other words as they are."""
     found: list[str] = []
     for word in words:

@@ -10,7 +10,7 @@ from ..exits import USAGE, Failure
 from ..systems import device
 from ..systems.scorer import BATCH, DIGITS, Scorer
 from .outputs import Results, check_sheet, save_sheet
-from .reconstruct import expand
+from .reconstruct import expand_folders
 from .requests import Request, gather
 
 
@@ -23,7 +23,7 @@ def rerank(
     A picture is scored against the prompts given, or against its own line's. score: the cosine of CLIP's features,
     or the mean of several models'.
     """
-    requests = gather(expand(pictures), plain="path", pictures=("path",))
+    requests = gather(expand_folders(pictures), plain="path", pictures=("path",))
     texts = gather(prompt, prompts)
     wanted = [one.prompt or "" for one in texts if not one.failed]
     if not wanted and any(one.prompt is None and not one.failed for one in requests):
@@ -42,7 +42,7 @@ def rerank(
         for one in own:
             try:
                 found.append(one.line if one.failed else scorer.read(one.fields["path"]))
-            except images.BadPicture as error:
+            except images.BadImage as error:
                 found.append({**one.line, "error": str(error)})
         batch = [one for one in found if isinstance(one, torch.Tensor)]
         rows = iter(scorer.pictures(torch.stack(batch), progress.advance) if batch else ())

@@ -320,8 +320,8 @@ def _continued(job: Job, earlier: dict[str, Any]) -> tuple[Job, dict[str, Any]]:
 def _check_picture(path: str) -> None:
     try:
         images.decode(path)
-    except images.BadPicture as error:
-        raise images.BadPicture(f"--image {path}: {error}") from None
+    except images.BadImage as error:
+        raise images.BadImage(f"--image {path}: {error}") from None
 
 
 def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> list[tuple[int, float | None]]:

@@ -9,7 +9,6 @@ from PIL import Image, ImageOps
 
 from .. import images
 from ..exits import Failure
-from .inpaint_crop import open_picture
 from .outputs import SHEET_PIXELS
 from .requests import Request
 
@@ -42,19 +41,19 @@ def save_rows(path: str, rows: Sequence[Sequence[Cell]]) -> None:
         raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
 
 
-def original(request: Request, drawn: Iterable[dict[str, Any]]) -> Cell:
+def original_cell(request: Request, drawn: Iterable[dict[str, Any]]) -> Cell:
     """The first cell of a row: the square of a picture that the system saw, as large as what was drawn of it."""
     try:
-        size = next((open_picture(one["path"]).width for one in drawn if "error" not in one), 64)
-        return images.square(open_picture(request.fields["image"]), size), "original"
-    except images.BadPicture:
+        size = next((images.open_image(one["path"]).width for one in drawn if "error" not in one), 64)
+        return images.square(images.open_image(request.fields["image"]), size), "original"
+    except images.BadImage:
         return "", "cannot be read"
 
 
-def cells(results: Iterable[dict[str, Any]], caption: Callable[[dict[str, Any]], str]) -> list[Cell]:
+def result_cells(results: Iterable[dict[str, Any]], caption: Callable[[dict[str, Any]], str]) -> list[Cell]:
     """Those of results, an empty one for each that failed."""
     return [("", "failed") if "error" in one else (one["path"], caption(one)) for one in results]
 
 
 def _opened(path: str | Path) -> Image.Image:
-    return open_picture(path) if str(path) else Image.new("RGB", (16, 16), "white")
+    return images.open_image(path) if str(path) else Image.new("RGB", (16, 16), "white")

@@ -18,11 +18,10 @@ from ..registry import RecipeError
 from ..systems import device
 from ..systems.glide import Diffusion, enlarge, load
 from ..tasks.decoder import DecoderTask
-from .inpaint_crop import open_picture
-from .latent_editor import said
+from .latent_editor import caption_of
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
-from .reconstruct import expand
+from .reconstruct import expand_folders
 from .requests import Item, gather, plan
 from .sample import load_system, prepare
 
@@ -39,9 +38,9 @@ def upscale(
     prompt: what all of them show; default: each line's own, else what its file says that it was drawn from, else
     nothing. Raises Failure, RecipeError, PromptError, CheckpointError.
     """
-    asked = gather(expand(pictures), plain="image", pictures=("image",))
+    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
     requests = [
-        one if one.failed else replace(one, prompt=said(one) or "" if prompt is None else prompt) for one in asked
+        one if one.failed else replace(one, prompt=caption_of(one) or "" if prompt is None else prompt) for one in asked
     ]
     name, settings = upsampler(recipe, options)
     if sheet:
@@ -65,8 +64,8 @@ def upscale(
                 continue
             path = item.request.fields["image"]
             try:
-                picture = images.to_tensor(open_picture(path))
-            except images.BadPicture as error:
+                picture = images.to_tensor(images.open_image(path))
+            except images.BadImage as error:
                 yield str(error)
                 continue
             height, width = picture.shape[1:]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .latent_editor import Job, Latent, Shot, Studio, like, usable
+from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, require_readable, similarity_to
 from .outputs import Collected
-from .reconstruct import expand
+from .reconstruct import expand_folders
 from .requests import Item, gather, plan
-from .sheets import cells, original, save_rows
+from .sheets import original_cell, result_cells, save_rows
 
 
 def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, results: Collected | None = None) -> int:
@@ -15,36 +15,38 @@ def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, r
 
     From the picture's own noise under its embedding, by DDIM: at eta 0 that gives the picture back, at 1 all that is
     not in the embedding is new. Results have `eta`, `similarity` (cosine of the embeddings) and `psnr` to the picture
-    at the decoder's size. Raises Failure, RecipeError, PromptError, BadPicture, CheckpointError.
+    at the decoder's size. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    studio = Studio("vary", job)
+    editor = LatentEditor("vary", job)
     for eta in etas:
-        studio.checked(eta=eta)
-    asked = gather(expand(pictures), plain="image", pictures=("image",))
-    requests = usable(asked)
+        editor.checked(eta=eta)
+    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    requests = require_readable(asked)
     drawn = plan(requests, count, job.seed)
     many = len(etas)
     items = [replace(item, index=many * item.index + i) for item in drawn for i in range(many)]
 
-    def shots(todo: list[Item]) -> Iterator[Shot]:
-        for own, found in studio.looked(todo, many * count):
+    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+        for own, found in editor.latents_by_request(todo, many * count):
             for item in own:
                 eta = etas[item.index % many]
                 if isinstance(found, Latent):
-                    yield Shot(item, found.z, found.x, eta, "", found.picture, like(found.z), {"eta": eta})
+                    yield DecodeRequest(
+                        item, found.z, found.x, eta, "", found.picture, similarity_to(found.z), {"eta": eta}
+                    )
                 else:
-                    yield Shot(item, error=str(found))
+                    yield DecodeRequest(item, error=str(found))
 
     failed = [one for one in asked if one.failed]
-    code = studio.run(items, shots, {"etas": list(etas)}, results, ("eta",), failed)
+    code = editor.run(items, shots, {"etas": list(etas)}, results, ("eta",), failed)
     if code is not None:
         return code
     if job.sheet:
         rows = []
         wide = many if many > 1 else count
         for start in range(0, len(items), wide):
-            own = [studio.finished[i] for i in range(start, start + wide)]
-            head = original(requests[start // (many * count)], own)
-            rows.append([head, *cells(own, lambda one: f"eta {one['eta']:g}")])
+            own = [editor.results_by_index[i] for i in range(start, start + wide)]
+            head = original_cell(requests[start // (many * count)], own)
+            rows.append([head, *result_cells(own, lambda one: f"eta {one['eta']:g}")])
         save_rows(job.sheet, rows)
-    return studio.results.finish()
+    return editor.results.finish()

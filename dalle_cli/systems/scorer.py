@@ -93,7 +93,7 @@ class Scorer:
             return embed(batch).cpu()
 
     def read(self, path: str) -> Tensor:
-        """A picture file as the largest tower wants it: (3, size, size). Raises BadPicture."""
+        """A picture file as the largest tower wants it: (3, size, size). Raises BadImage."""
         return images.to_tensor(images.square(images.decode(path), self.size))
 
 

@@ -253,7 +253,7 @@ def test_a_bad_picture_is_an_item_that_failed(dalle, tiny, tmp_path, monkeypatch
     typed(monkeypatch, 'bad.png\n0.png\n{"error": "earlier", "id": 1}\n')
     ended = dalle("reconstruct", "-", "--model", tiny.dvae)
     assert ended.code == 4
-    assert sorted(line.get("error", "") for line in ended.results) == ["", "earlier", "not a picture"]
+    assert sorted(line.get("error", "") for line in ended.results) == ["", "earlier", "not an image"]
 
 
 def test_a_batch_size_is_a_number_or_auto(dalle, tiny):

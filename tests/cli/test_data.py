@@ -128,8 +128,8 @@ def test_bad_samples_are_named_and_change_the_exit_code(dalle, tmp_path):
     (tmp_path / "photos/bad.png").write_bytes(b"no picture")
     ended = dalle("data", "check", "photos")
     assert (ended.code, ended.err) == (4, "")
-    assert ended.result["bad_samples"] == [["bad.png", "not a picture"]]
-    assert "bad: bad.png: not a picture" in dalle("data", "check", "photos", terminal=True).out.splitlines()
+    assert ended.result["bad_samples"] == [["bad.png", "not an image"]]
+    assert "bad: bad.png: not an image" in dalle("data", "check", "photos", terminal=True).out.splitlines()
     (tmp_path / "photos/good.png").write_bytes(b"no picture either")
     ended = dalle("data", "check", "photos")
     assert (ended.code, ended.result["good"]) == (3, 0)
@@ -140,7 +140,7 @@ def test_hostile_names_do_not_drive_the_terminal(dalle, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/\x1b[31m.png").write_bytes(b"no picture")
     shown = dalle("data", "check", "photos", terminal=True)
-    assert "bad: ?[31m.png: not a picture" in shown.out.splitlines()
+    assert "bad: ?[31m.png: not an image" in shown.out.splitlines()
 
 
 def test_captions_are_measured_against_a_models_context(dalle, tmp_path):

@@ -75,7 +75,7 @@ def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
     ended = rerank("in", "--prompt", "zebra")
     assert ended.code == 4
     assert [line["path"] for line in ended.results if "error" in line] == ["in/0.png", "in/1.png"]
-    assert [line.get("error") for line in ended.results][2] == "not a picture"
+    assert [line.get("error") for line in ended.results][2] == "not an image"
     assert len([line for line in ended.results if "score" in line]) == 2
 
 

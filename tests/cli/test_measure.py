@@ -9,8 +9,8 @@ from dalle_cli.cli.measure import trained_scatter
 from dalle_cli.evaluate import inpaint as holes
 from dalle_cli.evaluate import upscale as measuring
 from dalle_cli.generate import upscale as upscaling
-from dalle_cli.generate.ddim_inversion import Mirror
-from dalle_cli.generate.inpaint_crop import Canvas
+from dalle_cli.generate.ddim_inversion import DDIMInversion
+from dalle_cli.generate.inpaint_crop import InpaintCrop
 from tests.cli.conftest import one_line
 
 SHAPES = ("--objects", "shapes", "-q")
@@ -97,7 +97,7 @@ def test_what_is_changed_outside_the_hole_is_counted(inpaint, monkeypatch):
     def fill(canvas, drawn):
         return Image.fromarray(255 - np.asarray(canvas.picture))
 
-    monkeypatch.setattr(Canvas, "fill", fill)
+    monkeypatch.setattr(InpaintCrop, "paste", fill)
     assert inpaint().result["untouched"] == 0
 
 
@@ -110,7 +110,7 @@ def test_inversion(dalle, glide, unclip, monkeypatch):
     rough = dalle("evaluate", "inversion", "--recipe", glide.decoder, *words, "--refine", 0).result
     assert rough["psnr"] < one["psnr"]
     assert dalle("evaluate", "inversion", "--recipe", unclip.recipe, *words).result["psnr"] > 0
-    monkeypatch.setattr(Mirror, "_redrawn", lambda self, given, texts, refine: given)
+    monkeypatch.setattr(DDIMInversion, "_reconstruct", lambda self, given, texts, refine: given)
     same = dalle("evaluate", "inversion", "--recipe", glide.decoder, *words).result
     assert (same["psnr"], same["near"]) == (pytest.approx(100), 1)
     assert "PSNR 100.00" in dalle("evaluate", "inversion", "--recipe", glide.decoder, *words, terminal=True).out

@@ -32,7 +32,7 @@ def mirror(monkeypatch):
     """A system that gives back the picture that a shot was made of, at 64 px."""
     monkeypatch.setattr("dalle_cli.cli.measure_latents.trained_side", lambda name: 64)
     found = []
-    look = latent_editor.Studio.look
+    look = latent_editor.LatentEditor.encode
 
     def looked(self, picture):
         latent = look(self, picture)
@@ -44,8 +44,8 @@ def mirror(monkeypatch):
             near = max(found, key=lambda one: float(one[0] @ shot.z / one[0].norm()))
             yield near[1], {"psnr": 99.0} | (shot.measure(shot.z) if shot.measure else {})
 
-    monkeypatch.setattr(latent_editor.Studio, "look", looked)
-    monkeypatch.setattr(latent_editor.Studio, "_together", drawn)
+    monkeypatch.setattr(latent_editor.LatentEditor, "encode", looked)
+    monkeypatch.setattr(latent_editor.LatentEditor, "_decode_batch", drawn)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_pictures_of_what_was_asked_are_edited(measure, mirror, told, monkeypatc
             pixels = draw(scene, place(scene, random.Random(0)), 64, True)
             yield Image.fromarray(pixels), {}
 
-    monkeypatch.setattr(latent_editor.Studio, "_together", drawn)
+    monkeypatch.setattr(latent_editor.LatentEditor, "_decode_batch", drawn)
     one = measure("edit").result
     assert (one["edited"], one["colour"], one["background"]) == (1, 1, 1)
 

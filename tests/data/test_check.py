@@ -46,8 +46,8 @@ def test_everything_that_can_be_wrong(photos):
     Image.new("RGB", (70, 90)).save(photos / "008.png")
     report = examine(node(photos), shown=5)
     assert (report["samples"], report["good"]) == (40, 38)
-    assert report["bad"] == {"not a picture": 1, "no caption": 1}
-    assert report["bad_samples"] == [("000.png", "not a picture"), ("001.png", "no caption")]
+    assert report["bad"] == {"not an image": 1, "no caption": 1}
+    assert report["bad_samples"] == [("000.png", "not an image"), ("001.png", "no caption")]
     assert report["captions"]["empty"] == 0
     assert report["captions"]["count"] == 39
     without = examine(node(photos, captions=False))  # for training that reads pictures alone

@@ -48,7 +48,7 @@ def test_what_is_not_a_picture_is_a_bad_sample(photos):
     assert source.blocks == [41]
     with pytest.raises(BadSample) as raised:
         source.read(0, 40)
-    assert (raised.value.key, raised.value.reason) == ("notes.jpg", "not a picture")
+    assert (raised.value.key, raised.value.reason) == ("notes.jpg", "not an image")
 
 
 def test_hidden_files_and_other_files_are_left_out(photos):

@@ -182,7 +182,7 @@ def test_bad_samples_are_replaced_and_named_the_same_way_everywhere(photos):
     assert not {"003.png", "004.png", "005.png", "006.png"} & set(keys(batches))
     bad = sorted(set(join(batches)["bad"]))
     assert bad == [
-        ("003.png", "not a picture"),
+        ("003.png", "not an image"),
         ("004.png", "no caption"),
         ("005.png", "no caption"),
         ("006.png", "too narrow: 4000x1, enlarged 16 times"),
@@ -228,18 +228,18 @@ def test_all_bad_is_one_line(photos, workers):
 
 def test_the_share_of_bad_samples_stops_a_run():
     counter = BadSamples(0.05)
-    counter.count(60, [(f"{number}.png", "not a picture") for number in range(30)])  # too early to tell
+    counter.count(60, [(f"{number}.png", "not an image") for number in range(30)])  # too early to tell
     with pytest.raises(DataError) as raised:
         counter.count(60, [("z.png", "too many pixels: 9x9"), ("y.png", "too many pixels: 8x8")])
     assert str(raised.value) == (
-        "21.1% of 152 samples are bad, above data.max_bad=0.05: not a picture (30), too many pixels (2); "
+        "21.1% of 152 samples are bad, above data.max_bad=0.05: not an image (30), too many pixels (2); "
         "the first: 0.png, 1.png, 2.png"
     )
     fine = BadSamples(0.05)
     for _ in range(100):
-        fine.count(96, [("a.png", "not a picture")] * 4)
+        fine.count(96, [("a.png", "not an image")] * 4)
     assert fine.seen == 10_000
-    assert fine.reasons == {"not a picture": 400}
+    assert fine.reasons == {"not an image": 400}
     assert len(fine.first) == 20
     BadSamples(1.0).count(0, [("a", "b")] * 1000)
 

@@ -147,7 +147,7 @@ def test_names_can_do_no_harm(tmp_path):
 
 def test_keys_end_at_the_first_dot_and_order_does_not_matter(tmp_path):
     members = [
-        ("a.b.png", picture()),  # extension "b.png": not a picture of key "a"
+        ("a.b.png", picture()),  # extension "b.png": not an image of key "a"
         ("deep.er/c.PNG", picture()),
         ("d.txt", b"later"),
         ("deep.er/c.txt", b"folder with a dot"),
@@ -206,7 +206,7 @@ def test_bad_members_have_reasons(tmp_path):
     ]
     source = Shards(str(write_tar(tmp_path / "x.tar", members)), max_pixels=1000)
     assert [reason for _, reason in contents(source)] == [
-        "not a picture",
+        "not an image",
         "too many pixels: 200x200, at most 1000 (data.max_pixels)",
         "too many bytes",
         "caption too long",

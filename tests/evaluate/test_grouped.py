@@ -44,7 +44,7 @@ def test_groups_are_judged_by_their_captions(results):
 
 def test_a_picture_that_is_none_is_named(tmp_path):
     (tmp_path / "x.png").write_text("x")
-    with pytest.raises(images.BadPicture, match=r"x\.png: not a picture"):
+    with pytest.raises(images.BadImage, match=r"x\.png: not an image"):
         grouped.opened(str(tmp_path / "x.png"))
     Image.new("RGB", (30, 20)).save(tmp_path / "wide.png")
     assert grouped.opened(str(tmp_path / "wide.png")).size == (20, 20)

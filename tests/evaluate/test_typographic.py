@@ -85,4 +85,4 @@ def test_what_cannot_be_meant(probe):
         probe("dog.png", word="  ")
     Path("text.png").touch()
     found = probe("dog.png", "text.png", code=PARTIAL, sheet="s.png")
-    assert [one.get("error") for one in found] == [None] * 4 + ["text.png: not a picture"] * 4
+    assert [one.get("error") for one in found] == [None] * 4 + ["text.png: not an image"] * 4

@@ -47,16 +47,16 @@ def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
     drawn = edit("dog.png", to="a star")[0]
     assert "from" not in drawn  # no baseline
 
-    def said(fields, prompt=None, to=None, described=None):
+    def caption_of(fields, prompt=None, to=None, described=None):
         found = meant(Request(prompt, None, fields), to, described)
         return found.fields.get("from"), found.prompt
 
-    assert said({"image": drawn["path"]}, to="a circle") == ("a star", "a circle")
-    assert said({"image": "dog.png"}, to="a circle") == (None, "a circle")
+    assert caption_of({"image": drawn["path"]}, to="a circle") == ("a star", "a circle")
+    assert caption_of({"image": "dog.png"}, to="a circle") == (None, "a circle")
     own = {"image": "dog.png", "to": "a star"}
-    assert said(own, "a ring") == ("a ring", "a star")
-    assert said({**own, "from": "a dot"}, "a ring") == ("a dot", "a star")
-    assert said({**own, "from": "a dot"}, "a ring", to="a square", described="a photo") == ("a photo", "a square")
+    assert caption_of(own, "a ring") == ("a ring", "a star")
+    assert caption_of({**own, "from": "a dot"}, "a ring") == ("a dot", "a star")
+    assert caption_of({**own, "from": "a dot"}, "a ring", to="a square", described="a photo") == ("a photo", "a square")
     assert meant(Request("a ring", None, {**own, "mood": "glad"}), None, None).passed["mood"] == "glad"
     failed = Request(None, None, {"error": "was not drawn"})
     assert meant(failed, None, None) is failed
@@ -67,7 +67,7 @@ def test_bad_ones_do_not_hide_the_others(edit):
     same = json.dumps({"image": "dog.png", "from": "a star"})
     found = edit("dog.png", "text.png", same, to="a star", described=None, code=PARTIAL, sheet="s.png")
     assert "error" not in found[0]
-    assert found[1]["error"] == "text.png: not a picture"
+    assert found[1]["error"] == "text.png: not an image"
     assert "mean the same to CLIP" in found[2]["error"]
 
 

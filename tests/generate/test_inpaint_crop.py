@@ -5,7 +5,7 @@ from PIL import Image
 
 from dalle_cli import images
 from dalle_cli.exits import BAD_INPUT, Failure
-from dalle_cli.generate.inpaint_crop import cut, hole, open_picture
+from dalle_cli.generate.inpaint_crop import crop_around, inpaint_mask
 from tests.fixtures.miniatures import noise
 
 
@@ -25,9 +25,9 @@ def square(width, height, left, top, side):
 
 def test_a_hole_is_a_box_cut_at_the_border(picture):
     image, path = picture
-    assert np.array_equal(hole(path, image.size, box=(10, 5, 8, 8)), square(60, 40, 10, 5, 8))
-    assert np.array_equal(hole(path, image.size, box=(-4, -4, 8, 8)), square(60, 40, 0, 0, 4))
-    assert hole(path, image.size, box=(50, 30, 100, 100)).sum() == 100
+    assert np.array_equal(inpaint_mask(path, image.size, box=(10, 5, 8, 8)), square(60, 40, 10, 5, 8))
+    assert np.array_equal(inpaint_mask(path, image.size, box=(-4, -4, 8, 8)), square(60, 40, 0, 0, 4))
+    assert inpaint_mask(path, image.size, box=(50, 30, 100, 100)).sum() == 100
 
 
 def test_a_hole_is_light_or_transparent_in_a_mask(picture, tmp_path):
@@ -38,8 +38,8 @@ def test_a_hole_is_light_or_transparent_in_a_mask(picture, tmp_path):
     rgba[wanted, 3] = 100
     Image.fromarray(rgba).save(tmp_path / "clear.png")
     for name in ("light.png", "clear.png"):
-        assert np.array_equal(hole(path, image.size, mask=str(tmp_path / name)), wanted)
-    assert np.array_equal(hole(str(tmp_path / "clear.png"), image.size), wanted)
+        assert np.array_equal(inpaint_mask(path, image.size, mask=str(tmp_path / name)), wanted)
+    assert np.array_equal(inpaint_mask(str(tmp_path / "clear.png"), image.size), wanted)
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_what_is_no_hole_is_one_line(picture, tmp_path, monkeypatch, how, said):
     Image.new("L", (60, 40), 0).save("black.png")
     image, path = picture
     with pytest.raises(Failure, match=said) as failure:
-        hole(path, image.size, **how)
+        inpaint_mask(path, image.size, **how)
     assert failure.value.code in (2, BAD_INPUT)
 
 
 def test_files_that_are_no_pictures_are_named(picture, tmp_path):
     image, path = picture
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(images.BadPicture, match=r"mask .*text\.png: "):
-        hole(path, image.size, mask=str(tmp_path / "text.png"))
-    with pytest.raises(images.BadPicture, match=r"text\.png: not a picture"):
-        open_picture(tmp_path / "text.png")
+    with pytest.raises(images.BadImage, match=r"mask .*text\.png: "):
+        inpaint_mask(path, image.size, mask=str(tmp_path / "text.png"))
+    with pytest.raises(images.BadImage, match=r"text\.png: not an image"):
+        images.open_image(tmp_path / "text.png")
 
 
 @pytest.mark.parametrize(
@@ -84,44 +84,44 @@ def test_files_that_are_no_pictures_are_named(picture, tmp_path):
 )
 def test_the_square_around_a_hole(size, left, top, side, model, expected):
     picture = noise(0, *size)
-    canvas = cut(picture, square(*size, left, top, side), model)
-    assert (canvas.left, canvas.top, canvas.side) == expected
+    crop = crop_around(picture, square(*size, left, top, side), model)
+    assert (crop.left, crop.top, crop.side) == expected
     x, y, length = expected
-    assert np.array_equal(canvas.pixels, np.asarray(picture)[y : y + length, x : x + length])
-    assert (~canvas.known).sum() == side**2
+    assert np.array_equal(crop.pixels, np.asarray(picture)[y : y + length, x : x + length])
+    assert (~crop.known).sum() == side**2
 
 
 def test_a_hole_wider_than_the_picture_is_high_reaches_beyond():
     picture = noise(0, 60, 20)
     found = np.zeros((20, 60), dtype=bool)
     found[5:10, 5:55] = True
-    canvas = cut(picture, found, 8)
-    assert (canvas.left, canvas.top, canvas.side) == (5, -18, 50)
-    assert np.array_equal(canvas.pixels[0], canvas.pixels[18])  # the border, repeated
-    assert not canvas.known[:18].any()
-    assert canvas.known[18:23].all()
-    filled = np.asarray(canvas.fill(torch.zeros(3, 8, 8)))
+    crop = crop_around(picture, found, 8)
+    assert (crop.left, crop.top, crop.side) == (5, -18, 50)
+    assert np.array_equal(crop.pixels[0], crop.pixels[18])  # the border, repeated
+    assert not crop.known[:18].any()
+    assert crop.known[18:23].all()
+    filled = np.asarray(crop.paste(torch.zeros(3, 8, 8)))
     assert np.array_equal(filled[~found], np.asarray(picture)[~found])
 
 
 def test_a_small_pixel_is_known_if_all_that_it_covers_is():
-    canvas = cut(noise(0, 32, 32), square(32, 32, 9, 9, 3), 32)
-    image, known = canvas.at(8)
+    crop = crop_around(noise(0, 32, 32), square(32, 32, 9, 9, 3), 32)
+    image, known = crop.at_size(8)
     assert image.shape == (1, 3, 8, 8)
     where = torch.ones(8, 8)
     where[2, 2] = 0
     assert torch.equal(known[0, 0], where)
-    assert (canvas.at(10)[1] == 0).sum() >= 1
-    block = torch.from_numpy(canvas.pixels[:4, :4].astype(np.float32)).mean(dim=(0, 1)) / 127.5 - 1
+    assert (crop.at_size(10)[1] == 0).sum() >= 1
+    block = torch.from_numpy(crop.pixels[:4, :4].astype(np.float32)).mean(dim=(0, 1)) / 127.5 - 1
     torch.testing.assert_close(image[0, :, 0, 0], block, atol=0.01, rtol=0)
-    assert (canvas.at(64)[1] == 0).sum() == 36
+    assert (crop.at_size(64)[1] == 0).sum() == 36
 
 
 def test_nothing_changes_outside_the_hole_to_the_bit():
     picture = noise(0, 50, 40)
     found = square(50, 40, 11, 7, 9)
     for size in (8, 16, 64):
-        filled = np.asarray(cut(picture, found, 16).fill(torch.rand(3, size, size) * 2 - 1))
+        filled = np.asarray(crop_around(picture, found, 16).paste(torch.rand(3, size, size) * 2 - 1))
         assert np.array_equal(filled[~found], np.asarray(picture)[~found])
         assert not np.array_equal(filled[found], np.asarray(picture)[found])
 
@@ -131,7 +131,7 @@ def test_the_seam_is_soft_and_nothing_old_shines_through():
     pixels = np.full((128, 128, 3), 120, dtype=np.uint8)
     found = square(128, 128, 32, 32, 64)
     pixels[found] = 0
-    filled = np.asarray(cut(Image.fromarray(pixels), found, 64).fill(torch.full((3, 64, 64), 160 / 127.5 - 1)))
+    filled = np.asarray(crop_around(Image.fromarray(pixels), found, 64).paste(torch.full((3, 64, 64), 160 / 127.5 - 1)))
     row = filled[64, :, 0].astype(int)
     assert abs(row[32] - row[31]) <= 5
     assert row[64] == 160

@@ -14,7 +14,7 @@ from dalle_cli.generate.interpolate import interpolate as draw
 from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.images import BadPicture
+from dalle_cli.images import BadImage
 from dalle_cli.systems.unclip import UnCLIP
 from tests.fixtures.miniatures import noise
 
@@ -141,7 +141,7 @@ def test_all_that_can_be_wrong_is_found_before_any_model(interpolate, monkeypatc
     with pytest.raises(ValueError, match=r"no file 'gone\.png'"):
         interpolate("dog.png", "gone.png")
     Path("text.png").touch()
-    with pytest.raises(BadPicture, match=r"text\.png: not a picture"):
+    with pytest.raises(BadImage, match=r"text\.png: not an image"):
         interpolate("dog.png", "text.png")
     Path("way.gif").touch()
     with pytest.raises(Failure, match="is there already"):

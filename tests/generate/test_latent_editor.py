@@ -6,7 +6,7 @@ from PIL import Image
 from dalle_cli import images
 from dalle_cli.exits import Failure
 from dalle_cli.generate import latent_editor as module
-from dalle_cli.generate.latent_editor import Job, Shot, Studio, cosine, said, usable
+from dalle_cli.generate.latent_editor import DecodeRequest, Job, LatentEditor, caption_of, cosine, require_readable
 from dalle_cli.generate.metadata import Origin, chunks
 from dalle_cli.generate.requests import Item, Request
 from dalle_cli.registry import RecipeError
@@ -14,16 +14,16 @@ from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture
-def studio(unclip, tmp_path, monkeypatch):
+def editor(unclip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, (width, height) in enumerate(((20, 12), (40, 40), (9, 30))):
         noise(number, width, height).save(f"{number}.png")
-    return Studio("vary", Job(unclip.recipe, batch_size=2, quiet=True, precision="float32"))
+    return LatentEditor("vary", Job(unclip.recipe, batch_size=2, quiet=True, precision="float32"))
 
 
-def run(studio, shots, results=None):
-    code = studio.run([shot.item for shot in shots], lambda todo: [s for s in shots if s.item in todo], {}, results)
-    return code, studio.results.reported
+def run(editor, shots, results=None):
+    code = editor.run([shot.item for shot in shots], lambda todo: [s for s in shots if s.item in todo], {}, results)
+    return code, editor.results.reported
 
 
 @pytest.fixture(autouse=True)
@@ -31,35 +31,37 @@ def collected(monkeypatch):
     monkeypatch.setattr(module, "Results", lambda *_: module.Collected())
 
 
-def test_latents_are_those_of_each_picture_alone(studio):
-    run(studio, [Shot(Item(0, 0, 0, Request()), torch.zeros(8))])  # loads the system
+def test_latents_are_those_of_each_picture_alone(editor):
+    run(editor, [DecodeRequest(Item(0, 0, 0, Request()), torch.zeros(8))])  # loads the system
     names = ["0.png", "1.png", "gone.png", "2.png", "1.png"]
-    found = list(studio.latents(names))
-    assert isinstance(found[2], images.BadPicture)
+    found = list(editor.encode_files(names))
+    assert isinstance(found[2], images.BadImage)
     assert "gone.png: missing file" in str(found[2])
     for name, one in zip(names, found):
         if name == "gone.png":
             continue
-        (alone,) = studio.latents([name])
+        (alone,) = editor.encode_files([name])
         torch.testing.assert_close(one.x, alone.x, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one.z, alone.z, atol=1e-5, rtol=1e-4)
         assert torch.equal(one.picture, images.to_tensor(images.square(images.decode(name), 8)))
-    assert next(studio.latents(["0.png"], invert=False)).x is None
+    assert next(editor.encode_files(["0.png"], invert=False)).x is None
     assert (found[0].z - found[1].z).abs().max() > 1e-3
 
 
-def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_order(studio, monkeypatch):
+def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_order(editor, monkeypatch):
     z = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     shots = [
-        Shot(Item(0, 0, 0, Request("a")), z[0]),
-        Shot(Item(1, 0, 1, Request("a")), z[1], eta=0.5),
-        Shot(Item(2, 0, 2, Request("a")), text="a star"),
-        Shot(Item(3, 0, 3, Request("a")), error="no good"),
-        Shot(Item(4, 0, 4, Request("a")), z[4], details={"mark": 4}, measure=lambda own: {"one": cosine(own, own)}),
-        Shot(Item(5, 0, 5, Request("a")), z[5], ready=Image.new("RGB", (16, 16), "red")),
-        Shot(Item(6, 0, 6, Request("a")), z[0], torch.zeros(3, 8, 8), original=torch.zeros(3, 8, 8)),
+        DecodeRequest(Item(0, 0, 0, Request("a")), z[0]),
+        DecodeRequest(Item(1, 0, 1, Request("a")), z[1], eta=0.5),
+        DecodeRequest(Item(2, 0, 2, Request("a")), text="a star"),
+        DecodeRequest(Item(3, 0, 3, Request("a")), error="no good"),
+        DecodeRequest(
+            Item(4, 0, 4, Request("a")), z[4], details={"mark": 4}, measure=lambda own: {"one": cosine(own, own)}
+        ),
+        DecodeRequest(Item(5, 0, 5, Request("a")), z[5], ready=Image.new("RGB", (16, 16), "red")),
+        DecodeRequest(Item(6, 0, 6, Request("a")), z[0], torch.zeros(3, 8, 8), original=torch.zeros(3, 8, 8)),
     ]
-    code, found = run(studio, shots)
+    code, found = run(editor, shots)
     assert code is None
     assert [one["index"] for one in found] == [0, 1, 2, 3, 4, 5, 6]
     assert found[3]["error"] == "no good"
@@ -69,7 +71,7 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
     pixels = {one["index"]: np.asarray(images.decode(one["path"])).astype(int) for one in found if "path" in one}
     assert {page.shape for page in pixels.values()} == {(16, 16, 3)}
     for shot in (shots[0], shots[1], shots[2]):  # alone, in a run of its own
-        other = Studio("vary", Job(studio.job.recipe, out="b", quiet=True, precision="float32", overwrite=True))
+        other = LatentEditor("vary", Job(editor.job.recipe, out="b", quiet=True, precision="float32", overwrite=True))
         _, (alone,) = run(other, [shot])
         assert np.abs(np.asarray(images.decode(alone["path"])).astype(int) - pixels[shot.item.index]).max() <= 1
     assert np.abs(pixels[0] - pixels[1]).max() > 3
@@ -77,18 +79,20 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
 
 
 def test_unguided_where_noise_is_found_and_as_the_recipe_says_elsewhere(unclip):
-    assert Studio("vary", Job(unclip.recipe)).options.guidance_scale == 1.0
-    assert Studio("vary", Job(unclip.recipe, {"guidance_scale": 2.0, "steps": None})).options.guidance_scale == 2.0
-    assert Studio("probe prior", Job(unclip.recipe), inverts=False).options.guidance_scale == 3.0
-    assert Studio("vary", Job(unclip.recipe)).options.sampler == "ddim"
+    assert LatentEditor("vary", Job(unclip.recipe)).options.guidance_scale == 1.0
+    assert (
+        LatentEditor("vary", Job(unclip.recipe, {"guidance_scale": 2.0, "steps": None})).options.guidance_scale == 2.0
+    )
+    assert LatentEditor("probe prior", Job(unclip.recipe), inverts=False).options.guidance_scale == 3.0
+    assert LatentEditor("vary", Job(unclip.recipe)).options.sampler == "ddim"
     with pytest.raises(RecipeError, match="eta 2"):
-        Studio("vary", Job(unclip.recipe)).checked(eta=2.0)
+        LatentEditor("vary", Job(unclip.recipe)).checked(eta=2.0)
 
 
 def test_systems_without_latents_are_refused(glide, tiny):
     for recipe in (glide.recipe, tiny.recipe):
         with pytest.raises(RecipeError, match="`vary` needs one of type unclip"):
-            Studio("vary", Job(recipe))
+            LatentEditor("vary", Job(recipe))
 
 
 def test_measures():
@@ -100,11 +104,11 @@ def test_what_can_be_worked_on(tmp_path):
     (tmp_path / "b.png").write_text("x")
     good, bad = (Request(None, None, {"image": str(tmp_path / name)}) for name in ("a.png", "b.png"))
     failed = Request("a", None, {"error": "was not drawn"})
-    assert usable([failed, bad, good]) == [bad, good]
-    with pytest.raises(images.BadPicture, match=r"b\.png: not a picture"):
-        usable([failed, bad])
+    assert require_readable([failed, bad, good]) == [bad, good]
+    with pytest.raises(images.BadImage, match=r"b\.png: not an image"):
+        require_readable([failed, bad])
     with pytest.raises(Failure, match="every line says"):
-        usable([failed])
+        require_readable([failed])
 
 
 def test_what_a_picture_shows_is_said_by_its_line_or_its_file(tmp_path):
@@ -113,15 +117,15 @@ def test_what_a_picture_shows_is_said_by_its_line_or_its_file(tmp_path):
     images.save_png(drawn, tmp_path / "a.png", chunks(origin, Item(0, 0, 0, Request("a star")), drawn.size))
     noise(2).save(tmp_path / "b.jpg")
     a, b = ({"image": str(tmp_path / name)} for name in ("a.png", "b.jpg"))
-    assert said(Request("a ring", None, a)) == "a ring"
-    assert said(Request(None, None, a)) == "a star"
-    assert said(Request(None, None, b)) is None
+    assert caption_of(Request("a ring", None, a)) == "a ring"
+    assert caption_of(Request(None, None, a)) == "a star"
+    assert caption_of(Request(None, None, b)) is None
 
 
 def test_a_dry_run_writes_nothing(unclip, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    studio = Studio("vary", Job(unclip.recipe, dry_run=True, sheet="s.png"))
-    assert studio.run([Item(0, 0, 0, Request())], lambda todo: 1 / 0, {}) == 0
+    editor = LatentEditor("vary", Job(unclip.recipe, dry_run=True, sheet="s.png"))
+    assert editor.run([Item(0, 0, 0, Request())], lambda todo: 1 / 0, {}) == 0
     assert not list(tmp_path.iterdir())
     said = capsys.readouterr().err
     assert "decoder" in said

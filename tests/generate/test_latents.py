@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle_cli.generate.latents import reduced, share, slerp, text_diff, turned
+from dalle_cli.generate.latents import explained_variance, project, rotate_towards, slerp, text_diff
 from dalle_cli.nn.pca import components
 
 
@@ -78,12 +78,12 @@ def test_a_text_diff_is_the_direction_between_two_texts():
 
 def test_what_is_turned_keeps_its_length_and_comes_nearer():
     z, way = 5 * points(2, 8), text_diff(points(2, 8, seed=1))
-    torch.testing.assert_close(turned(z, way, 0.0), z)
-    near = [torch.cosine_similarity(turned(z, way, part), way, dim=1) for part in (0.0, 0.2, 0.5, 1.0)]
+    torch.testing.assert_close(rotate_towards(z, way, 0.0), z)
+    near = [torch.cosine_similarity(rotate_towards(z, way, part), way, dim=1) for part in (0.0, 0.2, 0.5, 1.0)]
     for before, after in pairwise(near):
         assert (after > before).all()
     torch.testing.assert_close(near[-1], torch.ones(2, dtype=torch.float64))
-    torch.testing.assert_close(turned(z, way, 0.3).norm(dim=1), z.norm(dim=1))
+    torch.testing.assert_close(rotate_towards(z, way, 0.3).norm(dim=1), z.norm(dim=1))
 
 
 def test_fewer_components_are_farther_and_as_long():
@@ -91,11 +91,11 @@ def test_fewer_components_are_farther_and_as_long():
     spread = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
     vectors = points(4000, 5, seed=2) * spread @ rotation + 7
     known = components(vectors)
-    assert share(known, 2) == pytest.approx(13 / 14.25, abs=0.02)
-    assert share(known, 5) == pytest.approx(1)
+    assert explained_variance(known, 2) == pytest.approx(13 / 14.25, abs=0.02)
+    assert explained_variance(known, 5) == pytest.approx(1)
     z = vectors[:3]
-    torch.testing.assert_close(reduced(z, known, 5), z)
-    errors = [(reduced(z, known, count) - z).norm().item() for count in range(6)]
+    torch.testing.assert_close(project(z, known, 5), z)
+    errors = [(project(z, known, count) - z).norm().item() for count in range(6)]
     assert errors[:5] == sorted(errors[:5], reverse=True)
     assert errors[4] < 1e-6 < errors[3]  # the last one does not vary
-    torch.testing.assert_close(reduced(z, known, 1).norm(dim=1), z.norm(dim=1))
+    torch.testing.assert_close(project(z, known, 1).norm(dim=1), z.norm(dim=1))

@@ -10,7 +10,7 @@ from dalle_cli import checkpoint, images
 from dalle_cli.exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import reconstruct as module
 from dalle_cli.generate.metadata import read
-from dalle_cli.generate.reconstruct import expand
+from dalle_cli.generate.reconstruct import expand_folders
 from tests.fixtures.miniatures import SIZE, noise
 
 
@@ -41,17 +41,17 @@ def reconstruct(tiny, tmp_path, capsys):
 def test_folders_are_searched_and_other_words_left_alone(folder, tmp_path):
     found = [str(folder / name) for name in ("a.PNG", "b.png", "deeper/c.webp")]
     line = json.dumps({"path": "x.png", "note": "x" * 5000})
-    assert expand(["-", str(folder), "x.png", line]) == ["-", *found, "x.png", line]
+    assert expand_folders(["-", str(folder), "x.png", line]) == ["-", *found, "x.png", line]
     (tmp_path / "empty").mkdir()
     with pytest.raises(Failure, match=r"empty: no pictures in this folder \(\.png") as failure:
-        expand([str(tmp_path / "empty")])
+        expand_folders([str(tmp_path / "empty")])
     assert failure.value.code == BAD_INPUT
 
 
 def test_figures_are_those_of_a_plain_computation(reconstruct, folder, tiny):
     code, results = reconstruct(folder)
     assert code == DONE
-    assert [result["image"] for result in results] == expand([str(folder)])
+    assert [result["image"] for result in results] == expand_folders([str(folder)])
     dvae = checkpoint.load(tiny.dvae).model
     for result in results:
         picture = Image.open(result["image"]).convert("RGB")
@@ -95,7 +95,7 @@ def test_what_is_no_picture_is_an_item_that_failed(reconstruct, folder):
     code, results = reconstruct(folder, folder / "b.png", '{"prompt": "a cat", "error": "earlier"}')
     assert code == PARTIAL
     errors = {result["index"]: result.get("error") for result in results}
-    assert errors == {0: None, 1: None, 2: "not a picture", 3: None, 4: None, 5: "earlier"}
+    assert errors == {0: None, 1: None, 2: "not an image", 3: None, 4: None, 5: "earlier"}
     assert all(("path" in result) == ("psnr" in result) == (not result.get("error")) for result in results)
 
 

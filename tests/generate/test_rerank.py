@@ -81,7 +81,7 @@ def test_what_cannot_be_scored_is_reported_last(rerank, pictures, tmp_path):
     code, results = rerank(json.dumps(failed), json.dumps(bad), *pictures[:2], prompt=["a red circle"], top=1)
     assert code == PARTIAL
     assert results[0]["path"] in pictures[:2]
-    assert results[1:] == [failed, {**bad, "error": "not a picture"}]
+    assert results[1:] == [failed, {**bad, "error": "not an image"}]
 
 
 def test_nothing_to_score_against_is_said_before_a_model_is_loaded(rerank, pictures):

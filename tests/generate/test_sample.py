@@ -270,9 +270,9 @@ def test_a_picture_and_its_rows_go_together(sample, no_models, job, said):
 
 
 def test_a_picture_to_continue_is_read_before_any_model(sample, no_models):
-    for name, said in (("none.png", "missing file"), ("bad.png", "not a picture")):
+    for name, said in (("none.png", "missing file"), ("bad.png", "not an image")):
         (open("bad.png", "w")).close()
-        with pytest.raises(images.BadPicture, match=f"--image {name}: {said}"):
+        with pytest.raises(images.BadImage, match=f"--image {name}: {said}"):
             sample("a red circle", image=name, keep_rows=1)
 
 

@@ -73,7 +73,7 @@ def test_pictures_that_cannot_be_enlarged_do_not_hide_the_others(upscale):
     open("text.png", "w").close()
     found = upscale("wide.png", "text.png", "dog.png", code=4)
     assert [result.get("error", "")[:30] for result in found] == [
-        "wide.png: 40x8 px; at most 32 ", "text.png: not a picture", "",
+        "wide.png: 40x8 px; at most 32 ", "text.png: not an image", "",
     ]  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_lines_pass_on_and_bad_ones_do_not_hide_the_others(vary):
     found = vary(line, "text.png", json.dumps({"prompt": "x", "error": "was not drawn"}), code=PARTIAL, sheet="s.png")
     assert (found[0]["prompt"], found[0]["seed"], found[0]["draw"], found[0]["mood"]) == ("a dog", 7, 2, "glad")
     assert "score" not in found[0]
-    assert found[1]["error"] == "text.png: not a picture"
+    assert found[1]["error"] == "text.png: not an image"
     assert found[2] == {"prompt": "x", "error": "was not drawn"}
 
 

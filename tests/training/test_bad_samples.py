@@ -10,12 +10,12 @@ from dalle_cli.training.bad_samples import SAID, Bad
 def test_all_bad_samples_are_listed_and_the_first_are_said(tmp_path, capsys):
     bad, progress = Bad(0.5, tmp_path), Progress("train", 10)
     for number in range(SAID + 5):
-        bad.note([(f"{number}.png", "not a picture: cut short")], 8, progress)
+        bad.note([(f"{number}.png", "not an image: cut short")], 8, progress)
     lines = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
-    assert lines[3] == {"key": "3.png", "reason": "not a picture: cut short"}
+    assert lines[3] == {"key": "3.png", "reason": "not an image: cut short"}
     assert len(lines) == SAID + 5
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == f"bad sample 0.png: not a picture: cut short; skipped (listed in {tmp_path}/bad_samples.jsonl)"
+    assert said[0] == f"bad sample 0.png: not an image: cut short; skipped (listed in {tmp_path}/bad_samples.jsonl)"
     assert len(said) == SAID
 
 
