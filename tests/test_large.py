@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_cli import convert
-from dalle_cli.convert.karlo import LOW_RES
+from dalle_cli.convert.layouts.karlo import LOW_RES
+from dalle_cli.convert.recognition import export_state
 from dalle_cli.models import models
 from dalle_cli.text.bpe import base_symbols
 from tests.parity.peers import fill, unfilled
@@ -65,7 +65,7 @@ def folder(tmp_path):
     for name, (layout, node, parameters) in PUBLISHED.items():
         with unfilled():
             network = models.build(node)
-        state = convert.write(layout, node, fill(network).state_dict())
+        state = export_state(layout, node, fill(network).state_dict())
         statistics = [state.pop(key) for key in ("clip_mean", "clip_std") if key in state]
         assert sum(tensor.numel() for tensor in state.values()) == parameters
         torch.save({"state_dict": state} if name.endswith(".ckpt") else state, tmp_path / "karlo" / name)

@@ -82,7 +82,7 @@ def export(
 ) -> None:
     """Write a checkpoint as one small file of ours, or in a published layout."""
     from .. import console
-    from ..convert import pipeline
+    from ..convert import diffusers_pipeline as pipeline
     from ..convert.exporting import export as write
 
     if layout == pipeline.FORMAT:

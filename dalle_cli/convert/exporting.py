@@ -16,8 +16,10 @@ from ..recipe import section
 from ..registry import suggest
 from ..text import from_state
 from ..text.bpe import base_symbols
-from . import completed, native, sources, write
-from .keys import Source
+from . import native
+from .layout import Layout
+from .layouts import all_layouts
+from .recognition import completed, export_state
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
 NATIVE = "dalle"
@@ -26,11 +28,11 @@ NATIVE = "dalle"
 def export(name: str, layout: str, out: str, precision: str | None, overwrite: bool) -> list[str]:
     """Write the checkpoint `name` in a layout; returns the files.
 
-    layout: `dalle` for a checkpoint of ours, in float16 unless told; else one of `sources()`, in the types that the
+    layout: `dalle` for a checkpoint of ours, in float16 unless told; else one of `all_layouts()`, in the types that the
     weights have unless told. out: a file (.safetensors, or one for torch.load), or the folder of a layout that has a
     configuration. Raises CheckpointError, ConvertError, Failure.
     """
-    known = {NATIVE, *sources()}
+    known = {NATIVE, *all_layouts()}
     if layout not in known:
         raise Failure(f"--format {layout}: no such layout{suggest(layout, known)}", USAGE)
     if layout == NATIVE:
@@ -38,7 +40,7 @@ def export(name: str, layout: str, out: str, precision: str | None, overwrite: b
         return [out]
     if precision is not None and precision not in native.TYPES:
         raise Failure(f"--precision {precision}: choose {', '.join(native.TYPES)}", USAGE)
-    target, source = Path(out), sources()[layout]
+    target, source = Path(out), all_layouts()[layout]
     single = target.suffix in (*TORCH, ".safetensors")
     if not single and source.config is None:
         raise Failure(f"--out {out}: name a file ending in .safetensors, {', '.join(TORCH)}", USAGE)
@@ -49,7 +51,7 @@ def export(name: str, layout: str, out: str, precision: str | None, overwrite: b
     if not isinstance(found["recipe"].get("model"), dict):
         raise Failure(f"{path}: its recipe names no model", BAD_INPUT)
     model, dtype = found["recipe"]["model"], native.TYPES[precision] if precision else None
-    state = write(layout, model, checkpoint.read_tensors(path), configured=not single)
+    state = export_state(layout, model, checkpoint.read_tensors(path), configured=not single)
     state = {key: typed(tensor, dtype) for key, tensor in state.items()}
     if single:
         return _write_file(target, source, state, overwrite)
@@ -68,14 +70,14 @@ def _write(path: Path, value: Any) -> None:
         write_atomically(path, lambda temporary: torch.save(value, temporary))
 
 
-def _write_file(target: Path, source: Source, state: dict[str, Tensor], overwrite: bool) -> list[str]:
+def _write_file(target: Path, source: Layout, state: dict[str, Tensor], overwrite: bool) -> list[str]:
     """One file, as published where it is one of torch: wrapped, and with what belongs in a file of its own in that."""
     if target.suffix == ".safetensors":
         _write(target, state)
         return [str(target)]
     files = [target]
-    if source.beside:
-        pattern, keys = source.beside
+    if source.side_file:
+        pattern, keys = source.side_file
         files.append(target.with_name(pattern.replace("*", "ViT-L-14")))
         if files[1].exists() and not overwrite:
             raise Failure(f"{files[1]} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
@@ -85,7 +87,7 @@ def _write_file(target: Path, source: Source, state: dict[str, Tensor], overwrit
 
 
 def write_folder(
-    folder: Path, source: Source, state: dict, model: dict, tokenizer: dict | None = None, size: int | None = None
+    folder: Path, source: Layout, state: dict, model: dict, tokenizer: dict | None = None, size: int | None = None
 ) -> list[str]:
     """The weights, the vocabulary as transformers reads it, and last the configuration, without which nothing opens.
 

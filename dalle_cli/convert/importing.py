@@ -12,10 +12,11 @@ from .. import checkpoint
 from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
 from ..text import TextError, tokenizers
 from ..text.vocabulary import in_folder
-from . import hub, read, recognise
-from .files import configuration, gather, published
-from .keys import Source, aside
+from .files import hub
+from .files.opening import configuration, gather, published
+from .layout import Layout, training_only
 from .native import TYPES
+from .recognition import import_state, recognize
 
 VOCABULARIES = {
     "clip": ("merges.txt", "bpe_simple_vocab_16e6.txt", "tokenizer.json"),
@@ -30,7 +31,7 @@ class Plan:
 
     source: str
     target: Path
-    layout: Source
+    layout: Layout
     files: list[Path]
     original: str | None
     model: dict[str, Any]
@@ -76,15 +77,15 @@ def plan(
 ) -> Plan:  # fmt: skip
     """Recognise weights by their keys and shapes, and find what they need beside; no number is read."""
     state, files = gather(source, empty=True)
-    layout, state = recognise(state)
+    layout, state = recognize(state)
     config = configuration(layout, files[0])
-    left = aside(layout, state)
-    model, _ = read(state, config)
+    left = training_only(layout, state)
+    model, _ = import_state(state, config)
     if left:
         say(f"{files[0]}: {len(left)} tensors of its training left out ({left[0]}, ...)")
     tokenizer = _tokenizer(layout, model, vocab, files[0].parent) if layout.tokenizer and _reads(model) else None
     original = published(layout, files[0])
-    if original is None and files[0].name in layout.sums.values():
+    if original is None and files[0].name in layout.checksums.values():
         say(f"{files[0]}: its checksum is not that of the published {files[0].name}")
     if model["type"] == "clip":
         told = config is not None or original is not None or "input_resolution" in state  # in OpenAI's archives alone
@@ -101,8 +102,8 @@ def carry(plan: Plan) -> dict[str, Any]:
     """Write what was planned; returns what it is. Raises as `import_`."""
     layout = plan.layout
     state, files = gather(plan.source)
-    _, state = recognise(state)
-    _, tensors = read(state, configuration(layout, files[0]))
+    _, state = recognize(state)
+    _, tensors = import_state(state, configuration(layout, files[0]))
     dtype = TYPES[plan.precision] if plan.precision else None
     checkpoint.save(plan.target, tensors, plan.recipe, plan.tokenizer, dtype=dtype, source=layout.name)
     return {
@@ -136,7 +137,7 @@ def _activated(model: dict, activation: str | None, told: bool, say: Callable[[s
     return model | {name: model[name] | {"activation": activation} for name in activated}
 
 
-def _tokenizer(layout: Source, model: dict, vocab: str | None, folder: Path) -> Any:
+def _tokenizer(layout: Layout, model: dict, vocab: str | None, folder: Path) -> Any:
     """The tokenizer of an imported model: of --vocab, beside the weights, or where this machine has the published one.
 
     Raises TextError when there is none, or it is one of another model.

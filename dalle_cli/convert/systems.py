@@ -9,9 +9,10 @@ from typing import Any
 from .. import checkpoint, recipe
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..files import write_atomically
-from . import hub, sources
-from .files import json_in, models_in
+from .files import hub
+from .files.opening import json_in, models_in
 from .importing import Plan, carry, check_free, check_options, plan
+from .layouts import all_layouts
 
 INPAINT = "inpaint"  # before the names of parts that inpaint, and of their recipe
 UNCLIP = {
@@ -88,7 +89,7 @@ def import_system(
 def candidates(folder: Path) -> list[Path]:
     """The models in a folder, those in several files or folders once. Raises Failure when there are none."""
     found = models_in(folder)
-    for one in sources().values():
+    for one in all_layouts().values():
         places = [folder / name for name in one.files.values()]
         if places and all(place in found for place in places):
             found = [place for place in found if place not in places[1:]]

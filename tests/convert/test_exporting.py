@@ -5,14 +5,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dalle_cli import checkpoint, convert
-from dalle_cli.convert import ConvertError, archives
+from dalle_cli import checkpoint
 from dalle_cli.convert.exporting import export
+from dalle_cli.convert.files import archives
 from dalle_cli.convert.importing import import_
+from dalle_cli.convert.layout import ConvertError
+from dalle_cli.convert.recognition import export_state
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.models import models
 from dalle_cli.text.learn import learn
-from tests.convert.test_diffusers import PRIOR
+from tests.convert.layouts.test_diffusers_unclip import PRIOR
 from tests.convert.test_importing import CAPTIONS, CLIP, VIT, bring, equal, published
 from tests.parity.peers import Missing
 from tests.parity.peers import peer as find
@@ -124,7 +126,7 @@ def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activ
 
 def test_karlos_files_are_as_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    state = convert.write("karlo-prior", PRIOR, models.build(PRIOR).state_dict())
+    state = export_state("karlo-prior", PRIOR, models.build(PRIOR).state_dict())
     stats = state.pop("clip_mean"), state.pop("clip_std")
     (tmp_path / "theirs").mkdir()
     torch.save({"state_dict": state}, "theirs/prior.ckpt")

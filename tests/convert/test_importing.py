@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dalle_cli import checkpoint, convert
+from dalle_cli import checkpoint
 from dalle_cli.convert.importing import import_
+from dalle_cli.convert.layout import ConvertError
+from dalle_cli.convert.layouts import all_layouts
+from dalle_cli.convert.recognition import export_state
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.models import models
 from dalle_cli.text import TextError
@@ -42,7 +45,7 @@ def vocab(tmp_path):
 
 def published(layout="openai-clip", node=CLIP):
     torch.manual_seed(0)
-    state = convert.write(layout, node, models.build(node).state_dict())
+    state = export_state(layout, node, models.build(node).state_dict())
     return {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
 
 
@@ -67,7 +70,7 @@ def test_an_archive_of_clip_becomes_a_checkpoint_that_ranks(tmp_path, vocab):
     result, said = bring("clip.pt", vocab=vocab)
     assert (result["layout"], result["model"], result["entries"], said) == ("openai-clip", CLIP, 522, [])
     assert result["types"].endswith("float16")
-    assert equal(convert.write("openai-clip", CLIP, weights()), published())
+    assert equal(export_state("openai-clip", CLIP, weights()), published())
     task = checkpoint.load("out", "clip")
     assert task.embed_texts(["a red circle"]).shape == (1, 8)
     assert checkpoint.metadata(checkpoint.resolve("out"))["source"] == "openai-clip"
@@ -97,7 +100,7 @@ class Module(nn.Module):
 def test_torchscript(vocab):
     torch.jit.script(Module(published() | {"input_resolution": torch.tensor(32)})).save("script.pt")
     assert bring("script.pt", vocab=vocab)[0]["model"] == CLIP
-    assert equal(convert.write("openai-clip", CLIP, weights()), published())
+    assert equal(export_state("openai-clip", CLIP, weights()), published())
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -123,7 +126,7 @@ def test_the_two_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
 
 def test_a_folder_tells_heads_activation_and_vocabulary(tmp_path):
     node = CLIP | {"image": VIT | {"heads": 2, "activation": "gelu"}}
-    source = convert.sources()["hf-clip"]
+    source = all_layouts()["hf-clip"]
     (tmp_path / "in").mkdir()
     torch.save(published("hf-clip"), "in/pytorch_model.bin")
     (tmp_path / "in" / "config.json").write_text(json.dumps(source.config.write(node)))
@@ -193,7 +196,7 @@ def test_a_network_of_no_published_size_is_kept_as_it_is():
     torch.save(published("openai-adm", UNET), "unet.pt")
     assert bring("unet.pt")[0]["model"] == UNET
     assert "task" not in checkpoint.metadata(checkpoint.resolve("out"))["recipe"]
-    assert equal(convert.write("openai-adm", UNET, weights()), published("openai-adm", UNET))
+    assert equal(export_state("openai-adm", UNET, weights()), published("openai-adm", UNET))
 
 
 @pytest.mark.parametrize(
@@ -241,9 +244,9 @@ def test_nothing_is_written_when_it_is_refused(tmp_path, vocab):
     torch.save({"a": torch.ones(1)}, "unknown.pt")
     (tmp_path / "there.safetensors").write_text("mine")
     for words, error, said in (
-        ({"source": "bait.pt"}, convert.ConvertError, "asks for .*eval"),
-        ({"source": "stray.pt"}, convert.ConvertError, "1 unknown: stray"),
-        ({"source": "unknown.pt"}, convert.ConvertError, "no known layout"),
+        ({"source": "bait.pt"}, ConvertError, "asks for .*eval"),
+        ({"source": "stray.pt"}, ConvertError, "1 unknown: stray"),
+        ({"source": "unknown.pt"}, ConvertError, "no known layout"),
         ({"source": "gone.pt"}, Failure, "no such file"),
         ({"source": "stray.pt", "precision": "int8"}, Failure, "choose float16"),
         ({"source": "stray.pt", "activation": "relu"}, Failure, "choose quick-gelu"),
@@ -271,7 +274,7 @@ def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
         torch.save(state, name, _use_new_zipfile_serialization=name != "old.pt")
     grown = peak(
         "from dalle_cli.convert.importing import import_; from dalle_cli import convert\n"
-        "from dalle_cli.text import tokenizers; tokenizers.names(), convert.models.names(), convert.sources()",
+        "from dalle_cli.text import tokenizers; tokenizers.names(), models.names(), all_layouts()",
         "import_(sys.argv[1], 'out', sys.argv[2], None, None, False, print)",
         name,
         vocab,
@@ -331,5 +334,5 @@ def test_shards_take_no_more_memory_and_parts_of_a_system_take_turns(peak, tmp_p
 
 def shapes(layout, node):
     with torch.device("meta"):
-        state = convert.write(layout, node, models.build(node).state_dict())
+        state = export_state(layout, node, models.build(node).state_dict())
     return {key: tensor.shape for key, tensor in state.items()}

@@ -7,16 +7,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dalle_cli import checkpoint, convert, images, recipe
-from dalle_cli.convert import ConvertError, systems
+from dalle_cli import checkpoint, images, recipe
+from dalle_cli.convert import systems
+from dalle_cli.convert.layout import ConvertError
+from dalle_cli.convert.recognition import export_state
 from dalle_cli.exits import BAD_INPUT, WOULD_OVERWRITE, Failure
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
 from dalle_cli.models import models
 from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
+from tests.convert.layouts.test_karlo import DECODER, HALF, PRIOR, UNET
 from tests.convert.test_importing import CAPTIONS, TEXT, VIT, no_vocabularies  # noqa: F401  (a fixture)
-from tests.convert.test_karlo import DECODER, HALF, PRIOR, UNET
 
 WIDTH = TEXT["width"]
 CLIP = {"type": "clip", "embed_dim": 24, "image": VIT, "text": TEXT}
@@ -34,7 +36,7 @@ SQUARE = {"embed_dim": WIDTH}  # diffusers has one width for embeddings and stat
 
 def published(layout, node):
     torch.manual_seed(0)
-    return convert.write(layout, node, models.build(node).state_dict())
+    return export_state(layout, node, models.build(node).state_dict())
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_karlo_becomes_a_system(tmp_path, vocab):
         "7",
     )
     assert (system["sample"]["prior_guidance_scale"], system["sample"]["guidance_scale"]) == (4.0, 8.0)
-    back = convert.write("karlo-decoder", DECODER, checkpoint.read_tensors(checkpoint.resolve("out/decoder")))
+    back = export_state("karlo-decoder", DECODER, checkpoint.read_tensors(checkpoint.resolve("out/decoder")))
     assert back.keys() == states["decoder"].keys()
     assert all(torch.equal(back[key], states["decoder"][key]) for key in back)
     with pytest.raises(Failure, match="exists; add --overwrite") as caught:

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dalle_cli import checkpoint, convert
+from dalle_cli import checkpoint
 from dalle_cli.convert.exporting import export
+from dalle_cli.convert.recognition import import_state
 from dalle_cli.models import models
 from tests.parity.peers import Missing, fill, peer, unfilled
 from tests.parity.run_case import LIMIT, error
@@ -47,7 +48,7 @@ def ours(**networks: nn.Module) -> Any:
     one = networks.pop("one", None)
     parts = {"": one} if one is not None else {f"{name}.": network for name, network in networks.items()}
     state = {prefix + key: value for prefix, network in parts.items() for key, value in network.state_dict().items()}
-    model, mine = convert.read(state)
+    model, mine = import_state(state)
     with unfilled():
         network = models.build(model)
     network.load_state_dict(mine, assign=True)

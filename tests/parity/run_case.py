@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dalle_cli import convert
+from dalle_cli.convert.recognition import import_state
 from dalle_cli.diffusion.guidance import classifier_free, gradient, threshold
 from dalle_cli.diffusion.loss import loss
 from dalle_cli.diffusion.process import Process, full
@@ -62,7 +62,7 @@ def build(model: dict, state: Tensors) -> nn.Module:
 
 
 def clip(case: dict, io: Tensors) -> Tensors:
-    model, state = convert.read(weights(case))
+    model, state = import_state(weights(case))
     model["text"]["heads"] = case["transformer_heads"]  # not in the weights; the import takes the published width / 64
     network = build(model, state)
     # the stored pictures are normalised already, which the network does itself
@@ -79,7 +79,7 @@ def clip(case: dict, io: Tensors) -> Tensors:
 
 
 def dvae(case: dict, io: Tensors) -> Tensors:
-    network = build(*convert.read(weights(case)))
+    network = build(*import_state(weights(case)))
     logits = network.encode_logits(2 * io["image_0_1"] - 1)
     onehot = nn.functional.one_hot(io["token_ids"], logits.shape[1]).movedim(-1, 1).float()
     # where the reference's id scores as high as our best within the limit, either is right
@@ -98,7 +98,7 @@ STEPS = timesteps("ddim5")
 
 def unet(case: dict) -> nn.Module:
     """The U-Net of a case; the width or number of heads is not in the weights, the import takes 64 wide ones."""
-    model, state = convert.read(weights(case))
+    model, state = import_state(weights(case))
     numbers = case["model"]["hparams"] if "model" in case else case
     model["head_width"] = numbers["num_head_channels"]
     if "xf_heads" in numbers and "context" in model["conditions"]["text"]:
@@ -133,7 +133,7 @@ def glide(case: dict, io: Tensors) -> Tensors:
 
 
 def noised_clip(case: dict, io: Tensors) -> Tensors:
-    model, state = convert.read(weights(case))
+    model, state = import_state(weights(case))
     model["image"]["heads"] = model["text"]["heads"] = case["n_head"]
     network = build(model, state)
 
@@ -169,7 +169,7 @@ def adm_upsampler(case: dict, io: Tensors) -> Tensors:
 
 
 def adm_classifier(case: dict, io: Tensors) -> Tensors:
-    model, state = convert.read(weights(case))
+    model, state = import_state(weights(case))
     model["head_width"] = case["num_head_channels"]
     network = build(model, state)
 
@@ -181,7 +181,7 @@ def adm_classifier(case: dict, io: Tensors) -> Tensors:
 
 def karlo_prior(case: dict, io: Tensors) -> Tensors:
     statistics = {name: io[name] for name in ("clip_mean", "clip_std")}
-    model, state = convert.read(weights(case) | statistics)
+    model, state = import_state(weights(case) | statistics)
     model["heads"] = case["model"]["hparams"]["xf_heads"]
     network = build(model, state)
     told = network.encode(io["text_embedding"], io["text_encodings"], io["mask"])
@@ -204,7 +204,7 @@ def karlo_decoder(case: dict, io: Tensors) -> Tensors:
 
 
 def karlo_upsampler(case: dict, io: Tensors) -> Tensors:
-    network = build(*convert.read(weights(case)))
+    network = build(*import_state(weights(case)))
     told = {"channels": io["low_res"]}  # the stored one is enlarged already
     return {
         "first_steps_output": network.first(io["x"], io["t"], **told),

@@ -1,0 +1,1 @@
+"""Untrusted files of weights: archives, pickles, folders, repositories of the Hugging Face hub."""

@@ -1,0 +1,34 @@
+"""DALL-E 1's discrete VAE (github.com/openai/DALL-E): the two published modules, prefixed `encoder.` and `decoder.`."""
+
+import re
+
+from ..layout import Layout, Row, State
+
+
+def _recognizes(state: State) -> bool:
+    return any(f"{half}.blocks.group_1.block_1.res_path.conv_1.w" in state for half in ("encoder", "decoder"))
+
+
+def _model(state: State) -> dict:
+    places = [match for key in state if (match := re.match(r"encoder\.blocks\.group_(\d+)\.block_(\d+)\.", key))]
+    return {
+        "type": "dvae",
+        "vocab": len(state["encoder.blocks.output.conv.w"]),
+        "hidden": len(state["encoder.blocks.input.w"]),
+        "init": len(state["decoder.blocks.input.w"]),
+        "groups": len({match.group(1) for match in places}),
+        "blocks": len({match.group(2) for match in places}),
+    }
+
+
+LAYOUTS = (
+    Layout(
+        name="openai-dvae",
+        type="dvae",
+        recognizes=_recognizes,
+        model=_model,
+        table=lambda model: [Row(r"(.+)", r"\1")],
+        task=lambda model: {"type": "dvae"},
+        files={"encoder.": "encoder.pkl", "decoder.": "decoder.pkl"},
+    ),
+)

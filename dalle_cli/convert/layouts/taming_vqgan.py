@@ -1,0 +1,40 @@
+"""taming's VQGAN (github.com/CompVis/taming-transformers), and latent diffusion's codecs with a codebook.
+
+A checkpoint of training holds the loss too, with its discriminator and the network of its perceptual distance: `loss.`.
+"""
+
+from ..layout import Layout, Row, State, count_layers
+
+
+def _recognizes(state: State) -> bool:
+    return "quantize.embedding.weight" in state and "encoder.down.0.block.0.conv1.weight" in state
+
+
+def _model(state: State) -> dict:
+    levels = count_layers(state, r"encoder\.down\.(\d+)\.")
+    channels = len(state["encoder.conv_in.weight"])
+    vocab, embed_dim = state["quantize.embedding.weight"].shape
+    return {
+        "type": "vqgan",
+        "vocab": vocab,
+        "embed_dim": embed_dim,
+        "channels": channels,
+        "multiples": [len(state[f"encoder.down.{i}.block.0.conv1.weight"]) / channels for i in range(levels)],
+        "blocks": count_layers(state, r"encoder\.down\.0\.block\.(\d+)\."),
+        "attention": [2**i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state],
+        "latent": len(state["encoder.conv_out.weight"]),
+    }
+
+
+LAYOUTS = (
+    Layout(
+        name="taming-vqgan",
+        type="vqgan",
+        recognizes=_recognizes,
+        model=_model,
+        table=lambda model: [Row(r"(.+)", r"\1")],
+        training_keys=r"loss\.",
+        task=lambda model: {"type": "vqgan"},
+        wrapper="state_dict",
+    ),
+)

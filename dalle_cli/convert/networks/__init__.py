@@ -1,0 +1,1 @@
+"""Key tables and sizes of networks that several layouts share."""

@@ -1,0 +1,218 @@
+"""Against a server of this process that speaks the hub's routes."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from dalle_cli.convert.files import hub
+from dalle_cli.convert.files.opening import gather
+from dalle_cli.exits import USAGE, Failure
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+STATE = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The routes of one repository, me/net; the server holds its `files`, and what goes wrong."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        status, data, headers = self.found()
+        if status == 200:
+            self.answer(data, headers)
+        else:
+            self.refuse(status, data)
+
+    def found(self):
+        server, path = self.server, self.path.partition("?")[0]
+        server.asked.append((self.command, path, self.headers.get("Range")))
+        if server.gated:
+            return 403, "GatedRepo", {}
+        if not path.startswith(("/api/models/me/net", "/me/net/")):
+            return 404, "RepoNotFound", {}
+        if path.startswith("/api/"):
+            if not path.endswith(("/revision/main", f"/revision/{COMMIT}")):
+                return 404, "RevisionNotFound", {}
+            siblings = [{"rfilename": name, "size": len(data), **digest(data)} for name, data in server.files.items()]
+            return 200, json.dumps({"id": "me/net", "sha": COMMIT, "siblings": siblings}).encode(), {}
+        name = path.split("/", 5)[-1]
+        if name not in server.files:
+            return 404, "EntryNotFound", {}
+        data = server.sent.get(name, server.files[name])
+        told = digest(server.files[name])
+        etag = told["lfs"]["sha256"] if "lfs" in told else told["blobId"]
+        return 200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+
+    def refuse(self, status, code):
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def answer(self, data, headers):
+        whole, start = len(data), 0
+        if asked := self.headers.get("Range"):
+            start = int(asked.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
+        self.send_response(206 if start else 200)
+        for key, value in {**headers, "Content-Length": str(whole - start)}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        cut = self.server.cuts.pop(0) if self.server.cuts and self.path.endswith("safetensors") else None
+        self.wfile.write(data[start : start + cut if cut is not None else None])
+        if cut is not None:
+            self.wfile.flush()
+            self.connection.close()
+            self.close_connection = True
+
+
+def digest(data):
+    """Small files are git's, large ones are told by their sha256."""
+    if len(data) < 100:
+        return {"blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+    return {
+        "blobId": "0" * 40,
+        "lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1},
+    }
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.sent, server.cuts, server.asked, server.gated = {}, {}, [], [], False
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10)
+    server.files["model.safetensors"] = save(STATE)
+    server.files["config.json"] = b'{"model_type": "clip"}'
+    server.files["README.md"] = b"of no use"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def fetch(source="hf:me/net", system=False):
+    said = []
+    return hub.fetched(source, said.append, system), said
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def ranges(server):
+    return [asked for kind, path, asked in server.asked if kind == "GET" and path.endswith("safetensors")]
+
+
+def test_a_repository_becomes_a_folder_that_is_kept(server, tmp_path):
+    path, said = fetch()
+    assert path == str(tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT)
+    assert equal(gather(path)[0], STATE)
+    assert sorted(name.name for name in (tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT).iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    assert [line.split(":")[0] for line in said] == ["me/net"]
+    assert "to fetch to" in said[0]
+    assert ranges(server) == [None]
+    assert fetch() == (path, [])  # nothing is fetched again
+    assert ranges(server) == [None]
+    assert fetch(f"hf:me/net@{COMMIT}:model.safetensors")[0] == f"{path}/model.safetensors"
+    assert fetch("/a/path:x") == ("/a/path:x", [])
+
+
+def test_a_connection_that_breaks_goes_on(server):
+    server.cuts = [40, 30]
+    assert equal(gather(fetch()[0])[0], STATE)
+    assert ranges(server) == [None, "bytes=40-", "bytes=70-"]
+
+
+def test_a_download_that_broke_off_is_resumed_by_the_next_command(server, tmp_path):
+    server.cuts = [50] + [0] * 20
+    with pytest.raises(Failure, match=r"model.safetensors broke off after 0.0 of 0.0 MB; the same command goes on"):
+        fetch()
+    (partial,) = (tmp_path / "cache" / "models--me--net" / "blobs").glob("*.dalle.incomplete")
+    assert partial.stat().st_size == 50
+    server.cuts, server.asked = [], []
+    assert equal(gather(fetch()[0])[0], STATE)
+    assert ranges(server) == ["bytes=50-"]
+    assert not partial.exists()
+
+
+def test_what_arrives_damaged_is_refused_and_not_kept(server, tmp_path):
+    data = server.files["model.safetensors"]
+    server.sent["model.safetensors"] = data[:-1] + bytes([data[-1] ^ 1])
+    with pytest.raises(Failure, match=r"model.safetensors arrived damaged \(its checksum differs\)"):
+        fetch()
+    assert not list((tmp_path / "cache").glob("**/*.incomplete"))
+    server.sent.clear()
+    fetch()
+    kept = tmp_path / "cache" / "models--me--net" / "blobs" / hashlib.sha256(data).hexdigest()
+    kept.write_bytes(data[:-1] + b"\0" if data[-1] else data[:-1] + b"\1")
+    with pytest.raises(Failure, match="not what the hub has"):
+        fetch()
+
+
+def test_shards_are_fetched_by_their_index(server):
+    del server.files["model.safetensors"]
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    server.files |= {name: save({key: STATE[key]}) for name, key in zip(names, STATE)}
+    server.files["model-00001-of-00001.safetensors"] = b"of another"
+    server.files["model.safetensors.index.json"] = json.dumps({"weight_map": dict(zip(STATE, names))}).encode()
+    server.files["pytorch_model.bin"] = b"the same once more"
+    assert equal(gather(fetch()[0])[0], STATE)
+    assert {path.rpartition("/")[2] for kind, path, _ in server.asked if kind == "GET"} >= set(names)
+    assert not any(path.endswith((".bin", "of-00001.safetensors")) for _, path, _ in server.asked)
+    del server.files[names[0]]
+    with pytest.raises(
+        Failure, match=r"model.safetensors.index.json: 1 of its shards are missing: model-00001-of-00002"
+    ):
+        fetch()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hf:me/other", "no repository me/other at http"),
+        ("hf:me/net@v9", "me/net has no revision 'v9'"),
+        ("hf:me/net:model.safetensor", "has no 'model.safetensor'; did you mean|has no 'model.safetensor'"),
+        ("hf:me", "write hf:owner/name"),
+        ("hf:me/net:../../etc/passwd", "the repository has no"),
+    ],
+)
+def test_what_is_not_there_is_one_line(server, source, said):
+    with pytest.raises(Failure, match=said) as caught:
+        fetch(source)
+    assert "\n" not in str(caught.value)
+    assert caught.value.code == (USAGE if source == "hf:me" else 3)
+
+
+def test_a_gated_repository(server):
+    server.gated = True
+    with pytest.raises(Failure, match="me/net is given only to those who were let in: accept its terms at http"):
+        fetch()
+
+
+def test_without_a_network(server, monkeypatch):
+    path, _ = fetch()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    again, said = fetch()
+    assert again == path
+    assert "cannot be reached; taking what was fetched before" in said[0]
+    with pytest.raises(Failure, match=r"http://127.0.0.1:9 cannot be reached, and me/gone was not fetched before"):
+        fetch("hf:me/gone")

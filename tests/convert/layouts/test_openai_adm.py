@@ -1,0 +1,163 @@
+import pytest
+import torch
+
+from dalle_cli.convert.layout import ConvertError
+from dalle_cli.convert.recognition import export_state, import_state
+from dalle_cli.models import models
+
+UNET = {
+    **{"type": "unet", "channels": 64, "multiples": [1, 2, 2], "blocks": 2, "attention": [2, 4], "conditions": {}},
+    **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True, "scale_shift": True},
+    **{"resample": "resblock", "learned_variance": True},
+}
+LABEL = {"label": {"type": "label-condition", "classes": 7}}
+LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
+CLASSIFIER = {
+    **{"type": "classifier", "size": 32, "classes": 9, "channels": 64, "multiples": [1, 2, 2], "blocks": 2},
+    **{"attention": [2, 4], "head_width": 64, "attention_order": "legacy"},
+}
+ADM = {"type": "unet", "channels": 256, "blocks": 2}
+CLASSES = {"label": {"type": "label-condition", "classes": 1000}}
+
+
+def state_of(node):
+    torch.manual_seed(0)
+    return models.build(node).state_dict()
+
+
+def shapes_of(node, layout):
+    """The recipe that the published layout of this one tells, its number of weights, and its number of keys."""
+    with torch.device("meta"):
+        published = export_state(layout, node, models.build(node).state_dict())
+    node, _ = import_state(published)
+    return node, sum(tensor.numel() for tensor in published.values()), len(published)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"conditions": LABEL},
+        {"conditions": LABEL | LOW_RES},
+        {"conditions": LOW_RES, "attention": [], "middle_attention": False},
+        {"scale_shift": False, "resample": "conv", "learned_variance": False},
+        {"multiples": [1, 1.5, 2], "blocks": 1, "attention": [4]},
+        {"multiples": [0.5, 1], "blocks": 3, "attention": [2]},
+        {"multiples": [2], "attention": [1]},
+    ],
+    ids=str,
+)
+def test_recipe_and_every_bit_come_back(changes):
+    node = UNET | changes
+    state = state_of(node)
+    model, back = import_state(export_state("openai-adm", node, state))
+    assert model == node
+    assert back.keys() == state.keys()
+    for key, tensor in state.items():
+        assert torch.equal(back[key], tensor), key
+
+
+def test_projections_of_the_attention_are_convolutions_over_places():
+    state = state_of(UNET | {"conditions": LABEL})
+    published = export_state("openai-adm", UNET | {"conditions": LABEL}, state)
+    shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
+    assert shapes["input_blocks.4.1.qkv.weight"] == (384, 128, 1)
+    assert shapes["middle_block.1.proj_out.weight"] == (128, 128, 1)
+    assert shapes["label_emb.weight"] == (7, 256)
+    assert shapes["time_embed.0.weight"] == (256, 64)
+    assert shapes["output_blocks.2.2.in_layers.2.weight"] == (128, 128, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("node", "count", "keys"),
+    [
+        (
+            ADM | {"channels": 192, "blocks": 3, "multiples": [1, 2, 3, 4], "attention": [2, 4, 8],
+                   "attention_order": "new", "conditions": CLASSES},
+            295_904_454, 541,
+        ),
+        (
+            ADM | {"multiples": [1, 1, 2, 3, 4], "attention": [4, 8, 16], "heads": 4, "conditions": CLASSES},
+            421_529_606, 493,
+        ),
+        (ADM | {"multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32], "conditions": CLASSES}, 553_838_086, 567),
+        (ADM | {"multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32]}, 552_814_086, 566),
+        (
+            ADM | {"multiples": [0.5, 1, 1, 2, 2, 4, 4], "attention": [16, 32, 64], "conditions": CLASSES},
+            558_997_638, 645,
+        ),
+        (
+            ADM | {"channels": 192, "multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32], "heads": 4,
+                   "conditions": CLASSES | LOW_RES},
+            311_795_910, None,
+        ),
+        (
+            ADM | {"channels": 192, "multiples": [1, 1, 2, 2, 4, 4], "attention": [16, 32],
+                   "conditions": CLASSES | LOW_RES},
+            308_835_270, None,
+        ),
+    ],
+    ids=["64", "128", "256", "256-free", "512", "64-256", "128-512"],
+)  # fmt: skip
+def test_published_sizes_have_the_published_counts_and_are_told_apart(node, count, keys):
+    told, numbers, names = shapes_of(node, "openai-adm")
+    assert numbers == count
+    assert keys in (None, names)
+    assert {key: told[key] for key in node} == node
+    assert told["heads"] == node.get("heads")
+    assert told["attention_order"] == node.get("attention_order", "legacy")
+
+
+@pytest.mark.parametrize("changes", [{}, {"blocks": 4, "attention": [4]}, {"multiples": [1, 1, 2, 2]}], ids=str)
+def test_classifiers_come_back(changes):
+    node = CLASSIFIER | changes
+    state = state_of(node)
+    published = export_state("openai-adm-classifier", node, state)
+    assert published["out.2.qkv_proj.weight"].dim() == published["out.2.c_proj.weight"].dim() == 3
+    model, back = import_state(published)
+    assert model == node
+    for key, tensor in state.items():
+        assert torch.equal(back[key], tensor), key
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks", "multiples", "attention", "count"),
+    [
+        (64, 4, [1, 2, 3, 4], [2, 4, 8], 65_438_568),
+        (128, 2, [1, 1, 2, 3, 4], [4, 8, 16], 42_568_040),
+        (256, 2, [1, 1, 2, 2, 4, 4], [8, 16, 32], 54_096_360),
+        (512, 2, [0.5, 1, 1, 2, 2, 4, 4], [16, 32, 64], 54_448_360),
+    ],
+)
+def test_published_classifiers_have_the_published_counts(size, blocks, multiples, attention, count):
+    node = CLASSIFIER | {"size": size, "classes": 1000, "channels": 128}
+    node |= {"blocks": blocks, "multiples": multiples, "attention": attention}
+    told, numbers, _ = shapes_of(node, "openai-adm-classifier")
+    assert numbers == count
+    assert told == node
+
+
+def test_what_the_layout_cannot_tell_is_not_exported():
+    for change, message in (
+        ({"head_width": 32}, "model.head_width is 32, would be read as 64"),
+        ({"heads": 2}, "model.heads is 2, would be read as None"),
+        ({"attention_order": "new"}, "model.attention_order is new, would be read as legacy"),
+        ({"conditions": {"text": {"type": "clip-condition", "embed_dim": 8, "tokens": 4, "width": 8}}},
+         "no place for a condition of type 'clip-condition'"),
+    ):  # fmt: skip
+        node = UNET | change
+        with pytest.raises(ConvertError, match=message):
+            export_state("openai-adm", node, state_of(node))
+
+
+def test_a_key_too_few_is_named():
+    published = export_state("openai-adm", UNET, state_of(UNET))
+    del published["middle_block.1.norm.bias"]
+    with pytest.raises(ConvertError, match=r"openai-adm: .*1 missing: middle_block.1.norm.bias"):
+        import_state(published)
+
+
+def test_a_network_of_patches_has_no_published_layout():
+    node = UNET | {"patch": 2}
+    with pytest.raises(ValueError, match=r"squares of pixels as one place \(model\.patch\)"):
+        export_state("openai-adm", node, models.build(node).state_dict())

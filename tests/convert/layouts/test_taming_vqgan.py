@@ -1,0 +1,114 @@
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_cli import checkpoint
+from dalle_cli.convert.exporting import export
+from dalle_cli.convert.importing import import_
+from dalle_cli.convert.layout import ConvertError
+from dalle_cli.convert.recognition import export_state, import_state
+from dalle_cli.generate.reconstruct import reconstruct
+from dalle_cli.models import models
+
+NODE = {
+    **{"type": "vqgan", "vocab": 24, "embed_dim": 6, "channels": 32, "multiples": [1, 2], "blocks": 1},
+    **{"attention": [2], "latent": 8},
+}
+LOSS = {
+    "loss.perceptual_loss.net.slice1.0.weight": torch.ones(4, 3, 3, 3),
+    "loss.discriminator.main.0.weight": torch.ones(4, 3, 4, 4),
+}
+
+
+def state_of(node=NODE):
+    torch.manual_seed(0)
+    return models.build(node).state_dict()
+
+
+@pytest.fixture
+def lightning(tmp_path, monkeypatch):
+    """A checkpoint as Lightning writes them, with states of the training by the class that they are of."""
+    monkeypatch.chdir(tmp_path)
+    module = types.ModuleType("pytorch_lightning.callbacks")
+    module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks"})
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning"))
+    monkeypatch.setitem(sys.modules, "pytorch_lightning.callbacks", module)
+    beside = {
+        "epoch": 10,
+        "global_step": 1000,
+        "pytorch-lightning_version": "1.0.8",
+        "callbacks": {module.ModelCheckpoint: {"best_model_score": torch.tensor(0.5), "best_model_path": "a.ckpt"}},
+        "optimizer_states": [{"state": {0: {"step": 3, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]}],
+        "lr_schedulers": [],
+    }
+    torch.save(beside | {"state_dict": state_of() | LOSS}, "last.ckpt")
+    monkeypatch.delitem(sys.modules, "pytorch_lightning.callbacks")
+    return "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"multiples": [1, 1, 2.5], "attention": []}, {"blocks": 2, "attention": [1, 2], "latent": 3}]
+)
+def test_recipe_and_every_bit_come_back(changes):
+    node = NODE | changes | ({"channels": 64} if 2.5 in changes.get("multiples", []) else {})
+    state = state_of(node)
+    published = export_state("taming-vqgan", node, state)
+    model, back = import_state(published)
+    assert model == node
+    assert back.keys() == state.keys()
+    for key, tensor in state.items():
+        assert torch.equal(back[key], tensor), key
+
+
+@pytest.mark.parametrize("vocab", [1024, 16384])
+def test_published_sizes_are_told_by_their_shapes(vocab):
+    with torch.device("meta"):
+        state = models.build({"type": "vqgan", "vocab": vocab}).state_dict()
+    assert import_state(state)[0] == {
+        **{"type": "vqgan", "vocab": vocab, "embed_dim": 256, "channels": 128, "multiples": [1, 1, 2, 2, 4]},
+        **{"blocks": 2, "attention": [16], "latent": 256},
+    }
+
+
+def test_a_lightning_checkpoint_is_imported_and_exported_bit_for_bit(lightning):
+    said = []
+    result = import_(lightning, "codec", None, None, None, False, said.append)
+    assert (result["layout"], result["model"]) == ("taming-vqgan", NODE)
+    assert said == ["last.ckpt: 2 tensors of its training left out (loss.perceptual_loss.net.slice1.0.weight, ...)"]
+    export("codec", "taming-vqgan", "back.ckpt", None, False)
+    back = torch.load("back.ckpt", weights_only=True)["state_dict"]
+    assert back.keys() == state_of().keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in state_of().items())
+
+
+def test_other_keys_are_not_left_out():
+    with pytest.raises(ConvertError, match=r"taming-vqgan: keys do not fit; 1 unknown: lossy\.weight"):
+        import_state(state_of() | LOSS | {"lossy.weight": torch.ones(1)})
+    gone = {key: tensor for key, tensor in state_of().items() if key != "decoder.mid.attn_1.k.bias"}
+    with pytest.raises(ConvertError, match=r"1 missing: decoder\.mid\.attn_1\.k\.bias"):
+        import_state(gone)
+
+
+def test_pictures_are_reconstructed_with_it(lightning, tmp_path, capsys):
+    import_(lightning, "codec", None, None, None, False, print)
+    capsys.readouterr()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("a.png")
+    code = reconstruct(["a.png"], "codec", 16, "out", None, False, False, True, False, "float32")
+    printed = capsys.readouterr()
+    (result,) = (json.loads(line) for line in printed.out.splitlines())
+    model = checkpoint.load("codec", "vqgan").model
+    with torch.no_grad():
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+        codes = model.encode(image)
+        error = ((image - model.decode(codes)) / 2).square().mean()
+    assert code == 0
+    assert result["codes"] == codes.unique().numel()
+    assert result["psnr"] == pytest.approx(-10 * error.log10().item(), abs=0.01)
+    assert np.asarray(Image.open(result["path"])).shape == (32, 16, 3)
+    assert f"{result['codes']} of 24 codes used" in printed.err

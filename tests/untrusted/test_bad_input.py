@@ -1,0 +1,193 @@
+"""What users and strangers get wrong, through the command line: one line, the right exit code, nothing left behind."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import one_line
+from tests.untrusted.conftest import tree
+from tests.untrusted.made import odd_pictures
+from tests.untrusted.refused import CHECK, DRAW, RANK, REDRAW, REFUSED, TRAIN, WORDS
+
+CAPTION = "a red circle"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_line_the_code_and_nothing_left(run, files, tmp_path, name):
+    words, code, said = REFUSED[name]
+    before = tree(files)
+    ended = run(*words)
+    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
+    assert said in ended.err
+    assert len(ended.err) < 1100
+    assert tree(tmp_path) == {}
+    assert tree(files) == before
+
+
+# ---- what is odd and right -------------------------------------------------------------------------------------------
+
+
+def test_odd_pictures_are_pictures(run, files):
+    """Animated, CMYK, 16-bit, turned by EXIF, of a palette, with transparency: each command reads them all."""
+    redrawn = run(*REDRAW, "@odd")
+    assert redrawn.code == 0, redrawn.err
+    shown = {Path(line["image"]).name: np.asarray(Image.open(line["path"])).astype(int) for line in redrawn.results}
+    assert len(shown) == len(odd_pictures())
+    for name, pixels in shown.items():
+        red, green, blue = pixels[:16].mean(axis=(0, 1)) if name != "turned.jpg" else pixels[:7].mean(axis=(0, 1))
+        wanted = {"deep.png": (156, 156, 156), "palette.png": (255, 255, 255), "alpha.png": (255, 127, 127)}
+        assert np.allclose((red, green, blue), wanted.get(name, (254, 0, 0)), atol=4), name
+    assert shown["turned.jpg"][9:16, :, 2].mean() > 240  # the right half, below now
+    ranked = run(*RANK, "@odd", "--prompt", CAPTION)
+    assert (ranked.code, len(ranked.results)) == (0, len(odd_pictures()))
+    checked = run(*CHECK, "@odd")
+    assert (checked.code, checked.result["good"]) == (0, len(odd_pictures()))
+    assert run("data", "preview", "@odd", "data.size=16").code == 0
+    data = ("data.type=folder", "data.path=@odd", "data.validation=0", "data.captions=true", "data.workers=0")
+    trained = run(*TRAIN, *data, "train.steps=2", "train.preview=0")
+    assert trained.code == 0, trained.err
+    assert not Path("checkpoints/dvae-train/bad_samples.jsonl").exists()
+
+
+@pytest.mark.parametrize("data", ["@long", "@nul", "@no-text", "@surrogate.jsonl", "@dots.tar", "@cut.tar"])
+def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
+    """Captions of 10,000 words, with NUL, of no UTF-8, with half a surrogate pair; names with `..` and from `/`."""
+    ended = run(*CHECK, data, "--tokenizer", "@learned.json", "--context", "8")
+    assert ended.code == 0, ended.err
+    assert ended.result["good"] > 0
+    assert tree(tmp_path) == {}
+    assert run("data", "preview", data, "-n", "4", "data.size=16").code == 0
+    kind = {".jsonl": "table", ".tar": "shards"}.get(Path(data).suffix, "folder")
+    words = (*WORDS, f"data.type={kind}", f"data.path={data}", "learn.captions=100")
+    assert run(*words).code == 0
+    assert set(tree(tmp_path)) == {"one/two/sheet.png", "one/two/w.json"}
+
+
+def test_bad_samples_are_counted_and_no_more(run, files, tmp_path):
+    found = run(*CHECK, "@bombs", "data.captions=false")
+    assert (found.code, found.err) == (4, "")
+    assert found.result["bad"] == {"too many pixels": 2, "cannot be decoded": 1}
+    assert found.result["good"] == 2
+    for table, bad in (("nul", 1), ("numbers", 1)):
+        ended = run(*CHECK, f"@{table}.jsonl", "data.captions=false")
+        assert (ended.code, ended.result["good"], sum(ended.result["bad"].values())) == (4, 1, bad)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a\\b\\..",
+        "con",
+        ".",
+        "...",
+        "x" * 500,
+        "é" * 500,
+        "a\tb\x1b[31m",
+        "-n\n-n",
+        "%s{0}$HOME",
+    ],
+)
+def test_prompts_are_no_file_names(run, tmp_path, prompt):
+    ended = run(*DRAW, json.dumps({"prompt": prompt}), "--sheet", "sheet.png")
+    assert (ended.code, ended.err) == (0, "")
+    (path,) = (name for name in tree(tmp_path) if name != "one/two/sheet.png")
+    assert Path(path).parent == Path("one/two/out")
+    assert re.fullmatch(r"000000-0-[a-z0-9-]{1,40}\.png", Path(path).name)
+    assert run("inspect", ended.result["path"]).result["dalle"]["prompt"] == prompt
+
+
+def test_enormous_numbers_that_harm_nobody(run):
+    words = (
+        "--batch-size",
+        "9" * 18,
+        "--top-k",
+        "9" * 18,
+        "--seed",
+        str((1 << 64) - 1),
+        "--rerank",
+        "2",
+        "--top",
+        "9" * 18,
+    )
+    ended = run(*DRAW, "x", *words)
+    assert (ended.code, len(ended.results)) == (0, 2)
+
+
+# ---- lines -----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_that_cannot_be_meant_are_items_that_failed(run):
+    lines = (
+        "a red circle",
+        "{broken",
+        '{"prompt": 3}',
+        '{"prompt": "zebra", "seed": -1}',
+        '{"prompt": "zebra"}',
+        "x" * 10_001,
+    )
+    ended = run(*DRAW, "-", stdin="\n".join(lines).encode())
+    assert (ended.code, ended.err) == (4, "")
+    assert [line.get("prompt") for line in ended.results[:2]] == ["a red circle", "zebra"]
+    assert [line["error"].split(":")[0] for line in ended.results[2:]] == [
+        f"standard input, line {number}" for number in (2, 3, 4, 6)
+    ]
+
+
+def test_pictures_that_are_missing_are_items_that_failed(run, files):
+    for words in (REDRAW, (*RANK, "--prompt", "x")):
+        ended = run(*words, "-", stdin=f'{{"path": "gone.png"}}\n{files}/good.png\n'.encode())
+        assert (ended.code, ended.err) == (4, "")
+        errors = [line["error"] for line in ended.results if "error" in line]
+        assert len(errors) == 1
+        assert "no file 'gone.png'" in errors[0]
+
+
+def test_prompts_to_judge_by_that_cannot_be_meant(run, tmp_path):
+    Path("prompts.jsonl").write_text('{"prompt": "zebra"}\n{"prompt": null}\n')
+    ended = run(*RANK, "@good.png", "--prompts", "prompts.jsonl")
+    assert [("score" in line, "error" in line) for line in ended.results] == [(True, False), (False, True)]
+    assert ended.code == 4
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (b"", "standard input is empty"),
+        (b"\n \n", "standard input is empty"),
+        (bytes(range(256)) * 9, "is it a text file?"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "text"),
+        ("zebra".encode("utf-16"), "UTF-16"),
+        (b"\xff\xfe\xfd", "UTF-"),
+        (b"zebra \xe9", "not UTF-8"),
+        (b"x" * (1 << 20), "longer than"),
+        (b"{broken\n{as well\n", "line 1: not JSON"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [DRAW, REDRAW, RANK, ("evaluate", "scenes", "--objects", "shapes", "-q")], ids=lambda words: words[0]
+)
+def test_standard_input_that_is_none(run, tmp_path, command, stdin, said):
+    ended = run(*command, "-", stdin=stdin)
+    assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True), ended.err
+    assert said in ended.err
+    assert tree(tmp_path) == {}
+
+
+def test_a_size_that_does_not_fit_is_found_at_the_first_step(run):
+    ended = run(*TRAIN, "data.size=17")
+    assert (ended.code, one_line(ended.err)) == (3, True)
+    assert "17x17 px do not divide by 2" in ended.err
+
+
+def test_a_measurement_stops_at_a_line_that_cannot_be_meant(run, files):
+    lines = f'{{"path": "{files}/good.png", "prompt": "{CAPTION}"}}\n{{broken\n'
+    ended = run("evaluate", "scenes", "-", "--objects", "shapes", "-q", stdin=lines.encode())
+    assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True)
+    assert "line 2" in ended.err
