@@ -222,9 +222,9 @@ def captions(count: Count = 200, glyphs: Objects = "everyday") -> None:
 def _lines(known: Any) -> Any:
     from ..data.scenes.grammar import parse
     from ..evaluate import suite
-    from ..generate.requests import gather
+    from ..generate.requests import read_requests
 
-    for request in gather(["-"], plain="path", pictures=("path",)):
+    for request in read_requests(["-"], plain_field="path", file_fields=("path",)):
         if request.failed:  # figures of a part would be taken for those of the whole
             raise Failure(f"{request.fields['error']}; mend or remove this line", BAD_INPUT)
         scene = parse(request.prompt or "", known)

@@ -182,10 +182,10 @@ def scenes_given(job: Any, scenes: Iterable[tuple[str, Any]]) -> list[str]:
     from .. import distributed
     from ..generate.metadata import Origin
     from ..generate.outputs import Outputs
-    from ..generate.requests import Request, plan
+    from ..generate.requests import GenerationRequest, plan_images
 
     captions, pictures = zip(*scenes)
-    items = plan([Request(text) for text in captions])
+    items = plan_images([GenerationRequest(text) for text in captions])
     outputs = Outputs(f"{job.out}/given", items, job.overwrite, job.skip_existing)
     for item in outputs.todo:
         outputs.save(item, Image.fromarray(np.asarray(pictures[item.index])), Origin("evaluate", job.recipe, {}, {}))

@@ -14,7 +14,7 @@ from ..generate.latent_editor import DecodeRequest, Job, Latent, LatentEditor, c
 from ..generate.latents import explained_variance, project
 from ..generate.outputs import Collected
 from ..generate.reconstruct import expand_folders
-from ..generate.requests import Item, gather, plan
+from ..generate.requests import PlannedImage, plan_images, read_requests
 from ..generate.sheets import original_cell, result_cells, save_rows
 from ..nn.pca import components
 
@@ -35,12 +35,14 @@ def pca(
     to the whole embedding, and `psnr`. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
     editor = LatentEditor("probe pca", job)
-    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    asked = read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",))
     requests = require_readable(asked)
     many = len(counts) + 1
-    items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
+    items = [
+        replace(item, index=many * item.index + i) for item in plan_images(requests, 1, job.seed) for i in range(many)
+    ]
 
-    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
         size = editor.system.clip.model.visual.size
         told = torch.cat([editor.embed_images(batch) for batch in basis(size)])
         if len(told) < 2:
@@ -89,24 +91,28 @@ def prior(
     the caption's embeddings. Raises Failure, RecipeError, PromptError, CheckpointError.
     """
     editor = LatentEditor("probe prior", job, inverts=False, imagines=True)
-    asked = gather(words, prompts)
+    asked = read_requests(words, prompts)
     requests = [one for one in asked if not one.failed]
     if not requests:
         raise Failure("drive the decoder by what? Give captions, or --prompts FILE", BAD_INPUT)
     drives = ("nothing", *DRIVES[1:]) if wordless else DRIVES
     many = len(drives)
     items = [
-        replace(item, index=many * item.index + i) for item in plan(requests, count, job.seed) for i in range(many)
+        replace(item, index=many * item.index + i)
+        for item in plan_images(requests, count, job.seed)
+        for i in range(many)
     ]
 
-    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
         for start in range(0, len(todo), many * editor.batch_size):
             some = todo[start : start + many * editor.batch_size]
             texts = [item.request.prompt or "" for item in some]
             told = editor.system.embed_texts(texts).float().cpu()
             chosen = [i for i, item in enumerate(some) if drives[item.index % many] == "prior"]
             thought = (
-                editor.sample_prior([texts[i] for i in chosen], [some[i].noise for i in chosen]) if chosen else told
+                editor.sample_prior([texts[i] for i in chosen], [some[i].noise_seed for i in chosen])
+                if chosen
+                else told
             )
             drawn = dict(zip(chosen, thought))
             for i, item in enumerate(some):

@@ -16,7 +16,7 @@ from ..exits import USAGE, Failure
 from ..generate.latent_editor import DecodeRequest, Job, LatentEditor, group_by_request, require_readable
 from ..generate.outputs import Collected
 from ..generate.reconstruct import expand_folders
-from ..generate.requests import Item, gather, plan
+from ..generate.requests import PlannedImage, plan_images, read_requests
 from ..generate.sheets import result_cells, save_rows
 
 LONGEST = 40  # letters of a word
@@ -77,20 +77,20 @@ def typographic(
     if len(word) > LONGEST:
         raise Failure(f"WORD of {len(word)} letters: nobody can read it on a label; at most {LONGEST}", USAGE)
     labelled(Image.new("RGB", (32, 32)), word)
-    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    asked = read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",))
     requests = require_readable(asked)
     captions, of_word = _with(captions, word)
     if len(captions) < 2:
         raise Failure("nothing to choose among beside the word: give labels", USAGE)
     many = 2 + count
-    drawn = plan(requests, max(count, 1), job.seed)
+    drawn = plan_images(requests, max(count, 1), job.seed)
     items = [
         replace(drawn[r * max(count, 1) + max(i - 2, 0)], index=many * r + i)
         for r in range(len(requests))
         for i in range(many)
     ]
 
-    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
         told = editor.system.embed_texts(captions).float().cpu()
         labels = Labels(captions, told, editor.system.clip.model.logit_scale.exp().item())
         for own in group_by_request(todo, many):

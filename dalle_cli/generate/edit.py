@@ -11,7 +11,7 @@ from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, caption_of,
 from .latents import rotate_towards, text_diff
 from .outputs import Collected
 from .reconstruct import expand_folders
-from .requests import Item, PromptError, Request, gather, plan
+from .requests import GenerationRequest, PlannedImage, PromptError, plan_images, read_requests
 from .sheets import original_cell, result_cells, save_rows
 
 
@@ -31,12 +31,14 @@ def edit(
     Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
     editor = LatentEditor("edit", job)
-    asked = _all(gather(expand_folders(pictures), plain="image", pictures=("image",)), to, described)
+    asked = _all(read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",)), to, described)
     requests = require_readable(asked)
     many = len(strengths)
-    items = [replace(item, index=many * item.index + i) for item in plan(requests, 1, job.seed) for i in range(many)]
+    items = [
+        replace(item, index=many * item.index + i) for item in plan_images(requests, 1, job.seed) for i in range(many)
+    ]
 
-    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
         for own, found in editor.latents_by_request(todo, many):
             if not isinstance(found, Latent):
                 yield from (DecodeRequest(item, error=str(found)) for item in own)
@@ -74,7 +76,7 @@ def _measured(own: Tensor, asked: Tensor, before: Tensor) -> dict[str, Any]:
     return {"toward": cosine(own, asked), "similarity": cosine(own, before)}
 
 
-def _all(lines: Sequence[Request], to: str | None, described: str | None) -> list[Request]:
+def _all(lines: Sequence[GenerationRequest], to: str | None, described: str | None) -> list[GenerationRequest]:
     """What lines mean; one that means nothing is a request that failed, unless all are."""
     found, errors = [], []
     for line in lines:
@@ -88,7 +90,7 @@ def _all(lines: Sequence[Request], to: str | None, described: str | None) -> lis
     return found
 
 
-def meant(request: Request, to: str | None, described: str | None) -> Request:
+def meant(request: GenerationRequest, to: str | None, described: str | None) -> GenerationRequest:
     """A request whose prompt is what is asked and whose `from` is what its picture shows, if anything says so."""
     if request.failed:
         return request

@@ -17,7 +17,7 @@ from ..systems import device, systems
 from .inpaint_crop import Box, crop_around, inpaint_mask, restore_alpha
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
-from .requests import Item, PromptError, Request, gather, plan
+from .requests import GenerationRequest, PlannedImage, PromptError, plan_images, read_requests
 from .sample import check_offload, load_system, prepare
 
 
@@ -62,7 +62,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     requests = [one for one in asked if not one.failed]
     if job.sheet:
         check_sheet(job.sheet, job.overwrite or job.skip_existing)
-    items = plan(requests, job.count, job.seed)
+    items = plan_images(requests, job.count, job.seed)
     outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
     results = results or Results(job.as_json)
     skipped = {result["index"]: result for result in outputs.skipped}
@@ -79,7 +79,7 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
     before: str | None = None  # the picture that a script goes on from
     many = job.count * (1 if job.script else distributed.world_size())
 
-    def drawn(own: list[Item]) -> Iterator[Image.Image]:
+    def drawn(own: list[PlannedImage]) -> Iterator[Image.Image]:
         for _, some in itertools.groupby(own, lambda item: item.index // job.count):
             yield from _draw(system, list(some), options, job, part.together, progress)
 
@@ -124,32 +124,32 @@ def diffusion(
 
 
 def _draw(
-    system: Any, items: list[Item], options: Any, job: Job, together: int, progress: Progress
+    system: Any, items: list[PlannedImage], options: Any, job: Job, together: int, progress: Progress
 ) -> list[Image.Image]:
     """The pictures of items that share a request, their holes filled."""
     request = items[0].request
     picture, found = _open(request)
     crop = crop_around(picture, found, system.size)
     drawn = system.draw(
-        [request.prompt or ""], [[item.noise for item in items]], options, job.batch_size or together,
+        [request.prompt or ""], [[item.noise_seed for item in items]], options, job.batch_size or together,
         watch=progress.advance, region=crop.at_size,
     )  # fmt: skip
     return [restore_alpha(request.fields["image"], crop.paste(one), found) for one in drawn[0]]
 
 
-def _requests(job: Job) -> list[Request]:
+def _requests(job: Job) -> list[GenerationRequest]:
     """Every request with its picture, its prompt and where to draw."""
     box = _box(job.box) if job.box else None
     if job.image == "-":
         if job.words or job.script:
             raise Failure("lines on standard input say what to draw: leave out prompts and --script", USAGE)
-        lines = gather(job.lines or ["-"], plain="image", pictures=("image", "mask"))
+        lines = read_requests(job.lines or ["-"], plain_field="image", file_fields=("image", "mask"))
     elif job.script:
         if job.words or job.count > 1:
             raise Failure("--script says what to draw, one picture after the other: leave out prompts and -n", USAGE)
-        lines = gather((), job.script, pictures=("mask",))
+        lines = read_requests((), job.script, file_fields=("mask",))
     elif job.words:
-        lines = gather(job.words)
+        lines = read_requests(job.words)
     else:
         raise Failure('what to draw there? Give a prompt ("a corgi"), or --script FILE', USAGE)
     shared: dict[str, Any] = {} if job.image == "-" else {"image": job.image}
@@ -163,9 +163,9 @@ def _requests(job: Job) -> list[Request]:
     return requests
 
 
-def _checked(requests: list[Request], lines: bool) -> list[Request]:
+def _checked(requests: list[GenerationRequest], lines: bool) -> list[GenerationRequest]:
     """The requests, tried. Of lines, a bad one becomes a line with `error`; raises the first where all are."""
-    found: list[Request] = []
+    found: list[GenerationRequest] = []
     worst: Exception | None = None
     for request in requests:
         try:
@@ -184,11 +184,11 @@ def _checked(requests: list[Request], lines: bool) -> list[Request]:
     return found
 
 
-def _on(request: Request, image: str) -> Request:
+def _on(request: GenerationRequest, image: str) -> GenerationRequest:
     return replace(request, fields={**request.fields, "image": image})
 
 
-def _open(request: Request) -> tuple[Image.Image, np.ndarray]:
+def _open(request: GenerationRequest) -> tuple[Image.Image, np.ndarray]:
     """The picture of a request and its hole."""
     path = request.fields["image"]
     picture = images.open_image(path)

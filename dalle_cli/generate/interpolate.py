@@ -15,7 +15,7 @@ from .latent_editor import DecodeRequest, Job, Latent, LatentEditor
 from .latents import slerp
 from .outputs import Collected
 from .reconstruct import expand_folders
-from .requests import Item, Request, gather
+from .requests import GenerationRequest, PlannedImage, read_requests
 from .sheets import result_cells, save_rows
 
 Noise = Literal["slerp", "fixed"]
@@ -26,7 +26,7 @@ FRAME, END = 90, 600  # milliseconds that a frame of the GIF stays, and the firs
 class Stop:
     """A place on the way: a picture, or a text. name: what results call it."""
 
-    request: Request
+    request: GenerationRequest
 
     @property
     def path(self) -> str | None:
@@ -72,20 +72,20 @@ def interpolate(
             images.open_image(stop.path)
     shares = [*(i + j / (frames - 1) for i in range(len(stops) - 1) for j in range(frames - 1)), len(stops) - 1.0]
     items = [
-        Item(p * len(shares) + i, job.seed or 0, p, _near(stops, share).request)
+        PlannedImage(p * len(shares) + i, job.seed or 0, p, _near(stops, share).request)
         for p in range(paths)
         for i, share in enumerate(shares)
     ]
 
-    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
         shown = [stop.path for stop in stops if stop.path]
         found = editor.encode_files(shown, noise == "slerp")
         known = [_there(next(found)) if stop.path else None for stop in stops]
         ways: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         for item in todo:
-            if item.draw not in ways:
-                ways = {item.draw: _way(editor, stops, known, item)}
-            z, x = ways[item.draw]
+            if item.sample_index not in ways:
+                ways = {item.sample_index: _way(editor, stops, known, item)}
+            z, x = ways[item.sample_index]
             share = shares[item.index % len(shares)]
             i = min(int(share), len(stops) - 2)
             details = {"from": stops[i].name, "to": stops[i + 1].name, "share": round(share - i, 4)}
@@ -109,15 +109,15 @@ def interpolate(
     return editor.results.finish()
 
 
-def _asked(ends: Sequence[str]) -> list[Request]:
+def _asked(ends: Sequence[str]) -> list[GenerationRequest]:
     """Ends in order. A line or word without a field `image` is a picture if it is a file's name, else a text."""
     found = []
-    for one in gather(expand_folders(ends), pictures=("image",)):
+    for one in read_requests(expand_folders(ends), file_fields=("image",)):
         word = one.prompt or ""
         if one.failed or "image" in one.fields or not _is_file(word):
             found.append(one)
         else:
-            found += gather([word], plain="image", pictures=("image",))
+            found += read_requests([word], plain_field="image", file_fields=("image",))
     return found
 
 
@@ -136,12 +136,12 @@ def _near(stops: Sequence[Stop], share: float) -> Stop:
 
 
 def _way(
-    editor: LatentEditor, stops: Sequence[Stop], known: Sequence[Latent | None], item: Item
+    editor: LatentEditor, stops: Sequence[Stop], known: Sequence[Latent | None], item: PlannedImage
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Embeddings and noises at the stops of a path."""
-    own = editor.system.noise([item.noise])(editor.system.blank(1))[0]
+    own = editor.system.noise([item.noise_seed])(editor.system.blank(1))[0]
     texts = [stop.name for stop, latent in zip(stops, known) if latent is None]
-    thought = iter(editor.sample_prior(texts, [item.noise] * len(texts)) if texts else ())
+    thought = iter(editor.sample_prior(texts, [item.noise_seed] * len(texts)) if texts else ())
     z = [next(thought) if latent is None else latent.z for latent in known]
     x = [own if latent is None or latent.x is None else latent.x for latent in known]
     return z, x

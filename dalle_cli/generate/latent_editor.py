@@ -20,7 +20,7 @@ from ..registry import RecipeError
 from ..systems import device, systems
 from .metadata import MetadataError, Origin, digest, read
 from .outputs import Collected, Outputs, Results, check_sheet
-from .requests import Item, Request
+from .requests import GenerationRequest, PlannedImage
 from .sample import describe, load_system, prepare
 
 INVERSION_ITERS = 3  # times that a step of the inversion is solved anew, with the noise expected at its end
@@ -63,7 +63,7 @@ class DecodeRequest:
     z. error: why it cannot be drawn.
     """
 
-    item: Item
+    item: PlannedImage
     z: Tensor | None = None
     x: Tensor | None = None
     eta: float = 0.0
@@ -105,12 +105,12 @@ class LatentEditor:
 
     def run(
         self,
-        items: Sequence[Item],
-        shots: Callable[[list[Item]], Iterable[DecodeRequest]],
+        items: Sequence[PlannedImage],
+        shots: Callable[[list[PlannedImage]], Iterable[DecodeRequest]],
         settings: dict[str, Any],
         results: Collected | None = None,
         columns: Sequence[str] = (),
-        failed: Iterable[Request] = (),
+        failed: Iterable[GenerationRequest] = (),
     ) -> int | None:
         """Draw what is not there yet; returns the exit code of a dry run, else None, and the caller finishes `results`.
 
@@ -192,8 +192,8 @@ class LatentEditor:
         return found
 
     def latents_by_request(
-        self, items: Sequence[Item], many: int
-    ) -> Iterator[tuple[list[Item], Latent | images.BadImage]]:
+        self, items: Sequence[PlannedImage], many: int
+    ) -> Iterator[tuple[list[PlannedImage], Latent | images.BadImage]]:
         """The latent of each request's picture, with the items to draw of it; `many` were planned of each request."""
         groups = group_by_request(items, many)
         yield from zip(groups, self.encode_files([own[0].request.fields["image"] for own in groups]))
@@ -244,7 +244,7 @@ class LatentEditor:
         return drawn
 
     def _decode_batch(self, shots: list[DecodeRequest]) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
-        system, seeds, texts = self.system, [shot.item.noise for shot in shots], [shot.text for shot in shots]
+        system, seeds, texts = self.system, [shot.item.noise_seed for shot in shots], [shot.text for shot in shots]
         z = [shot.z for shot in shots if shot.z is not None]
         x = [shot.x for shot in shots if shot.x is not None]
         fresh = system.noise(seeds)
@@ -274,15 +274,15 @@ def similarity_to(z: Tensor) -> Callable[[Tensor], dict[str, Any]]:
     return lambda own: {"similarity": cosine(own, z)}
 
 
-def group_by_request(items: Sequence[Item], many: int) -> list[list[Item]]:
+def group_by_request(items: Sequence[PlannedImage], many: int) -> list[list[PlannedImage]]:
     """Items in groups of one request each; `many` were planned of each request."""
-    found: dict[int, list[Item]] = {}
+    found: dict[int, list[PlannedImage]] = {}
     for item in items:
         found.setdefault(item.index // many, []).append(item)
     return list(found.values())
 
 
-def require_readable(asked: Sequence[Request]) -> list[Request]:
+def require_readable(asked: Sequence[GenerationRequest]) -> list[GenerationRequest]:
     """The requests that did not fail before. Raises BadImage when not one of their pictures can be read."""
     requests = [one for one in asked if not one.failed]
     worst = None
@@ -299,7 +299,7 @@ def require_readable(asked: Sequence[Request]) -> list[Request]:
     return requests
 
 
-def caption_of(request: Request) -> str | None:
+def caption_of(request: GenerationRequest) -> str | None:
     """What a picture shows: by its line, else by its file as dalle wrote it, else None."""
     if request.prompt is not None:
         return request.prompt

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import __version__
-from .requests import DEEPEST, Item, PromptError, Request, json_object, request_of
+from .requests import MAX_JSON_DEPTH, GenerationRequest, PlannedImage, PromptError, json_object, parse_request
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -51,7 +51,7 @@ def digest(path: str | Path) -> str:
 
 
 def chunks(
-    origin: Origin, item: Item, size: tuple[int, int], details: Mapping[str, Any] | None = None
+    origin: Origin, item: PlannedImage, size: tuple[int, int], details: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """The text chunks of a picture. size: width, height in pixels; details: what else its result says (`score`)."""
     record = {
@@ -62,15 +62,15 @@ def chunks(
         "models": origin.models,
         "prompt": item.request.prompt,
         "seed": item.seed,
-        "draw": item.draw,
+        "sample_index": item.sample_index,
         "index": item.index,
-        "fields": item.request.passed,
+        "fields": item.request.passthrough,
         **({"result": dict(details)} if details else {}),
     }
     return {"parameters": parameters(origin, item, size), "dalle": json.dumps(record, allow_nan=False)}
 
 
-def parameters(origin: Origin, item: Item, size: tuple[int, int]) -> str:
+def parameters(origin: Origin, item: PlannedImage, size: tuple[int, int]) -> str:
     """The layout of AUTOMATIC1111's web UI: prompt, negative prompt if any, one line of `Key: value` pairs.
 
     Browsers find that line by `Steps:`, so networks that draw in one pass have 1.
@@ -102,7 +102,7 @@ def read(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             found: dict[str, Any] = _texts(file)
         if "dalle" in found:
-            found["dalle"] = json_object(found["dalle"], DEEPEST + 1)  # a line's fields, one deeper
+            found["dalle"] = json_object(found["dalle"], MAX_JSON_DEPTH + 1)  # a line's fields, one deeper
             _recall(found["dalle"])
         return found
     except OSError as error:
@@ -113,7 +113,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise MetadataError(f"{path}: {error}") from None
 
 
-def recall(path: str | Path) -> tuple[Origin, Request]:
+def recall(path: str | Path) -> tuple[Origin, GenerationRequest]:
     """What draws a picture again: its origin, and a request with its seed and draw. Raises MetadataError."""
     found = read(path)
     if "dalle" not in found:
@@ -133,17 +133,17 @@ def whole(path: str | Path) -> bool:
         return False
 
 
-def _recall(record: Mapping[str, Any]) -> tuple[Origin, Request]:
+def _recall(record: Mapping[str, Any]) -> tuple[Origin, GenerationRequest]:
     for key, kind in _TYPES.items():
         if type(record.get(key)) is not kind:
             raise PromptError(f"'{key}' is missing or of the wrong type")
     if not all(isinstance(value, str) for value in record["models"].values()):
         raise PromptError("'models' must name a hash for each file")
-    if record.get("seed") is None or record.get("draw") is None:
-        raise PromptError("no 'seed' or no 'draw'")
-    asked = {key: record.get(key) for key in ("prompt", "seed", "draw")}
+    if record.get("seed") is None or record.get("sample_index") is None:
+        raise PromptError("'seed' or 'sample_index' is missing")
+    asked = {key: record.get(key) for key in ("prompt", "seed", "sample_index")}
     origin = Origin(record["command"], record["recipe"], record["options"], record["models"])
-    return origin, request_of({**record["fields"], **asked})
+    return origin, parse_request({**record["fields"], **asked})
 
 
 def _texts(file: BinaryIO) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ..exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import check_target, make_folder, remove_left_overs
 from ..images import BadImage, decode, save_png, sheet
 from .metadata import MetadataError, Origin, chunks, read, whole
-from .requests import Item
+from .requests import PlannedImage
 
 SHEET_PIXELS = 40_000_000  # of the pictures on a contact sheet, which are reduced to fit
 
@@ -34,7 +34,7 @@ def slug(text: str, longest: int = 40) -> str:
     return f"the-{name}" if _RESERVED.fullmatch(name) else name or "picture"
 
 
-def file_name(item: Item) -> str:
+def file_name(item: PlannedImage) -> str:
     """`{index:06d}-{seed}-{slug}.png`, the slug of the prompt or else of the picture that is worked on."""
     text = item.request.prompt or Path(item.request.fields.get("image") or "").stem
     return f"{item.index:06d}-{item.seed}-{slug(text)}.png"
@@ -51,7 +51,7 @@ class Outputs:
     def __init__(
         self,
         folder: str | Path,
-        items: Iterable[Item],
+        items: Iterable[PlannedImage],
         overwrite: bool = False,
         skip_existing: bool = False,
     ):
@@ -79,10 +79,10 @@ class Outputs:
         remove_left_overs(self.folder, {file_name(item) for item in self.todo})
         distributed.barrier()
 
-    def path(self, item: Item) -> Path:
+    def path(self, item: PlannedImage) -> Path:
         return self.folder / file_name(item)
 
-    def save(self, item: Item, image: Image.Image, origin: Origin, **details: Any) -> dict[str, Any]:
+    def save(self, item: PlannedImage, image: Image.Image, origin: Origin, **details: Any) -> dict[str, Any]:
         """Write a picture, whole or not at all, with its metadata; returns its result, `details` added.
 
         Raises Failure when it cannot be written, as then the next one cannot either.
@@ -96,32 +96,35 @@ class Outputs:
             ) from None
         return self._result(item, **details)
 
-    def failed(self, item: Item, error: Exception | str) -> dict[str, Any]:
+    def failed(self, item: PlannedImage, error: Exception | str) -> dict[str, Any]:
         """The result of an item that could not be drawn."""
         words = " ".join(str(error).split()) or type(error).__name__
         result = self._result(item, error=words)
         del result["path"]
         return result
 
-    def _recorded(self, item: Item) -> dict[str, Any]:
+    def _recorded(self, item: PlannedImage) -> dict[str, Any]:
         """What the file of an item says of itself: which of the candidates it is, and its score."""
         try:
             record = read(self.path(item)).get("dalle", {})
         except MetadataError:
             return {}
         details = record.get("result")
-        return {"draw": record.get("draw", item.draw), **(details if isinstance(details, dict) else {})}
+        return {
+            "sample_index": record.get("sample_index", item.sample_index),
+            **(details if isinstance(details, dict) else {}),
+        }
 
-    def _result(self, item: Item, **details: Any) -> dict[str, Any]:
+    def _result(self, item: PlannedImage, **details: Any) -> dict[str, Any]:
         own = {
             "index": item.index,
             "path": str(self.path(item)),
             "prompt": item.request.prompt,
             "seed": item.seed,
-            "draw": item.draw,
+            "sample_index": item.sample_index,
             **details,
         }
-        return {**own, **{key: value for key, value in item.request.passed.items() if key not in own}}
+        return {**own, **{key: value for key, value in item.request.passthrough.items() if key not in own}}
 
 
 def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--sheet") -> None:

@@ -18,7 +18,7 @@ from ..recipe import type_of
 from ..systems import device
 from .metadata import Origin, digest
 from .outputs import Outputs, Results, check_sheet
-from .requests import Item, gather, plan
+from .requests import PlannedImage, plan_images, read_requests
 
 CODECS = ("dvae", "vqgan")  # models that turn pictures into codes and back
 BATCH = 32  # pictures coded together, where memory allows
@@ -34,10 +34,10 @@ def reconstruct(
     Results have `psnr` in dB, and `codes`, how many different ones the picture takes; the last line on standard error
     sums up.
     """
-    requests = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    requests = read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",))
     if sheet:
         check_sheet(sheet, overwrite or skip_existing)
-    outputs = Outputs(out, plan(requests), overwrite, skip_existing)
+    outputs = Outputs(out, plan_images(requests), overwrite, skip_existing)
     results = Results(as_json, ("index", "psnr", "codes", "path", "image"))
     for result in outputs.skipped:
         results.report(result)
@@ -58,7 +58,7 @@ def reconstruct(
     )  # fmt: skip
     many = min(distributed.all_gather_object(max(1, batch_size))) * distributed.world_size()
 
-    def redrawn(items: list[Item]) -> Iterator[Redrawn | str]:
+    def redrawn(items: list[PlannedImage]) -> Iterator[Redrawn | str]:
         """What became of each item's picture, or why nothing did."""
         found: list[torch.Tensor | str] = []
         for item in items:

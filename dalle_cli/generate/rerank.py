@@ -11,7 +11,7 @@ from ..systems import device
 from ..systems.scorer import BATCH, DIGITS, Scorer
 from .outputs import Results, check_sheet, save_sheet
 from .reconstruct import expand_folders
-from .requests import Request, gather
+from .requests import GenerationRequest, read_requests
 
 
 def rerank(
@@ -23,8 +23,8 @@ def rerank(
     A picture is scored against the prompts given, or against its own line's. score: the cosine of CLIP's features,
     or the mean of several models'.
     """
-    requests = gather(expand_folders(pictures), plain="path", pictures=("path",))
-    texts = gather(prompt, prompts)
+    requests = read_requests(expand_folders(pictures), plain_field="path", file_fields=("path",))
+    texts = read_requests(prompt, prompts)
     wanted = [one.prompt or "" for one in texts if not one.failed]
     if not wanted and any(one.prompt is None and not one.failed for one in requests):
         raise Failure('score against what? Give --prompt "an avocado chair", or lines that carry a prompt', USAGE)
@@ -33,10 +33,10 @@ def rerank(
     results = Results(as_json, ("score", "path", "prompt"))
     scorer = Scorer(device.choose(precision), models)
     progress = Progress("rerank", len(requests), quiet=quiet)
-    scored: dict[str, list[tuple[float, Request]]] = {}
+    scored: dict[str, list[tuple[float, GenerationRequest]]] = {}
     failed = [one.line for one in texts if one.failed]
 
-    def features(own: list[Request]) -> Iterator[torch.Tensor | dict]:
+    def features(own: list[GenerationRequest]) -> Iterator[torch.Tensor | dict]:
         """The features of each request's picture, or the line that says why there are none."""
         found: list[torch.Tensor | dict] = []
         for one in own:

@@ -24,7 +24,7 @@ from ..tasks.decoder import NETWORKS
 from .denoising_strip import Strip
 from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
-from .requests import Request, gather, plan
+from .requests import GenerationRequest, plan_images, read_requests
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
     # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
     candidates = job.rerank or job.count or 1
     kept = min(job.top or 1, candidates) if job.rerank else candidates
-    drawn = plan(requests, candidates, job.seed)
+    drawn = plan_images(requests, candidates, job.seed)
     files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
     place = device.choose(job.precision, job.offload)
     if job.dry_run:
@@ -140,7 +140,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
         if rows:
             assert system is not None
             prompts = [requests[r].prompt or "" for r in rows]
-            seeds = [[drawn[r * candidates + k].noise for k in columns] for r in rows]
+            seeds = [[drawn[r * candidates + k].noise_seed for k in columns] for r in rows]
             pictures = system.draw(prompts, seeds, options, batch, first, progress.advance, **more)
             for r, prompt, found in zip(rows, prompts, pictures):
                 scored = _best(scorer, prompt, found, kept)
@@ -152,7 +152,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
                 file = files[r * kept + (k if job.rerank else one.which)]
                 if file.index in present:
                     continue
-                item = replace(file, draw=drawn[r * candidates + one.which].draw)
+                item = replace(file, sample_index=drawn[r * candidates + one.which].sample_index)
                 details = {} if one.score is None else {"score": one.score}
                 waiting[file.index] = outputs.save(item, one.picture, made_by, **details)
         while due and due[0] in waiting:
@@ -264,7 +264,7 @@ def load_system(name: str) -> dict:
     return recipe.beside(found, Path(name).parent) if os.path.isfile(name) else found
 
 
-def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
+def _requests(job: Job) -> tuple[Origin | None, list[GenerationRequest]]:
     """The prompts, and what --like says beside them."""
     if job.image and job.keep_rows is None:
         raise Failure("--image needs --keep-rows: how many rows of codes of the picture to keep", USAGE)
@@ -274,7 +274,7 @@ def _requests(job: Job) -> tuple[Origin | None, list[Request]]:
         raise Failure("--top needs --rerank: how many to draw, of which --top are kept", USAGE)
     if job.count is not None and job.rerank:
         raise Failure("-n does not go with --rerank: --rerank says how many are drawn, --top how many are kept", USAGE)
-    requests = gather(job.words, job.prompts)
+    requests = read_requests(job.words, job.prompts)
     if job.like:
         origin, request = recall(job.like)
         if origin.command != "sample":

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from .. import images
 from ..exits import Failure
 from .outputs import SHEET_PIXELS
-from .requests import Request
+from .requests import GenerationRequest
 
 Cell = tuple[str | Path | Image.Image, str]
 """A picture of a sheet, or its file, and what stands below it."""
@@ -41,7 +41,7 @@ def save_rows(path: str, rows: Sequence[Sequence[Cell]]) -> None:
         raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
 
 
-def original_cell(request: Request, drawn: Iterable[dict[str, Any]]) -> Cell:
+def original_cell(request: GenerationRequest, drawn: Iterable[dict[str, Any]]) -> Cell:
     """The first cell of a row: the square of a picture that the system saw, as large as what was drawn of it."""
     try:
         size = next((images.open_image(one["path"]).width for one in drawn if "error" not in one), 64)

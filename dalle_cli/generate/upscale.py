@@ -22,7 +22,7 @@ from .latent_editor import caption_of
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
 from .reconstruct import expand_folders
-from .requests import Item, gather, plan
+from .requests import PlannedImage, plan_images, read_requests
 from .sample import load_system, prepare
 
 LARGEST = 4  # times the side that an upsampler was trained on
@@ -38,14 +38,14 @@ def upscale(
     prompt: what all of them show; default: each line's own, else what its file says that it was drawn from, else
     nothing. Raises Failure, RecipeError, PromptError, CheckpointError.
     """
-    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    asked = read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",))
     requests = [
         one if one.failed else replace(one, prompt=caption_of(one) or "" if prompt is None else prompt) for one in asked
     ]
     name, settings = upsampler(recipe, options)
     if sheet:
         check_sheet(sheet, overwrite or skip_existing)
-    outputs = Outputs(out, plan(requests, seed=seed), overwrite, skip_existing)
+    outputs = Outputs(out, plan_images(requests, seed=seed), overwrite, skip_existing)
     results = results or Results(as_json)
     for result in outputs.skipped:
         results.report(result)
@@ -56,7 +56,7 @@ def upscale(
     progress = Progress("upscale", -(-len(outputs.todo) // distributed.world_size()), quiet=quiet)
     most = LARGEST * task.size // condition.factor
 
-    def enlarged(items: list[Item]) -> Iterator[Image.Image | str]:
+    def enlarged(items: list[PlannedImage]) -> Iterator[Image.Image | str]:
         """The large picture of each item, or why there is none."""
         for item in items:
             if item.request.failed:
@@ -72,7 +72,7 @@ def upscale(
             if max(height, width) > most:
                 yield f"{path}: {width}x{height} px; at most {most} a side"
                 continue
-            large = _enlarge(place, task, item.request.prompt or "", picture, item.noise, settings)
+            large = _enlarge(place, task, item.request.prompt or "", picture, item.noise_seed, settings)
             yield images.to_pil(large)
 
     for start in range(0, len(outputs.todo), distributed.world_size()):

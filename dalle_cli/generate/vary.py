@@ -6,7 +6,7 @@ from dataclasses import replace
 from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, require_readable, similarity_to
 from .outputs import Collected
 from .reconstruct import expand_folders
-from .requests import Item, gather, plan
+from .requests import PlannedImage, plan_images, read_requests
 from .sheets import original_cell, result_cells, save_rows
 
 
@@ -20,13 +20,13 @@ def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, r
     editor = LatentEditor("vary", job)
     for eta in etas:
         editor.checked(eta=eta)
-    asked = gather(expand_folders(pictures), plain="image", pictures=("image",))
+    asked = read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",))
     requests = require_readable(asked)
-    drawn = plan(requests, count, job.seed)
+    drawn = plan_images(requests, count, job.seed)
     many = len(etas)
     items = [replace(item, index=many * item.index + i) for item in drawn for i in range(many)]
 
-    def shots(todo: list[Item]) -> Iterator[DecodeRequest]:
+    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
         for own, found in editor.latents_by_request(todo, many * count):
             for item in own:
                 eta = etas[item.index % many]

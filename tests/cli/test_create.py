@@ -55,7 +55,7 @@ def test_pictures_are_files_and_lines(sample):
     for line in ended.results:
         assert drawn(line["path"]).shape == (SIZE, SIZE, 3)
         found = read(line["path"])["dalle"]
-        assert (found["prompt"], found["seed"], found["draw"]) == (line["prompt"], 7, line["draw"])
+        assert (found["prompt"], found["seed"], found["sample_index"]) == (line["prompt"], 7, line["sample_index"])
     assert "4 drawn, 4 kept in new/folder" in ended.err
     assert sample("zebra", "-q").err == ""
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from dalle_cli import checkpoint, images
 from dalle_cli.generate.metadata import Origin, chunks
-from dalle_cli.generate.requests import Request, plan
+from dalle_cli.generate.requests import GenerationRequest, plan_images
 from dalle_cli.models import models
 from dalle_cli.text.learn import learn
 from dalle_cli.training import state
@@ -79,7 +79,7 @@ def test_a_vocabulary(dalle, tmp_path):
 
 
 def draw(path, prompt, command="sample"):
-    (item,) = plan([Request(prompt, None, {})], 1, 5)
+    (item,) = plan_images([GenerationRequest(prompt, None, {})], 1, 5)
     origin = Origin(command, "dalle1", {"temperature": 0.5}, {"transformer": "ab" * 32})
     images.save_png(Image.new("RGB", (20, 10)), path, chunks(origin, item, (20, 10)))
     return path

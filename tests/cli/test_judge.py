@@ -56,8 +56,11 @@ def test_a_table_for_people(rerank):
 
 
 def test_lines_of_an_earlier_command(rerank, monkeypatch):
-    lines = [{"index": i, "path": f"in/{i}.png", "prompt": "zebra", "seed": 3, "draw": i, "id": [i]} for i in range(3)]
-    failed = {"index": 3, "prompt": "zebra", "seed": 3, "draw": 3, "error": "could not be drawn"}
+    lines = [
+        {"index": i, "path": f"in/{i}.png", "prompt": "zebra", "seed": 3, "sample_index": i, "id": [i]}
+        for i in range(3)
+    ]
+    failed = {"index": 3, "prompt": "zebra", "seed": 3, "sample_index": 3, "error": "could not be drawn"}
     typed(monkeypatch, *lines, failed)
     ended = rerank("--top", "2", "-")
     assert ended.code == 4

@@ -11,7 +11,7 @@ from dalle_cli.generate.edit import meant
 from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.requests import PromptError, Request
+from dalle_cli.generate.requests import GenerationRequest, PromptError
 from tests.fixtures.miniatures import noise
 
 ENOUGH = {"steps": "16"}  # to come back to the picture
@@ -48,7 +48,7 @@ def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
     assert "from" not in drawn  # no baseline
 
     def caption_of(fields, prompt=None, to=None, described=None):
-        found = meant(Request(prompt, None, fields), to, described)
+        found = meant(GenerationRequest(prompt, None, fields), to, described)
         return found.fields.get("from"), found.prompt
 
     assert caption_of({"image": drawn["path"]}, to="a circle") == ("a star", "a circle")
@@ -57,8 +57,8 @@ def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
     assert caption_of(own, "a ring") == ("a ring", "a star")
     assert caption_of({**own, "from": "a dot"}, "a ring") == ("a dot", "a star")
     assert caption_of({**own, "from": "a dot"}, "a ring", to="a square", described="a photo") == ("a photo", "a square")
-    assert meant(Request("a ring", None, {**own, "mood": "glad"}), None, None).passed["mood"] == "glad"
-    failed = Request(None, None, {"error": "was not drawn"})
+    assert meant(GenerationRequest("a ring", None, {**own, "mood": "glad"}), None, None).passthrough["mood"] == "glad"
+    failed = GenerationRequest(None, None, {"error": "was not drawn"})
     assert meant(failed, None, None) is failed
 
 

@@ -59,7 +59,7 @@ def test_any_decoder_fills_the_hole_and_nothing_else(inpaint, glide, recipe):
         assert not np.array_equal(after[~outside], before[~outside])
     assert not np.array_equal(*(pixels(result["path"]) for result in found))
     assert read(found[0]["path"])["dalle"]["command"] == "inpaint"
-    assert (found[1]["box"], found[1]["image"], found[1]["draw"]) == ([20, 10, 16, 12], "dog.png", 1)
+    assert (found[1]["box"], found[1]["image"], found[1]["sample_index"]) == ([20, 10, 16, 12], "dog.png", 1)
 
 
 def test_a_picture_is_the_same_whatever_is_drawn_beside_it(inpaint):

@@ -88,7 +88,7 @@ def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
 @pytest.mark.slow
 def test_one_noise_of_a_path_and_several_paths(interpolate, decoded):
     found = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", paths=2, sheet="s.png", gif="way.gif")
-    assert [(one["draw"], one["share"]) for one in found] == [
+    assert [(one["sample_index"], one["share"]) for one in found] == [
         (path, share) for path in (0, 1) for share in (0.0, 0.5, 0.0, 0.5, 1.0)
     ]
     assert [one["to"] for one in found[:5]] == ["cat.png"] * 2 + ["ape.png"] * 3
@@ -116,7 +116,7 @@ def test_texts_stand_in_place_of_pictures(interpolate, decoded):
 
 def test_lines_are_ends_too(interpolate, monkeypatch):
     lines = [
-        {"path": "dog.png", "prompt": "a dog", "seed": 3, "draw": 1, "score": 0.4},
+        {"path": "dog.png", "prompt": "a dog", "seed": 3, "sample_index": 1, "score": 0.4},
         {"prompt": "a wolf", "error": "was not drawn"},
         {"path": "cat.png", "prompt": None},
     ]

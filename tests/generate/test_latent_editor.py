@@ -8,7 +8,7 @@ from dalle_cli.exits import Failure
 from dalle_cli.generate import latent_editor as module
 from dalle_cli.generate.latent_editor import DecodeRequest, Job, LatentEditor, caption_of, cosine, require_readable
 from dalle_cli.generate.metadata import Origin, chunks
-from dalle_cli.generate.requests import Item, Request
+from dalle_cli.generate.requests import GenerationRequest, PlannedImage
 from dalle_cli.registry import RecipeError
 from tests.fixtures.miniatures import noise
 
@@ -32,7 +32,7 @@ def collected(monkeypatch):
 
 
 def test_latents_are_those_of_each_picture_alone(editor):
-    run(editor, [DecodeRequest(Item(0, 0, 0, Request()), torch.zeros(8))])  # loads the system
+    run(editor, [DecodeRequest(PlannedImage(0, 0, 0, GenerationRequest()), torch.zeros(8))])  # loads the system
     names = ["0.png", "1.png", "gone.png", "2.png", "1.png"]
     found = list(editor.encode_files(names))
     assert isinstance(found[2], images.BadImage)
@@ -51,15 +51,20 @@ def test_latents_are_those_of_each_picture_alone(editor):
 def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_order(editor, monkeypatch):
     z = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     shots = [
-        DecodeRequest(Item(0, 0, 0, Request("a")), z[0]),
-        DecodeRequest(Item(1, 0, 1, Request("a")), z[1], eta=0.5),
-        DecodeRequest(Item(2, 0, 2, Request("a")), text="a star"),
-        DecodeRequest(Item(3, 0, 3, Request("a")), error="no good"),
+        DecodeRequest(PlannedImage(0, 0, 0, GenerationRequest("a")), z[0]),
+        DecodeRequest(PlannedImage(1, 0, 1, GenerationRequest("a")), z[1], eta=0.5),
+        DecodeRequest(PlannedImage(2, 0, 2, GenerationRequest("a")), text="a star"),
+        DecodeRequest(PlannedImage(3, 0, 3, GenerationRequest("a")), error="no good"),
         DecodeRequest(
-            Item(4, 0, 4, Request("a")), z[4], details={"mark": 4}, measure=lambda own: {"one": cosine(own, own)}
+            PlannedImage(4, 0, 4, GenerationRequest("a")),
+            z[4],
+            details={"mark": 4},
+            measure=lambda own: {"one": cosine(own, own)},
         ),
-        DecodeRequest(Item(5, 0, 5, Request("a")), z[5], ready=Image.new("RGB", (16, 16), "red")),
-        DecodeRequest(Item(6, 0, 6, Request("a")), z[0], torch.zeros(3, 8, 8), original=torch.zeros(3, 8, 8)),
+        DecodeRequest(PlannedImage(5, 0, 5, GenerationRequest("a")), z[5], ready=Image.new("RGB", (16, 16), "red")),
+        DecodeRequest(
+            PlannedImage(6, 0, 6, GenerationRequest("a")), z[0], torch.zeros(3, 8, 8), original=torch.zeros(3, 8, 8)
+        ),
     ]
     code, found = run(editor, shots)
     assert code is None
@@ -102,8 +107,8 @@ def test_measures():
 def test_what_can_be_worked_on(tmp_path):
     noise(1).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("x")
-    good, bad = (Request(None, None, {"image": str(tmp_path / name)}) for name in ("a.png", "b.png"))
-    failed = Request("a", None, {"error": "was not drawn"})
+    good, bad = (GenerationRequest(None, None, {"image": str(tmp_path / name)}) for name in ("a.png", "b.png"))
+    failed = GenerationRequest("a", None, {"error": "was not drawn"})
     assert require_readable([failed, bad, good]) == [bad, good]
     with pytest.raises(images.BadImage, match=r"b\.png: not an image"):
         require_readable([failed, bad])
@@ -114,18 +119,20 @@ def test_what_can_be_worked_on(tmp_path):
 def test_what_a_picture_shows_is_said_by_its_line_or_its_file(tmp_path):
     origin = Origin("sample", "tiny", {}, {})
     drawn = noise(1)
-    images.save_png(drawn, tmp_path / "a.png", chunks(origin, Item(0, 0, 0, Request("a star")), drawn.size))
+    images.save_png(
+        drawn, tmp_path / "a.png", chunks(origin, PlannedImage(0, 0, 0, GenerationRequest("a star")), drawn.size)
+    )
     noise(2).save(tmp_path / "b.jpg")
     a, b = ({"image": str(tmp_path / name)} for name in ("a.png", "b.jpg"))
-    assert caption_of(Request("a ring", None, a)) == "a ring"
-    assert caption_of(Request(None, None, a)) == "a star"
-    assert caption_of(Request(None, None, b)) is None
+    assert caption_of(GenerationRequest("a ring", None, a)) == "a ring"
+    assert caption_of(GenerationRequest(None, None, a)) == "a star"
+    assert caption_of(GenerationRequest(None, None, b)) is None
 
 
 def test_a_dry_run_writes_nothing(unclip, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     editor = LatentEditor("vary", Job(unclip.recipe, dry_run=True, sheet="s.png"))
-    assert editor.run([Item(0, 0, 0, Request())], lambda todo: 1 / 0, {}) == 0
+    assert editor.run([PlannedImage(0, 0, 0, GenerationRequest())], lambda todo: 1 / 0, {}) == 0
     assert not list(tmp_path.iterdir())
     said = capsys.readouterr().err
     assert "decoder" in said

@@ -13,7 +13,14 @@ from PIL import Image, PngImagePlugin
 from dalle_cli import __version__
 from dalle_cli.generate import metadata
 from dalle_cli.generate.metadata import LARGEST, SIGNATURE, MetadataError, Origin, chunks, read, recall, whole
-from dalle_cli.generate.requests import DEEPEST, Item, PromptError, Request, gather, plan
+from dalle_cli.generate.requests import (
+    MAX_JSON_DEPTH,
+    GenerationRequest,
+    PlannedImage,
+    PromptError,
+    plan_images,
+    read_requests,
+)
 from dalle_cli.images import save_png
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
@@ -29,8 +36,8 @@ ORIGIN = Origin(
 )
 
 
-def drawn(path, request: Request, origin: Origin = ORIGIN, index: int = 0, seed: int = 7, draw: int = 3):
-    save_png(Image.new("RGB", (4, 6)), path, chunks(origin, Item(index, seed, draw, request), (4, 6)))
+def drawn(path, request: GenerationRequest, origin: Origin = ORIGIN, index: int = 0, seed: int = 7, draw: int = 3):
+    save_png(Image.new("RGB", (4, 6)), path, chunks(origin, PlannedImage(index, seed, draw, request), (4, 6)))
     return path
 
 
@@ -52,7 +59,7 @@ def png(*middle: bytes) -> bytes:
 
 
 def record(**changes) -> bytes:
-    fields = json.loads(chunks(ORIGIN, Item(0, 7, 3, Request("a cat")), (4, 6))["dalle"])
+    fields = json.loads(chunks(ORIGIN, PlannedImage(0, 7, 3, GenerationRequest("a cat")), (4, 6))["dalle"])
     fields.update(changes)
     return json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
 
@@ -63,7 +70,7 @@ def scratch(tmp_path_factory):
 
 
 def test_a_picture_says_how_to_draw_it_again(scratch):
-    asked = Request("a red apple", None, {"image": "in.png", "mood": ["glad"], "score": 0.5})
+    asked = GenerationRequest("a red apple", None, {"image": "in.png", "mood": ["glad"], "score": 0.5})
     drawn(scratch, asked, index=12)
     assert read(scratch)["dalle"] == {
         "command": "sample",
@@ -73,15 +80,15 @@ def test_a_picture_says_how_to_draw_it_again(scratch):
         "models": ORIGIN.models,
         "prompt": "a red apple",
         "seed": 7,
-        "draw": 3,
+        "sample_index": 3,
         "index": 12,
         "fields": {"image": "in.png", "mood": ["glad"]},
     }
     origin, request = recall(scratch)
     assert origin == ORIGIN
-    (again,) = plan([request])
-    assert (again.seed, again.draw, again.request.prompt) == (7, 3, "a red apple")
-    assert again.request.passed == asked.passed
+    (again,) = plan_images([request])
+    assert (again.seed, again.sample_index, again.request.prompt) == (7, 3, "a red apple")
+    assert again.request.passthrough == asked.passthrough
 
 
 @given(prompt=text, seed=st.integers(0, 2**64 - 1), fields=st.dictionaries(st.just("negative_prompt"), text))
@@ -89,7 +96,7 @@ def test_a_picture_says_how_to_draw_it_again(scratch):
 @example("りんご 🍎\nNegative prompt: ¶\r\nSteps: 1, Seed: 2", 0, {})
 @example("", 0, {"negative_prompt": 'with, "commas": and\nlines'})
 def test_any_prompt_is_read_back_and_browsed(scratch, prompt, seed, fields):
-    drawn(scratch, Request(prompt, None, fields), seed=seed)
+    drawn(scratch, GenerationRequest(prompt, None, fields), seed=seed)
     assert recall(scratch)[1].prompt == prompt
     with Image.open(scratch) as image:  # what other programs see
         assert json.loads(image.info["dalle"])["prompt"] == prompt
@@ -102,7 +109,7 @@ def test_any_prompt_is_read_back_and_browsed(scratch, prompt, seed, fields):
 
 
 def test_the_line_that_browsers_read():
-    item = Item(0, 7, 0, Request("a cat", None, {"negative_prompt": "blur"}))
+    item = PlannedImage(0, 7, 0, GenerationRequest("a cat", None, {"negative_prompt": "blur"}))
     assert metadata.parameters(ORIGIN, item, (64, 32)) == (
         "a cat\nNegative prompt: blur\nSteps: 50, Sampler: ddim, CFG scale: 4.0, Seed: 7, Size: 64x32,"
         f" Model hash: 0123456789, Model: unclip, Version: dalle {__version__}"
@@ -116,27 +123,31 @@ def test_options_of_the_system_come_before_those_of_its_parts():
         "prior": {"steps": 25, "guidance_scale": 4},
         "decoder": {"steps": 50},
     }
-    _, _, pairs = browsed(metadata.parameters(Origin("x", "a:b", options, {}), Item(0, 7, 0, Request()), (1, 1)))
+    _, _, pairs = browsed(
+        metadata.parameters(Origin("x", "a:b", options, {}), PlannedImage(0, 7, 0, GenerationRequest()), (1, 1))
+    )
     assert (pairs["Steps"], pairs["Sampler"], pairs["CFG scale"]) == ("9", "plms, twice", "4")
     assert pairs["Model"] == "a:b"
     assert "Model hash" not in pairs
 
 
 def test_browsers_find_the_line_of_what_is_drawn_in_one_pass():
-    line = metadata.parameters(Origin("reconstruct", "tiny", {}, {}), Item(0, 7, 0, Request()), (1, 1)).split("\n")[-1]
+    line = metadata.parameters(
+        Origin("reconstruct", "tiny", {}, {}), PlannedImage(0, 7, 0, GenerationRequest()), (1, 1)
+    ).split("\n")[-1]
     assert line.startswith("Steps: 1, Seed: 7, ")
 
 
 def test_whatever_a_line_may_hold_a_picture_may(scratch):
     nested = []
-    for _ in range(DEEPEST - 1):
+    for _ in range(MAX_JSON_DEPTH - 1):
         nested = [nested]
     fields = {"nested": nested, "long": "é" * 120_000}
-    (request,) = gather([json.dumps({"prompt": "\x01" * 10_000, **fields}, ensure_ascii=False)])
+    (request,) = read_requests([json.dumps({"prompt": "\x01" * 10_000, **fields}, ensure_ascii=False)])
     drawn(scratch, request)
-    assert recall(scratch)[1].passed == fields
+    assert recall(scratch)[1].passthrough == fields
     with pytest.raises(PromptError, match="nested too deeply"):
-        gather([json.dumps({"prompt": "x", "nested": [nested]})])
+        read_requests([json.dumps({"prompt": "x", "nested": [nested]})])
 
 
 def test_pictures_by_others(scratch):
@@ -189,9 +200,9 @@ BOMB = zlib.compress(b" " * (LARGEST + 1), 9)
         (png(chunk(b"tEXt", b"dalle\0" + record(options=[]))), "'options' is missing or of the wrong type"),
         (png(chunk(b"tEXt", b"dalle\0" + record(index=True))), "'index' is missing or of the wrong type"),
         (png(chunk(b"tEXt", b"dalle\0" + record(models={"clip": 3}))), "'models' must name a hash"),
-        (png(chunk(b"tEXt", b"dalle\0" + record(seed=...))), "no 'seed'"),
-        (png(chunk(b"tEXt", b"dalle\0" + record(seed=2**64))), "'seed' must be a whole number"),
-        (png(chunk(b"tEXt", b"dalle\0" + record(draw="3"))), "'draw' must be a whole number"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(seed=...))), "'seed' or"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(seed=2**64))), "'seed' must be an integer"),
+        (png(chunk(b"tEXt", b"dalle\0" + record(sample_index="3"))), "'sample_index' must be an integer"),
         (png(chunk(b"tEXt", b"dalle\0" + record(prompt=["a"]))), "'prompt' must be text"),
         (png(chunk(b"tEXt", b"dalle\0" + record(prompt="\ud800"))), "not Unicode"),
         (png(chunk(b"tEXt", b"dalle\0" + record(fields={"image": 3}))), "'image' must be the path"),
@@ -236,7 +247,7 @@ def test_any_damage_gives_one_line_or_the_truth(scratch, data):
 
 
 def test_whole_files_are_told_from_cut_ones(scratch):
-    drawn(scratch, Request("a cat"))
+    drawn(scratch, GenerationRequest("a cat"))
     good = scratch.read_bytes()
     assert whole(scratch)
     for broken in (good[:-1], good[: len(good) // 2], good[1:], b"", good[:5], bytes(len(good)), good + b"x"):

@@ -14,7 +14,7 @@ from dalle_cli.exits import DONE, FAILED, PARTIAL, USAGE, WOULD_OVERWRITE, Failu
 from dalle_cli.generate import outputs
 from dalle_cli.generate.metadata import Origin, recall
 from dalle_cli.generate.outputs import Outputs, Results, check_sheet, file_name, save_sheet, slug, table
-from dalle_cli.generate.requests import Item, Request, gather, plan
+from dalle_cli.generate.requests import GenerationRequest, PlannedImage, plan_images, read_requests
 
 ORIGIN = Origin("sample", "tiny", {"steps": 2}, {})
 RED = Image.new("RGB", (8, 8), "red")
@@ -51,14 +51,22 @@ def test_slugs_people_can_read(text, name):
 
 
 def test_file_names():
-    assert file_name(Item(3, 7, 0, Request("a cat"))) == "000003-7-a-cat.png"
-    assert file_name(Item(1_234_567, 2**64 - 1, 0, Request())) == "1234567-18446744073709551615-picture.png"
-    assert file_name(Item(0, 0, 0, Request(None, None, {"image": "in/My Photo.jpg"}))) == "000000-0-my-photo.png"
+    assert file_name(PlannedImage(3, 7, 0, GenerationRequest("a cat"))) == "000003-7-a-cat.png"
+    assert (
+        file_name(PlannedImage(1_234_567, 2**64 - 1, 0, GenerationRequest()))
+        == "1234567-18446744073709551615-picture.png"
+    )
+    assert (
+        file_name(PlannedImage(0, 0, 0, GenerationRequest(None, None, {"image": "in/My Photo.jpg"})))
+        == "000000-0-my-photo.png"
+    )
 
 
 @pytest.fixture
 def items():
-    return plan([Request("a cat", None, {"mood": "glad", "score": 0.1}), Request("a dog", 7)], count=2)
+    return plan_images(
+        [GenerationRequest("a cat", None, {"mood": "glad", "score": 0.1}), GenerationRequest("a dog", 7)], num_images=2
+    )
 
 
 def test_a_picture_is_saved_with_its_result_and_origin(tmp_path, items):
@@ -70,14 +78,14 @@ def test_a_picture_is_saved_with_its_result_and_origin(tmp_path, items):
         "path": str(tmp_path / "new/folder/000001-0-a-cat.png"),
         "prompt": "a cat",
         "seed": 0,
-        "draw": 1,
+        "sample_index": 1,
         "tokens": 256,
         "mood": "glad",
     }
     assert os.listdir(tmp_path / "new/folder") == ["000001-0-a-cat.png"]
     with Image.open(result["path"]) as image:
         assert image.getpixel((0, 0)) == (255, 0, 0)
-    assert recall(result["path"])[1].line == {"prompt": "a cat", "seed": 0, "draw": 1, "mood": "glad"}
+    assert recall(result["path"])[1].line == {"prompt": "a cat", "seed": 0, "sample_index": 1, "mood": "glad"}
 
 
 def test_details_win_over_what_passes_through(tmp_path, items):
@@ -87,7 +95,7 @@ def test_details_win_over_what_passes_through(tmp_path, items):
 
 def test_an_item_that_failed_has_no_path(tmp_path, items):
     result = Outputs(tmp_path, items).failed(items[2], ValueError("broken\n  mask"))
-    assert result == {"index": 2, "prompt": "a dog", "seed": 7, "draw": 0, "error": "broken mask"}
+    assert result == {"index": 2, "prompt": "a dog", "seed": 7, "sample_index": 0, "error": "broken mask"}
     assert Outputs(tmp_path, items).failed(items[2], MemoryError())["error"] == "MemoryError"
 
 
@@ -105,7 +113,7 @@ def test_nothing_is_overwritten_unasked(tmp_path, items):
 
 
 def test_many_taken_names_are_counted(tmp_path):
-    items = plan([Request("x")], 10)
+    items = plan_images([GenerationRequest("x")], 10)
     for item in items:
         (tmp_path / file_name(item)).touch()
     with pytest.raises(Failure, match=r"000002-0-x.png and 7 more are there already"):
@@ -275,28 +283,31 @@ def test_results_of_one_command_are_requests_of_the_next(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
 
     def piped(**options):
-        return gather(["-"], stdin=io.BytesIO(capsys.readouterr().out.encode()), **options)
+        return read_requests(["-"], stdin=io.BytesIO(capsys.readouterr().out.encode()), **options)
 
-    out, results = Outputs("drawn", plan([Request("a cat", None, {"mood": "glad"})], 3, seed=5)), Results()
+    out, results = (
+        Outputs("drawn", plan_images([GenerationRequest("a cat", None, {"mood": "glad"})], 3, seed=5)),
+        Results(),
+    )
     for item in out.todo[:2]:
         results.report(out.save(item, RED, ORIGIN))
     results.report(out.failed(out.todo[2], "broken"))
 
-    ranked = sorted(piped(plain="path", pictures=("path",)), key=lambda request: request.failed)
+    ranked = sorted(piped(plain_field="path", file_fields=("path",)), key=lambda request: request.failed)
     for score, request in zip((0.1, 0.2), ranked):
         results.report({**request.line, "score": score})
     results.report(ranked[2].line)
 
-    requests = piped(plain="image", pictures=("image",))
+    requests = piped(plain_field="image", file_fields=("image",))
     assert [request.failed for request in requests] == [False, False, True]
-    varied = Outputs("varied", plan(requests[:2]))
+    varied = Outputs("varied", plan_images(requests[:2]))
     assert [varied.save(item, RED, ORIGIN) for item in varied.todo] == [
         {
             "index": i,
             "path": f"varied/00000{i}-5-a-cat.png",
             "prompt": "a cat",
             "seed": 5,
-            "draw": i,
+            "sample_index": i,
             "mood": "glad",
             "image": f"drawn/00000{i}-5-a-cat.png",
         }

@@ -6,29 +6,36 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dalle_cli.generate import requests
-from dalle_cli.generate.requests import Item, PromptError, Request, gather, json_object, plan
+from dalle_cli.generate.requests import (
+    GenerationRequest,
+    PlannedImage,
+    PromptError,
+    json_object,
+    plan_images,
+    read_requests,
+)
 
 # Text that a prompt may be: any Unicode but NUL; surrogates are no characters.
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 
 
-def piped(content: str | bytes, **options) -> list[Request]:
+def piped(content: str | bytes, **options) -> list[GenerationRequest]:
     data = content.encode() if isinstance(content, str) else content
-    return gather(["-"], stdin=io.BytesIO(data), **options)
+    return read_requests(["-"], stdin=io.BytesIO(data), **options)
 
 
 def test_words_a_file_and_standard_input_come_in_that_order(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("from a file\n")
-    asked = gather(["a red apple", "-", "two cats"], file, stdin=io.BytesIO(b"piped\n"))
+    asked = read_requests(["a red apple", "-", "two cats"], file, stdin=io.BytesIO(b"piped\n"))
     assert [request.prompt for request in asked] == ["a red apple", "piped", "two cats", "from a file"]
-    assert gather() == []
+    assert read_requests() == []
 
 
 def test_standard_input_by_either_name_but_once():
-    assert gather(file="-", stdin=io.BytesIO(b"a cat")) == [Request("a cat")]
+    assert read_requests(file="-", stdin=io.BytesIO(b"a cat")) == [GenerationRequest("a cat")]
     with pytest.raises(PromptError, match="only once"):
-        gather(["-"], "-", stdin=io.BytesIO(b"a cat"))
+        read_requests(["-"], "-", stdin=io.BytesIO(b"a cat"))
 
 
 def test_lines_are_prompts_or_json():
@@ -36,30 +43,33 @@ def test_lines_are_prompts_or_json():
         'a cat\r\n\n  \t\n  {"prompt": "a dog", "seed": 7, "mood": ["glad"]}\n{"prompt": ""}\nlast, no newline'
     )
     assert asked == [
-        Request("a cat"),
-        Request("a dog", 7, {"mood": ["glad"]}),
-        Request(""),
-        Request("last, no newline"),
+        GenerationRequest("a cat"),
+        GenerationRequest("a dog", 7, {"mood": ["glad"]}),
+        GenerationRequest(""),
+        GenerationRequest("last, no newline"),
     ]
 
 
 def test_a_word_may_be_json_too():
-    assert gather(['{"prompt": "a dog", "seed": 7}']) == [Request("a dog", 7)]
+    assert read_requests(['{"prompt": "a dog", "seed": 7}']) == [GenerationRequest("a dog", 7)]
 
 
 def test_byte_order_marks_are_no_part_of_a_prompt():
-    assert piped(b'\xef\xbb\xbfa cat\n\xef\xbb\xbf{"prompt": "a dog"}\n') == [Request("a cat"), Request("a dog")]
+    assert piped(b'\xef\xbb\xbfa cat\n\xef\xbb\xbf{"prompt": "a dog"}\n') == [
+        GenerationRequest("a cat"),
+        GenerationRequest("a dog"),
+    ]
 
 
 def test_only_newlines_end_a_line():
     odd = "a cat\u2028and\x0ba\x85dog"
-    assert piped(f"{odd}\n") == [Request(odd)]
+    assert piped(f"{odd}\n") == [GenerationRequest(odd)]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "standard input is empty: expected one prompt or JSON object a line; did the command before it fail?"),
+        (b"", "standard input is empty: expected one prompt or JSON object per line; did the command before it fail?"),
         (b"\n \n\t\n", "standard input is empty"),
         (b"a cat\nb\0d\n", "standard input, line 2: a NUL character; is it a text file?"),
         ("a cat\n".encode("utf-16"), "standard input, line 1: UTF-16; save it as UTF-8"),
@@ -68,8 +78,8 @@ def test_only_newlines_end_a_line():
         (b"\xed\xa0\x80\n", "line 1: not UTF-8"),
         (b"ok\n" + b"x" * 5_000_000, "line 2: longer than 262144 bytes"),
         (b"x" * 10_001, "line 1: a prompt of 10001 characters; shorten it to 10000"),
-        (b'{"prompt": "a cat"\n', "line 1: not JSON: .* \\(column 19\\); a prompt that starts with {"),
-        (b"{a cat}", 'goes into {"prompt": ...}'),
+        (b'{"prompt": "a cat"\n', "line 1: not JSON: .* \\(column 19\\); write a prompt that starts with {"),
+        (b"{a cat}", 'as {"prompt": ...}'),
         (b'{"prompt": "a cat"} trailing', "line 1: not JSON: Extra data"),
         (b'{"prompt": "\\ud83e"}', "line 1: text that is not Unicode"),
         (b'{"prompt": "x", "note": {"\\udd51": 1}}', "line 1: text that is not Unicode"),
@@ -78,13 +88,13 @@ def test_only_newlines_end_a_line():
         (b'{"prompt": ["a"]}', "'prompt' must be text"),
         (b'{"promt": "a cat"}', "line 1: no 'prompt' among its fields: 'promt'"),
         (b'{"prompt": null}', "no 'prompt'"),
-        (b'{"prompt": "x", "seed": "x"}', "line 1: 'seed' must be a whole number from 0 to 2\\*\\*64 - 1, not 'x'"),
+        (b'{"prompt": "x", "seed": "x"}', "line 1: 'seed' must be an integer from 0 to 2\\*\\*64 - 1, not 'x'"),
         (b'{"prompt": "x", "seed": -1}', "'seed' must be"),
         (b'{"prompt": "x", "seed": 1.5}', "'seed' must be"),
         (b'{"prompt": "x", "seed": true}', "'seed' must be"),
         (b'{"prompt": "x", "seed": 18446744073709551616}', "'seed' must be"),
         (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "too many digits"),
-        (b'{"prompt": "x", "draw": 4294967296}', "'draw' must be"),
+        (b'{"prompt": "x", "sample_index": 4294967296}', "'sample_index' must be"),
         (b'{"prompt": "x", "image": 3}', "'image' must be the path of a file, not 3"),
         (b'{"prompt": "x", "mask": " "}', "'mask' must be the path"),
         (b'{"prompt": "x", "score": NaN}', "not JSON: NaN"),
@@ -102,15 +112,15 @@ def test_what_cannot_be_meant_is_one_line_with_the_place(content, message):
 
 def test_words_that_cannot_be_meant():
     with pytest.raises(PromptError, match="command line: an empty prompt"):
-        gather(["a cat", " "])
+        read_requests(["a cat", " "])
     with pytest.raises(PromptError, match="command line: text that is not Unicode"):
-        gather(["caf\udce9"])  # how Python shows bytes on the command line that are not UTF-8
+        read_requests(["caf\udce9"])  # how Python shows bytes on the command line that are not UTF-8
 
 
 def test_endless_input_is_refused_at_once(monkeypatch):
     with open("/dev/zero", "rb") as zeros, pytest.raises(PromptError, match="line 1: longer than"):
-        gather(["-"], stdin=zeros)
-    monkeypatch.setattr(requests, "MOST_REQUESTS", 3)
+        read_requests(["-"], stdin=zeros)
+    monkeypatch.setattr(requests, "MAX_REQUESTS", 3)
     assert len(piped("y\n" * 3)) == 3
     with pytest.raises(PromptError, match="more than 3 requests"):
         piped("y\n" * 4)
@@ -118,35 +128,35 @@ def test_endless_input_is_refused_at_once(monkeypatch):
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(PromptError, match=r"nothing.txt: No such file or directory; give a text file"):
-        gather(file=tmp_path / "nothing.txt")
+        read_requests(file=tmp_path / "nothing.txt")
     with pytest.raises(PromptError, match=f"{tmp_path}: Is a directory"):
-        gather(file=tmp_path)
+        read_requests(file=tmp_path)
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(PromptError, match=r"empty.txt is empty: expected one prompt or JSON object a line$"):
-        gather(file=tmp_path / "empty.txt")
+    with pytest.raises(PromptError, match=r"empty.txt is empty: expected one prompt or JSON object per line$"):
+        read_requests(file=tmp_path / "empty.txt")
     (tmp_path / "bad.txt").write_text('{"seed": 1}\n')
     with pytest.raises(PromptError, match=r"bad.txt, line 1: no 'prompt'"):
-        gather(file=tmp_path / "bad.txt")
+        read_requests(file=tmp_path / "bad.txt")
 
 
 def test_a_line_among_others_that_cannot_be_meant_is_one_that_failed(tmp_path):
     (tmp_path / "bad.txt").write_text('a cat\n{"seed": 1}\n{"prompt": "a dog"}\n')
-    cat, bad, dog = gather(file=tmp_path / "bad.txt")
+    cat, bad, dog = read_requests(file=tmp_path / "bad.txt")
     assert [(one.prompt, one.failed) for one in (cat, bad, dog)] == [("a cat", False), (None, True), ("a dog", False)]
     assert bad.line == {"error": f"{tmp_path}/bad.txt, line 2: no 'prompt' among its fields: 'seed'"}
     with pytest.raises(PromptError, match="no 'prompt'"):
-        gather(["a cat", '{"seed": 1}'])
+        read_requests(["a cat", '{"seed": 1}'])
 
 
 def test_more_pictures_than_can_be_counted_up():
-    with pytest.raises(PromptError, match="2 prompts x 9999999999 pictures"):
-        plan([Request("a cat"), Request("a dog")], 9_999_999_999)
+    with pytest.raises(PromptError, match="2 prompts x 9999999999 images"):
+        plan_images([GenerationRequest("a cat"), GenerationRequest("a dog")], 9_999_999_999)
 
 
 def test_closed_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(PromptError, match="standard input is closed"):
-        gather(["-"])
+        read_requests(["-"])
 
 
 @pytest.fixture
@@ -159,35 +169,35 @@ def here(tmp_path, monkeypatch):
 
 def test_a_picture_to_draw_from_is_a_word_a_line_or_an_earlier_result(here):
     lines = 'a.png\n{"image": "b.png", "prompt": "a hat"}\n{"path": "new.png", "image": "old.png", "score": 0.5}\n'
-    asked = piped(lines, plain="image", pictures=("image",))
+    asked = piped(lines, plain_field="image", file_fields=("image",))
     assert [request.fields["image"] for request in asked] == ["a.png", "b.png", "new.png"]
     assert asked[1].prompt == "a hat"
-    assert asked[2].passed == {"image": "new.png"}  # neither the path nor the score is that of what will be drawn
+    assert asked[2].passthrough == {"image": "new.png"}  # neither the path nor the score is that of what will be drawn
 
 
 def test_a_picture_to_judge_keeps_its_line(here):
     line = {"prompt": "a hat", "seed": 3, "index": 5, "path": "new.png", "image": "old.png", "mood": "glad"}
-    first, second = piped(json.dumps(line) + '\n{"image": "a.png"}', plain="path", pictures=("path",))
+    first, second = piped(json.dumps(line) + '\n{"image": "a.png"}', plain_field="path", file_fields=("path",))
     assert first.line == line
     assert second.line == {"image": "a.png", "path": "a.png"}
 
 
 def test_a_prompt_of_an_earlier_result_has_no_picture(here):
     (request,) = piped('{"prompt": "a hat", "path": "gone.png"}')
-    assert request.passed == {}
+    assert request.passthrough == {}
 
 
 def test_a_wrong_path_is_found_before_any_work(here):
-    _, gone = piped("a.png\ngone.png\n", plain="image", pictures=("image",))
-    assert "line 2: no file 'gone.png' (seen from " in gone.fields["error"]
-    with pytest.raises(PromptError, match=r"line 1: '.' is a folder; give a picture"):
-        piped(".", plain="image", pictures=("image",))
+    _, gone = piped("a.png\ngone.png\n", plain_field="image", file_fields=("image",))
+    assert "line 2: no file 'gone.png' (relative to " in gone.fields["error"]
+    with pytest.raises(PromptError, match=r"line 1: '.' is a folder; give an image"):
+        piped(".", plain_field="image", file_fields=("image",))
     with pytest.raises(PromptError, match=r"command line: no file 'gone.png'"):
-        gather(['{"prompt": "x", "image": "a.png", "mask": "gone.png"}'], pictures=("image", "mask"))
+        read_requests(['{"prompt": "x", "image": "a.png", "mask": "gone.png"}'], file_fields=("image", "mask"))
     with pytest.raises(PromptError, match="no 'image' among its fields: 'prompt'"):
-        piped('{"prompt": "a hat"}', plain="image", pictures=("image",))
+        piped('{"prompt": "a hat"}', plain_field="image", file_fields=("image",))
     with pytest.raises(PromptError, match="no 'path' among its fields: 'prompt'"):
-        piped('{"prompt": "a hat"}', plain="path", pictures=("path",))
+        piped('{"prompt": "a hat"}', plain_field="path", file_fields=("path",))
 
 
 def test_what_failed_earlier_is_passed_on(here):
@@ -196,42 +206,51 @@ def test_what_failed_earlier_is_passed_on(here):
         (request,) = piped(json.dumps(line), **options)
         assert request.failed
         assert request.line == line
-    assert not piped("a.png", plain="path", pictures=("path",))[0].failed
+    assert not piped("a.png", plain_field="path", file_fields=("path",))[0].failed
 
 
 def test_plan_gives_every_picture_its_own_noise():
-    cat, dog = Request("a cat"), Request("a dog", 7)
-    items = plan([cat, dog], count=2, default=5)
-    assert items == [Item(0, 5, 0, cat), Item(1, 5, 1, cat), Item(2, 7, 0, dog), Item(3, 7, 1, dog)]
-    assert [(item.seed, item.draw) for item in plan([cat, dog], 2, seed=9, default=5)] == [
+    cat, dog = GenerationRequest("a cat"), GenerationRequest("a dog", 7)
+    items = plan_images([cat, dog], num_images=2, default_seed=5)
+    assert items == [
+        PlannedImage(0, 5, 0, cat),
+        PlannedImage(1, 5, 1, cat),
+        PlannedImage(2, 7, 0, dog),
+        PlannedImage(3, 7, 1, dog),
+    ]
+    assert [(item.seed, item.sample_index) for item in plan_images([cat, dog], 2, seed=9, default_seed=5)] == [
         (9, 0), (9, 1), (9, 2), (9, 3)
     ]  # fmt: skip
-    assert plan([], 3) == []
+    assert plan_images([], 3) == []
 
 
 def test_noise_is_that_of_seed_and_draw_alone():
-    cat, dog = Request("a cat"), Request("a dog")
-    assert Item(3, 7, 1, cat).noise == Item(0, 7, 1, dog).noise == 3825955368494240696
-    noises = {Item(0, seed, draw, cat).noise for seed in (0, 1, 10, 2**64 - 1) for draw in (0, 1, 10, 2**32)}
+    cat, dog = GenerationRequest("a cat"), GenerationRequest("a dog")
+    assert PlannedImage(3, 7, 1, cat).noise_seed == PlannedImage(0, 7, 1, dog).noise_seed == 3825955368494240696
+    noises = {
+        PlannedImage(0, seed, draw, cat).noise_seed for seed in (0, 1, 10, 2**64 - 1) for draw in (0, 1, 10, 2**32)
+    }
     assert len(noises) == 16
     assert all(0 <= noise < 2**63 for noise in noises)  # fits a signed integer, as tensors hold them
 
 
 @given(st.lists(st.none() | st.integers(0, 2**64 - 1), max_size=6), st.integers(1, 4), st.integers(0, 2**64 - 1))
 def test_the_line_of_a_result_asks_for_the_same_picture(seeds, count, default):
-    items = plan([Request("x", seed) for seed in seeds], count, default=default)
-    lines = [json.dumps({"prompt": "x", "seed": i.seed, "draw": i.draw, "index": i.index}) for i in items]
+    items = plan_images([GenerationRequest("x", seed) for seed in seeds], count, default_seed=default)
+    lines = [
+        json.dumps({"prompt": "x", "seed": i.seed, "sample_index": i.sample_index, "index": i.index}) for i in items
+    ]
     if lines:
-        again = plan(piped("\n".join(reversed(lines))))
-        assert [(i.seed, i.draw) for i in again] == [(i.seed, i.draw) for i in reversed(items)]
+        again = plan_images(piped("\n".join(reversed(lines))))
+        assert [(i.seed, i.sample_index) for i in again] == [(i.seed, i.sample_index) for i in reversed(items)]
 
 
 @given(text)
 @settings(max_examples=300)
 @example("{not a mapping}")
 def test_any_prompt_comes_through_as_json(prompt):
-    assert piped(json.dumps({"prompt": prompt})) == [Request(prompt)]
-    assert piped(json.dumps({"prompt": prompt}, ensure_ascii=False)) == [Request(prompt)]
+    assert piped(json.dumps({"prompt": prompt})) == [GenerationRequest(prompt)]
+    assert piped(json.dumps({"prompt": prompt}, ensure_ascii=False)) == [GenerationRequest(prompt)]
 
 
 @given(text.filter(lambda s: s.strip() and not s.strip().startswith("{") and "\n" not in s))
@@ -261,12 +280,12 @@ json_values = st.recursive(
 
 @given(
     st.dictionaries(
-        text.filter(lambda key: key not in ("prompt", "seed", *requests.OWN_FIELDS, "image", "mask")), json_values
+        text.filter(lambda key: key not in ("prompt", "seed", *requests.RESULT_FIELDS, "image", "mask")), json_values
     )
 )
 def test_unknown_fields_pass_through(fields):
     (request,) = piped(json.dumps({**fields, "prompt": "x"}))
-    assert request.passed == fields
+    assert request.passthrough == fields
 
 
 @pytest.mark.parametrize("value", ["[]", '"x"', "3", "null"])
@@ -278,9 +297,9 @@ def test_only_objects_are_objects(value):
 def test_a_picture_may_stand_in_place_of_a_prompt(tmp_path):
     (tmp_path / "a.png").touch()
     line = json.dumps({"path": str(tmp_path / "a.png"), "prompt": None})
-    (found,) = gather([line], pictures=("image",))
+    (found,) = read_requests([line], file_fields=("image",))
     assert (found.prompt, found.fields["image"]) == (None, str(tmp_path / "a.png"))
     with pytest.raises(PromptError, match="no 'prompt' among its fields"):
-        gather([line])
+        read_requests([line])
     with pytest.raises(PromptError, match="no 'prompt' among its fields"):
-        gather(['{"mask": "x"}'], pictures=("image",))
+        read_requests(['{"mask": "x"}'], file_fields=("image",))

@@ -57,7 +57,7 @@ def test_each_prompt_has_its_best(rerank, tiny, pictures, tmp_path):
 
 def test_lines_bring_their_own_prompts_and_keep_their_fields(rerank, tiny, pictures):
     lines = [
-        {"prompt": prompt, "path": path, "score": 9, "mood": ["glad", i], "seed": i, "draw": 2}
+        {"prompt": prompt, "path": path, "score": 9, "mood": ["glad", i], "seed": i, "sample_index": 2}
         for i, (path, prompt) in enumerate(zip(pictures, ["a red circle", "a blue square"] * 2))
     ]
     _, results = rerank(*map(json.dumps, lines), top=1)

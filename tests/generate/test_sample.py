@@ -11,7 +11,7 @@ from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import sample as module
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.requests import Request, plan
+from dalle_cli.generate.requests import GenerationRequest, plan_images
 from dalle_cli.generate.sample import Job, load_system
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
@@ -54,7 +54,7 @@ def no_models(monkeypatch):
 
 def test_prompts_and_candidates_come_in_order(sample):
     results = sample("a red circle", '{"prompt": "zebra", "seed": 5, "mood": "glad"}', count=2)
-    assert [(r["index"], r["prompt"], r["seed"], r["draw"]) for r in results] == [
+    assert [(r["index"], r["prompt"], r["seed"], r["sample_index"]) for r in results] == [
         (0, "a red circle", 0, 0),
         (1, "a red circle", 0, 1),
         (2, "zebra", 5, 0),
@@ -68,8 +68,8 @@ def test_prompts_and_candidates_come_in_order(sample):
 def test_pictures_are_those_of_the_system_with_each_ones_own_noise(sample, tiny):
     results = sample("a red circle", "zebra", seed=3, options={"temperature": 0.7, "top_k": None})
     system = systems.build({"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle)
-    items = plan([Request("a red circle"), Request("zebra")], seed=3)
-    seeds = [[item.noise] for item in items]
+    items = plan_images([GenerationRequest("a red circle"), GenerationRequest("zebra")], seed=3)
+    seeds = [[item.noise_seed] for item in items]
     expected = system.draw(["a red circle", "zebra"], seeds, Sampling(temperature=0.7), batch=1)
     assert same(drawn(results), [np.asarray(images.to_pil(picture)) for picture in expected[:, 0]])
 
@@ -94,13 +94,13 @@ def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
         scores = (found @ scorer.texts([prompt])[0]).tolist()
         order = sorted(range(6), key=lambda i: -scores[i])[:2]
         kept = results[2 * p : 2 * p + 2]
-        assert [result["draw"] for result in kept] == [own[i]["draw"] for i in order]
+        assert [result["sample_index"] for result in kept] == [own[i]["sample_index"] for i in order]
         assert [result["score"] for result in kept] == pytest.approx([scores[i] for i in order], abs=0.01)
         assert same(drawn(kept), drawn([own[i] for i in order]))
     assert [result["index"] for result in results] == [0, 1, 2, 3]
     for result in results:
         found = read(result["path"])["dalle"]
-        assert (found["result"], found["draw"]) == ({"score": result["score"]}, result["draw"])
+        assert (found["result"], found["sample_index"]) == ({"score": result["score"]}, result["sample_index"])
         assert set(found["models"]) == {"transformer", "reranker"}
 
 
@@ -181,7 +181,7 @@ def test_pictures_that_are_not_ranked_are_there_as_soon_as_they_are_drawn(sample
 
 
 def test_nothing_is_loaded_where_everything_is_there(sample, no_models):
-    for result in plan([Request("a red circle")], 2):
+    for result in plan_images([GenerationRequest("a red circle")], 2):
         images.save_png(noise(), f"out/{result.index:06d}-0-a-red-circle.png")
     assert [r["skipped"] for r in sample("a red circle", count=2, skip_existing=True)] == [True, True]
 
@@ -204,7 +204,7 @@ def test_a_picture_is_drawn_again_from_what_it_says(sample):
     for n, result in enumerate(first[1:]):
         assert same(drawn(sample(like=result["path"], out=f"again-{n}")), drawn([result]))
     ranked = (sample("zebra", rerank=5, seed=seed, out=f"best-{seed}") for seed in range(20))
-    best = next(one for one in ranked if one[0]["draw"] > 0)  # not the candidate that is drawn without ranking
+    best = next(one for one in ranked if one[0]["sample_index"] > 0)  # not the candidate that is drawn without ranking
     assert same(drawn(sample(like=best[0]["path"], out="again-best")), drawn(best))
 
 
@@ -244,7 +244,7 @@ def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
     from dalle_cli.generate.metadata import Origin, chunks
 
     origin = Origin("reconstruct", "x", {}, {})
-    images.save_png(noise(), tmp_path / "x.png", chunks(origin, plan([Request("x")])[0], (16, 16)))
+    images.save_png(noise(), tmp_path / "x.png", chunks(origin, plan_images([GenerationRequest("x")])[0], (16, 16)))
     with pytest.raises(Failure, match="made by `dalle reconstruct`") as failure:
         sample(like="x.png")
     assert failure.value.code == USAGE

@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from dalle_cli.generate import sheets as module
-from dalle_cli.generate.requests import Request
+from dalle_cli.generate.requests import GenerationRequest
 from dalle_cli.generate.sheets import original_cell, result_cells, save_rows
 
 
@@ -24,5 +24,8 @@ def test_rows_of_a_sheet_are_filled_up(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHEET_PIXELS", 6 * 400)
     save_rows(str(tmp_path / "small.png"), rows)
     assert Image.open(tmp_path / "small.png").size[0] < 3 * 30
-    assert original_cell(Request(None, None, {"image": str(tmp_path / "red.png")}), results)[0].size == (40, 40)
-    assert original_cell(Request(None, None, {"image": "gone.png"}), results) == ("", "cannot be read")
+    assert original_cell(GenerationRequest(None, None, {"image": str(tmp_path / "red.png")}), results)[0].size == (
+        40,
+        40,
+    )
+    assert original_cell(GenerationRequest(None, None, {"image": "gone.png"}), results) == ("", "cannot be read")

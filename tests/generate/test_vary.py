@@ -47,7 +47,7 @@ def test_eta_0_is_the_picture_and_more_of_it_something_else(vary):
         assert row[1]["psnr"] > row[2]["psnr"]
         assert row[0]["similarity"] != row[2]["similarity"]
         assert row[0]["seed"] == row[2]["seed"]
-        assert row[0]["draw"] == row[2]["draw"]
+        assert row[0]["sample_index"] == row[2]["sample_index"]
     assert Image.open("sheet.png").size == (4 * 100 + 4, Image.open("sheet.png").size[1])
     said = read(found[1]["path"])["dalle"]
     assert (said["command"], said["result"]["eta"], said["options"]["etas"]) == ("vary", 0.5, [0.0, 0.5, 1.0])
@@ -67,9 +67,11 @@ def test_a_variation_is_the_same_whatever_is_drawn_beside_it(vary):
 
 def test_lines_pass_on_and_bad_ones_do_not_hide_the_others(vary):
     Path("text.png").touch()
-    line = json.dumps({"path": "dog.png", "prompt": "a dog", "seed": 7, "draw": 2, "mood": "glad", "score": 0.5})
+    line = json.dumps(
+        {"path": "dog.png", "prompt": "a dog", "seed": 7, "sample_index": 2, "mood": "glad", "score": 0.5}
+    )
     found = vary(line, "text.png", json.dumps({"prompt": "x", "error": "was not drawn"}), code=PARTIAL, sheet="s.png")
-    assert (found[0]["prompt"], found[0]["seed"], found[0]["draw"], found[0]["mood"]) == ("a dog", 7, 2, "glad")
+    assert (found[0]["prompt"], found[0]["seed"], found[0]["sample_index"], found[0]["mood"]) == ("a dog", 7, 2, "glad")
     assert "score" not in found[0]
     assert found[1]["error"] == "text.png: not an image"
     assert found[2] == {"prompt": "x", "error": "was not drawn"}

@@ -101,7 +101,7 @@ def pictures() -> dict[str, bytes]:
 def origin(**changes) -> dict:
     """The record of a picture that `dalle sample` drew."""
     record = {"command": "sample", "version": "0", "recipe": "dalle1", "options": {}, "models": {}, "fields": {}}
-    return {**record, "prompt": "x", "seed": 0, "draw": 0, "index": 0, **changes}
+    return {**record, "prompt": "x", "seed": 0, "sample_index": 0, "index": 0, **changes}
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

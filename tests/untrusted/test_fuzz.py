@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dalle_cli import checkpoint, images
 from dalle_cli.generate.metadata import Origin, chunks
-from dalle_cli.generate.requests import Request, plan
+from dalle_cli.generate.requests import GenerationRequest, plan_images
 from dalle_cli.recipe import to_yaml
 from tests.fixtures.miniatures import noise, recipes
 from tests.training.conftest import RECIPE
@@ -203,7 +203,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    ["prompt", "seed", "draw", "image", "mask", "path", "index", "error", "score", "id", "negative_prompt"]
+    ["prompt", "seed", "sample_index", "image", "mask", "path", "index", "error", "score", "id", "negative_prompt"]
 )
 
 
@@ -246,7 +246,7 @@ def test_lines_that_are_drawn(attempt, files):
 
 
 def test_what_pictures_say(attempt):
-    (item,) = plan([Request("a red circle", None, {"id": 7})], 1, 5)
+    (item,) = plan_images([GenerationRequest("a red circle", None, {"id": 7})], 1, 5)
     origin = Origin(
         "sample", "dalle1", {"temperature": 0.5, "image": "x.png", "keep_rows": 2}, {"transformer": "ab" * 32}
     )
