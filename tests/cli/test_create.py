@@ -164,10 +164,10 @@ def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
         (("zebra", "--recipe", "typo.yaml"), 2, "did you mean 'dvae'?"),
         (("zebra", "--recipe", "dale1"), 2, "did you mean 'dalle1'?"),
         (("zebra", "--recipe", "runs/none"), 3, "no checkpoint 'runs/none'"),
-        (("zebra", "--rerank", "2", "--recipe", "missing.yaml"), 2, "the recipe names none in parts.clip"),
+        (("zebra", "--rerank", "2", "--recipe", "missing.yaml"), 2, "the recipe names none in parts.reranker"),
         (("--prompts", "none.txt"), 3, "none.txt: No such file"),
         (('{"prompt": 3}',), 3, "'prompt' must be text, not 3"),
-        (('{"prompt": "x", "seed": -1}',), 3, "'seed' must be a whole number"),
+        (('{"prompt": "x", "seed": -1}',), 3, "'seed' must be an integer"),
     ],
 )
 def test_mistakes_get_a_line_and_their_code(sample, tiny, tmp_path, words, code, said):
@@ -262,7 +262,7 @@ def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
     for size in ("0", "-1", "many", "1.5"):
         ended = dalle("sample", "zebra", "--recipe", tiny.recipe, "--batch-size", size, "--dry-run")
         assert ended.code == 2
-        assert "is neither auto nor a number of pictures" in " ".join(ended.err.replace("│", " ").split())
+        assert "expected auto or a positive integer" in " ".join(ended.err.replace("│", " ").split())
 
 
 def test_diffusion_takes_its_own_options(dalle, glide):

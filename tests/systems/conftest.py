@@ -1,1 +1,0 @@
-"""Fixtures of the systems' tests: small checkpoints of every part."""
