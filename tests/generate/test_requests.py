@@ -202,7 +202,10 @@ def test_a_wrong_path_is_found_before_any_work(here):
 
 def test_what_failed_earlier_is_passed_on(here):
     line = {"prompt": "a hat", "seed": 1, "index": 4, "image": "gone.png", "error": "broken"}
-    for options in ({"plain": "image", "pictures": ("image",)}, {"plain": "path", "pictures": ("path",)}):
+    for options in (
+        {"plain_field": "image", "file_fields": ("image",)},
+        {"plain_field": "path", "file_fields": ("path",)},
+    ):
         (request,) = piped(json.dumps(line), **options)
         assert request.failed
         assert request.line == line
