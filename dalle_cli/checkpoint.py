@@ -7,13 +7,11 @@ Nothing in a file is ever executed.
 
 import inspect
 import json
-import os
 import struct
 import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .files import write_atomically
+from .files import CHECKPOINT, find_checkpoint, write_atomically
 from .models import models
 from .nn import meta_init
 from .recipe import Recipe, section, type_of
@@ -33,7 +31,7 @@ from .text import from_state, tokenizers
 VERSION = 1
 # Old formats: the function at index v turns a recipe of version v into one of version v + 1. None so far.
 MIGRATIONS: dict[int, Callable[[Recipe], Recipe]] = {}
-FILE = "model.safetensors"  # of a run's folder
+FILE = CHECKPOINT
 HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
 
 
@@ -306,12 +304,6 @@ def resolve(name: str) -> Path:
 
     Starters, the small models shipped with the package, are called `starter/dvae`, `starter/clip` and so on.
     """
-    given = Path(name)
-    places = [given, given / FILE, Path("checkpoints") / name / FILE]
-    if name.startswith("starter/"):
-        shipped = Path(str(resources.files("dalle_cli")))
-        places.append(shipped / f"{name}.safetensors")
-    for place in places:
-        if os.path.isfile(place):  # which, unlike Path's, is false for a name too long
-            return place
+    if path := find_checkpoint(name):
+        return path
     raise CheckpointError(f"no checkpoint '{name}': neither a file, a run folder, nor a run under checkpoints/")

@@ -3,10 +3,23 @@
 import os
 import tempfile
 from collections.abc import Callable, Container
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from .exits import USAGE, WOULD_OVERWRITE, Failure
+
+CHECKPOINT = "model.safetensors"  # in the folder of a run
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """Return the file of a checkpoint: a file, a folder that holds model.safetensors, a run under checkpoints/, or a
+    model that ships with the package (`starter/clip`). None if there is none.
+    """
+    candidates = [Path(name), Path(name) / CHECKPOINT, Path("checkpoints") / name / CHECKPOINT]
+    if name.startswith("starter/"):
+        candidates.append(Path(str(resources.files("dalle_cli"))) / f"{name}.safetensors")
+    return next((path for path in candidates if os.path.isfile(path)), None)  # Path.is_file raises for long names
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

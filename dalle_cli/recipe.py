@@ -113,6 +113,35 @@ def find(name: str, family: str) -> Path:
     raise RecipeError(f"no {family} recipe '{name}'{suggest(name, names(family))}")
 
 
+def locate(name: str, family: str | None = None) -> tuple[str, str] | None:
+    """Return (family, name) of a recipe named `family/name`, by its file, or by a name that only one family has.
+
+    Returns None for any other name. Raises RecipeError when the family is unknown or must be given.
+    """
+    if family is not None:
+        if family not in FAMILIES:
+            raise RecipeError(f"--family: no family '{family}'{suggest(family, FAMILIES)}")
+        return family, name.removeprefix(f"{family}/")
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if os.path.isfile(path) and path.resolve().parent.name not in FAMILIES:
+            raise RecipeError(f"{name}: which family is this recipe of? Add --family: {', '.join(FAMILIES)}")
+        return path.resolve().parent.name, name
+    head, _, tail = name.partition("/")
+    if head in FAMILIES and tail:
+        return head, tail
+    families = [family for family in FAMILIES if name in names(family)]
+    if len(families) > 1:
+        choices = " or ".join(f"{family}/{name}" for family in families)
+        raise RecipeError(f"several families have a recipe '{name}': use {choices}")
+    return (families[0], name) if families else None
+
+
+def all_names() -> list[str]:
+    """Return `family/name` of every recipe."""
+    return [f"{family}/{name}" for family in FAMILIES for name in names(family)]
+
+
 def of_folder(name: str) -> Path | None:
     """The system's recipe in a folder of its parts, given as the folder or as a name under checkpoints/."""
     files = (folder / IN_FOLDER for folder in (Path(name), Path("checkpoints") / name))

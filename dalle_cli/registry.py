@@ -14,10 +14,22 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 Part = typing.TypeVar("Part", bound=Callable)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that a recipe can set. default: None if `required`. text: its sentence, empty if it has none."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    text: str
 
 
 class RecipeError(ValueError):
@@ -159,6 +171,56 @@ def convert(value: Any, kind: Any, path: str) -> Any:
     if inspect.isclass(kind) and not isinstance(value, Mapping):
         raise RecipeError(f"{path}: expected a mapping with a type, got {_show(value)}")
     return value
+
+
+def documented_keys(part: Callable, given: Iterable[str] = ()) -> list[Key]:
+    """Return the keys of a part with types, defaults and sentences, in the order of its signature.
+
+    A constructor documents its keys in its docstring, or in that of a base class: `key: sentence.` or
+    `key, other: sentence.` at the start of a line or after the end of a sentence. given: names to leave out.
+    """
+    parameters = inspect.signature(part).parameters
+    hints = typing.get_type_hints(part.__init__ if inspect.isclass(part) else part)
+    texts: dict[str, str] = {}
+    documented = reversed(part.__mro__[:-1]) if inspect.isclass(part) else [part]
+    for owner in documented:
+        texts |= _sentences(owner.__doc__ or "", set(parameters))
+    factories = {}
+    if is_dataclass(part):
+        factories = {one.name: one.default_factory for one in fields(part) if one.default_factory is not MISSING}
+    keys = []
+    for name, parameter in parameters.items():
+        if name in set(given) or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        required = parameter.default is parameter.empty
+        default = factories[name]() if name in factories else None if required else parameter.default
+        keys.append(Key(name, type_name(hints.get(name, Any)), default, required, texts.get(name, "")))
+    return keys
+
+
+def _sentences(docstring: str, names: set[str]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        pieces = re.split(r"(?:^|(?<=[.;] )|(?<=\n))(\w+(?:,\s\w+)*):\s", paragraph)
+        for head, text in zip(pieces[1::2], pieces[2::2]):
+            sentence = " ".join(text.split()).rstrip(";")
+            texts |= {name: sentence[:1].upper() + sentence[1:] for name in re.split(r",\s", head) if name in names}
+    return texts
+
+
+def type_name(kind: Any) -> str:
+    """Return an annotated type as a user reads it: `integer`, `number or null`, `"adamw" or "sgd"`."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if option is type(None) else type_name(option) for option in options)
+    if origin is typing.Literal:
+        return " or ".join(map(str, options))
+    if origin is list or kind is list:
+        return f"list of {type_name(options[0])}" if options else "list"
+    if origin is dict or kind is dict:
+        return "mapping"
+    names = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", Any: "any"}
+    return names.get(kind, "part")
 
 
 def suggest(word: Any, words: Iterable[str]) -> str:

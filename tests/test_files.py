@@ -2,9 +2,11 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dalle_cli import files
 from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.files import check_target, remove_left_overs, write_atomically
 
@@ -42,6 +44,7 @@ def test_files_have_the_mode_that_the_user_s_umask_gives(tmp_path, umask):
     program = f"""
 import os, sys
 from pathlib import Path
+from dalle_cli import files
 from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.files import check_target, write_atomically
 os.umask({umask})
@@ -59,6 +62,7 @@ def test_a_writer_killed_half_way_leaves_the_old_file(tmp_path):
     program = """
 import os, signal
 from pathlib import Path
+from dalle_cli import files
 from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.files import check_target, write_atomically
 def write(temporary):
@@ -104,3 +108,16 @@ def test_a_target_that_can_be_written_gets_its_folder_and_nothing_else(tmp_path)
     (tmp_path / "file").write_text("mine")
     check_target(tmp_path / "file", "--out", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_checkpoints_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("run"), Path("checkpoints/other")):
+        folder.mkdir(parents=True)
+        (folder / files.CHECKPOINT).touch()
+    assert files.find_checkpoint("run") == Path("run/model.safetensors")
+    assert files.find_checkpoint("run/model.safetensors") == Path("run/model.safetensors")
+    assert files.find_checkpoint("other") == Path("checkpoints/other/model.safetensors")
+    assert files.find_checkpoint("starter/clip")
+    assert files.find_checkpoint("none") is None
+    assert files.find_checkpoint("x" * 5000) is None

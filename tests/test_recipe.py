@@ -355,3 +355,34 @@ def test_differences_name_every_value():
     new = {"a": {"b": 2, "c": [1, 3]}, "e": {"f": "g"}, "same": {"x": 1}}
     assert recipe.differences(old, new) == ["a.b: 1 -> 2", "a.c: [1, 2] -> [1, 3]", "e: None -> {'f': 'g'}"]
     assert recipe.differences(old, old) == []
+
+
+def test_recipe_is_found_by_family_and_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert recipe.locate("clip/vit-b32") == ("clip", "vit-b32")
+    assert recipe.locate("vit-b32") == ("clip", "vit-b32")
+    assert recipe.locate("tiny", "dvae") == ("dvae", "tiny")
+    assert recipe.locate("no-such-recipe") is None
+
+
+def test_recipe_file_gets_its_family_from_its_folder(tmp_path):
+    (tmp_path / "dvae").mkdir()
+    inside, outside = tmp_path / "dvae" / "mine.yaml", tmp_path / "mine.yaml"
+    for path in (inside, outside):
+        path.write_text("extends: tiny\n")
+    assert recipe.locate(str(inside)) == ("dvae", str(inside))
+    with pytest.raises(RecipeError, match="Add --family"):
+        recipe.locate(str(outside))
+    assert recipe.locate(str(outside), "dvae") == ("dvae", str(outside))
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "message"), [("tiny", None, "several families"), ("tiny", "dave", "did you mean 'dvae'")]
+)
+def test_ambiguous_names_are_refused(name, family, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe.locate(name, family)
+
+
+def test_all_recipes_are_known():
+    assert {"dvae/tiny", "systems/dalle1"} <= set(recipe.all_names())

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dalle_cli import registry
 from dalle_cli.data import sources
 from dalle_cli.models import models
 from dalle_cli.registry import RecipeError, Registry, bind, convert
@@ -240,3 +241,37 @@ def test_every_registered_part_can_be_asked_for_its_schema(registry):
     for name in registry.names():
         with pytest.raises(RecipeError, match="takes no 'no such argument'"):
             registry.bind({"type": name, "no such argument": 1})
+
+
+def test_keys_are_documented_by_docstrings():
+    class Base:
+        """A base.
+
+        width: channels of a
+        block. depth: blocks; heads, depth_2: two keys.
+        """
+
+    class Part(Base):
+        def __init__(self, model: Base, width: int, depth: int = 3, heads: float | None = None, depth_2: str = "x"):
+            """Ignored."""
+
+    keys = {key.name: key for key in registry.documented_keys(Part, given={"model"})}
+    assert list(keys) == ["width", "depth", "heads", "depth_2"]
+    assert keys["width"] == registry.Key("width", "integer", None, True, "Channels of a block.")
+    assert (keys["depth"].text, keys["depth"].default) == ("Blocks", 3)
+    assert (keys["heads"].text, keys["heads"].type) == ("Two keys.", "number or null")
+    assert keys["depth_2"].text == "Two keys."
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (bool, "true or false"),
+        (list[int] | None, "list of integer or null"),
+        (Literal["a", "b"], "a or b"),
+        (dict[str, float], "mapping"),
+        (Registry, "part"),
+    ],
+)
+def test_types_have_readable_names(kind, name):
+    assert registry.type_name(kind) == name

@@ -11,7 +11,6 @@ from ..console import align, log, print_result, print_text, printable, wants_jso
 from ..exits import DONE, PARTIAL, USAGE, Failure
 from ..registry import RecipeError, suggest
 from .app import MANAGE, command
-from .lookup import known_recipes, locate
 from .options import HARDWARE, Family, Json, Overrides
 
 OPEN = "???"  # what a recipe leaves to its user
@@ -57,9 +56,11 @@ def check(
         if overrides or family or processes:
             raise Failure("overrides, --family and --processes need a --recipe to apply to", USAGE)
         raise typer.Exit(_check_all(as_json))
-    place = locate(recipe, family)
+    from .. import recipe as recipes
+
+    place = recipes.locate(recipe, family)
     if place is None:
-        raise RecipeError(f"no recipe '{recipe}'{suggest(recipe, known_recipes())}")
+        raise RecipeError(f"no recipe '{recipe}'{suggest(recipe, recipes.all_names())}")
     hardware = None
     if processes:
         hardware = {"processes": processes, "room": device_memory, "rate": peak * 1e12, "utilisation": utilisation}

@@ -1,5 +1,6 @@
-"""Commands that show what there is: recipes, show, env."""
+"""Commands that list what there is: recipes, show, env."""
 
+import json
 import os
 from typing import Annotated, Any
 
@@ -9,47 +10,59 @@ from ..console import align, log, print_result, print_text, printable, wants_jso
 from ..exits import USAGE, Failure
 from ..registry import RecipeError, suggest
 from .app import MANAGE, command
-from .lookup import accepts, known_recipes, locate
 from .options import Family, Json, Overrides
 
 PACKAGES = ("torch", "accelerate", "safetensors", "numpy", "pillow", "omegaconf", "typer", "rich", "ftfy", "regex")
 EXTRAS = ("pyarrow", "tensorboard", "wandb")
 
 
-@command(MANAGE, "dalle recipes", "dalle recipes clip", "dalle recipes --json | jq -r .recipe")
+@command(MANAGE, "dalle recipes", "dalle recipes systems", "dalle recipes --json | jq -r .recipe")
 def recipes(
-    family: Annotated[str | None, typer.Argument(help="Only these: tokenizer, dvae, clip, prior, ...")] = None,
+    family: Annotated[str | None, typer.Argument(help="Only this family: dvae, clip, prior, decoder, ...")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes: what can be trained and drawn with."""
+    """List the recipes, and which systems can generate images now."""
     from .. import recipe
 
     if family is not None and family not in recipe.FAMILIES:
         raise RecipeError(f"no family '{family}'{suggest(family, recipe.FAMILIES)}")
-    rows = []
-    for one in [family] if family else recipe.FAMILIES:
-        for name in recipe.names(one):
-            path = recipe.find(name, one)
-            rows.append(
-                {
-                    "recipe": f"{one}/{name}",
-                    "command": f"dalle {recipe.FAMILIES[one]} --recipe {name}",
-                    "summary": recipe.headline(path),
-                    "path": str(path),
-                }
-            )
+    rows = [_row(one, name) for one in ([family] if family else recipe.FAMILIES) for name in recipe.names(one)]
     if wants_json(as_json):
         for row in rows:
             print_result(row, (), as_json)
     elif rows:
-        print_text("\n".join(align([(row["recipe"], printable(row["summary"])) for row in rows], cut=True)))
+        print_text(
+            "\n".join(align([(row["recipe"], _status(row), printable(row["summary"])) for row in rows], cut=True))
+        )
     if not rows:
         log(f"there are no recipes of {family} yet" if family else "no recipes found")
+
+
+def _row(family: str, name: str) -> dict[str, Any]:
+    """Return what `dalle recipes` says of a recipe; `missing` lists the checkpoints that a system lacks."""
+    from .. import recipe
+    from ..files import find_checkpoint
+
+    path = recipe.find(name, family)
+    missing = None
+    if family == "systems":
+        node = recipe.load(name, family, complete=False)
+        missing = list(dict.fromkeys(source for _, source in recipe.sources(node) if not find_checkpoint(source)))
+    return {
+        "recipe": f"{family}/{name}", "command": f"dalle {recipe.FAMILIES[family]} --recipe {name}",
+        "summary": recipe.headline(path), "path": str(path), "ready": None if missing is None else not missing,
+        "missing": missing,
+    }  # fmt: skip
+
+
+def _status(row: dict[str, Any]) -> str:
+    return {None: "", True: "ready", False: "not trained"}[row["ready"]]
 
 
 @command(
     MANAGE,
     "dalle show clip/vit-b32 optim.lr=1e-4",
+    "dalle show clip/tiny --explain",
     "dalle show starter/clip",
     "dalle show dvae/openai > recipes/dvae/mine.yaml",
 )
@@ -57,96 +70,128 @@ def show(
     name: Annotated[str, typer.Argument(help="A recipe (clip/vit-b32, a file), or a checkpoint (file, run, starter).")],
     overrides: Overrides = None,
     family: Family = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain every key: its type, default and meaning.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
 ) -> None:
-    """Print a recipe with all that it inherits, or the one that a checkpoint carries."""
-    import json
-
+    """Print a recipe with everything that it inherits, or the recipe of a checkpoint."""
     from .. import recipe
 
-    place = locate(name, family)
-    if place:
-        of, own = place
-        found = recipe.load(own, of, overrides or [], accepts, log, complete=False)
+    found = _recipe_of(name, overrides or [], family)
+    if not explain:
+        print_text(json.dumps(found) if as_json else recipe.to_yaml(found).rstrip("\n"))
+        return
+    from .explain import explain as rows_of
+    from .explain import lines
+
+    for row in rows_of(found):
+        print_text(json.dumps(row, default=str) if as_json else "\n".join(map(printable, lines(row))))
+
+
+def _recipe_of(name: str, overrides: list[str], family: str | None) -> dict[str, Any]:
+    """Return a recipe by its name, or the one in a checkpoint. Raises RecipeError, Failure."""
+    from .. import recipe
+
+    if located := recipe.locate(name, family):
+        found = recipe.load(located[1], located[0], overrides, accepts, log, complete=False)
         if overrides:
-            _check(found, of)
-    else:
-        from .. import checkpoint
+            _check(found, located[0])
+        return found
+    from .. import checkpoint
 
-        try:
-            path = checkpoint.resolve(name)
-        except checkpoint.CheckpointError:
-            raise RecipeError(f"no recipe and no checkpoint '{name}'{suggest(name, known_recipes())}") from None
-        if overrides:
-            raise Failure(f"{path} is a checkpoint: its recipe is what it is; leave out {overrides[0]}", USAGE)
-        found = checkpoint.metadata(path)["recipe"]
-    print_text(json.dumps(found) if as_json else recipe.to_yaml(found).rstrip("\n"))
+    try:
+        path = checkpoint.resolve(name)
+    except checkpoint.CheckpointError:
+        known = suggest(name, recipe.all_names())
+        raise RecipeError(f"no recipe and no checkpoint '{name}'{known}") from None
+    if overrides:
+        raise Failure(f"{path} is a checkpoint, whose recipe cannot be changed: remove {overrides[0]}", USAGE)
+    return checkpoint.metadata(path)["recipe"]
 
 
-def _check(found: dict, family: str) -> None:
-    """What a recipe says, as far as it says it: it may leave paths open. Raises RecipeError."""
+def accepts(path: str, name: str) -> set[str] | None:
+    """Call `checkpoint.accepts`, imported only when an override changes the type of a part."""
+    from .. import checkpoint
+
+    return checkpoint.accepts(path, name)
+
+
+def _check(recipe: dict, family: str) -> None:
+    """Check a recipe as far as it is filled in: paths may be open. Raises RecipeError."""
     from .. import checkpoint
     from ..data import loader
     from ..generate.sample import prepare
     from ..training import options
 
     if family == "systems":
-        prepare(found, {})
+        prepare(recipe, {})
     elif family != "tokenizer":
-        checkpoint.check(found)
-        options.options(found)
-    if (found.get("data") or {"path": None}).get("path", "") is not None:
-        loader.check(found["data"])
+        checkpoint.check(recipe)
+        options.options(recipe)
+    if (recipe.get("data") or {"path": None}).get("path", "") is not None:
+        loader.check(recipe["data"])
 
 
-@command(MANAGE)
+@command(MANAGE, "dalle env", "dalle env --json > env.json")
 def env(as_json: Json = False) -> None:
-    """Print versions, devices and what this machine is good at; for reports of problems."""
+    """Print versions, devices and capabilities of this machine, for bug reports."""
+    facts = _environment()
+    shown = {**facts, "devices": "; ".join(facts["devices"])}
+    shown |= {"variables": " ".join(f"{key}={value}" for key, value in facts["variables"].items()) or "none set"}
+    absent = {"emoji_font": "none: use data.objects=shapes, or install fonts-noto-color-emoji", "cuda": "none"}
+    texts = [(key, absent.get(key, "not installed") if value is None else str(value)) for key, value in shown.items()]
+    print_result(facts, align(texts), as_json)
+
+
+def _environment() -> dict[str, Any]:
+    """Return what is to be known of a machine; null for what is not installed."""
     import platform
-    from importlib import metadata
 
     import torch
 
     from .. import __version__, distributed
-    from ..data.scenes.glyphs import MissingFont, font
     from ..hardware.capabilities import fast_bf16
 
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-
-    try:
-        emoji = str(font().path)
-    except MissingFont:
-        emoji = None
-    found: dict[str, Any] = {
+    return {
         "dalle": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{package: version(package) for package in (*PACKAGES, *EXTRAS)},
+        **{package: _installed(package) for package in (*PACKAGES, *EXTRAS)},
         "cuda": torch.version.cuda,
         "devices": _devices(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         "bf16_fast": fast_bf16(),
-        "emoji_font": emoji,
+        "emoji_font": _emoji_font(),
         "variables": {key: os.environ[key] for key in sorted(os.environ) if key.startswith("DALLE_")},
     }
-    shown = {**found, "devices": "; ".join(found["devices"])}
-    shown |= {"variables": " ".join(f"{key}={value}" for key, value in found["variables"].items()) or "none set"}
-    absent = {"emoji_font": "none: data.glyphs=shapes, or install fonts-noto-color-emoji", "cuda": "none"}
-    texts = [(key, absent.get(key, "not installed") if value is None else str(value)) for key, value in shown.items()]
-    print_result(found, align(texts), as_json)
+
+
+def _installed(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _emoji_font() -> str | None:
+    from ..data.scenes.glyphs import MissingFont, font
+
+    try:
+        return str(font().path)
+    except MissingFont:
+        return None
 
 
 def _devices() -> list[str]:
     import torch
 
-    cuda = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    devices = [f"cuda:{number} {one.name}, {one.total_memory / 2**30:.0f} GiB" for number, one in enumerate(cuda)]
+    cuda = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    devices = [f"cuda:{index} {one.name}, {one.total_memory / 2**30:.0f} GiB" for index, one in enumerate(cuda)]
     if torch.backends.mps.is_available():
         devices.append("mps")
     return [*devices, f"cpu {torch.backends.cpu.get_cpu_capability()}"]

@@ -247,12 +247,14 @@ def test_tokenizer_recipes(dalle):
 def test_system_recipes(dalle, tmp_path):
     weights = models.build(DVAE).state_dict()
     checkpoint.save(tmp_path / "t.safetensors", weights, {"model": DVAE})
-    found = dalle("check", "--recipe", "systems/dalle1", "parts.transformer=t.safetensors", "parts.clip=none").result
-    assert found["bytes"] == {"transformer": (tmp_path / "t.safetensors").stat().st_size, "clip": None}
-    assert [need.partition(":")[0] for need in found["needs"]] == ["parts.clip"]
-    found = dalle("check", "--recipe", "systems/dalle1", "parts.clip=[t.safetensors,none,t.safetensors]").result
-    assert found["bytes"]["clip"] == 2 * (tmp_path / "t.safetensors").stat().st_size
-    assert [need.partition(":")[0] for need in found["needs"]] == ["parts.clip"]
+    found = dalle(
+        "check", "--recipe", "systems/dalle1", "parts.transformer=t.safetensors", "parts.reranker=none"
+    ).result
+    assert found["bytes"] == {"transformer": (tmp_path / "t.safetensors").stat().st_size, "reranker": None}
+    assert [need.partition(":")[0] for need in found["needs"]] == ["parts.reranker"]
+    found = dalle("check", "--recipe", "systems/dalle1", "parts.reranker=[t.safetensors,none,t.safetensors]").result
+    assert found["bytes"]["reranker"] == 2 * (tmp_path / "t.safetensors").stat().st_size
+    assert [need.partition(":")[0] for need in found["needs"]] == ["parts.reranker"]
     for word in ("sample.temprature=1", "system.type=dalle2", "smaple.x=1"):
         ended = dalle("check", "--recipe", "systems/dalle1", word)
         assert (ended.code, one_line(ended.err)) == (2, True), word

@@ -109,6 +109,44 @@ def test_overrides_are_checked(dalle, word, said):
     assert said in ended.err
 
 
+def test_recipes_say_which_systems_can_generate(dalle, tmp_path):
+    rows = {row["recipe"]: row for row in dalle("recipes", "systems").results}
+    assert (rows["systems/dalle1"]["ready"], rows["systems/dalle1"]["missing"]) == (True, [])
+    untrained = rows["systems/dalle1-tiny"]
+    assert not untrained["ready"]
+    assert "checkpoints/clip-tiny" in untrained["missing"]
+    shown = dalle("recipes", "systems", terminal=True).out.splitlines()
+    assert next(line for line in shown if line.startswith("systems/dalle1 ")).split()[1] == "ready"
+    assert "not trained" in next(line for line in shown if line.startswith("systems/dalle1-tiny "))
+    assert all(row["ready"] is None for row in dalle("recipes", "clip").results)
+
+
+def test_explain_describes_every_key(dalle):
+    rows = {row["key"]: row for row in dalle("show", "clip/tiny", "--explain", "--json").results}
+    steps = rows["train.steps"]
+    assert (steps["type"], steps["required"], steps["value"], steps["set"]) == ("integer", True, 400, True)
+    assert rows["train.log_every"]["default"] == 50
+    assert not rows["train.log_every"]["set"]
+    assert rows["model.image.width"]["help"] == "Channels of the hidden states."
+    assert rows["data.size"]["value"] == 32
+    assert "task.model" not in rows
+    shown = dalle("show", "clip/tiny", "--explain", terminal=True).out
+    assert "train.steps = 400  (integer, required)\n" in shown
+    changed = dalle("show", "clip/tiny", "train.steps=7", "--explain", terminal=True).out
+    assert "train.steps = 7  (integer, required)\n" in changed
+
+
+@pytest.mark.parametrize("name", ["systems/glide", "tokenizer/tiny", "decoder/glide-tiny", "data/none"])
+def test_explain_reads_every_family(dalle, name):
+    ended = dalle("show", name, "--explain", "--json")
+    if name == "data/none":
+        assert ended.code == 2
+        return
+    keys = [row["key"] for row in ended.results]
+    assert len(keys) == len(set(keys)) > 5
+    assert {"systems": "sample.steps", "tokenizer": "learn.", "decoder": "frozen."}[name.split("/")[0]]
+
+
 def test_env_names_versions_devices_and_the_font(dalle, monkeypatch):
     import torch
 
@@ -130,4 +168,4 @@ def test_env_says_what_is_missing(dalle, monkeypatch):
         shown = dalle("env", terminal=True).out
     finally:
         glyphs.font.cache_clear()
-    assert "emoji_font   none: data.glyphs=shapes, or install fonts-noto-color-emoji" in shown.splitlines()
+    assert "emoji_font   none: use data.objects=shapes, or install fonts-noto-color-emoji" in shown.splitlines()
