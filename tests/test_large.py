@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_cli.convert.layouts.karlo import LOW_RES
+from dalle_cli.convert.networks.karlo import LOW_RES
 from dalle_cli.convert.recognition import export_state
 from dalle_cli.models import models
 from dalle_cli.text.bpe import base_symbols

@@ -11,8 +11,8 @@ from ..text import from_state
 from . import native
 from .exporting import preprocessing, typed, vocabulary, write_folder, write_texts
 from .layouts import all_layouts
-from .layouts.diffusers_unclip import HALVES
-from .layouts.hf_clip import SCALE
+from .layouts.diffusers_upsampler import HALVES
+from .networks.hf_clip import SCALE
 from .recognition import export_state
 
 FORMAT = "diffusers-unclip"

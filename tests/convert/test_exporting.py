@@ -14,7 +14,7 @@ from dalle_cli.convert.recognition import export_state
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.models import models
 from dalle_cli.text.learn import learn
-from tests.convert.layouts.test_diffusers_unclip import PRIOR
+from tests.convert.miniatures import PRIOR
 from tests.convert.test_importing import CAPTIONS, CLIP, VIT, bring, equal, published
 from tests.parity.peers import Missing
 from tests.parity.peers import peer as find

@@ -17,7 +17,7 @@ from dalle_cli.generate.sample import Job, sample
 from dalle_cli.models import models
 from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
-from tests.convert.layouts.test_karlo import DECODER, HALF, PRIOR, UNET
+from tests.convert.miniatures import DECODER, HALF, PRIOR, UNET
 from tests.convert.test_importing import CAPTIONS, TEXT, VIT, no_vocabularies  # noqa: F401  (a fixture)
 
 WIDTH = TEXT["width"]

@@ -5,7 +5,7 @@ import torch
 
 from dalle_cli import checkpoint
 from dalle_cli.convert.diffusers_pipeline import export
-from dalle_cli.convert.layouts.karlo import LOW_RES
+from dalle_cli.convert.networks.karlo import LOW_RES
 from dalle_cli.diffusion.schedules import cosine
 from dalle_cli.models import models
 from dalle_cli.nn.noise import stream

@@ -1,4 +1,4 @@
-"""Published layouts, one file per source; a module that defines `LAYOUTS` is found by itself."""
+"""Published layouts, one file per source; each module defines `LAYOUT` and is discovered by that."""
 
 import importlib
 import pkgutil
@@ -9,6 +9,6 @@ from ..layout import Layout
 
 @cache
 def all_layouts() -> dict[str, Layout]:
-    """Return every published layout by name: the `LAYOUTS` of each module of this package."""
+    """Return every published layout by name: the `LAYOUT` of each module of this package."""
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    return {layout.name: layout for module in modules for layout in module.LAYOUTS}
+    return {module.LAYOUT.name: module.LAYOUT for module in modules}

@@ -21,14 +21,12 @@ def _model(state: State) -> dict:
     }
 
 
-LAYOUTS = (
-    Layout(
-        name="openai-dvae",
-        type="dvae",
-        recognizes=_recognizes,
-        model=_model,
-        table=lambda model: [Row(r"(.+)", r"\1")],
-        task=lambda model: {"type": "dvae"},
-        files={"encoder.": "encoder.pkl", "decoder.": "decoder.pkl"},
-    ),
+LAYOUT = Layout(
+    name="openai-dvae",
+    type="dvae",
+    recognizes=_recognizes,
+    model=_model,
+    table=lambda model: [Row(r"(.+)", r"\1")],
+    task=lambda model: {"type": "dvae"},
+    files={"encoder.": "encoder.pkl", "decoder.": "decoder.pkl"},
 )

@@ -26,15 +26,13 @@ def _model(state: State) -> dict:
     }
 
 
-LAYOUTS = (
-    Layout(
-        name="taming-vqgan",
-        type="vqgan",
-        recognizes=_recognizes,
-        model=_model,
-        table=lambda model: [Row(r"(.+)", r"\1")],
-        training_keys=r"loss\.",
-        task=lambda model: {"type": "vqgan"},
-        wrapper="state_dict",
-    ),
+LAYOUT = Layout(
+    name="taming-vqgan",
+    type="vqgan",
+    recognizes=_recognizes,
+    model=_model,
+    table=lambda model: [Row(r"(.+)", r"\1")],
+    training_keys=r"loss\.",
+    task=lambda model: {"type": "vqgan"},
+    wrapper="state_dict",
 )

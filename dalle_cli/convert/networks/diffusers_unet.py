@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..layout import ConvertError, Row, State, count_layers
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PLAIN = "Resnet{0}{1}Block2D"
 HEAD = 64  # width of every attention head in the published models
 RESBLOCK = {
     **{"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2"},
@@ -139,3 +141,18 @@ def check(config: Mapping, known: Mapping) -> None:
     for key, value in known.items():
         if config.get(key, value) != value:
             raise ConvertError(f"{key}: {config[key]}, where our network has {value}")
+
+
+def check_unets(model: dict, configs: dict[str, dict]) -> dict:
+    for config in configs.values():
+        check(config, UNET_DEFAULTS)
+        for direction in ("down", "up"):
+            for kind in config.get(f"{direction}_block_types") or ():
+                if not kind.startswith(("Resnet", "SimpleCrossAttn")):
+                    raise ConvertError(f"{direction}_block_types: a {kind} is nothing that our network has")
+    if "decoder" in configs:
+        check(
+            configs["decoder"],
+            {"attention_head_dim": HEAD, "class_embed_type": "identity", "cross_attention_norm": None},
+        )
+    return model

@@ -104,21 +104,6 @@ def test_a_tower_alone_comes_back(tower):
     assert source.config.read(node, flat | {"num_attention_heads": 4})[tower]["heads"] == 4
 
 
-def test_two_towers_of_a_pipeline_are_joined():
-    node = NODE | {"scale": 100.0}
-    state = state_of(node)
-    published = export_state("diffusers-clip", node, state)
-    assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.weight" in published
-    assert "image_encoder.visual_projection.weight" in published
-    model, back = import_state(published)
-    assert (model, back.keys()) == (node, state.keys())
-    assert all(torch.equal(back[key], state[key]) for key in state)
-    source = all_layouts()["diffusers-clip"]
-    assert source.config.read(node, source.config.write(node)) == node
-    with pytest.raises(ConvertError, match=r"logit_scale. has no place"):
-        export_state("diffusers-clip", NODE, state_of())
-
-
 def test_half_of_a_whole_model_is_named():
     for tower, other in (("text", "vision"), ("vision", "text")):
         alone = {key: value for key, value in published().items() if key.startswith((tower[:3], "logit_scale"))}

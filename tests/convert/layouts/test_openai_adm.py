@@ -4,25 +4,25 @@ import torch
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.recognition import export_state, import_state
 from dalle_cli.models import models
+from tests.convert.miniatures import round_trip, state_of
 
 UNET = {
     **{"type": "unet", "channels": 64, "multiples": [1, 2, 2], "blocks": 2, "attention": [2, 4], "conditions": {}},
     **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True, "scale_shift": True},
     **{"resample": "resblock", "learned_variance": True},
 }
+
+
 LABEL = {"label": {"type": "label-condition", "classes": 7}}
+
+
 LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
-CLASSIFIER = {
-    **{"type": "classifier", "size": 32, "classes": 9, "channels": 64, "multiples": [1, 2, 2], "blocks": 2},
-    **{"attention": [2, 4], "head_width": 64, "attention_order": "legacy"},
-}
+
+
 ADM = {"type": "unet", "channels": 256, "blocks": 2}
+
+
 CLASSES = {"label": {"type": "label-condition", "classes": 1000}}
-
-
-def state_of(node):
-    torch.manual_seed(0)
-    return models.build(node).state_dict()
 
 
 def shapes_of(node, layout):
@@ -47,14 +47,8 @@ def shapes_of(node, layout):
     ],
     ids=str,
 )
-def test_recipe_and_every_bit_come_back(changes):
-    node = UNET | changes
-    state = state_of(node)
-    model, back = import_state(export_state("openai-adm", node, state))
-    assert model == node
-    assert back.keys() == state.keys()
-    for key, tensor in state.items():
-        assert torch.equal(back[key], tensor), key
+def test_round_trip(changes):
+    round_trip("openai-adm", UNET | changes)
 
 
 def test_projections_of_the_attention_are_convolutions_over_places():
@@ -106,35 +100,6 @@ def test_published_sizes_have_the_published_counts_and_are_told_apart(node, coun
     assert {key: told[key] for key in node} == node
     assert told["heads"] == node.get("heads")
     assert told["attention_order"] == node.get("attention_order", "legacy")
-
-
-@pytest.mark.parametrize("changes", [{}, {"blocks": 4, "attention": [4]}, {"multiples": [1, 1, 2, 2]}], ids=str)
-def test_classifiers_come_back(changes):
-    node = CLASSIFIER | changes
-    state = state_of(node)
-    published = export_state("openai-adm-classifier", node, state)
-    assert published["out.2.qkv_proj.weight"].dim() == published["out.2.c_proj.weight"].dim() == 3
-    model, back = import_state(published)
-    assert model == node
-    for key, tensor in state.items():
-        assert torch.equal(back[key], tensor), key
-
-
-@pytest.mark.parametrize(
-    ("size", "blocks", "multiples", "attention", "count"),
-    [
-        (64, 4, [1, 2, 3, 4], [2, 4, 8], 65_438_568),
-        (128, 2, [1, 1, 2, 3, 4], [4, 8, 16], 42_568_040),
-        (256, 2, [1, 1, 2, 2, 4, 4], [8, 16, 32], 54_096_360),
-        (512, 2, [0.5, 1, 1, 2, 2, 4, 4], [16, 32, 64], 54_448_360),
-    ],
-)
-def test_published_classifiers_have_the_published_counts(size, blocks, multiples, attention, count):
-    node = CLASSIFIER | {"size": size, "classes": 1000, "channels": 128}
-    node |= {"blocks": blocks, "multiples": multiples, "attention": attention}
-    told, numbers, _ = shapes_of(node, "openai-adm-classifier")
-    assert numbers == count
-    assert told == node
 
 
 def test_what_the_layout_cannot_tell_is_not_exported():

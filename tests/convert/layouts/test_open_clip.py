@@ -1,0 +1,26 @@
+import pytest
+
+from dalle_cli.convert.layouts import all_layouts
+from dalle_cli.convert.recognition import export_state, import_state, recognize
+from tests.convert.miniatures import state_of
+
+VIT = {"type": "vit", "size": 16, "patch": 8, "width": 64, "depth": 2, "heads": 1}
+
+
+RESNET = {"type": "modified-resnet", "size": 64, "layers": [1, 2, 3, 1], "width": 8, "heads": 4}
+
+
+TEXT = {"type": "clip-text", "vocab": 50, "context": 10, "width": 128, "depth": 3, "heads": 2}
+
+
+def node(image):
+    return {"type": "clip", "embed_dim": 12, "image": image, "text": TEXT}
+
+
+@pytest.mark.parametrize("image", [VIT, RESNET], ids=["vit", "resnet"])
+def test_open_clips_own_layout_differs_by_the_prefix_of_its_text_tower(image):
+    plain, own = (export_state(name, node(image), state_of(node(image))) for name in ("openai-clip", "open-clip"))
+    assert {key for key in own if key.startswith("text.")} == {f"text.{key}" for key in plain.keys() - own.keys()}
+    assert own["text.text_projection"].shape == (128, 12)
+    assert import_state(own, all_layouts()["open-clip"].config.write(node(image)))[0] == node(image)
+    assert recognize(own)[0].name == "open-clip"
