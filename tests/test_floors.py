@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 
 FLOORS = (
     {"registry", "files", "exits", "hardware"},
-    {"recipe", "migrations", "images", "console", "distributed", "nn", "diffusion", "text"},
+    {"recipe", "migrations", "images", "fonts", "contact_sheet", "console", "distributed", "nn", "diffusion", "text"},
     {"models", "data"},
     {"tasks", "checkpoint"},
     {"systems", "training", "convert"},
@@ -23,6 +23,7 @@ FLOORS = (
 # Within a floor: from, to. Single files that the packages of their floor stand on, or that join them.
 BESIDE = {
     ("files", "exits"), ("images", "distributed"), ("console", "distributed"), ("checkpoint", "tasks"),
+    ("fonts", "console"), ("contact_sheet", "fonts"), ("contact_sheet", "images"),
 }  # fmt: skip
 
 UNMIRRORED = {"__init__", "__main__"}

@@ -23,8 +23,9 @@ from ..systems.scorer import DIGITS, Scorer
 from ..tasks.decoder import NETWORKS
 from .denoising_strip import Strip
 from .metadata import Origin, digest, recall
-from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
+from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, plan_images, read_requests
+from .sheets import check_sheet, save_sheet
 
 
 @dataclass(frozen=True)

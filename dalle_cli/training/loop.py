@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import __version__, checkpoint, images
 from ..console import Progress
+from ..contact_sheet import contact_sheet
 from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
@@ -263,7 +264,7 @@ def preview(
     task.model.train()
     if shown is not None:
         pictures, captions, columns = shown
-        sheet = images.sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
+        sheet = contact_sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
         images.save_png(sheet, run / "samples" / f"step-{step:09d}.png")
         ranks.show(sheet, step, layout)
 
