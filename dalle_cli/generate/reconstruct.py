@@ -91,7 +91,7 @@ def reconstruct(
     if ratios:
         progress.note(
             f"{len(ratios)} pictures at {size} px: PSNR {sum(ratios) / len(ratios):.2f} dB on average, "
-            f"{len(used)} of {codec.vocab} codes used ({len(used) / codec.vocab:.0%})"
+            f"{len(used)} of {codec.vocab_size} codes used ({len(used) / codec.vocab_size:.0%})"
         )
     if sheet:
         done = [one for one in results.reported if "error" not in one]

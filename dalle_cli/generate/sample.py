@@ -254,7 +254,7 @@ def load_system(name: str) -> dict:
         found = checkpoint.metadata(path)["recipe"]
         kind = recipe.type_of(found, "model")
         if kind in NETWORKS:
-            free = recipe.section(found, "task").get("drop_text")  # without, no guidance is possible
+            free = recipe.section(found, "task").get("text_drop_prob")  # without, no guidance is possible
             scale = {} if free else {"sample": {"guidance_scale": 1.0}}
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":

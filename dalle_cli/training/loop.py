@@ -82,7 +82,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             model.load_state_dict(first)
         elif not found:  # every process prepares from the same samples
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
-        return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
+        return_memory() if getattr(task.model, "gradient_checkpointing", False) else keep_memory()
         if sharded:
             wrapped: Any = sharding.shard(task, layout)
         else:
