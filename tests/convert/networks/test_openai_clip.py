@@ -16,7 +16,7 @@ def test_text_tower_is_recognized_by_its_prefix():
 
 def test_config_gives_head_widths_that_weights_do_not():
     config = write_config(CLIP)
-    assert config["model_cfg"]["vision_cfg"]["head_dim"] == 80
+    assert config["model_cfg"]["vision_cfg"]["head_width"] == 80
     assumed = CLIP | {"image": VIT | {"heads": 160 // 64}}
     assert read_config(assumed, config) == CLIP
 
