@@ -5,7 +5,7 @@ dicts and lists. Values stay as written; the parts' signatures type them (see re
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,18 @@ def load(
     for word in overrides:
         _override(config, word, family, accepts, say)
     return finish(config, path.stem, family, complete)
+
+
+def from_mapping(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), accepts: Accepts | None = None, family: str = ""
+) -> Recipe:
+    """Return a recipe that is given as data, with its overrides applied; see `load`. Raises RecipeError."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create(dict(values))
+    for word in overrides:
+        _override(config, word, family, accepts, lambda line: None)
+    return finish(config, "recipe", family)
 
 
 def finish(config: Any, name: str, family: str, complete: bool = True) -> Recipe:

@@ -226,16 +226,17 @@ def _guess(path: str) -> str:
 def _tokenizer(name: str) -> Any:
     """A tokenizer: of a JSON file, of a checkpoint, or published, by its kind."""
     from .. import checkpoint, text
+    from ..text import loading
 
     if name in text.tokenizers.names():
         return text.tokenizers.build({"type": name, "path": "published"})
     if name.endswith((".json", ".json.gz")):
-        return text.load(name)
+        return loading.load(name)
     path = checkpoint.resolve(name)
     state = checkpoint.metadata(path)["tokenizer"]
     if state is None:
         raise Failure(f"--tokenizer: {path} has no tokenizer; take one that reads text", BAD_INPUT)
-    return text.from_state(state)
+    return loading.from_state(state)
 
 
 def _check_lines(result: dict[str, Any], context: int | None) -> list[str]:

@@ -150,9 +150,8 @@ def scenes(
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import curve, suite
     from ..evaluate.checker import Judge
-    from ..generate.outputs import Collected
+    from ..generate.outputs import Collected, check_sheet
     from ..generate.sample import Job, load_system, sample
-    from ..generate.sheets import check_sheet
 
     known = glyph_set(glyphs)
     court = Judge(known)

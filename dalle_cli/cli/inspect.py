@@ -61,7 +61,7 @@ def _picture(path: Path, head: bytes) -> dict[str, Any]:
 
 
 def _tokenizer(path: Path) -> dict[str, Any]:
-    from ..text import load
+    from ..text.loading import load
 
     return {"kind": "tokenizer", "path": str(path), **_entries(load(path))}
 
@@ -79,7 +79,7 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
 
     from .. import checkpoint
     from ..recipe import type_of
-    from ..text import from_state
+    from ..text.loading import from_state
 
     path = checkpoint.resolve(name)
     found = checkpoint.metadata(path)

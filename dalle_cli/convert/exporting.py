@@ -14,8 +14,8 @@ from ..files import write_atomically
 from ..models.clip import MEAN, STD
 from ..recipe import section
 from ..registry import suggest
-from ..text import from_state
 from ..text.bpe import base_symbols
+from ..text.loading import from_state
 from . import native
 from .layout import Layout
 from .layouts import all_layouts

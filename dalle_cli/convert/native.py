@@ -7,7 +7,7 @@ import torch
 from .. import checkpoint
 from ..exits import USAGE, Failure
 from ..files import check_target
-from ..text import from_state
+from ..text.loading import from_state
 
 TYPES = {"float16": torch.float16, "bf16": torch.bfloat16, "float32": torch.float32}
 

@@ -1,7 +1,7 @@
 import pytest
 
-from dalle_cli import text
 from dalle_cli.data.scenes import Scenes
+from dalle_cli.text import loading
 from tests.cli.conftest import one_line
 
 LEARN = ("train-tokenizer", "--recipe", "tiny", "learn.size=540", "learn.captions=300")
@@ -10,7 +10,7 @@ LEARN = ("train-tokenizer", "--recipe", "tiny", "learn.size=540", "learn.caption
 def test_a_vocabulary_is_learned_written_and_summed_up(dalle, tmp_path):
     ended = dalle(*LEARN, "--out", "words.json")
     assert ended.code == 0
-    learned = text.load(tmp_path / "words.json")
+    learned = loading.load(tmp_path / "words.json")
     found = ended.result
     assert (found["path"], found["type"], found["entries"], found["merges"]) == ("words.json", "dalle", 540, 28)
     assert (learned.kind, learned.vocab_size) == ("dalle", 540)
@@ -44,7 +44,7 @@ def test_nothing_is_overwritten_unless_told(dalle, tmp_path):
     assert (ended.code, one_line(ended.err)) == (73, True)
     assert (tmp_path / "words.json").read_text() == "mine"
     assert dalle(*LEARN, "--out", "words.json", "--overwrite").code == 0
-    assert text.load(tmp_path / "words.json").vocab_size == 540
+    assert loading.load(tmp_path / "words.json").vocab_size == 540
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from dalle_cli.text import TextError, from_state, load, tokenizers
+from dalle_cli.text import TextError, tokenizers
 from dalle_cli.text.learn import learn
+from dalle_cli.text.loading import from_state, load
 
 KINDS = ["clip", "dalle", "glide"]
 

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from dalle_cli.text import TextError, from_state, load, tokenizers
+from dalle_cli.text import TextError, tokenizers
+from dalle_cli.text.loading import from_state, load
 
 
 def test_three_tokenizers_are_registered_under_the_kind_that_they_save():
@@ -46,7 +47,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_package_imports_nothing_heavy():
     code = (
         "import sys, dalle_cli.text; print(sorted({'torch', 'numpy', 'ftfy', 'regex'} & set(sys.modules))); "
-        "from dalle_cli.text import from_state; from_state({'type': 'clip', 'merges': []}).pack(['a cat'], 9); "
+        "from dalle_cli.text.loading import from_state; from_state({'type': 'clip', 'merges': []}).pack(['a cat'], 9); "
         "print(sorted({'torch', 'ftfy', 'regex'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
