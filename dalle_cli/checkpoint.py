@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .files import CHECKPOINT, find_checkpoint, write_atomically
+from .migrations import MIGRATIONS
 from .models import models
 from .nn import meta_init
 from .recipe import Recipe, section, type_of
@@ -29,9 +30,7 @@ from .tasks import tasks
 from .text import tokenizers
 from .text.loading import from_state
 
-VERSION = 1
-# Old formats: the function at index v turns a recipe of version v into one of version v + 1. None so far.
-MIGRATIONS: dict[int, Callable[[Recipe], Recipe]] = {}
+VERSION = 2
 FILE = CHECKPOINT
 HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
 

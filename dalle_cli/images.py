@@ -1,13 +1,14 @@
-"""Pictures at the border: files to RGB, RGB to tensors and back, PNG files with text, contact sheets.
+"""Image files: decoded to RGB, converted to tensors and back, cropped, and written as PNG with text chunks or as GIF.
 
-Inside the program a picture is a float32 tensor (3, H, W) in [-1, 1]; this is the only module that reads or writes
-picture files. Torch is imported only where tensors are made.
+Inside the program an image is a float32 tensor (3, H, W) in [-1, 1]; this is the only module that reads or writes
+image files. Torch is imported only where tensors are made.
 """
 
 import functools
 import io
 import math
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from . import distributed
 from .files import write_atomically
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
 BICUBIC, LANCZOS, BOX = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX
 
-# Formats whose header states the size of what will be decoded. Left out on purpose: icons (a small header may hold a
-# huge picture) and EPS (decoded by running a program).
+# Formats whose header states the size of what will be decoded. Left out on purpose: icons (a small header may precede a
+# huge image) and EPS (decoded by running a program).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
 EXTENSIONS = frozenset(
     ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif .jp2 .jpx .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
 )
 
-# `decode` compares the header's size with its own limit, so Pillow's fixed one (which warns, and is global) is off.
+# `decode` checks the size in the header against its own limit; Pillow's limit is global and only warns, so it is off.
 Image.MAX_IMAGE_PIXELS = None
 
-# Pillow's remarks on odd metadata, one for every other picture of the web.
+# Pillow warns about odd metadata in a large part of the images on the web.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-_TURNS = {  # EXIF orientation -> what undoes it
+_UPRIGHT = {  # EXIF orientation -> the transpose that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,28 +48,29 @@ _TURNS = {  # EXIF orientation -> what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_UPRIGHT[number] for number in (5, 6, 7, 8)}
 
 
 class BadImage(ValueError):
-    """A file that cannot be used as a picture; the message is a short reason, `reason` or `reason: detail`."""
+    """A file that cannot be read as an image; the message is a short reason, `reason` or `reason: detail`."""
 
 
 def decode(
     file: str | Path | bytes | BinaryIO, max_pixels: int = 50_000_000, at_least: int | None = None
 ) -> Image.Image:
-    """Read a picture as RGB, upright, transparency on white; the first frame of an animation.
+    """Read an image as RGB, upright, transparency on white; of an animation the first frame.
 
-    max_pixels: larger pictures are refused by their header, before anything is decoded. at_least: pixels of the
-    shorter side below which a JPEG must not be reduced while decoding (1/2, 1/4 or 1/8 in its own transform, which
-    is several times faster); None decodes at full size. Raises BadImage.
+    max_pixels: larger images are refused by their header, before anything is decoded. at_least: a JPEG may be reduced
+    while decoding (to 1/2, 1/4 or 1/8, which is several times faster) as long as its shorter side keeps this many
+    pixels; None decodes at full size. Raises BadImage.
     """
     with _opened(file, max_pixels) as image:
         if at_least:
             image.draft("RGB", (at_least, at_least))
         image.load()
-        turn = _TURNS.get(_orientation(image))
-        picture = _rgb(image)
-        return picture.transpose(turn) if turn is not None else picture
+        transpose = _UPRIGHT.get(_orientation(image))
+        rgb = _rgb(image)
+        return rgb.transpose(transpose) if transpose is not None else rgb
 
 
 def open_image(path: str | Path, label: str = "") -> Image.Image:
@@ -79,71 +81,103 @@ def open_image(path: str | Path, label: str = "") -> Image.Image:
         raise BadImage(f"{label} {path}: {error}".lstrip()) from None
 
 
-def clear(file: str | Path, max_pixels: int = 50_000_000) -> Image.Image | None:
-    """A picture as RGBA, upright, or None where all of it is opaque. Raises BadImage."""
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return the width and height of an image file, upright, by its header. Raises BadImage, which names the file."""
+    try:
+        with _opened(path, sys.maxsize) as image:
+            width, height = image.size
+            sideways = _UPRIGHT.get(_orientation(image)) in _SIDEWAYS
+            return (height, width) if sideways else (width, height)
+    except BadImage as error:
+        raise BadImage(f"{path}: {error}") from None
+
+
+def decode_rgba(file: str | Path, max_pixels: int = 50_000_000) -> Image.Image | None:
+    """Read an image as RGBA, upright; None where all of it is opaque. Raises BadImage."""
     with _opened(file, max_pixels) as image:
         if not image.has_transparency_data:
             return None
-        turn = _TURNS.get(_orientation(image))
-        found = image.convert("RGBA")
-    found = found.transpose(turn) if turn is not None else found
-    return found if np.asarray(found.getchannel("A")).min() < 255 else None
+        transpose = _UPRIGHT.get(_orientation(image))
+        rgba = image.convert("RGBA")
+    rgba = rgba.transpose(transpose) if transpose is not None else rgba
+    return rgba if np.asarray(rgba.getchannel("A")).min() < 255 else None
 
 
-def transparent(file: str | Path) -> "np.ndarray | None":
-    """Where a picture, upright, is not wholly opaque: bool (H, W), or None where all of it is. Raises BadImage."""
-    found = clear(file)
-    return None if found is None else np.asarray(found)[:, :, 3] < 255
+def transparency_mask(file: str | Path) -> "np.ndarray | None":
+    """Return where an image, upright, is not opaque, bool (H, W); None where all of it is opaque. Raises BadImage."""
+    rgba = decode_rgba(file)
+    return None if rgba is None else np.asarray(rgba)[:, :, 3] < 255
 
 
 def to_tensor(image: Image.Image) -> "torch.Tensor":
-    """RGB picture -> float32 (3, H, W) in [-1, 1]."""
+    """Convert an RGB image to float32 (3, H, W) in [-1, 1]."""
     return to_float(to_bytes(image))
 
 
 def to_bytes(image: Image.Image) -> "torch.Tensor":
-    """RGB picture -> uint8 (3, H, W)."""
+    """Convert an RGB image to uint8 (3, H, W)."""
     import torch
 
     return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1), order="C"))
 
 
 def to_float(pixels: "torch.Tensor") -> "torch.Tensor":
-    """uint8 -> float32 in [-1, 1], of any shape and on any device."""
+    """Convert uint8 of any shape, on any device, to float32 in [-1, 1]."""
     return pixels.float().div_(127.5).sub_(1)
 
 
 def to_pil(tensor: "torch.Tensor") -> Image.Image:
-    """(3, H, W) in [-1, 1], clipped -> RGB picture; exact inverse of `to_tensor`."""
+    """Convert (3, H, W) in [-1, 1], clipped, to an RGB image; the exact inverse of `to_tensor`."""
     pixels = tensor.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def psnr(a: "torch.Tensor", b: "torch.Tensor") -> float:
-    """Of two pictures in [-1, 1], in dB; 100 for equal ones."""
+    """Return the peak signal-to-noise ratio of two images in [-1, 1], in dB; 100 for equal images."""
     return -10 * math.log10(max(((a - b) / 2).pow(2).mean().item(), 1e-10))
 
 
 def resize(image: Image.Image, size: int, resample: Image.Resampling = BICUBIC) -> Image.Image:
-    """Shorter side to `size`, the other in proportion, rounded down."""
+    """Scale the shorter side to `size` pixels, the other in proportion, rounded down."""
     return image if min(image.size) == size else image.resize(_in_proportion(image, size), resample)
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The square of side `size` in the middle."""
+    """Cut out the square of `size` pixels in the middle."""
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size`, the middle square: what CLIP is evaluated on (openai/CLIP, clip/clip.py)."""
+    """Scale the shorter side to `size` and cut out the middle square, as CLIP is evaluated (openai/CLIP, clip.py)."""
     return center_crop(resize(image, size), size)
 
 
-def random_crop(image: Image.Image, size: int, rng: random.Random, short: int | None = None) -> Image.Image:
-    """A square of side `size`, anywhere in the picture, resized before (bicubic) to a shorter side of `short`.
+def pad_to_square(image: Image.Image) -> Image.Image:
+    """Center an image on a white square of its longer side, so that none of it is cropped."""
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    padded = Image.new("RGB", (side, side), "white")
+    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return padded
 
-    Only the part that is kept is computed, which differs from resizing it all by the rounding between passes.
+
+def side_by_side(frames: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Join images of one height from left to right, with white gaps between them."""
+    width = sum(frame.width for frame in frames) + gap * (len(frames) - 1)
+    joined = Image.new("RGB", (width, frames[0].height), "white")
+    left = 0
+    for frame in frames:
+        joined.paste(frame, (left, 0))
+        left += frame.width + gap
+    return joined
+
+
+def random_crop(image: Image.Image, size: int, rng: random.Random, short: int | None = None) -> Image.Image:
+    """Cut out a random square of `size` pixels after scaling (bicubic) the shorter side to `short` pixels.
+
+    Only the crop is computed; it differs from scaling the whole image by the rounding between passes.
     """
     width, height = _in_proportion(image, short or min(image.size))
     left, top = rng.randint(0, width - size), rng.randint(0, height - size)
@@ -155,7 +189,7 @@ def random_crop(image: Image.Image, size: int, rng: random.Random, short: int | 
 
 
 def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None = None) -> None:
-    """Write a PNG with text chunks so that the file is either whole or not there; of several processes, the first."""
+    """Write a PNG with text chunks, atomically. Of several processes only the first writes."""
     if distributed.rank():
         return
     chunks = PngImagePlugin.PngInfo()
@@ -165,7 +199,7 @@ def save_png(image: Image.Image, path: str | Path, text: dict[str, str] | None =
 
 
 def save_gif(frames: Sequence[Image.Image], path: str | Path, milliseconds: Sequence[int]) -> None:
-    """Write an animation that begins again at its end, each frame shown for its time; otherwise as `save_png`."""
+    """Write an endless animation, atomically; `milliseconds` is how long each frame is shown."""
     if distributed.rank():
         return
     first, *rest = (frame.quantize(dither=Image.Dither.NONE) for frame in frames)
@@ -176,40 +210,9 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, milliseconds: Sequ
     write_atomically(Path(path), write)
 
 
-def sheet(
-    images: Sequence[Image.Image], captions: Sequence[str] | None = None, columns: int | None = None
-) -> Image.Image:
-    """Contact sheet: the pictures in rows, each with its caption below, wrapped to four lines at most.
-
-    columns: default, as many as make the sheet about square.
-    """
-    assert images, "a sheet of nothing"
-    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
-    gap, line = 4, 14
-    font = ImageFont.load_default(size=11)
-    width = max(max(image.width for image in images), 96 if captions else 0)
-    lines = [_wrap(caption, width, font) for caption in captions or [""] * len(images)]
-    rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
-    heights = [max(images[i].height for i in row) + line * max(len(lines[i]) for i in row) for row in rows]
-    page = Image.new(
-        "RGB", (columns * (width + gap) + gap, sum(heights) + gap * (len(rows) + 1)), "white"
-    )  # fmt: skip
-    draw = ImageDraw.Draw(page)
-    top = gap
-    for row, height in zip(rows, heights):
-        below = top + max(images[i].height for i in row)
-        for column, i in enumerate(row):
-            left = gap + column * (width + gap)
-            page.paste(images[i], (left + (width - images[i].width) // 2, top))
-            for number, words in enumerate(lines[i]):
-                draw.text((left, below + number * line), words, fill="black", font=font)
-        top += height + gap
-    return page
-
-
 @contextmanager
 def _opened(file: str | Path | bytes | BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture whose header has been read and says that it is not too large; what then goes wrong is a BadImage."""
+    """Open an image and refuse it if its header says that it is too large. Every error becomes BadImage."""
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as image:
             width, height = image.size
@@ -242,7 +245,7 @@ def _in_proportion(image: Image.Image, short: int) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # the picture is whole; only what a camera wrote beside it is broken
+    except Exception:  # the image is whole; only the metadata next to it is broken
         return 1
 
 
@@ -256,35 +259,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 or 32 bits, or floating point, scaled to 8 bits; its transparent value becomes white."""
+    """Scale gray levels of 16 or 32 bits, or of floating point, to 8 bits; the transparent value becomes white."""
     pixels = np.array(image).astype(np.float64)
     if not np.isfinite(pixels).all():
         raise BadImage("cannot be decoded: pixels that are not numbers")
-    tops = (65535,) if image.mode.startswith("I;16") else (255, 65535) if image.mode == "I" else (1, 255, 65535)
+    maxima = (65535,) if image.mode.startswith("I;16") else (255, 65535) if image.mode == "I" else (1, 255, 65535)
     low, high = min(pixels.min(), 0), pixels.max()
-    top = next((top for top in tops if low == 0 and high <= top), None)  # None: no known range, so its own
+    top = next((top for top in maxima if low == 0 and high <= top), None)  # None: no usual range, so scale its own
     scaled = pixels * (255 / top) if top else (pixels - low) * (255 / max(high - low, 1e-12))
     if isinstance(image.info.get("transparency"), int):
         scaled[pixels == image.info["transparency"]] = 255
     return Image.fromarray(np.round(scaled).astype(np.uint8))
-
-
-def _wrap(caption: str, width: int, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", most: int = 4) -> list[str]:
-    # What cannot be drawn (lone surrogates; without FreeType all but Latin-1) is shown as a question mark.
-    encoding = "utf-8" if isinstance(font, ImageFont.FreeTypeFont) else "latin-1"
-    caption = caption[:1000].encode(encoding, "replace").decode(encoding)
-    lines = [""]
-    for word in "".join(c if c.isprintable() else " " for c in caption).split():
-        joined = f"{lines[-1]} {word}".strip()
-        if font.getlength(joined) <= width:
-            lines[-1] = joined
-            continue
-        if lines[-1]:
-            lines.append("")
-        for letter in word:  # a word longer than the line is broken anywhere
-            if lines[-1] and font.getlength(lines[-1] + letter) > width:
-                lines.append("")
-            lines[-1] += letter
-    if len(lines) > most:
-        lines = [*lines[: most - 1], lines[most - 1].rstrip() + "…"]
-    return [line for line in lines if line]

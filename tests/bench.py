@@ -129,7 +129,8 @@ def training() -> None:
     torch.manual_seed(SEED)
     model = models.build(recipe.load("dalle1-starter", "prior")["model"], "model")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    words, codes = torch.randint(model.vocab, (32, model.context)), torch.randint(model.codes, (32, model.grid**2))
+    words = torch.randint(model.vocab_size, (32, model.context_length))
+    codes = torch.randint(model.image_vocab_size, (32, model.grid_size**2))
 
     def step() -> None:
         with torch.autocast("cpu", kind, enabled=kind != torch.float32):
@@ -141,7 +142,7 @@ def training() -> None:
 
     each = seconds(step) / 32
     linear = sum(p.numel() for name, p in model.blocks.named_parameters() if p.dim() == 2)
-    share = 6 * linear * (model.context + model.grid**2) / each / limit
+    share = 6 * linear * (model.context_length + model.grid_size**2) / each / limit
     line("train the transformer", f"{share:.0%} of the limit", 1 / each, "samples/s")
 
 
@@ -169,7 +170,7 @@ def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
     from dalle_cli.training import estimate, optim
     from dalle_cli.training.compose_meta import sketch
 
-    found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
+    found = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
     task = sketch(found, []).task
     (step,) = estimate.measure(task, batch, 224, "float32")
     return estimate.memory(task, optim.Optim(**found["optim"]), step, 1, "cpu")
@@ -182,7 +183,7 @@ def _real_steps(checkpointing: bool, batch: int) -> int:
     from dalle_cli.training import optim
     from dalle_cli.training.ema import EMA
 
-    found = recipe.load("vit-b32", "clip", [f"model.checkpointing={checkpointing}"], complete=False)
+    found = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
     return_memory() if checkpointing else keep_memory()
     task: Any = checkpoint.compose(found, SimpleNamespace(vocab_size=49408))
     average, optimizer = EMA(task.model, 0.999), optim.build(optim.Optim(**found["optim"]), task)

@@ -18,7 +18,8 @@ from dalle_cli.nn.all_gather import contrastive_loss
 from tests.stopwatch import line, seconds
 
 BILLION = {
-    "type": "dalle", "vocab": 16384, "context": 256, "codes": 8192, "grid": 32, "width": 1792, "depth": 24, "heads": 28,
+    "type": "dalle", "vocab_size": 16384, "context_length": 256, "image_vocab_size": 8192, "grid_size": 32,
+    "width": 1792, "depth": 24, "heads": 28,
 }  # fmt: skip
 PLACES = 64  # codes that are drawn
 
@@ -43,7 +44,7 @@ def run() -> None:
 
 def _train_clip(rate: float, batch: int, compiled: bool) -> None:
     """ViT-L/14 at 224 px."""
-    settings = recipe.load("vit-l14", "clip", ["model.checkpointing=false"], complete=False)["model"]
+    settings = recipe.load("vit-l14", "clip", ["model.gradient_checkpointing=false"], complete=False)["model"]
     network = models.build(settings, "model").cuda()
     images = torch.randn(batch, 3, 224, 224, device="cuda")
     ids = torch.randint(1, 49_000, (batch, 77), device="cuda")
@@ -58,8 +59,8 @@ def _train_clip(rate: float, batch: int, compiled: bool) -> None:
 def _train_transformer(rate: float, batch: int, compiled: bool) -> None:
     """A billion parameters of DALL-E 1."""
     network = models.build(BILLION, "model").cuda()
-    words = torch.randint(network.vocab, (batch, network.context), device="cuda")
-    codes = torch.randint(network.codes, (batch, network.grid**2), device="cuda")
+    words = torch.randint(network.vocab_size, (batch, network.context_length), device="cuda")
+    codes = torch.randint(network.image_vocab_size, (batch, network.grid_size**2), device="cuda")
 
     def measured() -> torch.Tensor:
         text, image = loss(*network(words, codes), words, codes)
@@ -91,7 +92,7 @@ def _training(what: str, network: Any, measured: Any, batch: int, unit: str, rat
 def _draw(flow: float) -> None:
     """The codes of one picture by the same transformer: from Python, recorded as where pictures are drawn, compiled."""
     network = models.build(BILLION, "model").to("cuda", torch.bfloat16).eval()
-    text = torch.randint(network.vocab, (1, network.context), device="cuda")
+    text = torch.randint(network.vocab_size, (1, network.context_length), device="cuda")
     _, cache = network.prefill(text, 1)
     codes = torch.zeros(1, 1, dtype=torch.int64, device="cuda")
     place = torch.zeros(1, dtype=torch.int64, device="cuda")

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 def clip(ours: bool) -> Iterator[Row]:
     """ViT-B/32 at batch 64 against open_clip's: reading pictures, reading texts, a step of training."""
     if ours:
-        network = _built("clip", "vit-b32", "model.checkpointing=false")
+        network = _built("clip", "vit-b32", "model.gradient_checkpointing=false")
     else:
         theirs = peer("open_clip")
         network = theirs.model.CLIP(**theirs.get_model_config("ViT-B-32") | {"quick_gelu": True})
@@ -94,20 +94,22 @@ def dalle(ours: bool) -> Iterator[Row]:
         yield Row(f"codes of {batch} together", places * batch, "codes/s", target, _quiet(work, False))
     if ours:
         # the text is read before: over the 1,024 places of a picture that is nothing, over these few it would be much
-        begun: Any = _quiet(partial(network.prefill, torch.randint(network.vocab, (1, network.context)), 512), False)()
+        begun: Any = _quiet(
+            partial(network.prefill, torch.randint(network.vocab_size, (1, network.context_length)), 512), False
+        )()
         work = partial(_go_on, network, *begun, 32)
         yield Row("codes of 512 together", 32 * 512, "codes/s", "3000 codes/s", _quiet(work, False))
 
 
 def _draw(model: Any, batch: int, places: int) -> None:
     batch = max(2, batch)  # a picture alone is drawn as two, to be the same beside others
-    scores, cache = model.prefill(torch.randint(model.vocab, (1, model.context)), batch)
+    scores, cache = model.prefill(torch.randint(model.vocab_size, (1, model.context_length)), batch)
     _go_on(model, scores, cache, places)
 
 
 def _go_on(model: Any, scores: torch.Tensor, cache: Any, places: int) -> None:
     with packed(model, least=LEAST):
-        for place in range(4 * model.grid, 4 * model.grid + places):
+        for place in range(4 * model.grid_size, 4 * model.grid + places):
             scores = model.step(scores.argmax(-1), place, cache)
 
 
@@ -144,7 +146,15 @@ def dalle_trains(ours: bool) -> Iterator[Row]:
 
 
 def _transformer() -> Any:
-    sizes = {"vocab": 16384, "context": 255, "codes": 8192, "grid": 32, "width": 512, "depth": 12, "heads": 8}
+    sizes = {
+        "vocab_size": 16384,
+        "context_length": 255,
+        "image_vocab_size": 8192,
+        "grid_size": 32,
+        "width": 512,
+        "depth": 12,
+        "heads": 8,
+    }
     return models.build({"type": "dalle", **sizes}, "model")
 
 

@@ -12,18 +12,32 @@ from dalle_cli.models import models
 from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
 
-UNET = {"type": "unet", "channels": 32, "multiples": [1], "blocks": 1, "attention": [], "head_width": 32}
+UNET = {
+    "type": "unet",
+    "base_channels": 32,
+    "channel_mult": [1],
+    "num_res_blocks": 1,
+    "attention_factors": [],
+    "head_dim": 32,
+}
 LABEL = {"type": "label-condition", "classes": 3}
 INPAINT = {"type": "inpaint-condition"}
 DVAE = {
-    "model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 2, "blocks": 1},
+    "model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 2, "num_res_blocks": 1},
     "task": {"type": "dvae"},
 }
 WORDS = learn(["a red circle"] * 3, 516, "dalle")
 
 
 def dalle_recipe(dvae):
-    model = {"type": "dalle", "vocab": WORDS.vocab_size, "context": 4, "codes": 8, "grid": 2, "width": 8}
+    model = {
+        "type": "dalle",
+        "vocab_size": WORDS.vocab_size,
+        "context_length": 4,
+        "image_vocab_size": 8,
+        "grid_size": 2,
+        "width": 8,
+    }
     return {
         "model": {**model, "depth": 1, "heads": 1},
         "task": {"type": "dalle"},
@@ -152,7 +166,7 @@ def test_any_cut_and_any_flipped_bit_is_recognised_before_anything_is_built(dvae
     ("change", "said"),
     [
         ({"format": "pt"}, "a safetensors file, but not of dalle"),
-        ({"version": "99"}, r"written by a newer dalle \(format 99, here 1\)"),
+        ({"version": "99"}, r"written by a newer dalle \(format 99, here 2\)"),
         ({"version": "x"}, "the header is damaged"),
         ({"recipe": "[]"}, "the header is damaged"),
         ({"recipe": "{"}, "the header is damaged"),
@@ -173,7 +187,7 @@ def test_a_header_that_lies_is_refused(dvae, change, said):
 def test_a_checkpoint_of_another_kind_or_shape_is_refused(dvae, tmp_path):
     with pytest.raises(CheckpointError, match="holds a 'dvae', where a 'clip' is needed"):
         checkpoint.load(str(dvae), "clip")
-    other = {**DVAE, "model": {**DVAE["model"], "hidden": 8}}
+    other = {**DVAE, "model": {**DVAE["model"], "n_hid": 8}}
     checkpoint.save(tmp_path / "other.safetensors", checkpoint.read_tensors(dvae), other)
     with pytest.raises(CheckpointError, match=r"does not fit its recipe"):
         checkpoint.load(str(tmp_path / "other.safetensors"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dalle_cli import images
-from dalle_cli.images import BadImage, decode, save_gif, save_png, sheet, square, to_pil, to_tensor
+from dalle_cli.images import BadImage, decode, save_gif, save_png, square, to_pil, to_tensor
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -28,7 +28,7 @@ def pixel(image: Image.Image, at=(0, 0)) -> tuple:
 
 
 def halves(mode: str, left, right) -> Image.Image:
-    """16 x 16, two colours."""
+    """16 x 16, two colors."""
     image = Image.new(mode, (16, 16), right)
     image.paste(left, (0, 0, 8, 16))
     return image
@@ -84,7 +84,7 @@ def test_palette_with_transparency():
     assert (pixel(result), pixel(result, (15, 0))) == ((250, 0, 0), (255, 255, 255))
 
 
-def test_transparent_colour_without_an_alpha_channel():
+def test_transparent_color_without_an_alpha_channel():
     for mode, left, right in (("RGB", (9, 9, 9), (40, 50, 60)), ("L", 9, 40)):
         result = decode(encoded(halves(mode, left, right), transparency=right))
         assert (pixel(result), pixel(result, (15, 0))) == ((9, 9, 9), (255, 255, 255))
@@ -154,7 +154,7 @@ def test_broken_exif_does_not_matter():
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_first_frame_of_an_animation(kind):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     red, _, blue = pixel(decode(data))
     assert red > 200
@@ -333,8 +333,8 @@ def test_saved_file_has_the_usual_permissions(tmp_path):
 
 
 def test_an_animation_shows_each_frame_for_its_time(tmp_path):
-    colours = ("red", "green", "blue")
-    save_gif([Image.new("RGB", (12, 8), colour) for colour in colours], tmp_path / "new" / "a.gif", [200, 50, 90])
+    colors = ("red", "green", "blue")
+    save_gif([Image.new("RGB", (12, 8), color) for color in colors], tmp_path / "new" / "a.gif", [200, 50, 90])
     with Image.open(tmp_path / "new" / "a.gif") as film:
         assert (film.n_frames, film.info["loop"], film.size) == (3, 0, (12, 8))
         shown = []
@@ -345,52 +345,56 @@ def test_an_animation_shows_each_frame_for_its_time(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.gif"]
 
 
-def test_sheet_layout():
-    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue", "black", "yellow")]
-    page = np.asarray(sheet(pictures, columns=2))
-    assert page.shape == (3 * 34 + 4, 2 * 44 + 4, 3)
-    assert page[4 + 15, 4 + 20].tolist() == [255, 0, 0]
-    assert page[4 + 15, 4 + 44 + 20].tolist() == [0, 128, 0]
-    assert page[4 + 2 * 34 + 15, 4 + 20].tolist() == [255, 255, 0]
-    assert sheet(pictures).width == 3 * 44 + 4  # about square
-    captioned = sheet(pictures, ["one"] * 4 + ["words " * 40], columns=2)
-    assert captioned.height == 4 + 2 * (30 + 14 + 4) + 30 + 4 * 14 + 4  # one line, one line, four lines
-    below_first = np.asarray(captioned)[4 + 30 : 4 + 44, 4:100]
-    assert below_first.min() < 128
-
-
-@given(st.lists(st.text(st.characters(codec=None), max_size=80), min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None)
-def test_captions_of_any_unicode(captions):
-    assert sheet([Image.new("RGB", (24, 24))] * len(captions), captions).width > 24
-
-
-def test_captions_with_the_plainest_font(monkeypatch):
-    from PIL import ImageFont
-
-    plain = ImageFont.load_default_imagefont()
-    monkeypatch.setattr(ImageFont, "load_default", lambda size=None: plain)
-    assert sheet([Image.new("RGB", (24, 24))], ["naïve 猫 🐈"]).height > 24
-
-
 def test_transparency_is_found_upright_and_only_where_there_is_some(tmp_path):
     rgba = np.full((4, 6, 4), 255, dtype=np.uint8)
     rgba[0, 1, 3] = 254
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     Image.fromarray(rgba).save(tmp_path / "a.png", exif=exif)
-    found = images.transparent(tmp_path / "a.png")
+    found = images.transparency_mask(tmp_path / "a.png")
     assert found.shape == (6, 4)
     assert np.argwhere(found).tolist() == [[1, 3]]
     rgba[0, 1, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "b.png")
-    assert images.transparent(tmp_path / "b.png") is None
+    assert images.transparency_mask(tmp_path / "b.png") is None
     Image.new("RGB", (2, 2)).save(tmp_path / "c.png")
-    assert images.transparent(tmp_path / "c.png") is None
+    assert images.transparency_mask(tmp_path / "c.png") is None
     with pytest.raises(images.BadImage):
-        images.transparent(tmp_path / "none.png")
+        images.transparency_mask(tmp_path / "none.png")
 
 
 def test_psnr():
     assert images.psnr(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)) == pytest.approx(100)
     assert images.psnr(torch.zeros(3, 2, 2), torch.full((3, 2, 2), 0.2)) == pytest.approx(20, abs=1e-4)
+
+
+def test_open_image_names_the_file(tmp_path):
+    (tmp_path / "text.png").write_text("words")
+    with pytest.raises(BadImage, match=r"^\S+text\.png: not an image$"):
+        images.open_image(tmp_path / "text.png")
+    with pytest.raises(BadImage, match=r"^--image \S+gone\.png: missing file$"):
+        images.open_image(tmp_path / "gone.png", "--image")
+
+
+def test_image_size_is_that_of_the_upright_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert images.image_size(tmp_path / "a.jpg") == decode(tmp_path / "a.jpg").size == (4, 6)
+    with pytest.raises(BadImage, match=r"gone\.png: missing file"):
+        images.image_size(tmp_path / "gone.png")
+
+
+def test_pad_to_square_crops_nothing():
+    padded = np.asarray(images.pad_to_square(Image.new("RGB", (10, 4), "red")))
+    assert padded.shape == (10, 10, 3)
+    assert (padded == (255, 0, 0)).all(axis=2).sum() == 40
+    assert (padded[[0, 1, 2, 7, 8, 9]] == 255).all()
+    image = Image.new("RGB", (4, 4))
+    assert images.pad_to_square(image) is image
+
+
+def test_side_by_side_joins_from_left_to_right():
+    joined = np.asarray(images.side_by_side([Image.new("RGB", (3, 2), color) for color in ("red", "blue")], gap=1))
+    assert joined.shape == (2, 7, 3)
+    assert joined[0, :, 0].tolist() == [255, 255, 255, 255, 0, 0, 0]

@@ -21,25 +21,32 @@ from tests.parity.peers import fill, unfilled
 pytestmark = [pytest.mark.large, pytest.mark.timeout(3600)]
 GIB = 1 << 30
 DISK, MEMORY = 40 * GIB, 14 * GIB  # that must be free
-UNET = {"type": "unet", "channels": 320, "blocks": 3, "multiples": [1, 2, 3, 4], "head_width": 64}
+UNET = {"type": "unet", "base_channels": 320, "num_res_blocks": 3, "channel_mult": [1, 2, 3, 4], "head_dim": 64}
 HALF = UNET | {
-    **{"attention": [], "middle_attention": False, "scale_shift": False, "learned_variance": False},
+    **{"attention_factors": [], "middle_attention": False, "scale_shift": False, "learned_variance": False},
     "conditions": {"low_res": LOW_RES},
 }
 CLIP = {
     **{"type": "clip", "embed_dim": 768},
-    "image": {"type": "vit", "size": 224, "patch": 14, "width": 1024, "depth": 24, "heads": 16},
-    "text": {"type": "clip-text", "vocab": 49408, "context": 77, "width": 768, "depth": 12, "heads": 12},
+    "image": {"type": "vit", "size": 224, "patch_size": 14, "width": 1024, "depth": 24, "heads": 16},
+    "text": {"type": "clip-text", "vocab_size": 49408, "context_length": 77, "width": 768, "depth": 12, "heads": 12},
 }
 PRIOR = {
-    **{"type": "diffusion-prior", "embed_dim": 768, "context": 77, "states": 768, "width": 2048, "depth": 20},
+    **{
+        "type": "diffusion-prior",
+        "embed_dim": 768,
+        "context_length": 77,
+        "text_width": 768,
+        "width": 2048,
+        "depth": 20,
+    },
     "heads": 32,
 }
 DECODER = UNET | {
-    "attention": [2, 4, 8],
+    "attention_factors": [2, 4, 8],
     "conditions": {
         "clip": {"type": "clip-condition", "embed_dim": 768, "tokens": 4, "width": 1536},
-        "text": {"type": "clip-text-condition", "embed_dim": 768, "states": 768, "width": 1536},
+        "text": {"type": "clip-text-condition", "embed_dim": 768, "text_width": 768, "width": 1536},
     },
 }
 PUBLISHED = {
@@ -48,7 +55,7 @@ PUBLISHED = {
     "decoder-ckpt-step=01000000-of-01000000.ckpt": ("karlo-decoder", DECODER, 893_318_086),
     "improved-sr-ckpt-step=1.2M.ckpt": (
         "karlo-upsampler",
-        {"type": "last-step", "first": HALF, "last": HALF},
+        {"type": "two-stage-unet", "first": HALF, "last": HALF},
         2 * 691_579_523,
     ),
 }

@@ -11,7 +11,7 @@ from dalle_cli.training import options
 
 BASE = """
 # The base of the tests.
-model: {type: dvae, vocab: 16, hidden: 8, init: 8, groups: 2, blocks: 1}
+model: {type: dvae, vocab_size: 16, n_hid: 8, n_init: 8, groups: 2, num_res_blocks: 1}
 task: {type: dvae}
 data: {type: folder, path: photos, size: 16, flip: true}
 optim: {lr: 1.0e-3, betas: [0.9, 0.99]}
@@ -123,24 +123,24 @@ def test_a_part_of_another_type_inherits_nothing(here):
 
 
 def test_nor_does_one_inside_another(here):
-    write("two.yaml", "model: {type: clip, image: {type: vit, patch: 8}, text: {type: clip-text, vocab: 9}}")
+    write("two.yaml", "model: {type: clip, image: {type: vit, patch_size: 8}, text: {type: clip-text, vocab_size: 9}}")
     write("child.yaml", "extends: two.yaml\nmodel: {image: {type: modified-resnet, heads: 4}, text: {depth: 1}}")
     model = load("child.yaml", family="clip")["model"]
     assert model["image"] == {"type": "modified-resnet", "heads": 4}
-    assert model["text"] == {"type": "clip-text", "vocab": 9, "depth": 1}
+    assert model["text"] == {"type": "clip-text", "vocab_size": 9, "depth": 1}
 
 
 def test_an_argument_that_is_a_mapping_is_replaced_whole(here):
     """Weights by name that a child or an override does not give are not the parent's; a part's arguments are."""
     scenes = "data: {type: scenes, size: 16, kinds: {single: 4, pair: 2}}"
     write("parent.yaml", f"model: {{type: clip, image: {{type: vit, size: 16}}}}\n{scenes}")
-    child = write("child.yaml", "extends: parent.yaml\nmodel: {image: {patch: 8}}\ndata: {kinds: {sign: 1}}")
+    child = write("child.yaml", "extends: parent.yaml\nmodel: {image: {patch_size: 8}}\ndata: {kinds: {sign: 1}}")
     found = load(child, complete=False)
     assert found["data"] == {"type": "scenes", "size": 16, "kinds": {"sign": 1}}
-    assert found["model"]["image"] == {"type": "vit", "size": 16, "patch": 8}
+    assert found["model"]["image"] == {"type": "vit", "size": 16, "patch_size": 8}
     assert load("parent.yaml", "data.kinds={sign: 1}", complete=False)["data"]["kinds"] == {"sign": "1"}
     assert load("parent.yaml", "data.kinds.pair=0", complete=False)["data"]["kinds"] == {"single": 4, "pair": "0"}
-    assert load("parent.yaml", "model.image={patch: 8}", complete=False)["model"]["image"]["size"] == 16
+    assert load("parent.yaml", "model.image={patch_size: 8}", complete=False)["model"]["image"]["size"] == 16
 
 
 def test_extends_finds_the_package_s_recipes_too(here):
@@ -160,17 +160,17 @@ def test_extends_in_a_circle_is_refused(here, chain):
 
 
 def test_interpolations_see_what_was_overridden(here):
-    write("child.yaml", "extends: base.yaml\nmodel: {init: '${model.hidden}'}")
-    assert load("child.yaml", "model.hidden=12")["model"]["init"] == "12"
+    write("child.yaml", "extends: base.yaml\nmodel: {n_init: '${model.n_hid}'}")
+    assert load("child.yaml", "model.n_hid=12")["model"]["n_init"] == "12"
 
 
 # ---- overrides -------------------------------------------------------------------------------------------------------
 
 
 def test_overrides_are_typed_by_the_signature(here):
-    words = ("model.hidden=010", "optim.lr=1e-4", "optim.betas=[0.5, 0.9]", "model.gain=null", "train.steps=1e3")
+    words = ("model.n_hid=010", "optim.lr=1e-4", "optim.betas=[0.5, 0.9]", "model.gain=null", "train.steps=1e3")
     found = options.check(load("base.yaml", *words, "data.type=scenes", "data.samples=0100", "data.flip=False"))
-    assert found["model"]["hidden"] == 10
+    assert found["model"]["n_hid"] == 10
     assert found["model"]["gain"] is None
     assert found["optim"] == {"lr": 1e-4, "betas": [0.5, 0.9]}
     assert found["train"]["steps"] == 1000
@@ -244,13 +244,13 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
             "optim.schedule: no choice 'cosin' (did you mean 'cosine'",
         ),
         ("train.precision=bf32", "train.precision: no choice 'bf32' (known: auto, bf16, float32, fp16)"),
-        ("model.vocab=many", "model.vocab: expected a whole number, got 'many'"),
+        ("model.vocab_size=many", "model.vocab_size: expected a whole number, got 'many'"),
         ("model=5", "model: expected a mapping with a type"),
         ("task=null", "task: expected a mapping with a type"),
         ("data=here", "data: expected a mapping with a type"),
         ("optim=5", "optim: expected a mapping"),
         ("train=x", "train: expected a mapping"),
-        ("model.hidden.deep=1", "model.hidden: expected a whole number"),
+        ("model.n_hid.deep=1", "model.n_hid: expected a whole number"),
         ("frozen=5", "frozen: expected a mapping"),
         ("tracker=wandb", "tracker: expected a mapping"),
         ("tokenizer=clip", "tokenizer: expected a mapping with a type"),
@@ -307,10 +307,10 @@ def test_any_words_make_a_recipe_or_one_line(tmp_path_factory, words):
 
 
 def test_missing_values_are_asked_for_by_name(here):
-    write("open.yaml", "model:\n  vocab: ???\ntrain:\n  steps: ???")
-    with pytest.raises(RecipeError, match=r"^open: give model\.vocab=\.\.\., train\.steps=\.\.\.$"):
+    write("open.yaml", "model:\n  vocab_size: ???\ntrain:\n  steps: ???")
+    with pytest.raises(RecipeError, match=r"^open: give model\.vocab_size=\.\.\., train\.steps=\.\.\.$"):
         load("open.yaml")
-    assert load("open.yaml", "model.vocab=5", "train.steps=6")["model"]["vocab"] == "5"
+    assert load("open.yaml", "model.vocab_size=5", "train.steps=6")["model"]["vocab_size"] == "5"
     assert load("open.yaml", complete=False)["train"]["steps"] == "???"
 
 

@@ -150,8 +150,9 @@ def scenes(
     from ..data.scenes.glyphs import glyph_set
     from ..evaluate import curve, suite
     from ..evaluate.checker import Judge
-    from ..generate.outputs import Collected, check_sheet
+    from ..generate.outputs import Collected
     from ..generate.sample import Job, load_system, sample
+    from ..generate.sheets import check_sheet
 
     known = glyph_set(glyphs)
     court = Judge(known)

@@ -242,7 +242,7 @@ def describe_run(job: Any, system: dict[str, Any], options: Any, count: int) -> 
 
 def check_page(path: str | None, *replace: bool) -> None:
     """Whether a sheet can be written, asked before anything is drawn. Raises Failure."""
-    from ..generate.outputs import check_sheet
+    from ..generate.sheets import check_sheet
 
     if path:
         check_sheet(path, any(replace))

@@ -69,7 +69,7 @@ def export(name: str, out: str, precision: str | None, overwrite: bool) -> list[
                 str(parts[part]), layout, folder / "prior" if part == "prior" else folder, precision, dry
             )
         files += _write_clip(str(parts["clip"]), folder, precision, bool(parts.get("prior")), dry)
-    clamp = checkpoint.shapes(str(parts["prior"])).clamp if parts.get("prior") else None  # type: ignore[union-attr]
+    clamp = checkpoint.shapes(str(parts["prior"])).clip_sample_range if parts.get("prior") else None  # type: ignore[union-attr]
     return [*files, *_write_index(folder, clamp)]
 
 
@@ -86,7 +86,7 @@ def _write_part(name: str, layout: str, folder: Path, precision: str | None, dry
     model, state, found = _read(name, dry)
     if layout == "diffusers-upsampler" and model["type"] == "unet":  # one network for all steps stands in both places
         state = {f"{half}.{key}": tensor for half in HALVES for key, tensor in state.items()}
-        model = {"type": "last-step", **dict.fromkeys(HALVES, model)}
+        model = {"type": "two-stage-unet", **dict.fromkeys(HALVES, model)}
     written = export_state(layout, model, state, configured=True)
     if dry:
         return []
@@ -107,7 +107,7 @@ def _write_clip(name: str, folder: Path, precision: str | None, prior: bool, dry
         if tower not in model:
             raise Failure(f"{name}: has no {tower} tower, which the pipeline needs", BAD_INPUT)
         before = ("text.", "text_projection.") if tower == "text" else ("visual.", "image_projection.")
-        node = {"type": "clip", "embed_dim": model["embed_dim"], tower: model[tower], "scale": SCALE}
+        node = {"type": "clip", "embed_dim": model["embed_dim"], tower: model[tower], "fixed_logit_scale": SCALE}
         own = {key: typed(tensor, dtype) for key, tensor in state.items() if key.startswith(before)}
         written = export_state("hf-clip", node, own, configured=True)
         if not dry:
@@ -126,7 +126,7 @@ def _tokenizing(tokenizer: Any, model: dict) -> dict[str, Any]:
     start, end = tokenizer.specials
     return {
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": model["text"]["context"],
+        "model_max_length": model["text"]["context_length"],
         "bos_token": start,
         "eos_token": end,
         "unk_token": end,

@@ -148,7 +148,7 @@ def _tokenizer(layout: Layout, model: dict, vocab: str | None, folder: Path) -> 
         tokenizer = tokenizers.build({"type": layout.tokenizer, "path": path}, "tokenizer")
     except TextError as error:
         raise TextError(f"give --vocab FILE: {error}" if path == "published" else str(error)) from None
-    entries = (model.get("text") or (model.get("conditions") or {}).get("text") or {}).get("vocab")
+    entries = (model.get("text") or (model.get("conditions") or {}).get("text") or {}).get("vocab_size")
     if entries is None:  # of a CLIP that is not here
         return tokenizer
     if tokenizer.vocab_size > entries or (tokenizer.vocab_size < entries and not tokenizer.published):

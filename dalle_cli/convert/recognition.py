@@ -12,7 +12,7 @@ from .layout import ConvertError, FolderConfig, Layout, State, export_tensors, i
 from .layouts import all_layouts
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "clip.")  # parallel and compiled wrappers, modules of training
-ASIDE = {"checkpointing", "dropout"}  # how a model is trained, no part of what it is
+ASIDE = {"gradient_checkpointing", "dropout"}  # how a model is trained, no part of what it is
 
 
 def recognize(state: State) -> tuple[Layout, State]:

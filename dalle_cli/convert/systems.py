@@ -146,7 +146,7 @@ def _clamped(prior: Plan, folder: Path) -> Plan:
     told = (json_in(folder / "prior_scheduler" / "scheduler_config.json") or {}).get("clip_sample_range")
     if not isinstance(told, int | float):
         return prior
-    return replace(prior, recipe=prior.recipe | {"task": prior.recipe["task"] | {"clamp": float(told)}})
+    return replace(prior, recipe=prior.recipe | {"task": prior.recipe["task"] | {"clip_sample_range": float(told)}})
 
 
 def _written(name: str, folder: Path, content: dict[str, Any]) -> str:

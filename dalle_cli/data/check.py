@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from ..images import sheet, to_pil
+from ..contact_sheet import contact_sheet
+from ..images import to_pil
 from .loader import Data, build
 from .mixture import Mixture
 from .section import open_source
@@ -112,7 +113,7 @@ def preview(node: Any, count: int = 16, seed: int = 0) -> Image.Image:
     """Contact sheet of the first `count` training samples as a model will see them, cropped and captioned."""
     data: Data = build({**node, "workers": 0})
     batch = next(data.train(count, seed=seed))
-    return sheet([to_pil(image) for image in batch["image"]], batch["text"])
+    return contact_sheet([to_pil(image) for image in batch["image"]], batch["text"])
 
 
 def _survey(

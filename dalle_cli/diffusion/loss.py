@@ -28,7 +28,7 @@ def loss(process: Process, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -
     x = process.noise(x0, t, eps)
     prediction = process.read(output, x, t)
     truth = replace(prediction, x0=x0, eps=eps)
-    error = getattr(prediction, process.predict) - getattr(truth, process.predict)
+    error = getattr(prediction, process.prediction_type) - getattr(truth, process.prediction_type)
     mse = error.square().flatten(1).mean(dim=1)
     if prediction.variance is None:
         return Loss(mse, mse, None)

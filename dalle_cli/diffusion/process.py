@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Predict = Literal["eps", "x0", "v"]
+PredictionType = Literal["eps", "x0", "v"]
 Variance = Literal["small", "large", "learned", "learned-range"]
 
 
@@ -58,13 +58,13 @@ class Process:
     the learned ones the network gives twice the channels. Nichol and Dhariwal 2021, section 3.1.
     """
 
-    def __init__(self, alpha_bar: Tensor, predict: Predict = "eps", variance: Variance = "small"):
+    def __init__(self, alpha_bar: Tensor, prediction_type: PredictionType = "eps", variance: Variance = "small"):
         alpha_bar = alpha_bar.double()
         before = torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
         assert (alpha_bar < before).all(), "alpha-bar does not fall"
         assert alpha_bar[-1] > 0, "alpha-bar reaches zero"
         self.alpha_bar = alpha_bar
-        self.predict: Predict = predict
+        self.prediction_type: PredictionType = prediction_type
         self.variance: Variance = variance
 
         # q(x_{t-1} | x_t, x0), Ho et al. 2020, equations 6 and 7
@@ -82,7 +82,7 @@ class Process:
 
     def respaced(self, steps: Sequence[int]) -> "Process":
         """The process that visits these ascending steps alone; its step i is this one's steps[i]."""
-        return Process(self.alpha_bar[list(steps)], self.predict, self.variance)
+        return Process(self.alpha_bar[list(steps)], self.prediction_type, self.variance)
 
     def like(self, other: "Process") -> Tensor:
         """The step of this process whose noise is nearest to that of each of another's: (T of the other,) int64."""
@@ -122,9 +122,9 @@ class Process:
             output, variance = output.chunk(2, dim=1)
             variance = (variance + 1) / 2 if self.variance == "learned-range" else variance
         alpha, sigma = at(self.alpha_bar.sqrt(), t, x), at((1 - self.alpha_bar).sqrt(), t, x)
-        if self.predict == "eps":
+        if self.prediction_type == "eps":
             x0, eps = (x - sigma * output) / alpha, output
-        elif self.predict == "x0":
+        elif self.prediction_type == "x0":
             x0, eps = output, (x - alpha * output) / sigma
         else:
             x0, eps = alpha * x - sigma * output, sigma * x + alpha * output

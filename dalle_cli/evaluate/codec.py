@@ -40,4 +40,4 @@ def evaluate(model: str, count: int, glyphs: str, size: int | None = None) -> Re
         used.update(codes.flatten().tolist())
     error = torch.cat(errors)
     each = -10 * error.log10().mean().item()
-    return Report(count, size, each, -10 * error.mean().log10().item(), len(used) / codec.vocab)
+    return Report(count, size, each, -10 * error.mean().log10().item(), len(used) / codec.vocab_size)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..exits import USAGE, Failure
-from ..generate.outputs import Collected, check_sheet
+from ..generate.outputs import Collected
 from ..generate.sample import Job, describe, load_system, prepare, sample
-from ..generate.sheets import Cell, save_rows
+from ..generate.sheets import Cell, check_sheet, save_rows
 from ..recipe import section
 from ..registry import RecipeError
 from ..systems import device, systems

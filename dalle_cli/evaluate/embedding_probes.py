@@ -70,7 +70,7 @@ def pca(
         rows = []
         for number, request in enumerate(requests):
             own = [editor.results_by_index[i] for i in range(many * number, many * (number + 1))]
-            rows.append([original_cell(request, own), *result_cells(own, lambda one: _counted(one["components"]))])
+            rows.append([original_cell(request), *result_cells(own, lambda one: _counted(one["components"]))])
         save_rows(job.sheet, rows)
     return editor.results.finish()
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import images
+from ..contact_sheet import contact_sheet
 
 ROWS, COLUMNS = 8, 12
 
@@ -32,4 +33,5 @@ class Strip:
         count = min(len(self.steps), COLUMNS)
         chosen = [round(i * (len(self.steps) - 1) / max(count - 1, 1)) for i in range(count)]
         rows = torch.stack([self.steps[i] for i in chosen], dim=1)  # (pictures, steps, 3, S, S)
-        images.save_png(images.sheet([images.to_pil(one) for one in rows.flatten(0, 1)], columns=count), self.path)
+        sheet = contact_sheet([images.to_pil(image) for image in rows.flatten(0, 1)], columns=count)
+        images.save_png(sheet, self.path)

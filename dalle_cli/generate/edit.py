@@ -66,7 +66,7 @@ def edit(
         for number, request in enumerate(requests):
             own = [editor.results_by_index[i] for i in range(many * number, many * (number + 1))]
             rows.append(
-                [original_cell(request, own), *result_cells(own, lambda one: f"{one['strength']:g} {one['prompt']}")]
+                [original_cell(request), *result_cells(own, lambda one: f"{one['strength']:g} {one['prompt']}")]
             )
         save_rows(job.sheet, rows)
     return editor.results.finish()

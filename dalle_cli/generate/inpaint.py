@@ -16,9 +16,10 @@ from ..registry import RecipeError
 from ..systems import device, systems
 from .inpaint_crop import Box, crop_around, inpaint_mask, restore_alpha
 from .metadata import Origin, digest
-from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
+from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, PlannedImage, PromptError, plan_images, read_requests
 from .sample import check_offload, load_system, prepare
+from .sheets import check_sheet, save_sheet
 
 
 @dataclass(frozen=True)

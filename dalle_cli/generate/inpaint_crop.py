@@ -38,7 +38,7 @@ def inpaint_mask(path: str, size: tuple[int, int], mask: str | None = None, box:
         found[max(top, 0) : top + down, max(left, 0) : left + across] = True
     elif mask:
         try:
-            clear = images.transparent(mask)
+            clear = images.transparency_mask(mask)
             picture = images.decode(mask)
         except images.BadImage as error:
             raise images.BadImage(f"mask {mask}: {error}") from None
@@ -47,7 +47,7 @@ def inpaint_mask(path: str, size: tuple[int, int], mask: str | None = None, box:
             raise Failure(f"mask {mask} has {other} px and {path} {width}x{height}: give one of its size", BAD_INPUT)
         found = clear if clear is not None else np.asarray(picture.convert("L")) >= 128
     else:
-        clear = images.transparent(path)
+        clear = images.transparency_mask(path)
         if clear is None:
             raise Failure(f"{path}: what to draw anew? Give --mask, --box, or a picture with a clear part", BAD_INPUT)
         found = clear
@@ -132,7 +132,7 @@ def crop_around(picture: Image.Image, hole: np.ndarray, size: int) -> InpaintCro
 
 def restore_alpha(path: str, filled: Image.Image, hole: np.ndarray) -> Image.Image:
     """A filled picture, as transparent outside its hole as the picture at `path`: decoding has laid that on white."""
-    original = images.clear(path)
+    original = images.decode_rgba(path)
     if original is None:
         return filled
     out = np.array(original)

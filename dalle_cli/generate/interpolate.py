@@ -103,7 +103,7 @@ def interpolate(
         save_rows(job.sheet, [result_cells(row, lambda one: f"{one['share']:.3g}") for row in rows])
     if gif:
         films = [[images.open_image(one["path"]) for one in row] for row in rows]
-        pages = [images.sheet(list(together)) if paths > 1 else together[0] for together in zip(*films)]
+        pages = [images.side_by_side(list(together)) if paths > 1 else together[0] for together in zip(*films)]
         times = [END if i % (frames - 1) == 0 else FRAME for i in range(len(pages))]
         images.save_gif([*pages, *pages[-2:0:-1]], gif, [*times, *times[-2:0:-1]])
     return editor.results.finish()

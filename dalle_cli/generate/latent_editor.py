@@ -19,9 +19,10 @@ from ..exits import BAD_INPUT, DONE, Failure
 from ..registry import RecipeError
 from ..systems import device, systems
 from .metadata import MetadataError, Origin, digest, read
-from .outputs import Collected, Outputs, Results, check_sheet
+from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, PlannedImage
 from .sample import describe, load_system, prepare
+from .sheets import check_sheet
 
 INVERSION_ITERS = 3  # times that a step of the inversion is solved anew, with the noise expected at its end
 

@@ -1,7 +1,6 @@
 """Where pictures and results go: files that are never overwritten by surprise, and result lines on standard output."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -16,12 +15,10 @@ from PIL import Image
 from .. import distributed
 from ..console import json_safe, print_text
 from ..exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
-from ..files import check_target, make_folder, remove_left_overs
-from ..images import BadImage, decode, save_png, sheet
+from ..files import make_folder, remove_left_overs
+from ..images import save_png
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .requests import PlannedImage
-
-SHEET_PIXELS = 40_000_000  # of the pictures on a contact sheet, which are reduced to fit
 
 _RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Windows
 
@@ -125,36 +122,6 @@ class Outputs:
             **details,
         }
         return {**own, **{key: value for key, value in item.request.passthrough.items() if key not in own}}
-
-
-def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--sheet") -> None:
-    """Whether a contact sheet can be written, asked before any work is done. Raises Failure."""
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise Failure(f"{option} {path}: a sheet is a PNG; give a name that ends in .png", USAGE)
-    check_target(path, option, overwrite)
-
-
-def save_sheet(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
-    """Write the contact sheet of the pictures of results, reduced if they are many. Raises Failure."""
-    drawn = [result for result in results if "error" not in result]
-    if not drawn or distributed.rank():  # the first process has written the pictures, perhaps just now
-        return
-    side = max(math.isqrt(SHEET_PIXELS // len(drawn)), 16)
-    pictures, captions = [], []
-    for result in drawn:
-        try:
-            picture = decode(result["path"])
-        except BadImage as error:
-            raise Failure(f"--sheet {path}: {result['path']}: {error}") from None
-        picture.thumbnail((side, side))
-        pictures.append(picture)
-        score = f"{result['score']:.3g}" if isinstance(result.get("score"), float) else ""
-        captions.append(f"{result.get('index', '')} {score} {result.get('prompt') or ''}")
-    try:  # under the smallest pictures there is no room for words
-        save_png(sheet(pictures, captions if side >= 64 else None), path)
-    except OSError as error:
-        raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
 
 
 class Collected:

@@ -17,8 +17,9 @@ from ..hardware.memory_meter import SHARE, together
 from ..recipe import type_of
 from ..systems import device
 from .metadata import Origin, digest
-from .outputs import Outputs, Results, check_sheet
+from .outputs import Outputs, Results
 from .requests import PlannedImage, plan_images, read_requests
+from .sheets import check_sheet, result_cells, save_grid
 
 CODECS = ("dvae", "vqgan")  # models that turn pictures into codes and back
 BATCH = 32  # pictures coded together, where memory allows
@@ -90,12 +91,11 @@ def reconstruct(
     if ratios:
         progress.note(
             f"{len(ratios)} pictures at {size} px: PSNR {sum(ratios) / len(ratios):.2f} dB on average, "
-            f"{len(used)} of {codec.vocab} codes used ({len(used) / codec.vocab:.0%})"
+            f"{len(used)} of {codec.vocab_size} codes used ({len(used) / codec.vocab_size:.0%})"
         )
-    if sheet and not distributed.rank():
-        rows = [images.decode(one["path"]) for one in results.reported if "error" not in one]
-        if rows:
-            images.save_png(images.sheet(rows, columns=min(len(rows), 16)), sheet)
+    if sheet:
+        done = [one for one in results.reported if "error" not in one]
+        save_grid(sheet, result_cells(done, lambda one: f"{Path(one['image']).name} · {one['psnr']:.1f} dB"))
     return results.finish()
 
 

@@ -9,9 +9,10 @@ from ..console import Progress
 from ..exits import USAGE, Failure
 from ..systems import device
 from ..systems.scorer import BATCH, DIGITS, Scorer
-from .outputs import Results, check_sheet, save_sheet
+from .outputs import Results
 from .reconstruct import expand_folders
 from .requests import GenerationRequest, read_requests
+from .sheets import check_sheet, save_sheet
 
 
 def rerank(
@@ -65,5 +66,5 @@ def rerank(
     for line in failed:
         results.report(line)
     if sheet:
-        save_sheet(sheet, results.reported)
+        save_sheet(sheet, results.reported, names=True)
     return results.finish()

@@ -23,8 +23,9 @@ from ..systems.scorer import DIGITS, Scorer
 from ..tasks.decoder import NETWORKS
 from .denoising_strip import Strip
 from .metadata import Origin, digest, recall
-from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
+from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, plan_images, read_requests
+from .sheets import check_sheet, save_sheet
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def load_system(name: str) -> dict:
         found = checkpoint.metadata(path)["recipe"]
         kind = recipe.type_of(found, "model")
         if kind in NETWORKS:
-            free = recipe.section(found, "task").get("drop_text")  # without, no guidance is possible
+            free = recipe.section(found, "task").get("text_drop_prob")  # without, no guidance is possible
             scale = {} if free else {"sample": {"guidance_scale": 1.0}}
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
         if kind != "dalle":

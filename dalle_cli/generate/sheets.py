@@ -1,59 +1,94 @@
-"""Sheets of rows: a picture that was worked on, and what was drawn of it beside it."""
+"""Contact sheets of results: `--sheet` of all commands that write or score images."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
-from .. import images
-from ..exits import Failure
-from .outputs import SHEET_PIXELS
+from .. import contact_sheet, distributed, images
+from ..contact_sheet import Cell, Row
+from ..exits import USAGE, Failure
+from ..files import check_target
 from .requests import GenerationRequest
 
-Cell = tuple[str | Path | Image.Image, str]
-"""A picture of a sheet, or its file, and what stands below it."""
+
+def check_sheet(path: str | Path, overwrite: bool = False, option: str = "--sheet") -> None:
+    """Check that a sheet can be written, before any work is done. Raises Failure."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise Failure(f"{option} {path}: a sheet is a PNG file; give a name that ends in .png", USAGE)
+    check_target(path, option, overwrite)
 
 
-def save_rows(path: str, rows: Sequence[Sequence[Cell]]) -> None:
-    """Write a sheet of rows, short ones filled up with white. Raises Failure when it cannot be written.
+def save_sheet(path: str | Path, results: Sequence[dict[str, Any]], names: bool = False) -> None:
+    """Write the contact sheet of results: a row for each prompt that has several images. Raises Failure.
 
-    Small pictures are enlarged to the largest: what was given stands beside what was drawn of it.
+    names: add the file names to the captions, for images that the user named.
     """
-    columns = max(map(len, rows), default=0)
-    if not columns:
+    by_prompt: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if "error" not in result:
+            by_prompt.setdefault(result.get("prompt") or "", []).append(result)
+    if not by_prompt:
         return
-    side = max(math.isqrt(SHEET_PIXELS // (columns * len(rows))), 16)
-    pictures: list[Image.Image] = []
-    captions: list[str] = []
-    for row in rows:
-        for what, caption in [*row, *[("", "")] * (columns - len(row))]:
-            picture = what.copy() if isinstance(what, Image.Image) else _opened(what)
-            picture.thumbnail((side, side))
-            pictures.append(picture)
-            captions.append(caption)
-    largest = max(max(picture.size) for picture in pictures)
-    pictures = [ImageOps.contain(picture, (largest, largest)) for picture in pictures]
+    if len(by_prompt) == 1:
+        ((prompt, images_of_prompt),) = by_prompt.items()
+        rows = contact_sheet.grid(_ranked_cells(images_of_prompt, names), prompt)
+    elif all(len(images_of_prompt) == 1 for images_of_prompt in by_prompt.values()):
+        cells = [(path, f"{label} {prompt}") for prompt, one in by_prompt.items() for path, label in _ranked_cells(one)]
+        rows = contact_sheet.grid(cells)
+    else:
+        rows = [Row(_ranked_cells(some, names), prompt) for prompt, some in by_prompt.items()]
+    save_rows(path, rows)
+
+
+def save_grid(path: str | Path, cells: Sequence[Cell]) -> None:
+    """Write a sheet of cells in an about square grid. Raises Failure."""
+    if cells:
+        save_rows(path, contact_sheet.grid(cells))
+
+
+def save_rows(path: str | Path, rows: Iterable[Row | Sequence[Cell]]) -> None:
+    """Write a sheet of rows, the first page to `path`. Raises Failure.
+
+    Of several processes only the first writes: it has written the images, perhaps just now.
+    """
+    if distributed.rank():
+        return
     try:
-        images.save_png(images.sheet(pictures, captions if side >= 32 else None, columns), path)
+        contact_sheet.save_pages([row if isinstance(row, Row) else Row(row) for row in rows], path)
+    except images.BadImage as error:
+        raise Failure(f"--sheet {path}: {error}") from None
     except OSError as error:
         raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
 
 
-def original_cell(request: GenerationRequest, drawn: Iterable[dict[str, Any]]) -> Cell:
-    """The first cell of a row: the square of a picture that the system saw, as large as what was drawn of it."""
+def original_cell(request: GenerationRequest, square: Callable[[Any], Any] | None = None) -> Cell:
+    """Return the first cell of a row: the image that a request works on, cropped as the system saw it."""
+    path = request.fields["image"]
     try:
-        size = next((images.open_image(one["path"]).width for one in drawn if "error" not in one), 64)
-        return images.square(images.open_image(request.fields["image"]), size), "original"
+        image = images.open_image(path)
     except images.BadImage:
-        return "", "cannot be read"
+        return None, f"{Path(path).name}: cannot be read"
+    return (square or _center_square)(image), f"original: {Path(path).name}"
 
 
 def result_cells(results: Iterable[dict[str, Any]], caption: Callable[[dict[str, Any]], str]) -> list[Cell]:
-    """Those of results, an empty one for each that failed."""
-    return [("", "failed") if "error" in one else (one["path"], caption(one)) for one in results]
+    """Return the cells of results, an empty one for each that failed."""
+    return [(None, "failed") if "error" in result else (result["path"], caption(result)) for result in results]
 
 
-def _opened(path: str | Path) -> Image.Image:
-    return images.open_image(path) if str(path) else Image.new("RGB", (16, 16), "white")
+def _center_square(image: Any) -> Any:
+    return images.center_crop(image, min(image.size))
+
+
+def _ranked_cells(results: Sequence[dict[str, Any]], names: bool = False) -> list[Cell]:
+    """Return cells labeled by rank and score, or, where nothing was scored, by the index that file names begin with."""
+    cells: list[Cell] = []
+    for rank, result in enumerate(results, 1):
+        score = result.get("score")
+        if isinstance(score, float):
+            label = f"#{rank} · {score:.3f}"
+        else:
+            label = f"{result['index']:06d}" if isinstance(result.get("index"), int) else f"#{rank}"
+        cells.append((result["path"], f"{label} {Path(result['path']).name}" if names else label))
+    return cells

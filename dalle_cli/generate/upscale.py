@@ -20,10 +20,11 @@ from ..systems.glide import Diffusion, enlarge, load
 from ..tasks.decoder import DecoderTask
 from .latent_editor import caption_of
 from .metadata import Origin, digest
-from .outputs import Collected, Outputs, Results, check_sheet, save_sheet
+from .outputs import Collected, Outputs, Results
 from .reconstruct import expand_folders
 from .requests import PlannedImage, plan_images, read_requests
 from .sample import load_system, prepare
+from .sheets import check_sheet, save_sheet
 
 LARGEST = 4  # times the side that an upsampler was trained on
 

@@ -46,7 +46,7 @@ def vary(pictures: Sequence[str], etas: Sequence[float], count: int, job: Job, r
         wide = many if many > 1 else count
         for start in range(0, len(items), wide):
             own = [editor.results_by_index[i] for i in range(start, start + wide)]
-            head = original_cell(requests[start // (many * count)], own)
+            head = original_cell(requests[start // (many * count)])
             rows.append([head, *result_cells(own, lambda one: f"eta {one['eta']:g}")])
         save_rows(job.sheet, rows)
     return editor.results.finish()

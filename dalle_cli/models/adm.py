@@ -176,7 +176,7 @@ class Stage(nn.Sequential):
     """Layers between two saved activations; each gets what it reads beside the picture."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor | None, checkpointing: bool
+        self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor | None, gradient_checkpointing: bool
     ) -> Tensor:
         for layer in self:
             if isinstance(layer, ResBlock):
@@ -186,7 +186,7 @@ class Stage(nn.Sequential):
             else:
                 x = layer(x)
                 continue
-            x = checkpoint(layer, x, *told, use_reentrant=False) if checkpointing else layer(x, *told)  # type: ignore
+            x = checkpoint(layer, x, *told, use_reentrant=False) if gradient_checkpointing else layer(x, *told)  # type: ignore
         return x
 
 
@@ -194,12 +194,12 @@ class Stage(nn.Sequential):
 class Layers:
     """Makes the layers of one network, and says what they have in common.
 
-    heads: of every attention; None for as many as are `head_width` wide.
+    heads: of every attention; None for as many as are `head_dim` wide.
     """
 
     embedding: int
     context: int | None
-    head_width: int
+    head_dim: int
     heads: int | None
     order: Order
     dropout: float
@@ -210,9 +210,9 @@ class Layers:
         return ResBlock(n_in, n_out, self.embedding, self.dropout, self.scale_shift, resample)
 
     def attention(self, width: int) -> Attention:
-        heads = self.heads or width // self.head_width
-        if not heads or width % heads or (not self.heads and width % self.head_width):
-            wanted = f"{self.heads} heads" if self.heads else f"heads of {self.head_width}"
+        heads = self.heads or width // self.head_dim
+        if not heads or width % heads or (not self.heads and width % self.head_dim):
+            wanted = f"{self.heads} heads" if self.heads else f"heads of {self.head_dim}"
             raise ValueError(f"an attention of {width} channels cannot be split into {wanted}")
         return Attention(width, heads, self.context, self.order)
 
@@ -229,26 +229,28 @@ class Layers:
         return Stage(self.resblock(width, width), *between, self.resblock(width, width))
 
 
-def level_widths(channels: int, multiples: list[float], attention: list[int]) -> list[int]:
+def level_widths(base_channels: int, channel_mult: list[float], attention_factors: list[int]) -> list[int]:
     """Channels of every level. Raises ValueError for an attention at a factor that no level has."""
-    factors = [2**level for level in range(len(multiples))]
-    for factor in attention:
+    factors = [2**level for level in range(len(channel_mult))]
+    for factor in attention_factors:
         if factor not in factors:
-            raise ValueError(f"model.attention: {factor} is no level's factor; they are {', '.join(map(str, factors))}")
-    return [int(multiple * channels) for multiple in multiples]
+            raise ValueError(
+                f"model.attention_factors: {factor} is no level's factor; they are {', '.join(map(str, factors))}"
+            )
+    return [int(multiple * base_channels) for multiple in channel_mult]
 
 
 def encoder(
-    layers: Layers, n_in: int, widths: list[int], blocks: int, attention: list[int]
+    layers: Layers, n_in: int, widths: list[int], num_res_blocks: int, attention_factors: list[int]
 ) -> tuple[nn.ModuleList, list[int]]:
     """The way down: stages, and the channels of what each one saves."""
     width = widths[0]
     stages, saved = [Stage(nn.Conv2d(n_in, width, 3, padding=1))], [width]
     for level, n_out in enumerate(widths):
-        for _ in range(blocks):
+        for _ in range(num_res_blocks):
             stage: list[nn.Module] = [layers.resblock(width, n_out)]
             width = n_out
-            if 2**level in attention:
+            if 2**level in attention_factors:
                 stage.append(layers.attention(width))
             stages.append(Stage(*stage))
             saved.append(width)

@@ -4,7 +4,8 @@ The embedding's principal components, the one of the greatest variance first, ea
 transformer reads the text as the diffusion prior does, then a token that says how well embedding and text shall fit,
 then the components drawn so far, and scores the buckets of the next one.
 
-Shapes: B batch, e embed_dim, w width, M = context + 1 tokens of the text, P components, K buckets, L layers, H heads.
+Shapes: B batch, e embed_dim, w width, M = context_length + 1 tokens of the text, P components, K buckets, L layers, H
+heads.
 """
 
 import math
@@ -35,9 +36,10 @@ class Cache:
 class ARPrior(Prior):
     """Scores the buckets of one principal component after the other.
 
-    embed_dim, context, states: of CLIP, as for the diffusion prior. components: how many are kept at most. share: of
-    the variance; fewer are kept where these have it. buckets: of each component, and of the product of text and image.
-    The components and the bounds of the buckets, as often met on each side of each, are buffers, which `fit` finds.
+    embed_dim, context_length, text_width: of CLIP, as for the diffusion prior. components: how many are kept at most.
+    explained_variance: fraction of the variance; fewer are kept where these have it. buckets: of each component, and of
+    the product of text and image. The components and the bounds of the buckets, as often met on each side of each, are
+    buffers, which `fit` finds.
     """
 
     mean: Tensor  # (e,)
@@ -50,24 +52,24 @@ class ARPrior(Prior):
     def __init__(
         self,
         embed_dim: int,
-        context: int,
-        states: int,
+        context_length: int,
+        text_width: int,
         components: int,
         width: int,
         depth: int,
         heads: int,
         buckets: int = 1024,
-        share: float = 1.0,
-        checkpointing: bool = False,
+        explained_variance: float = 1.0,
+        gradient_checkpointing: bool = False,
     ):
         if not 1 <= components <= embed_dim:
             raise ValueError(f"model.components: {components} is not between 1 and embed_dim, {embed_dim}")
         if buckets < 2 or components * buckets > LARGEST:
             raise ValueError(f"model.buckets: {buckets}; 2 at least, and {LARGEST} for all components together at most")
-        if not 0 < share <= 1:
-            raise ValueError(f"model.share: {share} is not in (0, 1]")
-        super().__init__(embed_dim, context, states, components, width, depth, heads, checkpointing)
-        self.components, self.buckets, self.share = components, buckets, share
+        if not 0 < explained_variance <= 1:
+            raise ValueError(f"model.explained_variance: {explained_variance} is not in (0, 1]")
+        super().__init__(embed_dim, context_length, text_width, components, width, depth, heads, gradient_checkpointing)
+        self.components, self.buckets, self.explained_variance = components, buckets, explained_variance
         self.product_embedding = nn.Embedding(buckets + 1, width)  # the last one: nothing is asked
         self.bucket_embedding = nn.Embedding(buckets, width)
         self.out_proj = nn.Linear(width, buckets)
@@ -94,7 +96,7 @@ class ARPrior(Prior):
         found = principal(embeddings)
         self.mean.copy_(found.mean)
         self.basis.copy_(found.basis[: self.components])
-        self.kept.fill_(min(self.components, found.enough(self.share)))
+        self.kept.fill_(min(self.components, found.enough(self.explained_variance)))
         device = self.basis.device
         along = (embeddings.to(device, torch.float64) - self.mean.double()) @ self.basis.double().T  # (N, P)
         rows = along.T.contiguous().sort(dim=1).values
@@ -132,7 +134,7 @@ class ARPrior(Prior):
         own = torch.cat([self.product_embedding(product)[:, None], self.bucket_embedding(codes[:, :-1])], dim=1)
         x = torch.cat([text, own + self.positional_embedding[:, text.shape[1] :]], dim=1)  # (B, M + P, w)
         mask = causal(F.pad(seen, (0, self.components), value=True))
-        x, _ = self.transformer(x, mask, None, self.checkpointing)
+        x, _ = self.transformer(x, mask, None, self.gradient_checkpointing)
         return self.out_proj(self.final_ln(x[:, -self.components :]))
 
     # ---- drawing, component by component; equal to `forward`, as the tests show --------------------------------------
@@ -150,7 +152,7 @@ class ARPrior(Prior):
         return self._step(self.bucket_embedding(codes), place + 1, cache)
 
     def _step(self, x: Tensor, place: int, cache: Cache) -> Tensor:
-        at = self.context + 1 + place
+        at = self.context_length + 1 + place
         x = (x + self.positional_embedding[0, at])[:, None]
         x, kept = self.transformer(x, cache.seen[:, None, None, : at + 1], cache.past[..., :at, :])
         cache.past[..., at : at + 1, :] = torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1)

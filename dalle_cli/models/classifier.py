@@ -15,9 +15,9 @@ from .adm import GroupNorm32, Layers, Order, TimeEmbedding, encoder, level_width
 class AttentionPool(nn.Module):
     """What the mean of all places sees of them, mapped to `classes` scores. (B, C, H, W) to (B, classes)."""
 
-    def __init__(self, places: int, width: int, head_width: int, classes: int):
+    def __init__(self, places: int, width: int, head_dim: int, classes: int):
         super().__init__()
-        self.heads = width // head_width
+        self.heads = width // head_dim
         self.positional_embedding = normal(width, places + 1, std=width**-0.5)
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, classes)
@@ -38,27 +38,27 @@ class Classifier(nn.Module):
         self,
         size: int,
         classes: int,
-        channels: int,
-        multiples: list[float],
-        blocks: int,
-        attention: list[int],
-        head_width: int = 64,
+        base_channels: int,
+        channel_mult: list[float],
+        num_res_blocks: int,
+        attention_factors: list[int],
+        head_dim: int = 64,
         attention_order: Order = "legacy",
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        self.size, self.classes, self.checkpointing = size, classes, checkpointing
-        widths = level_widths(channels, multiples, attention)
+        self.size, self.classes, self.gradient_checkpointing = size, classes, gradient_checkpointing
+        widths = level_widths(base_channels, channel_mult, attention_factors)
         grid, rest = divmod(size, 2 ** (len(widths) - 1))
         if rest:
             raise ValueError(f"model.size: {size} does not divide by {2 ** (len(widths) - 1)}")
         layers = Layers(
-            4 * channels, None, head_width, None, attention_order, dropout=0.0, scale_shift=True, resample="resblock"
+            4 * base_channels, None, head_dim, None, attention_order, dropout=0.0, scale_shift=True, resample="resblock"
         )
-        self.time_embed = TimeEmbedding(channels, 4 * channels)
-        self.input_blocks, _ = encoder(layers, 3, widths, blocks, attention)
+        self.time_embed = TimeEmbedding(base_channels, 4 * base_channels)
+        self.input_blocks, _ = encoder(layers, 3, widths, num_res_blocks, attention_factors)
         self.middle_block = layers.middle(widths[-1], attention=True)
-        pool = AttentionPool(grid**2, widths[-1], head_width, classes)
+        pool = AttentionPool(grid**2, widths[-1], head_dim, classes)
         self.out = nn.Sequential(GroupNorm32(widths[-1]), nn.SiLU(), pool)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         if x.shape[-2:] != (self.size, self.size):
             raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px for a classifier of {self.size} px")
         time = self.time_embed(t)
-        checkpointing = self.checkpointing and torch.is_grad_enabled()
+        gradient_checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
         for stage in [*self.input_blocks, self.middle_block]:
-            x = stage(x, time, None, None, checkpointing)
+            x = stage(x, time, None, None, gradient_checkpointing)
         return self.out(x)

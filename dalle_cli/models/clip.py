@@ -18,7 +18,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Tower(nn.Module):
-    """What CLIP asks of a tower: forward(input, checkpointing) gives one feature of `width` numbers for each row.
+    """What CLIP asks of a tower: forward(input, gradient_checkpointing) gives one feature of `width` numbers for each
+    row.
 
     projection_bias: whether the projection to the shared space has a bias in this tower's published weights.
     """
@@ -47,11 +48,11 @@ class ImageTower(Tower):
 
 
 class TextTower(Tower):
-    """A tower over at most `context` token ids, (B, N)."""
+    """A tower over at most `context_length` token ids, (B, N)."""
 
-    def __init__(self, context: int, width: int):
+    def __init__(self, context_length: int, width: int):
         super().__init__(width)
-        self.context = context
+        self.context_length = context_length
 
 
 class Absent(Tower):
@@ -64,7 +65,7 @@ class Absent(Tower):
     def _refuse(self, *_: object, **__: object) -> int:
         raise ValueError(f"this CLIP has no {self.what} tower; it was published, and imported, without")
 
-    size = context = vocab = token_embedding = property(_refuse)
+    size = context_length = vocab_size = token_embedding = property(_refuse)
     forward = states = _refuse
 
 
@@ -73,8 +74,8 @@ class CLIP(nn.Module):
     """Two towers, a projection from each to `embed_dim` numbers, and the learned scale of their cosines.
 
     Either tower may be missing, as in some published weights, which then do one half of the work. scale: of cosines,
-    where it is not learned. checkpointing: recompute the towers' blocks in the backward pass: less memory, a third more
-    arithmetic.
+    where it is not learned. gradient_checkpointing: recompute the towers' blocks in the backward pass: less memory, a
+    third more arithmetic.
     """
 
     mean: Tensor
@@ -86,8 +87,8 @@ class CLIP(nn.Module):
         embed_dim: int,
         image: ImageTower | None = None,
         text: TextTower | None = None,
-        scale: float | None = None,
-        checkpointing: bool = False,
+        fixed_logit_scale: float | None = None,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
         for name, tower, kind in (("image", image, ImageTower), ("text", text, TextTower)):
@@ -95,13 +96,13 @@ class CLIP(nn.Module):
                 raise ValueError(f"model.{name}: {type(tower).__name__} is no {name} tower")
         if image is None and text is None:
             raise ValueError("model: a CLIP needs an image tower, a text tower, or both")
-        self.embed_dim, self.checkpointing = embed_dim, checkpointing
+        self.embed_dim, self.gradient_checkpointing = embed_dim, gradient_checkpointing
         self.visual: Any = image or Absent("image")
         self.text: Any = text or Absent("text")
         self.image_projection = _projection(image, embed_dim)
         self.text_projection = _projection(text, embed_dim)
-        logit_scale = torch.tensor(math.log(scale or 1 / 0.07))
-        if scale is None:
+        logit_scale = torch.tensor(math.log(fixed_logit_scale or 1 / 0.07))
+        if fixed_logit_scale is None:
             self.logit_scale = nn.Parameter(logit_scale)
         else:
             self.register_buffer("logit_scale", logit_scale, persistent=False)
@@ -114,18 +115,18 @@ class CLIP(nn.Module):
         image = (image - self.mean) / self.std
         if isinstance(self.image_projection, nn.Linear):
             image = image.to(self.image_projection.weight.dtype)
-        return self.image_projection(self.visual(image, checkpointing=self._recompute()))
+        return self.image_projection(self.visual(image, gradient_checkpointing=self._recompute()))
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Features of token ids, not normalised. (B, N) to (B, e)."""
-        return self.text_projection(self.text(ids, checkpointing=self._recompute()))
+        return self.text_projection(self.text(ids, gradient_checkpointing=self._recompute()))
 
     def read_text(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Features as `encode_text` gives them, (B, e), and the state of every token, (B, N, width of the text tower).
 
         For towers that have `states`, which resolve a text better than one feature does (unCLIP's networks read them).
         """
-        states = self.text.states(ids, checkpointing=self._recompute())  # type: ignore[operator]
+        states = self.text.states(ids, gradient_checkpointing=self._recompute())  # type: ignore[operator]
         last = states[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]  # at the end token
         return self.text_projection(last), states
 
@@ -136,7 +137,7 @@ class CLIP(nn.Module):
         return image_features, text_features, self.logit_scale.exp()
 
     def _recompute(self) -> bool:
-        return self.checkpointing and torch.is_grad_enabled()
+        return self.gradient_checkpointing and torch.is_grad_enabled()
 
 
 def _projection(tower: Tower | None, embed_dim: int) -> nn.Module:

@@ -1,8 +1,8 @@
 """What a U-Net is told beside the noisy picture and the time: texts, labels, embeddings, other pictures.
 
-A condition turns its inputs into any of: `embedding` (B, E), added to the time's; `tokens` (B, M, context), which every
-attention sees, with `mask` (B, M), true where they are real; `channels` (B, c, H, W), put beside the picture. They hold
-for all steps of a picture, so they are made once. Shapes: B batch, E width of the time's embedding, M tokens.
+A condition turns its inputs into any of: `embedding` (B, E), added to the time's; `tokens` (B, M, context_dim), which
+every attention sees, with `mask` (B, M), true where they are real; `channels` (B, c, H, W), put beside the picture.
+They hold for all steps of a picture, so they are made once. Shapes: B batch, E width of the time's embedding, M tokens.
 """
 
 from typing import Literal
@@ -18,10 +18,10 @@ from .transformer import Transformer
 
 
 class Condition(nn.Module):
-    """channels: how many input channels it adds; context: width of its tokens, None for no tokens."""
+    """channels: how many input channels it adds; context_dim: width of its tokens, None for no tokens."""
 
     channels: int = 0
-    context: int | None = None
+    context_dim: int | None = None
 
     def __init__(self):  # torch's takes anything; this is what a recipe may give
         super().__init__()
@@ -34,30 +34,40 @@ class Condition(nn.Module):
 class TextCondition(Condition):
     """GLIDE's text encoder: every token's state, and the last one's added to the time's embedding.
 
-    Called with ids and real, (B, context) each; where `real` is false a padding vector of that place stands for token
-    and position, and is read like any other. No text is all padding. Source: Nichol et al. 2022, section 3.
+    Called with ids and real, (B, context_length) each; where `real` is false a padding vector of that place stands for
+    token and position, and is read like any other. No text is all padding. Source: Nichol et al. 2022, section 3.
     """
 
-    def __init__(self, vocab: int, context: int, width: int, depth: int, heads: int, checkpointing: bool = False):
+    def __init__(
+        self,
+        vocab_size: int,
+        context_length: int,
+        width: int,
+        depth: int,
+        heads: int,
+        gradient_checkpointing: bool = False,
+    ):
         super().__init__()
-        self.vocab, self.length, self.context = vocab, context, width
-        self.checkpointing = checkpointing
-        self.token_embedding = nn.Embedding(vocab, width)
-        self.positional_embedding = normal(context, width, std=0.01)
-        self.padding_embedding = normal(context, width, std=0.02)
+        self.vocab_size, self.context_length, self.context_dim = vocab_size, context_length, width
+        self.gradient_checkpointing = gradient_checkpointing
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positional_embedding = normal(context_length, width, std=0.01)
+        self.padding_embedding = normal(context_length, width, std=0.02)
         self.transformer = Transformer(width, depth, heads)
         self.final_ln = nn.LayerNorm(width)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def connect(self, embedding: int) -> None:
-        self.transformer_proj = nn.Linear(self.context, embedding)  # type: ignore[arg-type]
+        self.transformer_proj = nn.Linear(self.context_dim, embedding)  # type: ignore[arg-type]
 
     def forward(self, ids: Tensor, real: Tensor) -> dict[str, Tensor]:
-        if ids.shape[1] != self.length:
-            raise ValueError(f"text of {ids.shape[1]} tokens for an encoder of {self.length}; pad or cut it to those")
+        if ids.shape[1] != self.context_length:
+            raise ValueError(
+                f"text of {ids.shape[1]} tokens for an encoder of {self.context_length}; pad or cut it to those"
+            )
         x = self.token_embedding(ids) + self.positional_embedding  # (B, M, w)
         x = torch.where(real[..., None], x, self.padding_embedding.to(x.dtype))
-        x, _ = self.transformer(x, checkpointing=self.checkpointing)
+        x, _ = self.transformer(x, gradient_checkpointing=self.gradient_checkpointing)
         x = self.final_ln(x)
         return {"embedding": self.transformer_proj(x[:, -1]), "tokens": x}
 
@@ -113,7 +123,7 @@ class ClipCondition(Condition):
 
     def __init__(self, embed_dim: int, tokens: int, width: int):
         super().__init__()
-        self.embed_dim, self.tokens, self.context = embed_dim, tokens, width
+        self.embed_dim, self.tokens, self.context_dim = embed_dim, tokens, width
         self.cf_param = nn.Parameter(torch.zeros(embed_dim))
         self.clip_tok_proj = nn.Linear(embed_dim, tokens * width)
 
@@ -124,7 +134,7 @@ class ClipCondition(Condition):
         embedding = embedding.to(self.cf_param.dtype)  # CLIP's own precision may be another
         if keep is not None:
             embedding = torch.where(keep[:, None], embedding, self.cf_param)
-        tokens = self.clip_tok_proj(embedding).unflatten(-1, (self.context, self.tokens)).mT  # type: ignore[arg-type]
+        tokens = self.clip_tok_proj(embedding).unflatten(-1, (self.context_dim, self.tokens)).mT  # type: ignore[arg-type]
         return {"embedding": self.clip_emb(embedding), "tokens": tokens}
 
 
@@ -132,19 +142,20 @@ class ClipCondition(Condition):
 class ClipTextCondition(Condition):
     """What a frozen CLIP makes of a text: its embedding and the states of its tokens, mapped to `width`.
 
-    Called with embedding (B, embed_dim), states (B, M, states), real (B, M) and ids (B, M); padding is not seen. depth:
-    layers of a transformer of its own, in which every token sees all others: the states of a CLIP know only the words
-    before, so that a thing does not know how it lies to the next one. vocab: entries of an embedding of its own, which
-    is added: the states of "above" and "below" may differ in less than a tenth. 0 and none as published. Source: Karlo.
+    Called with embedding (B, embed_dim), states (B, M, text_width), real (B, M) and ids (B, M); padding is not seen.
+    depth: layers of a transformer of its own, in which every token sees all others: the states of a CLIP know only the
+    words before, so that a thing does not know how it lies to the next one. vocab_size: entries of an embedding of its
+    own, which is added: the states of "above" and "below" may differ in less than a tenth. 0 and none as published.
+    Source: Karlo.
     """
 
     def __init__(
-        self, embed_dim: int, states: int, width: int, depth: int = 0, heads: int = 2, vocab: int | None = None
+        self, embed_dim: int, text_width: int, width: int, depth: int = 0, heads: int = 2, vocab_size: int | None = None
     ):
         super().__init__()
-        self.embed_dim, self.context = embed_dim, width
-        self.text_seq_proj = nn.Sequential(nn.Linear(states, width), nn.LayerNorm(width))
-        self.token_embedding = nn.Embedding(vocab, width) if vocab else None
+        self.embed_dim, self.context_dim = embed_dim, width
+        self.text_seq_proj = nn.Sequential(nn.Linear(text_width, width), nn.LayerNorm(width))
+        self.token_embedding = nn.Embedding(vocab_size, width) if vocab_size else None
         if self.token_embedding:
             nn.init.normal_(self.token_embedding.weight, std=0.3)
         self.transformer = Transformer(width, depth, heads) if depth else None

@@ -105,53 +105,58 @@ class Block(nn.Module):
 class DALLE(nn.Module):
     """The sparse transformer over text tokens and image codes.
 
-    vocab, context: of the text; codes, grid: of the dVAE, number and side of the square. attention: "sparse" (rows,
-    columns and a last convolution) or "full". checkpointing: recompute blocks in the backward pass.
+    vocab_size, context_length: of the text; image_vocab_size, grid_size: of the dVAE, number and side of the square.
+    attention: "sparse" (rows, columns and a last convolution) or "full". gradient_checkpointing: recompute blocks in
+    the backward pass.
     """
 
     def __init__(
         self,
-        vocab: int,
-        context: int,
-        codes: int,
-        grid: int,
+        vocab_size: int,
+        context_length: int,
+        image_vocab_size: int,
+        grid_size: int,
         width: int,
         depth: int,
         heads: int,
         attention: Literal["sparse", "full"] = "sparse",
         dropout: float = 0.0,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        if min(context, grid, depth, heads) < 1 or width % heads:
+        if min(context_length, grid_size, depth, heads) < 1 or width % heads:
             raise ValueError(
-                f"model: width {width} must divide by heads {heads}, and context {context}, grid {grid} and depth "
-                f"{depth} be at least 1"
+                f"model: width {width} must divide by heads {heads}, and context_length {context_length}, "
+                f"grid_size {grid_size} and depth {depth} be at least 1"
             )
-        if grid > LARGEST_GRID:
+        if grid_size > LARGEST_GRID:
             raise ValueError(
-                f"model: grid {grid} is over {LARGEST_GRID}, for which its masks would take {20 * grid**4} bytes"
+                f"model: grid_size {grid_size} is over {LARGEST_GRID}: "
+                f"its attention masks would take {20 * grid_size**4} bytes"
             )
-        self.vocab, self.context, self.codes, self.grid = vocab, context, codes, grid
-        self.checkpointing = checkpointing
+        self.vocab_size, self.context_length = vocab_size, context_length
+        self.image_vocab_size, self.grid_size = image_vocab_size, grid_size
+        self.gradient_checkpointing = gradient_checkpointing
         self.patterns = masks.layers(attention, depth)
         self.start = normal(width, std=0.02)
-        self.text_embedding = nn.Embedding(vocab + context, width)  # the pad token of position i is vocab + i
-        self.text_position = normal(context, width, std=0.01)
-        self.code_embedding = nn.Embedding(codes, width)
-        self.row_position = normal(grid, width, std=0.01)
-        self.column_position = normal(grid, width, std=0.01)
+        self.text_embedding = nn.Embedding(
+            vocab_size + context_length, width
+        )  # the pad token of position i is vocab_size + i
+        self.text_position = normal(context_length, width, std=0.01)
+        self.code_embedding = nn.Embedding(image_vocab_size, width)
+        self.row_position = normal(grid_size, width, std=0.01)
+        self.column_position = normal(grid_size, width, std=0.01)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.text_head = nn.Linear(width, vocab + context)
-        self.code_head = nn.Linear(width, codes)
+        self.text_head = nn.Linear(width, vocab_size + context_length)
+        self.code_head = nn.Linear(width, image_vocab_size)
         with torch.device("cpu"):  # where the parameters are only shapes (meta), masks are still data
-            images = {name: masks.PATTERNS[name](grid, grid) for name in sorted(set(self.patterns))}
-            raster = torch.arange(grid**2)
+            images = {name: masks.PATTERNS[name](grid_size, grid_size) for name in sorted(set(self.patterns))}
+            raster = torch.arange(grid_size**2)
             self.windows: dict[str, masks.Window] = {}
             for name, image in images.items():
-                order = raster.view(grid, grid).T.flatten() if name == "column" else raster
-                self.register_buffer(f"{name}_band", masks.band(image[order][:, order], grid), persistent=False)
+                order = raster.view(grid_size, grid_size).T.flatten() if name == "column" else raster
+                self.register_buffer(f"{name}_band", masks.band(image[order][:, order], grid_size), persistent=False)
                 self.windows[name] = masks.window(image, order)
                 self.register_buffer(f"{name}_unseen", self.windows[name].unseen, persistent=False)
                 slots = torch.tensor([self.windows[name].write, self.windows[name].first])
@@ -167,27 +172,27 @@ class DALLE(nn.Module):
 
     def pad(self, ids: Tensor, real: Tensor) -> Tensor:
         """Text ids with each position's own pad token where `real` is false. Both (B, T)."""
-        return torch.where(real, ids, self.vocab + torch.arange(self.context, device=ids.device))
+        return torch.where(real, ids, self.vocab_size + torch.arange(self.context_length, device=ids.device))
 
     def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of every text token and every code, each from what stands before it.
 
-        text: (B, T) padded by `pad`; codes: (B, N); returns (B, T, vocab + T) and (B, N, V).
+        text: (B, T) padded by `pad`; codes: (B, N); returns (B, T, vocab_size + T) and (B, N, V).
         """
         raster = torch.arange(codes.shape[-1], device=codes.device)
         x = torch.cat([self._embed_text(text), self._embed_codes(codes, raster)], dim=1)  # (B, 1 + T + N, w)
         for pattern, block in zip(self.patterns, self.blocks):
             look = self._look(pattern)
-            x, *_ = checkpoint(block, x, look, use_reentrant=False) if self.checkpointing else block(x, look)
+            x, *_ = checkpoint(block, x, look, use_reentrant=False) if self.gradient_checkpointing else block(x, look)
         x = self.norm(x[:, :-1])
-        return self.text_head(x[:, : self.context]), self.code_head(x[:, self.context :])
+        return self.text_head(x[:, : self.context_length]), self.code_head(x[:, self.context_length :])
 
     def _look(self, pattern: str) -> Callable[..., Tensor]:
         """A pattern's attention over the whole stream, whose image part sees all of the text."""
         if pattern == "full":
             return partial(attend, causal=True)
         band = getattr(self, f"{pattern}_band")
-        return partial(attend_bands, text=self.context + 1, mask=band, transposed=pattern == "column")
+        return partial(attend_bands, text=self.context_length + 1, mask=band, transposed=pattern == "column")
 
     # ---- drawing, place by place; equal to `forward`, as the tests show ---------------------------------------------
 
@@ -235,7 +240,7 @@ class DALLE(nn.Module):
         return torch.cat([self.start.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
 
     def _embed_codes(self, codes: Tensor, place: Tensor) -> Tensor:
-        where = self.row_position[place // self.grid] + self.column_position[place % self.grid]
+        where = self.row_position[place // self.grid_size] + self.column_position[place % self.grid_size]
         return self.code_embedding(codes) + where
 
 

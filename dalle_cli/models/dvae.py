@@ -53,7 +53,7 @@ class Block(nn.Module):
 def _stack(
     first: nn.Module,
     widths: list[int],
-    blocks: int,
+    num_res_blocks: int,
     kernels: tuple[int, int, int, int],
     gain: float,
     resample: nn.Module,
@@ -63,7 +63,7 @@ def _stack(
     parts: OrderedDict[str, nn.Module] = OrderedDict(input=first)
     for g, (n_in, n_out) in enumerate(pairwise(widths), start=1):
         group = OrderedDict()
-        for b in range(1, blocks + 1):
+        for b in range(1, num_res_blocks + 1):
             group[f"block_{b}"] = Block(n_in if b == 1 else n_out, n_out, kernels, gain)
         if g < len(widths) - 1:
             group["resample"] = resample
@@ -76,11 +76,11 @@ def _stack(
 class DVAE(nn.Module):
     """The encoder and decoder.
 
-    vocab: number of codes; hidden: base width; init: width of the decoder's input. gain: of every residual branch,
-    1 / layers^2 if not given, as published; a short training wants more. patches: not in the paper: the encoder is one
-    linear map of each place's own pixels, and the decoder has one beside its network; started as the k-means of patches
-    (`start`), they need little training, and the same patch has the same code wherever it stands, which is what a
-    transformer of a few million parameters can learn.
+    vocab_size: number of codes; n_hid: base width; n_init: width of the decoder's input. gain: of every residual
+    branch, 1 / layers^2 if not given, as published; a short training wants more. patches: not in the paper: the encoder
+    is one linear map of each place's own pixels, and the decoder has one beside its network; started as the k-means of
+    patches (`start`), they need little training, and the same patch has the same code wherever it stands, which is what
+    a transformer of a few million parameters can learn.
     """
 
     encoder: Any  # pyright takes modules inside modules for tensors
@@ -88,33 +88,42 @@ class DVAE(nn.Module):
 
     def __init__(
         self,
-        vocab: int = 8192,
-        hidden: int = 256,
-        init: int = 128,
+        vocab_size: int = 8192,
+        n_hid: int = 256,
+        n_init: int = 128,
         groups: int = 4,
-        blocks: int = 2,
+        num_res_blocks: int = 2,
         gain: float | None = None,
         patches: bool = False,
     ):
         super().__init__()
-        if not 1 <= groups <= 16 or blocks < 1:
-            raise ValueError(f"a dVAE needs 1 to 16 groups of at least one block, got groups={groups} blocks={blocks}")
-        if vocab < 1 or hidden < 4 or init < 1:  # a quarter of `hidden` is the width of the branches
-            raise ValueError(f"a dVAE needs vocab and init over 0 and hidden over 3, got {vocab}, {init} and {hidden}")
-        self.vocab = vocab
+        if not 1 <= groups <= 16 or num_res_blocks < 1:
+            raise ValueError(
+                f"a dVAE needs 1 to 16 groups of at least one block, got groups={groups} and "
+                f"num_res_blocks={num_res_blocks}"
+            )
+        if vocab_size < 1 or n_hid < 4 or n_init < 1:  # a quarter of `n_hid` is the width of the branches
+            raise ValueError(
+                f"a dVAE needs vocab_size and n_init over 0 and n_hid over 3, got {vocab_size}, {n_init} and {n_hid}"
+            )
+        self.vocab_size = vocab_size
         self.factor = 2 ** (groups - 1)
-        down = [hidden] + [hidden * 2**g for g in range(groups)]
-        up = [init] + [hidden * 2**g for g in reversed(range(groups))]
-        gain = 1 / (groups * blocks) ** 2 if gain is None else gain
-        self.decoder = _stack(Conv(vocab, init, 1), up, blocks, (1, 3, 3, 3), gain, nn.Upsample(scale_factor=2), 6)
+        down = [n_hid] + [n_hid * 2**g for g in range(groups)]
+        up = [n_init] + [n_hid * 2**g for g in reversed(range(groups))]
+        gain = 1 / (groups * num_res_blocks) ** 2 if gain is None else gain
+        self.decoder = _stack(
+            Conv(vocab_size, n_init, 1), up, num_res_blocks, (1, 3, 3, 3), gain, nn.Upsample(scale_factor=2), 6
+        )
         self.drawn = None  # the decoder's linear map: mean and log-scale of every pixel of a code's patch
         if patches:
-            self.encoder = nn.Conv2d(3, vocab, self.factor, stride=self.factor)
-            self.drawn = nn.Embedding(vocab, 6 * self.factor**2)
+            self.encoder = nn.Conv2d(3, vocab_size, self.factor, stride=self.factor)
+            self.drawn = nn.Embedding(vocab_size, 6 * self.factor**2)
             nn.init.zeros_(self.drawn.weight)
             nn.init.zeros_(self.decoder.blocks.output.conv.w)
         else:
-            self.encoder = _stack(Conv(3, hidden, 7), down, blocks, (3, 3, 3, 1), gain, nn.MaxPool2d(2), vocab)
+            self.encoder = _stack(
+                Conv(3, n_hid, 7), down, num_res_blocks, (3, 3, 3, 1), gain, nn.MaxPool2d(2), vocab_size
+            )
 
     def check_size(self, image: Tensor) -> None:
         """Raise ValueError for pictures whose sides do not divide by a code's."""
@@ -122,7 +131,7 @@ class DVAE(nn.Module):
             raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
 
     def encode_logits(self, image: Tensor) -> Tensor:
-        """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab, h, w)."""
+        """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab_size, h, w)."""
         self.check_size(image)
         return self.encoder(map_pixels(image))
 
@@ -136,7 +145,9 @@ class DVAE(nn.Module):
             return self.encode_logits(image.float()).argmax(dim=1)
 
     def decode_stats(self, weights: Tensor) -> Tensor:
-        """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab, h, w)."""
+        """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab_size, h,
+        w).
+        """
         stats = self.decoder(weights)
         if self.drawn is None:
             return stats
@@ -161,7 +172,7 @@ class DVAE(nn.Module):
         """
         assert self.drawn is not None
         pixels = F.pixel_unshuffle(map_pixels(images), self.factor)  # (B, 3 f f, h, w)
-        centres, distance = kmeans(pixels.permute(0, 2, 3, 1).flatten(0, 2), self.vocab)
+        centres, distance = kmeans(pixels.permute(0, 2, 3, 1).flatten(0, 2), self.vocab_size)
         scale = SHARPNESS / distance
         # -|x - c|^2 but for |x|^2, which all codes share
         self.encoder.weight.copy_(2 * scale * centres.view_as(self.encoder.weight))

@@ -70,14 +70,14 @@ class NoisedVisionTransformer(Tower):
     image: (B, 3, size, size), normalised; t: (B,) integers; returns (B, width).
     """
 
-    def __init__(self, size: int, patch: int, width: int, depth: int, heads: int, steps: int = 1000):
+    def __init__(self, size: int, patch_size: int, width: int, depth: int, heads: int, steps: int = 1000):
         super().__init__(width, depth, heads)
-        if size % patch:
-            raise ValueError(f"size {size} is not divisible by patch {patch}")
+        if size % patch_size:
+            raise ValueError(f"size {size} is not divisible by patch_size {patch_size}")
         self.size = size
-        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.time_embedding = normal(steps, width, std=width**-0.5)
-        self.positional_embedding = normal((size // patch) ** 2 + 1, width, std=width**-0.5)
+        self.positional_embedding = normal((size // patch_size) ** 2 + 1, width, std=width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
 
     def forward(self, image: Tensor, t: Tensor) -> Tensor:
@@ -90,18 +90,23 @@ class NoisedVisionTransformer(Tower):
 
 @models.register("noised-clip-text")
 class NoisedTextTransformer(Tower):
-    """Text tower. ids: (B, N) token ids, N at most `context`; lengths: (B,), how many are real; returns (B, width)."""
+    """Text tower.
 
-    def __init__(self, vocab: int, context: int, width: int, depth: int, heads: int):
+    ids: (B, N) token ids, N at most `context_length`; lengths: (B,), how many are real; returns (B, width).
+    """
+
+    def __init__(self, vocab_size: int, context_length: int, width: int, depth: int, heads: int):
         super().__init__(width, depth, heads)
-        self.vocab, self.context = vocab, context
-        self.token_embedding = nn.Embedding(vocab, width)
-        self.positional_embedding = normal(context, width, std=0.01)
+        self.vocab_size, self.context_length = vocab_size, context_length
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positional_embedding = normal(context_length, width, std=0.01)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        if ids.shape[1] > self.context:
-            raise ValueError(f"{ids.shape[1]} tokens are more than the text encoder's {self.context}; truncate them")
+        if ids.shape[1] > self.context_length:
+            raise ValueError(
+                f"{ids.shape[1]} tokens are more than the text encoder's {self.context_length}; truncate them"
+            )
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
         return self.read(x, lengths - 1, causal=True)
 
@@ -118,7 +123,7 @@ class NoisedCLIP(nn.Module):
         embed_dim: int,
         image: NoisedVisionTransformer,
         text: NoisedTextTransformer,
-        scale: float | None = None,
+        fixed_logit_scale: float | None = None,
     ):
         super().__init__()
         for name, tower, kind in (("image", image, NoisedVisionTransformer), ("text", text, NoisedTextTransformer)):
@@ -128,8 +133,8 @@ class NoisedCLIP(nn.Module):
         self.visual, self.text = image, text
         self.image_projection = nn.Linear(image.width, embed_dim, bias=False)
         self.text_projection = nn.Linear(text.width, embed_dim, bias=False)
-        logit_scale = torch.tensor(math.log(scale or 1 / 0.07))
-        if scale is None:
+        logit_scale = torch.tensor(math.log(fixed_logit_scale or 1 / 0.07))
+        if fixed_logit_scale is None:
             self.logit_scale = nn.Parameter(logit_scale)
         else:
             self.register_buffer("logit_scale", logit_scale, persistent=False)

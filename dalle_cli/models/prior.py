@@ -4,7 +4,7 @@ A causal transformer over: the states of the text's tokens, the text's embedding
 and a query, at which the embedding without noise is read. Everything up to the text's embedding is the same at all
 times, and causal: `encode` reads it once. Parameter names are those of the published weights.
 
-Shapes: B batch, e embed_dim, w width, M = context + 1 tokens of the text, L layers, H heads, D = w / H.
+Shapes: B batch, e embed_dim, w width, M = context_length + 1 tokens of the text, L layers, H heads, D = w / H.
 """
 
 import torch
@@ -20,36 +20,43 @@ from .transformer import Transformer
 class Prior(nn.Module):
     """What unCLIP's two priors share: a causal transformer that first reads a text as CLIP has read it.
 
-    embed_dim: of CLIP; context, states: number and width of the text states that it reads; more: positions after M.
+    embed_dim: of CLIP; context_length, text_width: number and width of the text states that it reads; more: positions
+    after M.
     """
 
     def __init__(
-        self, embed_dim: int, context: int, states: int, more: int, width: int, depth: int, heads: int,
-        checkpointing: bool,
+        self, embed_dim: int, context_length: int, text_width: int, more: int, width: int, depth: int, heads: int,
+        gradient_checkpointing: bool,
     ):  # fmt: skip
         super().__init__()
-        self.embed_dim, self.context, self.states = embed_dim, context, states
-        self.checkpointing = checkpointing
-        self.text_enc_proj = nn.Linear(states, width)
+        self.embed_dim, self.context_length, self.text_width = embed_dim, context_length, text_width
+        self.gradient_checkpointing = gradient_checkpointing
+        self.text_enc_proj = nn.Linear(text_width, width)
         self.text_emb_proj = nn.Linear(embed_dim, width)
-        self.positional_embedding = normal(1, context + 1 + more, width, std=0.01)
+        self.positional_embedding = normal(1, context_length + 1 + more, width, std=0.01)
         self.transformer = Transformer(width, depth, heads)
         self.final_ln = nn.LayerNorm(width)
 
     def encode(self, embedding: Tensor, states: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Read the text once for all that follows it.
 
-        embedding: (B, e); states: (B, context, states), those of its tokens; real: (B, context), false for padding.
-        Returns keys and values of all layers, (B, L, 2, H, M, D), and which of them may be seen, (B, M).
+        embedding: (B, e); states: (B, context_length, text_width), those of its tokens; real: (B, context_length),
+        false for padding. Returns keys and values of all layers, (B, L, 2, H, M, D), and which of them may be seen, (B,
+        M).
         """
         x, seen = self.text(embedding, states, real)
-        _, kept = self.transformer(x, causal(seen), None, self.checkpointing)
+        _, kept = self.transformer(x, causal(seen), None, self.gradient_checkpointing)
         return {"past": torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1), "seen": seen}
 
     def text(self, embedding: Tensor, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens of the text, (B, M, w), and which may be seen, (B, M). Raises ValueError for another context."""
-        if states.shape[1] != self.context:
-            raise ValueError(f"states of {states.shape[1]} tokens for a prior of {self.context}; pad or cut the text")
+        """The tokens of the text, (B, M, w), and which may be seen, (B, M).
+
+        Raises ValueError for another context_length.
+        """
+        if states.shape[1] != self.context_length:
+            raise ValueError(
+                f"states of {states.shape[1]} tokens for a prior of {self.context_length}; pad or cut the text"
+            )
         x = torch.cat([self.text_enc_proj(states), self.text_emb_proj(embedding)[:, None]], dim=1)
         return x + self.positional_embedding[:, : x.shape[1]], F.pad(real, (0, 1), value=True)
 
@@ -75,14 +82,14 @@ class DiffusionPrior(Prior):
     def __init__(
         self,
         embed_dim: int,
-        context: int,
-        states: int,
+        context_length: int,
+        text_width: int,
         width: int,
         depth: int,
         heads: int,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
     ):
-        super().__init__(embed_dim, context, states, 3, width, depth, heads, checkpointing)
+        super().__init__(embed_dim, context_length, text_width, 3, width, depth, heads, gradient_checkpointing)
         self.clip_img_proj = nn.Linear(embed_dim, width)
         self.time_embed = TimeEmbedding(width, width)
         self.prd_emb = normal(1, 1, width, std=0.01)
@@ -111,5 +118,5 @@ class DiffusionPrior(Prior):
         x = torch.stack([time.to(x.dtype), x, self.prd_emb[0].to(x.dtype).expand_as(x)], dim=1)  # (B, 3, w)
         own = torch.ones(3, 3, dtype=torch.bool, device=x.device).tril().expand(len(x), 3, 3)
         mask = torch.cat([seen[:, None].expand(-1, 3, -1), own], dim=-1)[:, None]  # (B, 1, 3, M + 3)
-        x, _ = self.transformer(x + self.positional_embedding[:, -3:], mask, past, self.checkpointing)
+        x, _ = self.transformer(x + self.positional_embedding[:, -3:], mask, past, self.gradient_checkpointing)
         return self.out_proj(self.final_ln(x[:, -1]))

@@ -95,7 +95,7 @@ class ModifiedResNet(ImageTower):
         rest = (Bottleneck(4 * planes, planes, stride=1) for _ in range(blocks - 1))
         return nn.Sequential(Bottleneck(n_in, planes, stride), *rest)
 
-    def forward(self, image: Tensor, checkpointing: bool = False) -> Tensor:
+    def forward(self, image: Tensor, gradient_checkpointing: bool = False) -> Tensor:
         self.check_size(image)
         x = F.relu(self.bn1(self.conv1(image)))
         x = F.relu(self.bn2(self.conv2(x)))
@@ -103,7 +103,7 @@ class ModifiedResNet(ImageTower):
         x = F.avg_pool2d(x, 2)  # (B, w, size / 4, size / 4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
-                x = _checkpointed(block, x) if checkpointing else block(x)
+                x = _checkpointed(block, x) if gradient_checkpointing else block(x)
         return self.attnpool(x)  # (B, 32 w, size / 32, size / 32) to (B, 32 w)
 
 

@@ -14,19 +14,25 @@ from .vit import Activation, Block, LayerNorm, Transformer
 
 @models.register("clip-text")
 class TextTransformer(TextTower):
-    """Text tower. ids: (B, N) token ids, N at most `context`; returns (B, width).
+    """Text tower. ids: (B, N) token ids, N at most `context_length`; returns (B, width).
 
     The end token is the largest id and everything after it is padding: no token sees a later one, so rows need no mask
-    and may be cut to the longest caption. Raises ValueError for more than `context` tokens.
+    and may be cut to the longest caption. Raises ValueError for more than `context_length` tokens.
     """
 
     def __init__(
-        self, vocab: int, context: int, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"
+        self,
+        vocab_size: int,
+        context_length: int,
+        width: int,
+        depth: int,
+        heads: int,
+        activation: Activation = "quick-gelu",
     ):
-        super().__init__(context, width)
-        self.vocab = vocab
-        self.token_embedding = nn.Embedding(vocab, width)
-        self.positional_embedding = normal(context, width, std=0.01)
+        super().__init__(context_length, width)
+        self.vocab_size = vocab_size
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positional_embedding = normal(context_length, width, std=0.01)
         self.transformer = Transformer(width, depth, heads, activation)
         self.ln_final = LayerNorm(width)
         self._initialise(depth)
@@ -42,15 +48,17 @@ class TextTransformer(TextTower):
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * self.width) ** -0.5)
             nn.init.normal_(block.mlp.c_proj.weight, std=(2 * self.width * depth) ** -0.5)
 
-    def states(self, ids: Tensor, checkpointing: bool = False) -> Tensor:
+    def states(self, ids: Tensor, gradient_checkpointing: bool = False) -> Tensor:
         """The normalised state of every token. (B, N) to (B, N, w)."""
         length = ids.shape[1]
-        if length > self.context:
-            raise ValueError(f"{length} tokens are more than the text encoder's {self.context}; truncate the text")
+        if length > self.context_length:
+            raise ValueError(
+                f"{length} tokens are more than the text encoder's {self.context_length}; truncate the text"
+            )
         x = self.token_embedding(ids) + self.positional_embedding[:length]
-        x = self.transformer(x, causal=True, checkpointing=checkpointing)
+        x = self.transformer(x, causal=True, gradient_checkpointing=gradient_checkpointing)
         return self.ln_final(x)
 
-    def forward(self, ids: Tensor, checkpointing: bool = False) -> Tensor:
-        x = self.states(ids, checkpointing)
+    def forward(self, ids: Tensor, gradient_checkpointing: bool = False) -> Tensor:
+        x = self.states(ids, gradient_checkpointing)
         return x[torch.arange(len(x), device=x.device), ids.argmax(dim=-1)]  # (B, w), at the end token

@@ -59,8 +59,8 @@ class Transformer(nn.Module):
     """Residual blocks. x: (B, N, w) to the same, and the keys and values of every layer.
 
     mask: boolean, broadcast to (B, H, N, P + N), true where a token may look, at least once in every row. past: keys
-    and values of P tokens that come before, (B, L, 2, H, P, D). checkpointing: recompute blocks in the backward pass.
-    Starts with normal weights: w^-1/2 for what reads x, (2 w L)^-1/2 for what is added to it.
+    and values of P tokens that come before, (B, L, 2, H, P, D). gradient_checkpointing: recompute blocks in the
+    backward pass. Starts with normal weights: w^-1/2 for what reads x, (2 w L)^-1/2 for what is added to it.
     """
 
     def __init__(self, width: int, depth: int, heads: int):
@@ -75,12 +75,12 @@ class Transformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, past: Tensor | None = None, checkpointing: bool = False
+        self, x: Tensor, mask: Tensor | None = None, past: Tensor | None = None, gradient_checkpointing: bool = False
     ) -> tuple[Tensor, list[KeysValues]]:
         kept = []
         for layer, block in enumerate(self.resblocks):
             before = None if past is None else past[:, layer]
-            if checkpointing and torch.is_grad_enabled():
+            if gradient_checkpointing and torch.is_grad_enabled():
                 x, own = checkpoint(block, x, mask, before, use_reentrant=False)  # type: ignore[misc]
             else:
                 x, own = block(x, mask, before)

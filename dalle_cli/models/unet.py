@@ -33,25 +33,25 @@ from .conditions import Condition, merge
 class UNet(nn.Module):
     """Reads pictures of any size that divides by 2 to the number of levels less one.
 
-    channels: the width; multiples: of it, for each level; blocks: on each level; attention: factors of down-sampling
-    at which there is attention, in heads `head_width` wide or `heads` of them. attention_order: how its weights lie
+    channels: the width; channel_mult: of it, for each level; blocks: on each level; attention: factors of down-sampling
+    at which there is attention, in heads `head_dim` wide or `heads` of them. attention_order: how its weights lie
     (adm.py). resample: between levels by residual blocks or by plain convolutions. scale_shift: the time's embedding
     scales and shifts, or is added. learned_variance: three more output channels for it. conditions: by name, in the
     order of their channels and tokens. patch: squares of so many pixels a side are read and drawn as one place of more
     channels, at a fraction of the cost (Hoogeboom et al. 2023, section 3.3); 1 as published. places: waves of so many
     lengths tell where in the picture a place lies, which the published networks find out from its borders; 0 as
     published. residual: the condition whose picture the prediction begins with, an upsampler's small one; none as
-    published. checkpointing: recompute the layers in the backward pass.
+    published. gradient_checkpointing: recompute the layers in the backward pass.
     """
 
     def __init__(
         self,
-        channels: int,
-        multiples: list[float],
-        blocks: int,
-        attention: list[int],
+        base_channels: int,
+        channel_mult: list[float],
+        num_res_blocks: int,
+        attention_factors: list[int],
         conditions: dict[str, Condition] | None = None,
-        head_width: int = 64,
+        head_dim: int = 64,
         heads: int | None = None,
         attention_order: Order = "legacy",
         middle_attention: bool = True,
@@ -59,17 +59,21 @@ class UNet(nn.Module):
         resample: Resample = "resblock",
         learned_variance: bool = True,
         dropout: float = 0.0,
-        patch: int = 1,
-        places: int = 0,
+        patch_size: int = 1,
+        position_bands: int = 0,
         residual: str | None = None,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        if patch < 1:
-            raise ValueError(f"model.patch: {patch} is not at least 1")
-        self.learned_variance, self.patch, self.checkpointing = learned_variance, patch, checkpointing
+        if patch_size < 1:
+            raise ValueError(f"model.patch_size: {patch_size} is not at least 1")
+        self.learned_variance, self.patch_size, self.gradient_checkpointing = (
+            learned_variance,
+            patch_size,
+            gradient_checkpointing,
+        )
         self.residual = residual
-        embedding = 4 * channels
+        embedding = 4 * base_channels
         self.conditions: Any = nn.ModuleDict(conditions or {})
         for name, condition in self.conditions.items():
             if not isinstance(condition, Condition):
@@ -79,26 +83,26 @@ class UNet(nn.Module):
         if residual and (residual not in self.conditions or self.conditions[residual].channels != 3):
             raise ValueError(f"model.residual: '{residual}' is no condition that is a picture")
         context = _context(self.conditions)
-        widths = level_widths(channels, multiples, attention)
-        self.factor = patch * 2 ** (len(widths) - 1)
+        widths = level_widths(base_channels, channel_mult, attention_factors)
+        self.factor = patch_size * 2 ** (len(widths) - 1)
 
-        layers = Layers(embedding, context, head_width, heads, attention_order, dropout, scale_shift, resample)
-        self.time_embed = TimeEmbedding(channels, embedding)
-        self.input_blocks, saved = encoder(layers, patch**2 * self.n_in, widths, blocks, attention)
-        self.places = nn.Conv2d(4 * places, widths[0], 1) if places else None
+        layers = Layers(embedding, context, head_dim, heads, attention_order, dropout, scale_shift, resample)
+        self.time_embed = TimeEmbedding(base_channels, embedding)
+        self.input_blocks, saved = encoder(layers, patch_size**2 * self.n_in, widths, num_res_blocks, attention_factors)
+        self.places = nn.Conv2d(4 * position_bands, widths[0], 1) if position_bands else None
         self.middle_block = layers.middle(widths[-1], middle_attention)
         self.output_blocks = nn.ModuleList()
         width = widths[-1]
         for level in reversed(range(len(widths))):
-            for block in range(blocks + 1):
+            for block in range(num_res_blocks + 1):
                 stage: list[nn.Module] = [layers.resblock(width + saved.pop(), widths[level])]
                 width = widths[level]
-                if 2**level in attention:
+                if 2**level in attention_factors:
                     stage.append(layers.attention(width))
-                if level and block == blocks:
+                if level and block == num_res_blocks:
                     stage.append(layers.up(width))
                 self.output_blocks.append(Stage(*stage))
-        last = zero(nn.Conv2d(width, patch**2 * (6 if learned_variance else 3), 3, padding=1))
+        last = zero(nn.Conv2d(width, patch_size**2 * (6 if learned_variance else 3), 3, padding=1))
         self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), last)
 
     def encode(self, **given: Tensor | tuple) -> dict[str, Tensor]:
@@ -137,26 +141,26 @@ class UNet(nn.Module):
             raise ValueError(f"{x.shape[1]} input channels for a network of {self.n_in}; its conditions add the rest")
         if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
             raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px do not divide by {self.factor}")
-        if self.patch > 1:
-            x = F.pixel_unshuffle(x, self.patch)
+        if self.patch_size > 1:
+            x = F.pixel_unshuffle(x, self.patch_size)
         if on_cpu(x):  # whose convolutions are faster in this layout, and hand it on
             x = x.contiguous(memory_format=torch.channels_last)
         time = self.time_embed(t)  # (B, E)
         if embedding is not None:
             time = time + embedding
-        checkpointing = self.checkpointing and torch.is_grad_enabled()
+        gradient_checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
         saved = []
         for stage in self.input_blocks:
-            x = stage(x, time, tokens, mask, checkpointing)
+            x = stage(x, time, tokens, mask, gradient_checkpointing)
             if self.places and not saved:
                 x = x + self.places(waves(self.places.in_channels // 4, x))
             saved.append(x)
-        x = self.middle_block(x, time, tokens, mask, checkpointing)
+        x = self.middle_block(x, time, tokens, mask, gradient_checkpointing)
         for stage in self.output_blocks:
-            x = stage(torch.cat([x, saved.pop()], dim=1), time, tokens, mask, checkpointing)
+            x = stage(torch.cat([x, saved.pop()], dim=1), time, tokens, mask, gradient_checkpointing)
         with unmixed(x):  # a prediction in 16 bits is noise of its own
             x = self.out(x.to(self.out[2].weight.dtype))  # type: ignore[arg-type]
-        x = F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        x = F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
         if self.residual and channels is not None:
             place = self.reads()[self.residual]
             begun = channels[:, place.start - 3 : place.stop - 3].to(x.dtype)  # the noisy picture stands before them
@@ -178,9 +182,9 @@ class UNet(nn.Module):
         So a base learns to inpaint. Nichol et al. 2022, section 2.3.
         """
         key = "input_blocks.0.0.weight"
-        if not isinstance(source, UNet) or source.patch != self.patch or key not in weights:
+        if not isinstance(source, UNet) or source.patch_size != self.patch_size or key not in weights:
             return weights
-        places, known, area = self.reads(), source.reads(), self.patch**2
+        places, known, area = self.reads(), source.reads(), self.patch_size**2
         if not known.keys() < places.keys():
             return weights
         old = weights[key]
@@ -209,15 +213,15 @@ def waves(count: int, x: Tensor) -> Tensor:
 
 def _context(conditions: nn.ModuleDict) -> int | None:
     """The width of the conditions' tokens, None where there are none. Raises ValueError when they differ."""
-    widths: dict[str, int] = {n: condition.context for n, condition in conditions.items() if condition.context}  # type: ignore[misc]
+    widths: dict[str, int] = {n: condition.context_dim for n, condition in conditions.items() if condition.context_dim}  # type: ignore[misc]
     if len(set(widths.values())) > 1:
         told = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise ValueError(f"model.conditions: tokens of different widths ({told}); give them one")
     return next(iter(widths.values()), None)
 
 
-@models.register("last-step")
-class LastStep(nn.Module):
+@models.register("two-stage-unet")
+class TwoStageUNet(nn.Module):
     """A U-Net for all steps, and one of the same shape that was tuned for the last: Karlo's upsampler.
 
     Called like a U-Net, all rows at one time; conditions may have no weights, since they are made once for both.

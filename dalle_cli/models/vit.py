@@ -55,15 +55,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Pre-norm residual blocks, (B, N, w) to the same. checkpointing: recompute each block in the backward pass."""
+    """Pre-norm residual blocks, (B, N, w) to the same.
+
+    gradient_checkpointing: recompute each block in the backward pass.
+    """
 
     def __init__(self, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(depth))
 
-    def forward(self, x: Tensor, causal: bool = False, checkpointing: bool = False) -> Tensor:
+    def forward(self, x: Tensor, causal: bool = False, gradient_checkpointing: bool = False) -> Tensor:
         for block in self.resblocks:
-            x = checkpoint(block, x, causal, use_reentrant=False) if checkpointing else block(x, causal)
+            x = checkpoint(block, x, causal, use_reentrant=False) if gradient_checkpointing else block(x, causal)
         return x
 
 
@@ -71,28 +74,29 @@ class Transformer(nn.Module):
 class VisionTransformer(ImageTower):
     """Image tower: square patches, a class token, and its state after the last block as the feature.
 
-    image: (B, 3, size, size), normalised; returns (B, width). size and patch in pixels. activation: quick-gelu as in
-    OpenAI's weights, gelu as in most of open_clip's. The blocks start as torch's layers do, as in the published code.
+    image: (B, 3, size, size), normalised; returns (B, width). size and patch_size in pixels. activation: quick-gelu as
+    in OpenAI's weights, gelu as in most of open_clip's. The blocks start as torch's layers do, as in the published
+    code.
     """
 
     def __init__(
-        self, size: int, patch: int, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"
+        self, size: int, patch_size: int, width: int, depth: int, heads: int, activation: Activation = "quick-gelu"
     ):
         super().__init__(size, width)
-        if size % patch:
-            raise ValueError(f"size {size} is not divisible by patch {patch}")
+        if size % patch_size:
+            raise ValueError(f"size {size} is not divisible by patch_size {patch_size}")
         scale = width**-0.5
-        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.class_embedding = normal(width, std=scale)
-        self.positional_embedding = normal((size // patch) ** 2 + 1, width, std=scale)
+        self.positional_embedding = normal((size // patch_size) ** 2 + 1, width, std=scale)
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, depth, heads, activation)
         self.ln_post = LayerNorm(width)
 
-    def forward(self, image: Tensor, checkpointing: bool = False) -> Tensor:
+    def forward(self, image: Tensor, gradient_checkpointing: bool = False) -> Tensor:
         self.check_size(image)
         x = self.conv1(image).flatten(2).mT  # (B, N, w)
         first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)  # (B, 1 + N, w)
-        x = self.transformer(self.ln_pre(x), checkpointing=checkpointing)
+        x = self.transformer(self.ln_pre(x), gradient_checkpointing=gradient_checkpointing)
         return self.ln_post(x[:, 0])  # (B, w)

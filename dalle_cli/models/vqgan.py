@@ -74,10 +74,10 @@ class Level(nn.Module):
     block: Any  # pyright takes modules inside modules for tensors
     attn: Any
 
-    def __init__(self, n_in: int, width: int, blocks: int, attention: bool, resample: str | None = None):
+    def __init__(self, n_in: int, width: int, num_res_blocks: int, attention: bool, resample: str | None = None):
         super().__init__()
-        self.block = nn.ModuleList(ResBlock(n_in if i == 0 else width, width) for i in range(blocks))
-        self.attn = nn.ModuleList(Attention(width) for _ in range(blocks if attention else 0))
+        self.block = nn.ModuleList(ResBlock(n_in if i == 0 else width, width) for i in range(num_res_blocks))
+        self.attn = nn.ModuleList(Attention(width) for _ in range(num_res_blocks if attention else 0))
         self.resample = resample
         if resample:
             self.add_module(resample, Downsample(width) if resample == "downsample" else Upsample(width))
@@ -100,19 +100,19 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, H, W) to (B, latent, h, w)."""
+    """Pictures (B, 3, H, W) to (B, latent_channels, h, w)."""
 
-    def __init__(self, widths: list[int], blocks: int, attention: list[int], latent: int):
+    def __init__(self, widths: list[int], num_res_blocks: int, attention_factors: list[int], latent_channels: int):
         super().__init__()
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         before = widths[0]
         for level, width in enumerate(widths):
             resample = "downsample" if level < len(widths) - 1 else None
-            self.down.append(Level(before, width, blocks, 2**level in attention, resample))
+            self.down.append(Level(before, width, num_res_blocks, 2**level in attention_factors, resample))
             before = width
         self.mid = Middle(before)
-        self.norm_out, self.conv_out = _norm(before), nn.Conv2d(before, latent, 3, padding=1)
+        self.norm_out, self.conv_out = _norm(before), nn.Conv2d(before, latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -122,15 +122,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, latent, h, w) to pictures (B, 3, H, W); a block more on every level than the encoder has."""
+    """(B, latent_channels, h, w) to pictures (B, 3, H, W); a block more on every level than the encoder has."""
 
-    def __init__(self, widths: list[int], blocks: int, attention: list[int], latent: int):
+    def __init__(self, widths: list[int], num_res_blocks: int, attention_factors: list[int], latent_channels: int):
         super().__init__()
-        self.conv_in = nn.Conv2d(latent, widths[-1], 3, padding=1)
+        self.conv_in = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
         above = [*widths[1:], widths[-1]]  # the width that comes from the level below, which is drawn before
         self.up = nn.ModuleList(
-            Level(above[level], width, blocks + 1, 2**level in attention, "upsample" if level else None)
+            Level(above[level], width, num_res_blocks + 1, 2**level in attention_factors, "upsample" if level else None)
             for level, width in enumerate(widths)
         )
         self.norm_out, self.conv_out = _norm(widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1)
@@ -143,12 +143,12 @@ class Decoder(nn.Module):
 
 
 class Quantiser(nn.Module):
-    """The vectors that codes stand for: `embedding.weight`, (vocab, e)."""
+    """The vectors that codes stand for: `embedding.weight`, (vocab_size, e)."""
 
-    def __init__(self, vocab: int, embed_dim: int):
+    def __init__(self, vocab_size: int, embed_dim: int):
         super().__init__()
-        self.embedding = nn.Embedding(vocab, embed_dim)
-        nn.init.uniform_(self.embedding.weight, -1 / vocab, 1 / vocab)
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        nn.init.uniform_(self.embedding.weight, -1 / vocab_size, 1 / vocab_size)
 
     def forward(self, latent: Tensor) -> Tensor:
         """The code of the nearest vector at every place. (B, e, h, w) to (B, h, w), int64."""
@@ -162,34 +162,39 @@ class Quantiser(nn.Module):
 class VQGAN(nn.Module):
     """The encoder, the codes' vectors, and the decoder.
 
-    vocab: number of codes; embed_dim: of their vectors. channels: the width; multiples: of it, for each level; blocks:
-    of the encoder on each level; attention: factors of down-sampling at which there is attention; latent: channels
-    between the networks and the two 1x1 convolutions around the codes.
+    vocab_size: number of codes; embed_dim: of their vectors. channels: the width; channel_mult: of it, for each level;
+    blocks: of the encoder on each level; attention: factors of down-sampling at which there is attention; latent:
+    channels between the networks and the two 1x1 convolutions around the codes.
     """
 
     def __init__(
         self,
-        vocab: int = 16384,
+        vocab_size: int = 16384,
         embed_dim: int = 256,
-        channels: int = 128,
-        multiples: list[float] = [1, 1, 2, 2, 4],  # noqa: B006  (a recipe's default, never changed)
-        blocks: int = 2,
-        attention: list[int] = [16],  # noqa: B006
-        latent: int = 256,
+        base_channels: int = 128,
+        channel_mult: list[float] = [1, 1, 2, 2, 4],  # noqa: B006  (a recipe's default, never changed)
+        num_res_blocks: int = 2,
+        attention_factors: list[int] = [16],  # noqa: B006
+        latent_channels: int = 256,
     ):
         super().__init__()
-        if not 1 <= len(multiples) <= 16 or blocks < 1:
-            raise ValueError(f"a VQGAN needs 1 to 16 levels of at least one block, got {len(multiples)} and {blocks}")
-        if vocab < 1 or embed_dim < 1 or latent < 1:
-            raise ValueError(f"a VQGAN needs vocab, embed_dim and latent over 0, got {vocab}, {embed_dim} and {latent}")
-        widths = level_widths(channels, multiples, attention)
-        self.vocab = vocab
+        if not 1 <= len(channel_mult) <= 16 or num_res_blocks < 1:
+            raise ValueError(
+                f"a VQGAN needs 1 to 16 levels of at least one block, got {len(channel_mult)} and {num_res_blocks}"
+            )
+        if vocab_size < 1 or embed_dim < 1 or latent_channels < 1:
+            raise ValueError(
+                f"a VQGAN needs vocab_size, embed_dim and latent_channels over 0, got {vocab_size}, {embed_dim} and "
+                f"{latent_channels}"
+            )
+        widths = level_widths(base_channels, channel_mult, attention_factors)
+        self.vocab_size = vocab_size
         self.factor = 2 ** (len(widths) - 1)
-        self.encoder = Encoder(widths, blocks, attention, latent)
-        self.decoder = Decoder(widths, blocks, attention, latent)
-        self.quantize = Quantiser(vocab, embed_dim)
-        self.quant_conv = nn.Conv2d(latent, embed_dim, 1)
-        self.post_quant_conv = nn.Conv2d(embed_dim, latent, 1)
+        self.encoder = Encoder(widths, num_res_blocks, attention_factors, latent_channels)
+        self.decoder = Decoder(widths, num_res_blocks, attention_factors, latent_channels)
+        self.quantize = Quantiser(vocab_size, embed_dim)
+        self.quant_conv = nn.Conv2d(latent_channels, embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, latent_channels, 1)
 
     def encode_latent(self, image: Tensor) -> Tensor:
         """The latent before it is rounded to codes. (B, 3, H, W) to (B, e, h, w). Raises ValueError for odd sizes."""

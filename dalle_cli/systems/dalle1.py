@@ -54,7 +54,7 @@ class DALLE1:
         self.device = device
         self.task = task
         self.task.model.to(device.dtype)
-        self.size = self.task.model.grid * self.task.dvae.factor
+        self.size = self.task.model.grid_size * self.task.dvae.factor
         self._transformer = checkpoint.resolve(transformer)
         self._decoding: int | None = None  # pictures decoded together
 
@@ -105,7 +105,7 @@ class DALLE1:
 
     def try_decoding(self, count: int) -> None:
         """Decode so many pictures of one code, to see what that takes."""
-        grid = self.task.model.grid
+        grid = self.task.model.grid_size
         self._decoded(torch.zeros(count, grid, grid, dtype=torch.int64, device=self.task.model.start.device))
 
     def _decode(self, codes: Tensor) -> Tensor:
@@ -122,8 +122,10 @@ class DALLE1:
 
     def begin_with(self, picture: str | Path, rows: int) -> Tensor:
         """The codes of the upper `rows` rows of a picture, which is cropped to a square and resized. (rows * grid,)."""
-        if not 0 < rows < self.task.model.grid:
-            raise RecipeError(f"--keep-rows {rows}: the picture has {self.task.model.grid} rows of codes; keep fewer")
+        if not 0 < rows < self.task.model.grid_size:
+            raise RecipeError(
+                f"--keep-rows {rows}: the picture has {self.task.model.grid_size} rows of codes; keep fewer"
+            )
         image = images.square(images.decode(picture), self.size)
         codes = self.task.encode(images.to_tensor(image)[None].to(self.device.name))
         return codes[0, :rows].flatten()

@@ -304,7 +304,7 @@ def clamps(task: DecoderTask) -> bool:
 
     Where a network predicts eps it must be: of nearly pure noise, x0 is its error times a thousand.
     """
-    return task.process.predict == "eps"
+    return task.process.prediction_type == "eps"
 
 
 def inpaints(task: DecoderTask) -> bool:

@@ -23,7 +23,7 @@ from .prior import PriorTask, Watch, best, candidates
 class ARPriorTask(PriorTask):
     """Next-token loss over the buckets of an embedding's principal components, in nats a component.
 
-    clip: the frozen CLIP. drop_text: share of texts left out, for guidance, and with them how well they fit.
+    clip: the frozen CLIP. text_drop_prob: share of texts left out, for guidance, and with them how well they fit.
     """
 
     model: ARPrior
@@ -33,9 +33,9 @@ class ARPriorTask(PriorTask):
         model: ARPrior,
         clip: CLIP | None = None,
         tokenizer: Tokenizer | None = None,
-        drop_text: float = 0.1,
+        text_drop_prob: float = 0.1,
     ):
-        super().__init__(model, clip, tokenizer, drop_text)
+        super().__init__(model, clip, tokenizer, text_drop_prob)
 
     def enough(self) -> int:
         return max(super().enough(), 16 * self.model.buckets)

@@ -16,20 +16,23 @@ from .base import Task
 
 @tasks.register("clip")
 class CLIPTask(Task):
-    """The contrastive loss over the global batch. max_scale: ceiling of the cosines' factor, clamped after a step."""
+    """The contrastive loss over the global batch.
+
+    max_logit_scale: ceiling of the cosines' factor, clamped after a step.
+    """
 
     family = "clip"
     model: CLIP
 
-    def __init__(self, model: CLIP, tokenizer: Tokenizer | None = None, max_scale: float = 100.0):
+    def __init__(self, model: CLIP, tokenizer: Tokenizer | None = None, max_logit_scale: float = 100.0):
         super().__init__(model, tokenizer)
         if not isinstance(model.text, Absent):
             if tokenizer is None:
                 raise ValueError("tokenizer: a model that reads text needs one")
             vocab = model.text.token_embedding.num_embeddings
             if tokenizer.vocab_size > vocab:
-                raise ValueError(f"model.text.vocab: {vocab} is less than the tokenizer's {tokenizer.vocab_size}")
-        self.max_scale = max_scale
+                raise ValueError(f"model.text.vocab_size: {vocab} is less than the tokenizer's {tokenizer.vocab_size}")
+        self.max_logit_scale = max_logit_scale
 
     def collate(self, samples: list[dict]) -> dict:
         batch = stack(samples)
@@ -39,12 +42,12 @@ class CLIPTask(Task):
 
     def _pack(self, texts: list[str]) -> tuple:
         """Token ids, and which are real. Raises ValueError where nothing reads texts."""
-        context = self.model.text.context
+        context = self.model.text.context_length
         assert self.tokenizer is not None
         return self.tokenizer.pack(texts, context)
 
     def example(self, count: int, size: int) -> dict:
-        ids = torch.zeros(count, self.model.text.context, dtype=torch.int64)
+        ids = torch.zeros(count, self.model.text.context_length, dtype=torch.int64)
         return {**super().example(count, size), "ids": ids}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,7 +59,9 @@ class CLIPTask(Task):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        self.model.logit_scale.clamp_(max=math.log(self.max_scale))  # in `forward` it would stop the gradient for good
+        self.model.logit_scale.clamp_(
+            max=math.log(self.max_logit_scale)
+        )  # in `forward` it would stop the gradient for good
 
     @torch.no_grad()
     def embed_images(self, image: Tensor) -> Tensor:

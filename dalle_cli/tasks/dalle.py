@@ -25,8 +25,8 @@ RECORDED = "cuda"  # kind of device on which steps are recorded
 class DALLETask(Task):
     """Next-token loss over captions and image codes, weighted `text_weight` and 1 - text_weight.
 
-    dvae: the frozen codec. bpe_dropout: share of merges passed over while training. drop_text: share of captions left
-    out, for guidance; the paper has none.
+    dvae: the frozen codec. bpe_dropout: share of merges passed over while training. text_drop_prob: share of captions
+    left out, for guidance; the paper has none.
     """
 
     family = "prior"
@@ -40,16 +40,18 @@ class DALLETask(Task):
         tokenizer: Tokenizer,
         text_weight: float = 1 / 8,
         bpe_dropout: float = 0.1,
-        drop_text: float = 0.0,
+        text_drop_prob: float = 0.0,
     ):
         super().__init__(model, tokenizer)
-        if tokenizer.vocab_size != model.vocab:
+        if tokenizer.vocab_size != model.vocab_size:
             size = tokenizer.vocab_size
-            raise ValueError(f"model.vocab: {model.vocab} is not the tokenizer's {size}: set model.vocab={size}")
-        if dvae.vocab != model.codes:
-            raise ValueError(f"model.codes: {model.codes} is not the dVAE's {dvae.vocab}")
+            raise ValueError(
+                f"model.vocab_size: {model.vocab_size} is not the tokenizer's {size}: set model.vocab_size={size}"
+            )
+        if dvae.vocab_size != model.image_vocab_size:
+            raise ValueError(f"model.image_vocab_size: {model.image_vocab_size} is not the dVAE's {dvae.vocab_size}")
         self.dvae = dvae
-        self.text_weight, self.bpe_dropout, self.drop_text = text_weight, bpe_dropout, drop_text
+        self.text_weight, self.bpe_dropout, self.text_drop_prob = text_weight, bpe_dropout, text_drop_prob
 
     def collate(self, samples: list[dict]) -> dict:
         """Tokenise; every random choice comes from the sample's own seed."""
@@ -63,8 +65,8 @@ class DALLETask(Task):
         rows, masks = [], []
         for sample in samples:
             rng = random.Random(sample["seed"])
-            text = "" if rng.random() < self.drop_text else sample["text"]
-            ids, mask = self.tokenizer.pack([text], self.model.context, dropout=bpe_dropout, random=rng)
+            text = "" if rng.random() < self.text_drop_prob else sample["text"]
+            ids, mask = self.tokenizer.pack([text], self.model.context_length, dropout=bpe_dropout, random=rng)
             rows.append(torch.from_numpy(ids[0]))
             masks.append(torch.from_numpy(mask[0]))
         return {**batch, "ids": torch.stack(rows), "real": torch.stack(masks)}
@@ -73,8 +75,8 @@ class DALLETask(Task):
         """As `Task.example`, with the codes that training keeps in place of pictures."""
         batch = super().example(count, 1)
         del batch["image"]
-        codes = torch.zeros(count, self.model.grid, self.model.grid, dtype=torch.int64)
-        ids = torch.zeros(count, self.model.context, dtype=torch.int64)
+        codes = torch.zeros(count, self.model.grid_size, self.model.grid_size, dtype=torch.int64)
+        ids = torch.zeros(count, self.model.context_length, dtype=torch.int64)
         return {**batch, "codes": codes, "ids": ids, "real": ids.bool()}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -91,8 +93,8 @@ class DALLETask(Task):
         return self._checked(self.dvae.encode(image))
 
     def _checked(self, codes: Tensor) -> Tensor:
-        if codes.shape[-2:] != (self.model.grid, self.model.grid):
-            size, found = (side * self.dvae.factor for side in (self.model.grid, codes.shape[-1]))
+        if codes.shape[-2:] != (self.model.grid_size, self.model.grid_size):
+            size, found = (side * self.dvae.factor for side in (self.model.grid_size, codes.shape[-1]))
             raise ValueError(f"the transformer draws {size} px pictures, not {found}: set data.size={size}")
         return codes
 
@@ -115,7 +117,7 @@ class DALLETask(Task):
         number of places done.
         """
         device = self.model.start.device
-        count, places = len(seeds[0]), self.model.grid**2
+        count, places = len(seeds[0]), self.model.grid_size**2
         if len(texts) == count == 1:  # its products with the text may be few; see models/dalle.py
             return self.draw(texts, [[*seeds[0]] * 2], temperature, top_k, top_p, scale, first, watch)[:, :1]
         chance = uniform(torch.tensor(seeds, device=device).flatten(), places).view(len(texts), count, places)
@@ -139,7 +141,7 @@ class DALLETask(Task):
                     scores = step(torch.cat([latest, latest]) if guided else latest, place)
                 if watch:
                     watch(place + 1)
-        return codes.view(len(texts), count, self.model.grid, self.model.grid)
+        return codes.view(len(texts), count, self.model.grid_size, self.model.grid_size)
 
     def _step(self, rows: int, count: int, cache: Cache) -> Callable[[Tensor, int], Tensor]:
         """The model's step of (rows, count) codes, on a GPU recorded."""
@@ -166,7 +168,7 @@ class DALLETask(Task):
         self, prompts: int, candidates: int, temperature: float, top_k: int | None, top_p: float | None, scale: float
     ) -> None:
         """The work of `draw` for a single place, which holds as much memory as that for all; for estimates."""
-        device, places = self.model.start.device, self.model.grid**2
+        device, places = self.model.start.device, self.model.grid_size**2
         sides = 1 if scale == 1.0 else 2
         chance = uniform(torch.zeros(prompts * candidates, dtype=torch.int64, device=device), places)
         _, cache = self.model.prefill(self._read([""] * sides * prompts), candidates)
@@ -177,7 +179,7 @@ class DALLETask(Task):
     @torch.no_grad()
     def draw_naively(self, texts: Sequence[str], seeds: Sequence[Sequence[int]], **options: float) -> Tensor:
         """`draw` without guidance by running the whole stream for each place; what the fast one is tested against."""
-        places = self.model.grid**2
+        places = self.model.grid_size**2
         device = self.model.start.device
         drawn = []
         for text, own in zip(self._read(texts), seeds):
@@ -187,10 +189,10 @@ class DALLETask(Task):
                 scores = self.model(text.expand(len(own), -1), codes)[1][:, place]
                 codes[:, place] = choose(scores, chance[:, place], **options)  # type: ignore[arg-type]
             drawn.append(codes)
-        return torch.stack(drawn).view(len(texts), -1, self.model.grid, self.model.grid)
+        return torch.stack(drawn).view(len(texts), -1, self.model.grid_size, self.model.grid_size)
 
     def _read(self, texts: Sequence[str]) -> Tensor:
-        ids, real = self.tokenizer.pack(list(texts), self.model.context)
+        ids, real = self.tokenizer.pack(list(texts), self.model.context_length)
         device = self.model.start.device
         return self.model.pad(torch.from_numpy(ids).to(device), torch.from_numpy(real).to(device))
 

@@ -19,7 +19,7 @@ from ..data.loader import stack
 from ..diffusion.guidance import classifier_free, interval, threshold
 from ..diffusion.guidance import keep as keep_known
 from ..diffusion.loss import loss
-from ..diffusion.process import Denoiser, Predict, Variance
+from ..diffusion.process import Denoiser, PredictionType, Variance
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import ddim
 from ..images import to_float
@@ -47,23 +47,23 @@ from .noising import Schedule, checked, noised, process
 Known = tuple[Tensor, Tensor]
 """A picture, (B, 3, S, S), and where it is known, (B, 1, S, S), 1 for known and 0 for unknown."""
 
-Degrade = Literal["blur", "bsr"]
+Degradation = Literal["blur", "bsr"]
 PREVIEW_STEPS, PREVIEW_SCALE = "25", 3.0
-NETWORKS = ("unet", "last-step")  # types of models that draw by diffusion
+NETWORKS = ("unet", "two-stage-unet")  # types of models that draw by diffusion
 
 
 @tasks.register("decoder")
 class DecoderTask(Task):
     """The error of what the network predicts of noisy pictures, and the bound that teaches a learned variance.
 
-    size: pixels of the pictures. crop: share of their side that is trained on, at random places. schedule, steps,
-    predict, variance: the diffusion process. shift: over 1, training sees more of the steps that hide most of the
-    picture. drop_text, drop_image: shares of captions and of CLIP's picture embeddings left out, for classifier-free
-    guidance. erase_all: share of pictures of which one that learns to inpaint is shown nothing. classes: names of a
-    label's classes, in order; without them captions are numbers. blur, noise: greatest ones on an upsampler's small
-    picture (degradations.py); degrade: `bsr` for more ways than those (bsr.py). clip: the frozen CLIP that reads the
-    texts of a `clip-text-condition` and embeds the pictures, larger ones where data have them, unless data bring
-    embeddings.
+    size: pixels of the images. crop_fraction: fraction of their side that is trained on, at random places. schedule,
+    steps, prediction_type, variance: the diffusion process. timestep_shift: over 1, training sees more of the steps
+    that hide most of the picture. text_drop_prob, image_drop_prob: shares of captions and of CLIP's picture embeddings
+    left out, for classifier-free guidance. full_mask_prob: share of pictures of which one that learns to inpaint is
+    shown nothing. classes: names of a label's classes, in order; without them captions are numbers. max_blur,
+    max_noise: greatest ones on an upsampler's small picture (degradations.py); degradation: `bsr` for more ways than
+    those (bsr.py). clip: the frozen CLIP that reads the texts of a `clip-text-condition` and embeds the pictures,
+    larger ones where data have them, unless data bring embeddings.
     """
 
     model: UNet
@@ -76,27 +76,27 @@ class DecoderTask(Task):
         clip: CLIP | None = None,
         schedule: Schedule = "cosine",
         steps: int = 1000,
-        predict: Predict = "eps",
+        prediction_type: PredictionType = "eps",
         variance: Variance = "learned-range",
-        shift: float = 1.0,
-        drop_text: float = 0.0,
-        drop_image: float = 0.0,
-        erase_all: float = 0.1,
+        timestep_shift: float = 1.0,
+        text_drop_prob: float = 0.0,
+        image_drop_prob: float = 0.0,
+        full_mask_prob: float = 0.1,
         classes: list[str] | None = None,
-        blur: float = 0.0,
-        noise: float = 0.0,
-        degrade: Degrade = "blur",
-        crop: float = 1.0,
+        max_blur: float = 0.0,
+        max_noise: float = 0.0,
+        degradation: Degradation = "blur",
+        crop_fraction: float = 1.0,
     ):
         super().__init__(model, tokenizer)
         self.clip = clip
-        self.size, self.side, self.classes = size, round(crop * size), classes
-        self.drop_text, self.drop_image, self.erase_all = drop_text, drop_image, erase_all
-        self.blur, self.noise, self.degrade = blur, noise, degrade
-        self.process, self.shift = process(schedule, steps, predict, variance), checked(shift)
-        if not 0 < crop <= 1:
-            raise ValueError(f"task.crop: {crop} is not in (0, 1]")
-        for name, side in (("size", size), ("crop", self.side)):
+        self.size, self.side, self.classes = size, round(crop_fraction * size), classes
+        self.text_drop_prob, self.image_drop_prob, self.full_mask_prob = text_drop_prob, image_drop_prob, full_mask_prob
+        self.max_blur, self.max_noise, self.degradation = max_blur, max_noise, degradation
+        self.process, self.timestep_shift = process(schedule, steps, prediction_type, variance), checked(timestep_shift)
+        if not 0 < crop_fraction <= 1:
+            raise ValueError(f"task.crop_fraction: {crop_fraction} is not in (0, 1]")
+        for name, side in (("size", size), ("crop_fraction", self.side)):
             if side % model.factor:
                 raise ValueError(f"task.{name}: {side} does not divide by {model.factor}, as the model's levels ask")
         if variance.startswith("learned") != model.learned_variance:
@@ -109,9 +109,11 @@ class DecoderTask(Task):
         if isinstance(condition, TextCondition):
             if self.tokenizer is None:
                 raise ValueError("tokenizer: a model that reads text needs one")
-            if self.tokenizer.vocab_size > condition.vocab:
+            if self.tokenizer.vocab_size > condition.vocab_size:
                 had = self.tokenizer.vocab_size
-                raise ValueError(f"model.conditions.{name}.vocab: {condition.vocab} is less than the tokenizer's {had}")
+                raise ValueError(
+                    f"model.conditions.{name}.vocab_size: {condition.vocab_size} is less than the tokenizer's {had}"
+                )
         elif isinstance(condition, LabelCondition):
             check(self.classes, condition.classes)
         elif isinstance(condition, LowResCondition):
@@ -131,7 +133,7 @@ class DecoderTask(Task):
                 if own and own.num_embeddings < self.tokenizer.vocab_size:
                     had = self.tokenizer.vocab_size
                     raise ValueError(
-                        f"model.conditions.{name}.vocab: {own.num_embeddings} is less than the tokenizer's {had}"
+                        f"model.conditions.{name}.vocab_size: {own.num_embeddings} is less than the tokenizer's {had}"
                     )
         elif not isinstance(condition, InpaintCondition):
             raise ValueError(f"model.conditions.{name}: task 'decoder' has nothing for a {type(condition).__name__}")
@@ -147,9 +149,9 @@ class DecoderTask(Task):
         texts, masks, keep = [], [], []
         for sample in samples:
             rng = random.Random(sample["seed"])
-            texts.append("" if rng.random() < self.drop_text else sample["text"])
-            masks.append(known(self.side, rng, self.erase_all))
-            keep.append(rng.random() >= self.drop_image)
+            texts.append("" if rng.random() < self.text_drop_prob else sample["text"])
+            masks.append(known(self.side, rng, self.full_mask_prob))
+            keep.append(rng.random() >= self.image_drop_prob)
         if self.side < self.size:
             self._expect(samples[0]["image"], self.size)
             samples = [{**one, "image": cropped(one["image"], self.side, one["seed"] + 1)} for one in samples]
@@ -165,20 +167,20 @@ class DecoderTask(Task):
         if self.condition(ClipCondition):
             batch["keep"] = torch.tensor(keep)
             batch["told"] = batch["keep"].nonzero()[:, 0]
-        if (condition := self.condition(LowResCondition)) and self.degrade == "bsr":
+        if (condition := self.condition(LowResCondition)) and self.degradation == "bsr":
             batch["small"] = torch.stack([worse(one["image"], condition.factor, one["seed"]) for one in samples])
         return batch
 
     def example(self, count: int, size: int) -> dict:
         batch = super().example(count, self.side if size == self.size else size)
         if condition := self.condition(TextCondition):
-            batch["ids"] = torch.zeros(count, condition.length, dtype=torch.int64)
+            batch["ids"] = torch.zeros(count, condition.context_length, dtype=torch.int64)
             batch["real"] = batch["ids"].bool()
         if self.condition(ClipTextCondition):
             text: Any = self._needed().text
-            batch["clip_ids"] = torch.zeros(count, text.context, dtype=torch.int64)
+            batch["clip_ids"] = torch.zeros(count, text.context_length, dtype=torch.int64)
             batch["clip_real"] = batch["clip_ids"].bool()
-        if (condition := self.condition(LowResCondition)) and self.degrade == "bsr":
+        if (condition := self.condition(LowResCondition)) and self.degradation == "bsr":
             small = self.side // condition.factor
             batch["small"] = torch.zeros(count, 3, small, small, dtype=torch.uint8)
         label, mask = torch.zeros(count, dtype=torch.int64), torch.zeros(count, 1, self.side, self.side)
@@ -187,7 +189,7 @@ class DecoderTask(Task):
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = self._picture(batch)
-        x, t, eps = noised(self.process, image, batch["seed"], self.shift)
+        x, t, eps = noised(self.process, image, batch["seed"], self.timestep_shift)
         output = self.model(x, t, **self.model.encode(**self._given(batch)))
         each = loss(self.process, output, image, t, eps)
         logs = {"mse": each.mse.mean()}
@@ -230,7 +232,9 @@ class DecoderTask(Task):
     def _small(self, batch: dict) -> Tensor:
         if "small" in batch:
             return to_float(batch["small"])
-        return reduced(batch["image"], self.condition(LowResCondition).factor, batch["seed"], self.blur, self.noise)
+        return reduced(
+            batch["image"], self.condition(LowResCondition).factor, batch["seed"], self.max_blur, self.max_noise
+        )
 
     def _embedding(self, batch: dict, told: Tensor) -> Tensor:
         """CLIP's embeddings of pictures, (B, e), those in the rows `told`: what the data bring, else the frozen CLIP's.
@@ -325,7 +329,7 @@ class DecoderTask(Task):
 
     def _pack(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         assert self.tokenizer is not None
-        ids, real = self.tokenizer.pack(texts, self.condition(TextCondition).length)
+        ids, real = self.tokenizer.pack(texts, self.condition(TextCondition).context_length)
         return torch.from_numpy(ids), torch.from_numpy(real)
 
     def preview(self, batch: dict) -> Preview:
@@ -334,7 +338,7 @@ class DecoderTask(Task):
         small = self._small(batch) if self.condition(LowResCondition) else None
         region = (image, batch["known"]) if "known" in batch else None
         told = self._embedding(batch, torch.arange(len(image))) if self.condition(ClipCondition) else None
-        guided = self.drop_text and (self.condition(TextCondition) or self.condition(ClipTextCondition))
+        guided = self.text_drop_prob and (self.condition(TextCondition) or self.condition(ClipTextCondition))
         denoise = threshold(self.denoiser(texts, PREVIEW_SCALE if guided else 1.0, small, region, told))
         noise = stream(batch["seed"])(image)
         drawn = ddim(self.process, denoise, noise, timesteps(PREVIEW_STEPS, len(self.process)))

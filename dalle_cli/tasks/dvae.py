@@ -20,12 +20,12 @@ START, PATCHES = 2048, 512  # the codes start from so many pictures at most, and
 class DVAETask(Task):
     """Minus the evidence lower bound per pixel value, with gumbel-softmax samples of the codes.
 
-    kl, kl_steps: weight of the divergence from uniform codes (the paper's beta), reached over so many steps.
-    temperature, temperature_steps: the relaxation's temperature falls from 1 to this. Both move along a cosine.
-    min_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
-    balance: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the paper.
-    encoder: whether it learns; else the codes stay as they are (those that model.patches starts with, or train.init's),
-    and the decoder learns from hard ones.
+    kl_weight, kl_anneal_steps: weight of the divergence from uniform codes (the paper's beta), reached over so many
+    steps. temperature, temperature_steps: the relaxation's temperature falls from 1 to this. Both move along a cosine.
+    min_log_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
+    usage_penalty: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the
+    paper. train_encoder: whether it learns; else the codes stay as they are (those that model.patches starts with, or
+    train.init's), and the decoder learns from hard ones.
     """
 
     family = "dvae"
@@ -34,22 +34,22 @@ class DVAETask(Task):
     def __init__(
         self,
         model: DVAE,
-        kl: float = 6.6,
-        kl_steps: int = 5000,
+        kl_weight: float = 6.6,
+        kl_anneal_steps: int = 5000,
         temperature: float = 1 / 16,
         temperature_steps: int = 150_000,
-        min_scale: float | None = None,
-        balance: float = 0.0,
-        encoder: bool = True,
+        min_log_scale: float | None = None,
+        usage_penalty: float = 0.0,
+        train_encoder: bool = True,
     ):
         super().__init__(model)
         if not temperature > 0:
             raise ValueError(f"task.temperature: {temperature} is not positive")
-        self.kl, self.kl_steps = kl, kl_steps
+        self.kl_weight, self.kl_anneal_steps = kl_weight, kl_anneal_steps
         self.temperature, self.temperature_steps = temperature, temperature_steps
-        self.min_scale, self.balance = min_scale, balance
-        self.encoder = encoder
-        model.encoder.requires_grad_(encoder)
+        self.min_log_scale, self.usage_penalty = min_log_scale, usage_penalty
+        self.train_encoder = train_encoder
+        model.encoder.requires_grad_(train_encoder)
 
     def prepare(self, batches: Iterator[dict]) -> None:
         """Start the codes from the data, where the model has patches."""
@@ -58,20 +58,20 @@ class DVAETask(Task):
         images = [next(batches)["image"]]
         self.model.check_size(images[0])
         places = images[0][0, 0].numel() // self.model.factor**2  # in a picture
-        wanted = min(START, PATCHES * self.model.vocab // places + 1)
+        wanted = min(START, PATCHES * self.model.vocab_size // places + 1)
         while sum(map(len, images)) < wanted:
             images.append(next(batches)["image"])
         try:
             self.model.start(torch.cat(images))
         except ValueError as error:
-            raise ValueError(f"model.patches: {error}; set model.vocab lower") from None
+            raise ValueError(f"model.patches: {error}; set model.vocab_size lower") from None
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image, vocab = batch["image"], self.model.vocab
-        if not self.encoder:
+        image, vocab = batch["image"], self.model.vocab_size
+        if not self.train_encoder:
             codes = self.model.encode(image)
             mean, scale = self.model.decode_codes(codes).float().chunk(2, dim=1)
-            loss = -logit_laplace(map_pixels(image), mean, scale, self.min_scale).mean()
+            loss = -logit_laplace(map_pixels(image), mean, scale, self.min_log_scale).mean()
             return loss, self._figures(image, mean, codes)
         logits = self.model.encode_logits(image).permute(0, 2, 3, 1).float()  # (B, h, w, V), codes last for speed
         log_q = F.log_softmax(logits, dim=-1)
@@ -83,14 +83,16 @@ class DVAETask(Task):
         stats = self.model.decode_stats(relaxed.permute(0, 3, 1, 2)).float()
 
         mean, scale = stats.chunk(2, dim=1)
-        likelihood = -logit_laplace(map_pixels(image), mean, scale, self.min_scale).mean()
-        kl = _cosine(0.0, self.kl, step, self.kl_steps) / (3 * self.model.factor**2)  # both terms a pixel value
+        likelihood = -logit_laplace(map_pixels(image), mean, scale, self.min_log_scale).mean()
+        kl = _cosine(0.0, self.kl_weight, step, self.kl_anneal_steps) / (
+            3 * self.model.factor**2
+        )  # both terms a pixel value
         loss = likelihood + kl * divergence
-        if self.balance:
+        if self.usage_penalty:
             # of sharpened scores: flat ones would use every code a little and say nothing
             use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2), keepdim=True) * vocab
             use = gather(use).mean(dim=0)  # over the batches of all processes
-            loss = loss + self.balance * F.relu(1 - 7 * use).mean()
+            loss = loss + self.usage_penalty * F.relu(1 - 7 * use).mean()
         figures = self._figures(image, mean, logits.argmax(dim=-1))
         logs = {"likelihood": likelihood, "divergence": divergence, **figures}
         return loss, {**logs, "temperature": torch.tensor(temperature, device=image.device)}
@@ -100,7 +102,10 @@ class DVAETask(Task):
         """PSNR in dB of the reconstructions, and the perplexity of the codes."""
         error = ((unmap_pixels(torch.sigmoid(mean)) - image) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-8)
         count = torch.ones(codes.numel(), device=codes.device)
-        share = torch.zeros(self.model.vocab, device=codes.device).index_add_(0, codes.flatten(), count) / codes.numel()
+        share = (
+            torch.zeros(self.model.vocab_size, device=codes.device).index_add_(0, codes.flatten(), count)
+            / codes.numel()
+        )
         return {"psnr": -10 * error.log10().mean(), "perplexity": torch.special.entr(share).sum().exp()}
 
     def preview(self, batch: dict) -> Preview:

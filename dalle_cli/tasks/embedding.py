@@ -21,7 +21,7 @@ Packed = tuple[Tensor, Tensor]
 def pack(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Packed:
     """Texts as the CLIP's text tower wants them; texts too long are cut."""
     text: Any = clip.text
-    ids, real = tokenizer.pack(texts, text.context)
+    ids, real = tokenizer.pack(texts, text.context_length)
     return torch.from_numpy(ids), torch.from_numpy(real)
 
 
@@ -44,7 +44,7 @@ def embed(clip: CLIP, image: Tensor) -> Tensor:
 
 def check(clip: CLIP, tokenizer: Tokenizer | None) -> None:
     """Raises ValueError when a task's tokenizer cannot be the CLIP's."""
-    vocab = clip.text.vocab  # type: ignore[union-attr]
+    vocab = clip.text.vocab_size  # type: ignore[union-attr]
     if tokenizer is None or tokenizer.vocab_size > int(vocab):  # type: ignore[arg-type]
         had = "none" if tokenizer is None else f"one of {tokenizer.vocab_size} entries"
         raise ValueError(f"tokenizer: texts are read by the frozen CLIP, of {vocab} entries, and there is {had}")

@@ -22,9 +22,9 @@ from .noising import Schedule, checked, noised, process
 class NoisedCLIPTask(Task):
     """CLIP's loss over pictures with noise; a step's noise is each picture's own.
 
-    max_scale: ceiling of the scale. shift: under 1, training sees more of the steps that leave most of the picture.
-    redrawn: share of the pictures that are shown as the frozen dvae gives them back, for a CLIP that ranks what is
-    drawn with its codes: one that knows originals alone takes one thing there for another.
+    max_logit_scale: ceiling of the scale. timestep_shift: under 1, training sees more of the steps that leave most of
+    the picture. reconstruction_prob: fraction of the pictures that are shown as the frozen dvae gives them back, for a
+    CLIP that ranks what is drawn with its codes: one that knows originals alone takes one thing there for another.
     """
 
     model: NoisedCLIP
@@ -34,22 +34,22 @@ class NoisedCLIPTask(Task):
         model: NoisedCLIP,
         tokenizer: Tokenizer,
         schedule: Schedule = "cosine",
-        max_scale: float = 100.0,
-        shift: float = 1.0,
-        redrawn: float = 0.0,
+        max_logit_scale: float = 100.0,
+        timestep_shift: float = 1.0,
+        reconstruction_prob: float = 0.0,
         dvae: DVAE | None = None,
     ):
         super().__init__(model, tokenizer)
-        if not 0 <= redrawn <= 1:
-            raise ValueError(f"task.redrawn: {redrawn} is not in [0, 1]")
-        if redrawn and dvae is None:
-            raise ValueError(f"task.redrawn: {redrawn} of the pictures need frozen.dvae")
-        if tokenizer.vocab_size > model.text.vocab:
+        if not 0 <= reconstruction_prob <= 1:
+            raise ValueError(f"task.reconstruction_prob: {reconstruction_prob} is not in [0, 1]")
+        if reconstruction_prob and dvae is None:
+            raise ValueError(f"task.reconstruction_prob: {reconstruction_prob} of the pictures need frozen.dvae")
+        if tokenizer.vocab_size > model.text.vocab_size:
             raise ValueError(
-                f"model.text.vocab: {model.text.vocab} is less than the tokenizer's {tokenizer.vocab_size}"
+                f"model.text.vocab_size: {model.text.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}"
             )
-        self.max_scale, self.shift = max_scale, checked(shift)
-        self.dvae, self.redrawn = dvae, redrawn
+        self.max_logit_scale, self.timestep_shift = max_logit_scale, checked(timestep_shift)
+        self.dvae, self.reconstruction_prob = dvae, reconstruction_prob
         self.process = process(schedule, len(model.visual.time_embedding))
 
     def collate(self, samples: list[dict]) -> dict:
@@ -58,11 +58,11 @@ class NoisedCLIPTask(Task):
         return {**batch, "ids": ids, "lengths": lengths}
 
     def example(self, count: int, size: int) -> dict:
-        ids = torch.zeros(count, self.model.text.context, dtype=torch.int64)
+        ids = torch.zeros(count, self.model.text.context_length, dtype=torch.int64)
         return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        x, t, _ = noised(self.process, self._redrawn(batch), batch["seed"], self.shift)
+        x, t, _ = noised(self.process, self._redrawn(batch), batch["seed"], self.timestep_shift)
         image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])
         with torch.no_grad():
             right = (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
@@ -72,17 +72,17 @@ class NoisedCLIPTask(Task):
     def _redrawn(self, batch: dict) -> Tensor:
         """The pictures, some of them through the dVAE's codes."""
         image = batch["image"]
-        if not self.redrawn:
+        if not self.reconstruction_prob:
             return image
         assert self.dvae is not None  # as __init__ saw to
-        chosen = uniform(batch["seed"] + 4, 1) < self.redrawn  # noise takes the seeds before
+        chosen = uniform(batch["seed"] + 4, 1) < self.reconstruction_prob  # noise takes the seeds before
         # all go through it: how many are chosen is a number that estimates on shapes alone do not have
         return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
 
     @torch.no_grad()
     def after_step(self) -> None:
         if isinstance(self.model.logit_scale, torch.nn.Parameter):
-            self.model.logit_scale.clamp_(max=math.log(self.max_scale))
+            self.model.logit_scale.clamp_(max=math.log(self.max_logit_scale))
 
     @torch.no_grad()
     def embed_images(self, image: Tensor) -> Tensor:
@@ -102,5 +102,5 @@ class NoisedCLIPTask(Task):
         return self.model.logit_scale.exp() * (image * text).sum(dim=1)
 
     def _pack(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids, real = self.tokenizer.pack(texts, self.model.text.context)
+        ids, real = self.tokenizer.pack(texts, self.model.text.context_length)
         return torch.from_numpy(ids), torch.from_numpy(real.sum(axis=1))

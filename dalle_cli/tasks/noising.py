@@ -5,34 +5,38 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..diffusion.process import Predict, Process, Variance
+from ..diffusion.process import PredictionType, Process, Variance
 from ..diffusion.schedules import SCHEDULES
 from ..nn.noise import normal, uniform
 
 Schedule = Literal["cosine", "linear"]
 
 
-def process(schedule: Schedule, steps: int, predict: Predict = "eps", variance: Variance = "small") -> Process:
+def process(
+    schedule: Schedule, steps: int, prediction_type: PredictionType = "eps", variance: Variance = "small"
+) -> Process:
     """Raises ValueError for a number of steps that the schedule does not take."""
     if not 1 <= steps <= 100_000:
         raise ValueError(f"task.steps: {steps} is not between 1 and 100000")
     with torch.device("cpu"):  # its tables are numbers also where a model is shapes without weights
-        return Process(SCHEDULES[schedule](steps), predict, variance)
+        return Process(SCHEDULES[schedule](steps), prediction_type, variance)
 
 
-def checked(shift: float) -> float:
+def checked(timestep_shift: float) -> float:
     """What `noised` may be given. Raises ValueError."""
-    if shift <= 0:
-        raise ValueError(f"task.shift: {shift} is not over 0")
-    return shift
+    if timestep_shift <= 0:
+        raise ValueError(f"task.timestep_shift: {timestep_shift} is not over 0")
+    return timestep_shift
 
 
-def noised(process: Process, image: Tensor, seeds: Tensor, shift: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def noised(
+    process: Process, image: Tensor, seeds: Tensor, timestep_shift: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,).
 
-    shift: over 1, more of the steps hide most of the picture. Esser et al. 2024, section 5.3.2.
+    timestep_shift: over 1, more of the steps hide most of the picture. Esser et al. 2024, section 5.3.2.
     """
     share = uniform(seeds + 2, 1)[:, 0]
-    t = (shift * share / (1 + (shift - 1) * share) * len(process)).long().clamp(max=len(process) - 1)
+    t = (timestep_shift * share / (1 + (timestep_shift - 1) * share) * len(process)).long().clamp(max=len(process) - 1)
     eps = normal(seeds + 3, *image.shape[1:])  # seeds 0 and 1 are those of what is done to the picture before
     return process.noise(image, t, eps), t, eps

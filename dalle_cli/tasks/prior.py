@@ -39,16 +39,16 @@ class PriorTask(Task):
     family = "prior"
     model: Any
 
-    def __init__(self, model: Prior, clip: CLIP | None, tokenizer: Tokenizer | None, drop_text: float):
+    def __init__(self, model: Prior, clip: CLIP | None, tokenizer: Tokenizer | None, text_drop_prob: float):
         super().__init__(model, tokenizer)
-        if not 0 <= drop_text < 1:
-            raise ValueError(f"task.drop_text: {drop_text} is not in [0, 1)")
-        self.clip, self.drop_text = clip, drop_text
+        if not 0 <= text_drop_prob < 1:
+            raise ValueError(f"task.text_drop_prob: {text_drop_prob} is not in [0, 1)")
+        self.clip, self.text_drop_prob = clip, text_drop_prob
         if clip is None:
             return
         text: Any = clip.text
         embedding.check(clip, tokenizer)
-        wanted = {"embed_dim": clip.embed_dim, "context": text.context, "states": text.width}
+        wanted = {"embed_dim": clip.embed_dim, "context_length": text.context_length, "text_width": text.width}
         for name, size in wanted.items():
             if getattr(model, name) != size:
                 raise ValueError(f"model.{name}: {getattr(model, name)}, and frozen.clip has {size}")
@@ -57,13 +57,13 @@ class PriorTask(Task):
 
     def collate(self, samples: list[dict]) -> dict:
         """Tokenise, leaving out a share of the texts, by the sample's own seed."""
-        dropped = [random.Random(sample["seed"]).random() < self.drop_text for sample in samples]
+        dropped = [random.Random(sample["seed"]).random() < self.text_drop_prob for sample in samples]
         texts = ["" if drop else sample["text"] for sample, drop in zip(samples, dropped)]
         ids, real = embedding.pack(self._clip(), self._tokenizer(), texts)
         return {**stack(samples), "ids": ids, "real": real, "dropped": torch.tensor(dropped)}
 
     def example(self, count: int, size: int) -> dict:
-        ids = torch.zeros(count, self.model.context, dtype=torch.int64)
+        ids = torch.zeros(count, self.model.context_length, dtype=torch.int64)
         return {**super().example(count, size), "ids": ids, "real": ids.bool(), "dropped": ids[:, 0].bool()}
 
     def truth(self, batch: dict) -> Tensor:
@@ -165,8 +165,9 @@ def best(drawn: Tensor, text: Tensor, best_of: int) -> Tensor:
 class DiffusionPriorTask(PriorTask):
     """The squared error of the whitened embedding that the network sees in a noisy one.
 
-    clip: the frozen CLIP. schedule, steps: the diffusion process. drop_text: share of texts left out, for guidance.
-    clamp: the greatest number of a whitened embedding while drawing; Karlo's, diffusers' pipeline has 5.
+    clip: the frozen CLIP. schedule, steps: the diffusion process. text_drop_prob: share of texts left out, for
+    guidance. clip_sample_range: the greatest number of a whitened embedding while drawing; Karlo's, diffusers' pipeline
+    has 5.
     """
 
     model: DiffusionPrior
@@ -178,13 +179,13 @@ class DiffusionPriorTask(PriorTask):
         tokenizer: Tokenizer | None = None,
         schedule: Schedule = "cosine",
         steps: int = 1000,
-        drop_text: float = 0.1,
-        clamp: float = 10.0,
+        text_drop_prob: float = 0.1,
+        clip_sample_range: float = 10.0,
     ):
-        super().__init__(model, clip, tokenizer, drop_text)
-        if not clamp > 0:
-            raise ValueError(f"task.clamp: {clamp} is not positive")
-        self.process, self.clamp = process(schedule, steps, "x0"), clamp
+        super().__init__(model, clip, tokenizer, text_drop_prob)
+        if not clip_sample_range > 0:
+            raise ValueError(f"task.clip_sample_range: {clip_sample_range} is not positive")
+        self.process, self.clip_sample_range = process(schedule, steps, "x0"), clip_sample_range
 
     def fit(self, images: Tensor, texts: Tensor) -> None:
         self.model.fit(images)
@@ -218,6 +219,6 @@ class DiffusionPriorTask(PriorTask):
         with packed(self.model), packed(self._clip()):
             text, told = self.told(texts, best_of, guided)
             denoise = self.process.denoiser(self.model, **told)
-            denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clamp)
+            denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clip_sample_range)
             x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)
         return best(self.model.unwhiten(x), text, best_of)

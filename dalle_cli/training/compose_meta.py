@@ -63,7 +63,7 @@ def sketch(found: Recipe, needs: list[str]) -> Sketch:
             text: Any = getattr(
                 companions.get("clip"), "text", None
             )  # whose vocabulary is that of what reads its texts
-            if size := _number(found["model"], "vocab") or getattr(text, "vocab", 0):
+            if size := _number(found["model"], "vocab_size") or getattr(text, "vocab_size", 0):
                 tokenizer = SimpleNamespace(vocab_size=size)
                 assumed.insert(0, f"a vocabulary of {size}")
         if len(companions) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
@@ -77,7 +77,7 @@ def _published(name: str, model: dict) -> dict | None:
     for published in PUBLISHED.get(name, ()):
         node = recipe.load(published, name, complete=False)["model"]
         if name == "dvae":
-            return {**node, "vocab": model.get("codes", node["vocab"])}
+            return {**node, "vocab_size": model.get("image_vocab_size", node["vocab_size"])}
         if node["embed_dim"] == _number(model, "embed_dim"):
             return node
     return None

@@ -66,10 +66,10 @@ def measure(task: Any, samples: int, size: int, precision: str, device: str = "c
         task.to_empty(device="cpu").train()
         encoding = _encoding(task, size)
         found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
-        if both and hasattr(model, "checkpointing"):
-            model.checkpointing = not model.checkpointing
+        if both and hasattr(model, "gradient_checkpointing"):
+            model.gradient_checkpointing = not model.gradient_checkpointing
             found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
-            model.checkpointing = not model.checkpointing
+            model.gradient_checkpointing = not model.gradient_checkpointing
     return found
 
 
@@ -131,7 +131,7 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str,
     inside = [sum(p.numel() for p in block.parameters()) for block in blocks(task.model)]
     whole = sum(p.numel() for p in task.model.parameters())
     block, rest = max(inside, default=0), whole - sum(inside)
-    again = bool(getattr(task.model, "checkpointing", False)) and precision != "float32"
+    again = bool(getattr(task.model, "gradient_checkpointing", False)) and precision != "float32"
     parts |= {
         "gathered": 4 * (rest + 2 * block),
         "copies": DTYPES[precision].itemsize * (rest + block) if again else step.copies,
@@ -142,7 +142,7 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str,
 
 def _holes(task: Any, device: str) -> float:
     """The loop has large blocks returned where activations are recomputed."""
-    return 1.0 if getattr(task.model, "checkpointing", False) else HOLES[device]
+    return 1.0 if getattr(task.model, "gradient_checkpointing", False) else HOLES[device]
 
 
 def _state(task: Any, optim: Optim) -> dict[str, int]:
@@ -178,7 +178,7 @@ def forecast(
     fixed = {name: sum(size for key, size in parts.items() if key not in moving) for name, parts in layouts.items()}
     fixed["ddp"] += _state(task, optim)["gradients"] + step.copies  # which are part of its step
     speed = processes * rate * utilisation / step.training
-    recomputed = bool(getattr(task.model, "checkpointing", False))
+    recomputed = bool(getattr(task.model, "gradient_checkpointing", False))
     ways = ("recomputed", "kept") if recomputed else ("kept", "recomputed")
     return {
         "assumed": {

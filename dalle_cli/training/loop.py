@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import __version__, checkpoint, images
 from ..console import Progress
+from ..contact_sheet import contact_sheet
 from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
@@ -81,7 +82,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             model.load_state_dict(first)
         elif not found:  # every process prepares from the same samples
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
-        return_memory() if getattr(task.model, "checkpointing", False) else keep_memory()
+        return_memory() if getattr(task.model, "gradient_checkpointing", False) else keep_memory()
         if sharded:
             wrapped: Any = sharding.shard(task, layout)
         else:
@@ -263,7 +264,7 @@ def preview(
     task.model.train()
     if shown is not None:
         pictures, captions, columns = shown
-        sheet = images.sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
+        sheet = contact_sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
         images.save_png(sheet, run / "samples" / f"step-{step:09d}.png")
         ranks.show(sheet, step, layout)
 

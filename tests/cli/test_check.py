@@ -7,12 +7,12 @@ from dalle_cli.text.learn import learn
 from tests.cli.conftest import one_line
 from tests.cli.test_manage import write
 
-DVAE = {"type": "dvae", "vocab": 128, "hidden": 4, "init": 4, "groups": 3, "blocks": 1}
+DVAE = {"type": "dvae", "vocab_size": 128, "n_hid": 4, "n_init": 4, "groups": 3, "num_res_blocks": 1}
 CLIP = {
     "type": "clip",
     "embed_dim": 8,
-    "image": {"type": "vit", "size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 1},
-    "text": {"type": "clip-text", "vocab": 520, "context": 8, "width": 8, "depth": 1, "heads": 1},
+    "image": {"type": "vit", "size": 16, "patch_size": 8, "width": 8, "depth": 1, "heads": 1},
+    "text": {"type": "clip-text", "vocab_size": 520, "context_length": 8, "width": 8, "depth": 1, "heads": 1},
 }
 
 
@@ -148,7 +148,7 @@ def companions(tmp_path):
         "--recipe",
         "prior/dalle1-tiny",
         "tokenizer.path=words.json",
-        "model.vocab=514",
+        "model.vocab_size=514",
         "frozen.dvae=codec",
     ]
 
@@ -205,8 +205,8 @@ def test_companions_that_are_there_are_counted(dalle, companions):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("model.vocab=513", "model.vocab: 513 is not the tokenizer's 514: set model.vocab=514"),
-        ("model.codes=64", "model.codes: 64 is not the dVAE's 128"),
+        ("model.vocab_size=513", "model.vocab_size: 513 is not the tokenizer's 514: set model.vocab_size=514"),
+        ("model.image_vocab_size=64", "model.image_vocab_size: 64 is not the dVAE's 128"),
         ("frozen.dvae=clip", "frozen.dvae: a CLIP, where task 'dalle' needs a DVAE"),
         ("frozen.clip=clip", "frozen.clip: task 'dalle' takes no 'clip'"),
     ],

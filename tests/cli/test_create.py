@@ -270,7 +270,7 @@ def test_diffusion_takes_its_own_options(dalle, glide):
     more = ("--steps", "4", "--sampler", "dpm++", "--guidance-scale", "1.5", "--guide", "cfg", "--watch", "strip.png")
     ended = dalle(*words, *more)
     assert ended.code == 0, ended.err
-    assert Image.open("strip.png").size == (4 * 12 + 4, 12 + 4)
+    assert Image.open("strip.png").size == (4 * 136 + 8, 136 + 8)
     options = read(ended.result["path"])["dalle"]["options"]
     assert (
         options.items()

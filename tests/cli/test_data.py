@@ -240,7 +240,8 @@ def test_preview_shows_what_a_training_batch_will(dalle, tmp_path):
     assert np.array_equal(shown, np.asarray(preview(node, 5)))
     batch = next(loader.build({**node, "workers": 0}).train(5))
     first = ((batch["image"][0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    assert any(np.array_equal(shown[4 : 4 + 24, left : left + 24], first) for left in range(shown.shape[1] - 24))
+    large = first.repeat(6, axis=0).repeat(6, axis=1)  # enlarged to 144 px
+    assert np.array_equal(shown[8 : 8 + 144, 8 : 8 + 144], large)
 
 
 def test_preview_overwrites_only_when_told(dalle, tmp_path):

@@ -16,7 +16,7 @@ from dalle_cli.training.ema import EMA
 from tests.cli.conftest import one_line
 
 RECIPE = {
-    "model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 1, "blocks": 1},
+    "model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 1, "num_res_blocks": 1},
     "task": {"type": "dvae"},
 }
 

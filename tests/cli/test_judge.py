@@ -130,7 +130,7 @@ def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_
     assert "train on them with data.type=embeddings data.path=embedded" in shown.out
     clip = checkpoint.load(tiny.clip)
     text = PRIOR.replace("EMBED", str(clip.model.embed_dim)).replace("STATES", str(clip.model.text.width))
-    text = text.replace("CONTEXT", str(clip.model.text.context)).replace("CLIP", str(tiny.clip))
+    text = text.replace("CONTEXT", str(clip.model.text.context_length)).replace("CLIP", str(tiny.clip))
     (tmp_path / "prior.yaml").write_text(text)
     clip.tokenizer.save(tmp_path / "words.json")
     trained = dalle("train-prior", "--recipe", "prior.yaml", "-q")

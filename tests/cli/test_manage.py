@@ -78,11 +78,11 @@ def test_a_file_is_of_the_family_of_its_folder_or_of_the_one_given(dalle, tmp_pa
 
 
 def test_a_checkpoint_shows_the_recipe_it_carries(dalle, tmp_path):
-    carried = {"model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 1, "blocks": 1}}
+    carried = {"model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 1, "num_res_blocks": 1}}
     weights = models.build(carried["model"]).state_dict()
     checkpoint.save(tmp_path / "checkpoints/run/model.safetensors", weights, carried)
     assert json.loads(dalle("show", "run", "--json").out) == carried
-    refused = dalle("show", "run", "model.vocab=16")
+    refused = dalle("show", "run", "model.vocab_size=16")
     assert (refused.code, one_line(refused.err)) == (2, True)
 
 

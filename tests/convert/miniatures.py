@@ -6,39 +6,61 @@ from dalle_cli.convert.recognition import export_state, import_state
 from dalle_cli.models import models
 
 UNET = {
-    **{"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "attention": [2], "head_width": 64},
+    **{
+        "type": "unet",
+        "base_channels": 64,
+        "channel_mult": [1, 2],
+        "num_res_blocks": 1,
+        "attention_factors": [2],
+        "head_dim": 64,
+    },
     **{"heads": None, "attention_order": "legacy", "middle_attention": True, "scale_shift": True},
     **{"resample": "resblock", "learned_variance": True},
 }
 DECODER = UNET | {
     "conditions": {
         "clip": {"type": "clip-condition", "embed_dim": 24, "tokens": 4, "width": 16},
-        "text": {"type": "clip-text-condition", "embed_dim": 24, "states": 24, "width": 16},
+        "text": {"type": "clip-text-condition", "embed_dim": 24, "text_width": 24, "width": 16},
     }
 }
 PRIOR = {
-    **{"type": "diffusion-prior", "embed_dim": 24, "context": 7, "states": 24, "width": 128, "depth": 2, "heads": 2},
+    **{
+        "type": "diffusion-prior",
+        "embed_dim": 24,
+        "context_length": 7,
+        "text_width": 24,
+        "width": 128,
+        "depth": 2,
+        "heads": 2,
+    },
 }
 HALF = UNET | {
-    **{"attention": [], "middle_attention": False, "scale_shift": False, "learned_variance": False},
+    **{"attention_factors": [], "middle_attention": False, "scale_shift": False, "learned_variance": False},
     "conditions": {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bicubic"}},
 }
-UPSAMPLER = {"type": "last-step", "first": HALF, "last": HALF}
+UPSAMPLER = {"type": "two-stage-unet", "first": HALF, "last": HALF}
 # Karlo's sizes
-LARGE = {"channels": 320, "blocks": 3, "multiples": [1, 2, 3, 4]}
-LARGE_PRIOR = PRIOR | {"embed_dim": 768, "context": 77, "states": 768, "width": 2048, "depth": 20, "heads": 32}
+LARGE = {"base_channels": 320, "num_res_blocks": 3, "channel_mult": [1, 2, 3, 4]}
+LARGE_PRIOR = PRIOR | {
+    "embed_dim": 768,
+    "context_length": 77,
+    "text_width": 768,
+    "width": 2048,
+    "depth": 20,
+    "heads": 32,
+}
 LARGE_DECODER = (
     UNET
     | LARGE
     | {
-        "attention": [2, 4, 8],
+        "attention_factors": [2, 4, 8],
         "conditions": {
             "clip": {"type": "clip-condition", "embed_dim": 768, "tokens": 4, "width": 1536},
-            "text": {"type": "clip-text-condition", "embed_dim": 768, "states": 768, "width": 1536},
+            "text": {"type": "clip-text-condition", "embed_dim": 768, "text_width": 768, "width": 1536},
         },
     }
 )
-LARGE_UPSAMPLER = {"type": "last-step", "first": HALF | LARGE, "last": HALF | LARGE}
+LARGE_UPSAMPLER = {"type": "two-stage-unet", "first": HALF | LARGE, "last": HALF | LARGE}
 
 
 def state_of(node):

@@ -48,7 +48,7 @@ def test_the_clamp_of_the_prior_s_scheduler_comes_and_goes(tmp_path, vocab, told
         content = json.dumps({"clip_sample_range": told})
         (tmp_path / "theirs" / "prior_scheduler" / "scheduler_config.json").write_text(content)
     bring(tmp_path / "theirs", vocab)
-    assert checkpoint.metadata(checkpoint.resolve("out/prior"))["recipe"]["task"]["clamp"] == clamp
+    assert checkpoint.metadata(checkpoint.resolve("out/prior"))["recipe"]["task"]["clip_sample_range"] == clamp
     pipeline.export("out", "again", None, False)
     written = json.loads((tmp_path / "again" / "prior_scheduler" / "scheduler_config.json").read_text())
     assert written["clip_sample_range"] == clamp

@@ -20,10 +20,10 @@ from dalle_cli.models import models
 from dalle_cli.text import TextError
 from dalle_cli.text.learn import learn
 
-VIT = {"type": "vit", "size": 32, "patch": 16, "width": 64, "depth": 1, "heads": 1}
-TEXT = {"type": "clip-text", "vocab": 522, "context": 12, "width": 64, "depth": 1, "heads": 1}
+VIT = {"type": "vit", "size": 32, "patch_size": 16, "width": 64, "depth": 1, "heads": 1}
+TEXT = {"type": "clip-text", "vocab_size": 522, "context_length": 12, "width": 64, "depth": 1, "heads": 1}
 CLIP = {"type": "clip", "embed_dim": 8, "image": VIT, "text": TEXT}
-DVAE = {"type": "dvae", "vocab": 32, "hidden": 8, "init": 8, "groups": 3, "blocks": 1}
+DVAE = {"type": "dvae", "vocab_size": 32, "n_hid": 8, "n_init": 8, "groups": 3, "num_res_blocks": 1}
 CAPTIONS = ["a red circle", "a blue square", "a green star on a pink background"] * 2
 
 
@@ -185,8 +185,15 @@ def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
 
 
 UNET = {
-    **{"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "attention": [2], "conditions": {}},
-    **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True},
+    **{
+        "type": "unet",
+        "base_channels": 64,
+        "channel_mult": [1, 2],
+        "num_res_blocks": 1,
+        "attention_factors": [2],
+        "conditions": {},
+    },
+    **{"head_dim": 64, "heads": None, "attention_order": "legacy", "middle_attention": True},
     **{"scale_shift": True, "resample": "resblock", "learned_variance": True},
 }
 LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
@@ -202,12 +209,12 @@ def test_a_network_of_no_published_size_is_kept_as_it_is():
 @pytest.mark.parametrize(
     ("layout", "node", "task"),
     [
-        ("openai-adm", UNET | {"multiples": [1, 1, 2, 2]}, {"type": "decoder", "size": 64, "schedule": "cosine"}),
+        ("openai-adm", UNET | {"channel_mult": [1, 1, 2, 2]}, {"type": "decoder", "size": 64, "schedule": "cosine"}),
         ("openai-adm", UNET | {"conditions": LOW_RES}, {"type": "decoder", "size": 512, "schedule": "linear"}),
         (
             "openai-adm-classifier",
-            {**{"type": "classifier", "size": 32, "classes": 9, "channels": 64, "multiples": [1, 2], "blocks": 1},
-             **{"attention": [2], "head_width": 64, "attention_order": "legacy"}},
+            {**{"type": "classifier", "size": 32, "classes": 9, "base_channels": 64, "channel_mult": [1, 2]},
+             **{"num_res_blocks": 1, "attention_factors": [2], "head_dim": 64, "attention_order": "legacy"}},
             {"type": "classifier", "schedule": "linear"},
         ),
     ],
@@ -223,7 +230,7 @@ def test_networks_of_diffusion_load_with_the_published_process(layout, node, tas
 def test_glide_loads_with_its_tokenizer_and_process(conditions, tmp_path):
     words = learn(CAPTIONS, 300, "glide")
     words.save(tmp_path / "gpt.json")
-    entries = {"vocab": words.vocab_size, "context": 6, "width": 64, "depth": 1, "heads": 1}
+    entries = {"vocab_size": words.vocab_size, "context_length": 6, "width": 64, "depth": 1, "heads": 1}
     node = UNET | {"conditions": {"text": {"type": "text-condition", **entries}, **conditions}}
     torch.save(published("openai-glide", node), "base.pt")
     result, _ = bring("base.pt", vocab="gpt.json")
@@ -289,19 +296,26 @@ def test_shards_take_no_more_memory_and_parts_of_a_system_take_turns(peak, tmp_p
     prior = {
         "type": "diffusion-prior",
         "embed_dim": 64,
-        "context": 12,
-        "states": 64,
+        "context_length": 12,
+        "text_width": 64,
         "width": 768,
         "depth": 6,
         "heads": 12,
     }
     conditions = {
         "clip": {"type": "clip-condition", "embed_dim": 64, "tokens": 4, "width": 512},
-        "text": {"type": "clip-text-condition", "embed_dim": 64, "states": 64, "width": 512},
+        "text": {"type": "clip-text-condition", "embed_dim": 64, "text_width": 64, "width": 512},
     }
-    unet = {"type": "unet", "channels": 128, "multiples": [1, 2, 3], "blocks": 2, "attention": [2, 4], "heads": None}
-    unet |= {"head_width": 64, "conditions": conditions}
-    clip = {"type": "clip", "embed_dim": 64, "text": TEXT, "scale": 100.0}
+    unet = {
+        "type": "unet",
+        "base_channels": 128,
+        "channel_mult": [1, 2, 3],
+        "num_res_blocks": 2,
+        "attention_factors": [2, 4],
+        "heads": None,
+    }
+    unet |= {"head_dim": 64, "conditions": conditions}
+    clip = {"type": "clip", "embed_dim": 64, "text": TEXT, "fixed_logit_scale": 100.0}
     state = {f"text_encoder.{key}": shape for key, shape in shapes("hf-clip", clip).items()}
     state |= {f"prior.{key}": shape for key, shape in shapes("diffusers-prior", prior).items()}
     state |= shapes("diffusers-decoder", unet)

@@ -45,7 +45,7 @@ def test_a_run_is_exported_by_its_name(tiny, tmp_path, monkeypatch):
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     shutil.copy(tiny.dvae, tmp_path / "checkpoints" / "mine" / checkpoint.FILE)
     export("mine", tmp_path / "mine.safetensors", "float16", False)
-    assert checkpoint.load("mine.safetensors", "dvae").model.vocab == 32
+    assert checkpoint.load("mine.safetensors", "dvae").model.vocab_size == 32
 
 
 def test_it_is_refused_before_anything_is_read(tmp_path):
@@ -65,5 +65,5 @@ def test_overwriting_oneself_is_safe(tiny, tmp_path):
     path = tmp_path / "dvae.safetensors"
     shutil.copy(tiny.dvae, path)
     export(str(path), path, "float16", True)
-    assert checkpoint.load(str(path), "dvae").model.vocab == 32
+    assert checkpoint.load(str(path), "dvae").model.vocab_size == 32
     assert {tensor.dtype for tensor in checkpoint.read_tensors(path).values()} == {torch.float16}

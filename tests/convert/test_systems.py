@@ -22,15 +22,15 @@ from tests.convert.test_importing import CAPTIONS, TEXT, VIT, no_vocabularies  #
 
 WIDTH = TEXT["width"]
 CLIP = {"type": "clip", "embed_dim": 24, "image": VIT, "text": TEXT}
-PRIOR = PRIOR | {"context": TEXT["context"], "states": WIDTH, "width": 64, "heads": 1, "depth": 1}
+PRIOR = PRIOR | {"context_length": TEXT["context_length"], "text_width": WIDTH, "width": 64, "heads": 1, "depth": 1}
 CONDITIONS = {
     "clip": {"type": "clip-condition", "embed_dim": 24, "tokens": 4, "width": 16},
-    "text": {"type": "clip-text-condition", "embed_dim": 24, "states": WIDTH, "width": 16},
+    "text": {"type": "clip-text-condition", "embed_dim": 24, "text_width": WIDTH, "width": 16},
 }
-SMALL = {"channels": 32, "multiples": [1, 2]}
+SMALL = {"base_channels": 32, "channel_mult": [1, 2]}
 DECODER = DECODER | SMALL | {"conditions": CONDITIONS}
 HALF = HALF | SMALL
-UPSAMPLER = {"type": "last-step", "first": HALF, "last": HALF}
+UPSAMPLER = {"type": "two-stage-unet", "first": HALF, "last": HALF}
 SQUARE = {"embed_dim": WIDTH}  # diffusers has one width for embeddings and states
 
 
@@ -98,7 +98,7 @@ def diffusers(folder, variation=False):
     """A pipeline's folder, in miniature."""
     prior = PRIOR | SQUARE
     told = {name: condition | {"embed_dim": WIDTH} for name, condition in CONDITIONS.items()}
-    clip = CLIP | SQUARE | {"scale": 100.0}
+    clip = CLIP | SQUARE | {"fixed_logit_scale": 100.0}
     state = published("diffusers-decoder", DECODER | {"conditions": told}) | published("diffusers-upsampler", UPSAMPLER)
     state |= published("diffusers-clip", clip)
     if not variation:
@@ -130,7 +130,14 @@ def test_glide_becomes_two_systems(tmp_path):
     folder = tmp_path / "glide"
     folder.mkdir()
     words.save(folder / "vocab.bpe")
-    text = {"type": "text-condition", "vocab": words.vocab_size, "context": 6, "width": 64, "depth": 1, "heads": 1}
+    text = {
+        "type": "text-condition",
+        "vocab_size": words.vocab_size,
+        "context_length": 6,
+        "width": 64,
+        "depth": 1,
+        "heads": 1,
+    }
     low = {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}
     for name, more in {
         "base": {},

@@ -57,13 +57,20 @@ def test_half_of_the_signs_is_not_enough():
 
 @pytest.mark.parametrize("layout", sorted({"openai-clip", "open-clip", "hf-clip", "openai-dvae", "openai-adm"}))
 def test_what_is_read_is_no_stranger(layout):
-    vit = {"type": "vit", "size": 16, "patch": 8, "width": 64, "depth": 1, "heads": 1}
-    text = {"type": "clip-text", "vocab": 50, "context": 10, "width": 64, "depth": 1, "heads": 1}
+    vit = {"type": "vit", "size": 16, "patch_size": 8, "width": 64, "depth": 1, "heads": 1}
+    text = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 64, "depth": 1, "heads": 1}
     nodes = {
-        "openai-dvae": {"type": "dvae", "vocab": 24, "hidden": 8, "init": 4, "groups": 2, "blocks": 1},
+        "openai-dvae": {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": 2, "num_res_blocks": 1},
         "openai-adm": {
-            **{"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "attention": [2], "conditions": {}},
-            **{"head_width": 64, "attention_order": "legacy"},
+            **{
+                "type": "unet",
+                "base_channels": 64,
+                "channel_mult": [1, 2],
+                "num_res_blocks": 1,
+                "attention_factors": [2],
+                "conditions": {},
+            },
+            **{"head_dim": 64, "attention_order": "legacy"},
         },
     }
     node = nodes.get(layout, {"type": "clip", "embed_dim": 12, "image": vit, "text": text})

@@ -103,7 +103,7 @@ def test_progress_and_threads(photos):
 
 def test_preview_shows_what_training_sees(photos):
     page = preview(node(photos, crop="center"), count=4)
-    assert page.size == (2 * 100 + 4, 2 * (16 + 14 + 4) + 4)
+    assert page.size == (2 * 136 + 8, 2 * (128 + 15 + 8) + 8)
     assert len(page.getcolors() or []) > 4
     with pytest.raises(DataError):
         preview(node(photos / "none"))

@@ -28,7 +28,7 @@ def test_best_denoiser_needs_the_entropy_of_the_data_and_little_more():
 
 
 def test_data_that_is_known_needs_no_bits_but_the_prior():
-    process = Process(linear(1000), predict="x0")
+    process = Process(linear(1000), prediction_type="x0")
     data = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
     data += 1 / 255  # a level
     bits = bits_per_dimension(process, process.denoiser(lambda x, t: data), data, range(1000))

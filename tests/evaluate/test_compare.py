@@ -41,7 +41,7 @@ def test_a_sheet_has_them_side_by_side(contest):
     made = contest(sheet="s.png")
     made.draw()
     made.sheet({name: [["yes", "no"], ["no", "yes"]] for name in made.names})
-    assert Image.open("s.png").size[0] == 4 * 100 + 4
+    assert Image.open("s.png").size[0] == 4 * 136 + 8
 
 
 def test_all_that_can_be_wrong_is_found_before_any_model(contest, unclip, glide, tiny, tmp_path, monkeypatch, capsys):

@@ -33,7 +33,7 @@ def test_more_components_come_nearer_to_the_picture(job):
     assert nearness[2] > 25
     assert nearness[2] > nearness[1] - 0.5
     assert nearness[2] > nearness[0]
-    assert Image.open("s.png").size[0] == 4 * 100 + 4
+    assert Image.open("s.png").size[0] == 4 * 136 + 8
     assert read(found.reported[0]["path"])["dalle"]["result"]["components"] == 1
     with pytest.raises(Failure, match="9 components: embeddings have 8 of them"):
         embedding_probes.pca(["dog.png"], [9], basis, job(out="b"), Collected())
@@ -54,7 +54,7 @@ def test_three_ways_to_drive_a_decoder(job, monkeypatch):
     assert [one["drive"] for one in found.reported] == [*embedding_probes.DRIVES] * 4
     assert [one["prompt"] for one in found.reported] == ["a star"] * 6 + ["a circle"] * 6
     assert all(-1 <= one["score"] <= 1 for one in found.reported)
-    assert Image.open("s.png").size[0] == 3 * 100 + 4
+    assert Image.open("s.png").size[0] == 3 * 136 + 8
     without = [text for z, text, _ in seen if z is None]
     assert sorted(without) == ["a circle"] * 2 + ["a star"] * 2
     told = [z for z, text, _ in seen if z is not None and text == "a star"]

@@ -67,7 +67,7 @@ def test_before_after_and_what_is_drawn_of_it(probe):
     assert np.abs(pages[0] - pages[1])[:6].max() < np.abs(pages[0] - pages[1])[6:].max()
     assert np.abs(pages[2] - pages[3]).max() > 2
     assert (found[0]["probability"], found[0]["word"]) != (found[1]["probability"], found[1]["word"])
-    assert Image.open("s.png").size[0] == 4 * 100 + 4
+    assert Image.open("s.png").size[0] == 4 * 136 + 8
     assert len(probe("dog.png", count=0, out="b")) == 2
 
 

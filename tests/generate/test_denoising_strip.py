@@ -16,7 +16,7 @@ def test_the_first_pictures_steps_are_shown_in_a_row_each(tmp_path):
     strip.save()
     assert len(strip.steps) == 3
     page = Image.open(tmp_path / "new" / "strip.png")
-    assert page.size == (3 * 12 + 4, 2 * 12 + 4)
+    assert page.size == (3 * 136 + 8, 2 * 136 + 8)  # enlarged to 128 px
     assert colours(tmp_path / "new" / "strip.png") == {(255,) * 3, (242,) * 3, (191,) * 3, (140,) * 3}
 
 
@@ -26,7 +26,7 @@ def test_of_many_steps_and_pictures_some_are_shown_with_the_first_and_the_last(t
         strip(t, torch.full((20, 3, 4, 4), t / 50 - 1))
     strip.save()
     page = Image.open(tmp_path / "strip.png")
-    assert page.size == (COLUMNS * 8 + 4, ROWS * 8 + 4)
+    assert page.size == (COLUMNS * 136 + 8, ROWS * 136 + 8)
     shown = {value[0] for value in colours(tmp_path / "strip.png")}
     assert {0, round((99 / 50 - 1 + 1) * 127.5)} <= shown
     assert len(shown) == COLUMNS + 1

@@ -38,7 +38,7 @@ def test_the_farther_the_more_it_is_what_was_asked(edit):
     assert found[0]["psnr"] > max(found[1]["psnr"], found[2]["psnr"]) + 3
     assert {(one["prompt"], one["from"], one["image"]) for one in found} == {("a star", "a circle", "dog.png")}
     assert all(-1 <= one["toward"] <= 1 for one in found)
-    assert Image.open("s.png").size[0] == 4 * 100 + 4
+    assert Image.open("s.png").size[0] == 4 * 136 + 8
     said = read(found[2]["path"])["dalle"]
     assert (said["command"], said["prompt"], said["result"]["strength"]) == ("edit", "a star", 1.0)
 

@@ -68,7 +68,7 @@ def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(in
     torch.testing.assert_close(unit @ plane @ plane.T, unit, atol=1e-5, rtol=0)
     angles = (unit[:-1] * unit[1:]).sum(dim=1).clamp(-1, 1).acos()
     torch.testing.assert_close(angles, angles.mean().expand(4), atol=1e-3, rtol=0)
-    assert Image.open("s.png").size[0] == 5 * 100 + 4
+    assert Image.open("s.png").size[0] == 5 * 136 + 8
     film = Image.open("way.gif")
     assert (film.n_frames, film.size, film.info["loop"]) == (8, (16, 16), 0)
     assert read(found[2]["path"])["dalle"]["options"]["noise"] == "slerp"

@@ -13,7 +13,7 @@ from PIL import Image
 from dalle_cli.exits import DONE, FAILED, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import outputs
 from dalle_cli.generate.metadata import Origin, recall
-from dalle_cli.generate.outputs import Outputs, Results, check_sheet, file_name, save_sheet, slug, table
+from dalle_cli.generate.outputs import Outputs, Results, file_name, slug, table
 from dalle_cli.generate.requests import GenerationRequest, PlannedImage, plan_images, read_requests
 
 ORIGIN = Origin("sample", "tiny", {"steps": 2}, {})
@@ -169,42 +169,6 @@ def test_a_full_disk_stops_the_run(tmp_path, items, monkeypatch):
     monkeypatch.setattr(outputs, "save_png", full)
     with pytest.raises(Failure, match=r"cannot be written: No space left on device; .*--skip-existing"):
         out.save(items[0], RED, ORIGIN)
-
-
-def test_sheet(tmp_path, items):
-    out = Outputs(tmp_path / "out", items)
-    results = [out.save(item, RED, ORIGIN) for item in items[:2]] + [out.failed(items[2], "broken")]
-    results[0]["score"] = 0.25
-    check_sheet(tmp_path / "sheets" / "all.png")
-    save_sheet(tmp_path / "sheets" / "all.png", results)
-    with Image.open(tmp_path / "sheets" / "all.png") as sheet:
-        reds = sum(count for count, colour in sheet.convert("RGB").getcolors(100_000) if colour == (255, 0, 0))
-    assert reds == 2 * 64
-    save_sheet(tmp_path / "none.png", results[2:])
-    assert not (tmp_path / "none.png").exists()
-
-
-def test_a_sheet_of_many_is_reduced(tmp_path, items, monkeypatch):
-    monkeypatch.setattr(outputs, "SHEET_PIXELS", 4 * 20 * 20)
-    result = Outputs(tmp_path, items).save(items[0], Image.new("RGB", (200, 100), "red"), ORIGIN)
-    save_sheet(tmp_path / "sheet.png", [result] * 4)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert max(sheet.size) < 64
-
-
-def test_sheets_that_cannot_be_made(tmp_path, items):
-    (tmp_path / "old.png").touch()
-    for path, code in (("old.png", WOULD_OVERWRITE), ("new.jpg", USAGE), ("old.png/new.png", FAILED)):
-        with pytest.raises(Failure, match="--sheet") as failure:
-            check_sheet(tmp_path / path)
-        assert failure.value.code == code
-    check_sheet(tmp_path / "old.png", overwrite=True)
-    with pytest.raises(Failure, match=r"gone.png: missing file"):
-        save_sheet(tmp_path / "x.png", [{"path": "gone.png"}])
-    (tmp_path / "folder.png").mkdir()
-    result = Outputs(tmp_path, items).save(items[0], RED, ORIGIN)
-    with pytest.raises(Failure, match=r"folder.png: cannot be written: Is a directory"):
-        save_sheet(tmp_path / "folder.png", [result])
 
 
 class Terminal(io.StringIO):

@@ -296,7 +296,7 @@ def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys)
 def test_diffusion_draws_as_well_and_so_again(sample, glide):
     how = {"recipe": glide.recipe, "options": {"sampler": "ddpm", "guidance_scale": 2.0}}
     first = sample("a red circle", "zebra", count=2, seed=9, watch="strip.png", sheet="sheet.png", **how)
-    assert Image.open("strip.png").size == (5 * 12 + 4, 4 * 12 + 4)
+    assert Image.open("strip.png").size == (5 * 136 + 8, 4 * 136 + 8)
     assert np.asarray(Image.open(first[0]["path"])).shape == (16, 16, 3)
     found = read(first[0]["path"])
     assert "Steps: 5, Sampler: ddpm, CFG scale: 2.0, Seed: 9" in found["parameters"]

@@ -137,7 +137,7 @@ def test_zero_makes_a_branch_that_adds_nothing():
 
 
 def test_encoder_saves_every_stage_with_its_width():
-    stages, saved = encoder(LAYERS, 3, [32, 64], blocks=2, attention=[2])
+    stages, saved = encoder(LAYERS, 3, [32, 64], num_res_blocks=2, attention_factors=[2])
     assert saved == [32, 32, 32, 32, 64, 64]
     x, told = torch.randn(1, 3, 8, 8), torch.randn(1, 32)
     shapes = []
@@ -150,7 +150,7 @@ def test_encoder_saves_every_stage_with_its_width():
 
 def test_widths_of_levels_and_factors_that_no_level_has():
     assert level_widths(128, [0.5, 1, 2], [4]) == [64, 128, 256]
-    with pytest.raises(ValueError, match=r"model.attention: 8 is no level's factor; they are 1, 2, 4"):
+    with pytest.raises(ValueError, match=r"model.attention_factors: 8 is no level's factor; they are 1, 2, 4"):
         level_widths(128, [0.5, 1, 2], [8])
 
 

@@ -4,7 +4,7 @@ import torch
 from dalle_cli.models.ar_prior import ARPrior
 
 REAL = torch.tensor([[True, True, True, False, False], [True] * 5])
-SIZES = {"embed_dim": 8, "context": 5, "states": 12, "width": 32, "depth": 2, "heads": 4}
+SIZES = {"embed_dim": 8, "context_length": 5, "text_width": 12, "width": 32, "depth": 2, "heads": 4}
 
 
 def embeddings(count=600):
@@ -53,7 +53,7 @@ def test_the_first_component_holds_the_most(prior):
 
 
 def test_a_share_of_the_variance_keeps_fewer_components():
-    prior = ARPrior(components=8, buckets=16, share=0.5, **SIZES)
+    prior = ARPrior(components=8, buckets=16, explained_variance=0.5, **SIZES)
     prior.fit(embeddings(), texts())
     whole = ARPrior(components=8, buckets=16, **SIZES)
     whole.fit(embeddings(), texts())
@@ -108,7 +108,7 @@ def test_gradients_reach_every_weight(prior, given):
     [
         ({"components": 9}, "components: 9 is not between 1 and embed_dim, 8"),
         ({"buckets": 1}, "buckets: 1"),
-        ({"share": 0.0}, r"share: 0.0 is not in \(0, 1\]"),
+        ({"explained_variance": 0.0}, r"explained_variance: 0.0 is not in \(0, 1\]"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(change, says):

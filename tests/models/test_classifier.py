@@ -7,9 +7,16 @@ from .test_adm import awake
 
 
 def build(**changes):
-    size = {"size": 8, "classes": 5, "channels": 32, "multiples": [1, 2], "blocks": 1, "attention": [2]}
+    size = {
+        "size": 8,
+        "classes": 5,
+        "base_channels": 32,
+        "channel_mult": [1, 2],
+        "num_res_blocks": 1,
+        "attention_factors": [2],
+    }
     torch.manual_seed(0)
-    return awake(Classifier(**size | {"head_width": 32} | changes)).eval()
+    return awake(Classifier(**size | {"head_dim": 32} | changes)).eval()
 
 
 def test_scores_depend_on_the_picture_and_its_time():
@@ -22,7 +29,7 @@ def test_scores_depend_on_the_picture_and_its_time():
 
 
 def test_pool_by_hand():
-    pool = awake(AttentionPool(places=4, width=64, head_width=32, classes=7))
+    pool = awake(AttentionPool(places=4, width=64, head_dim=32, classes=7))
     x = torch.randn(2, 64, 2, 2)
     tokens = x.flatten(2).mT
     tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + pool.positional_embedding.T
@@ -37,7 +44,7 @@ def test_pool_by_hand():
 def test_recomputing_the_layers_gives_the_same_gradients():
     gradients = []
     for checkpointing in (False, True):
-        classifier = build(checkpointing=checkpointing)
+        classifier = build(gradient_checkpointing=checkpointing)
         torch.manual_seed(1)
         classifier(torch.randn(2, 3, 8, 8), torch.tensor([3, 700])).square().mean().backward()
         gradients.append([parameter.grad for parameter in classifier.parameters()])

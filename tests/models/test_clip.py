@@ -11,9 +11,9 @@ from dalle_cli.models import models
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "clip"
 
-VIT = {"type": "vit", "size": 16, "patch": 8, "width": 32, "depth": 2, "heads": 4}
+VIT = {"type": "vit", "size": 16, "patch_size": 8, "width": 32, "depth": 2, "heads": 4}
 RESNET = {"type": "modified-resnet", "size": 32, "layers": [1, 1, 1, 1], "width": 4, "heads": 2}
-TEXT = {"type": "clip-text", "vocab": 50, "context": 10, "width": 16, "depth": 2, "heads": 2}
+TEXT = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 16, "depth": 2, "heads": 2}
 
 # parameters of the whole and of the image side, entries of the state dict
 PUBLISHED = {
@@ -125,7 +125,7 @@ def test_a_network_in_bf16_takes_float32_pictures():
 @pytest.mark.parametrize(("tower", "size"), [(VIT, 16), (RESNET, 32)])
 def test_checkpointing_leaves_the_gradients_and_keeps_less(tower, size):
     plain = clip(tower)
-    saving = clip(tower, checkpointing=True)
+    saving = clip(tower, gradient_checkpointing=True)
     saving.load_state_dict(copy.deepcopy(plain.state_dict()))
     kept = []
     for model in (plain, saving):

@@ -16,7 +16,7 @@ from dalle_cli.models.conditions import (
 @pytest.fixture
 def text():
     torch.manual_seed(0)
-    condition = TextCondition(vocab=20, context=6, width=32, depth=2, heads=4)
+    condition = TextCondition(vocab_size=20, context_length=6, width=32, depth=2, heads=4)
     condition.connect(48)
     return condition
 
@@ -95,7 +95,7 @@ def test_clip_embedding_is_added_and_becomes_tokens_in_the_published_order():
 
 
 def test_clip_text_is_mapped_and_its_padding_told():
-    condition = ClipTextCondition(embed_dim=8, states=12, width=6)
+    condition = ClipTextCondition(embed_dim=8, text_width=12, width=6)
     condition.connect(16)
     embedding, states, real = torch.randn(2, 8), torch.randn(2, 5, 12), torch.rand(2, 5) > 0.5
     told = condition(embedding, states, real)
@@ -106,7 +106,7 @@ def test_clip_text_is_mapped_and_its_padding_told():
 
 def test_layers_over_clip_text_start_as_none_and_let_a_word_see_the_later_ones():
     torch.manual_seed(0)
-    plain, deep = (ClipTextCondition(embed_dim=8, states=12, width=16, depth=depth) for depth in (0, 2))
+    plain, deep = (ClipTextCondition(embed_dim=8, text_width=12, width=16, depth=depth) for depth in (0, 2))
     plain.connect(16), deep.connect(16)
     deep.load_state_dict(plain.state_dict(), strict=False)
     embedding, states, real = torch.randn(1, 8), torch.randn(1, 5, 12), torch.tensor([[True, True, True, True, False]])
@@ -123,7 +123,7 @@ def test_layers_over_clip_text_start_as_none_and_let_a_word_see_the_later_ones()
 
 def test_tokens_that_clip_hardly_tells_apart_have_an_embedding_of_their_own():
     torch.manual_seed(0)
-    plain, own = (ClipTextCondition(embed_dim=8, states=12, width=16, vocab=vocab) for vocab in (None, 20))
+    plain, own = (ClipTextCondition(embed_dim=8, text_width=12, width=16, vocab_size=vocab) for vocab in (None, 20))
     plain.connect(16), own.connect(16)
     own.load_state_dict(plain.state_dict(), strict=False)
     embedding, real, ids = torch.randn(1, 8), torch.ones(1, 3).bool(), torch.tensor([[3, 7, 5]])
@@ -152,7 +152,10 @@ def test_conditions_together():
     ("condition", "given"),
     [
         (ClipCondition(4, tokens=2, width=8), (torch.randn(1, 4),)),
-        (ClipTextCondition(4, states=6, width=8), (torch.randn(1, 4), torch.randn(1, 3, 6), torch.ones(1, 3).bool())),
+        (
+            ClipTextCondition(4, text_width=6, width=8),
+            (torch.randn(1, 4), torch.randn(1, 3, 6), torch.ones(1, 3).bool()),
+        ),
     ],
 )
 def test_what_clip_gives_may_be_of_another_type_than_the_network(condition, given):

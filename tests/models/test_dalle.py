@@ -14,7 +14,14 @@ PLACES = GRID**2
 
 def build(attention="sparse", depth=3, **arguments):
     torch.manual_seed(0)
-    numbers = {"vocab": VOCAB, "context": CONTEXT, "codes": CODES, "grid": GRID, "width": 16, "heads": 2}
+    numbers = {
+        "vocab_size": VOCAB,
+        "context_length": CONTEXT,
+        "image_vocab_size": CODES,
+        "grid_size": GRID,
+        "width": 16,
+        "heads": 2,
+    }
     model = DALLE(**{**numbers, "depth": depth, "attention": attention, **arguments}).eval()
     for parameter in model.parameters():  # far enough from the start that every path counts
         torch.nn.init.normal_(parameter, std=0.3)
@@ -151,7 +158,7 @@ def test_recomputing_blocks_changes_no_gradient():
     ids, real, codes = stream()
     gradients = []
     for checkpointing in (False, True):
-        model = build(checkpointing=checkpointing)
+        model = build(gradient_checkpointing=checkpointing)
         text = model.pad(ids, real)
         sum(loss(*model(text, codes), text, codes)).backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -162,7 +169,7 @@ def test_recomputing_blocks_changes_no_gradient():
 
 def test_a_fresh_model_knows_nothing():
     torch.manual_seed(0)
-    model = DALLE(vocab=500, context=8, codes=300, grid=4, width=64, depth=4, heads=2)
+    model = DALLE(vocab_size=500, context_length=8, image_vocab_size=300, grid_size=4, width=64, depth=4, heads=2)
     text, codes = torch.randint(508, (8, 8)), torch.randint(300, (8, 16))
     text_loss, code_loss = loss(*model(text, codes), text, codes)
     assert abs(text_loss - math.log(508)) < 0.1
@@ -181,7 +188,7 @@ def test_loss_is_the_mean_cross_entropy_of_each_kind_of_token():
 
 
 def test_the_paper_s_size_has_twelve_billion_parameters():
-    node = {"type": "dalle", "vocab": 16384, "context": 256, "codes": 8192, "grid": 32}
+    node = {"type": "dalle", "vocab_size": 16384, "context_length": 256, "image_vocab_size": 8192, "grid_size": 32}
     with torch.device("meta"):
         model = models.build({**node, "width": 3968, "depth": 64, "heads": 62})
     assert 12.0e9 < sum(parameter.numel() for parameter in model.parameters()) < 12.5e9
@@ -190,8 +197,17 @@ def test_the_paper_s_size_has_twelve_billion_parameters():
     assert not any("band" in name for name in model.state_dict())
 
 
-@pytest.mark.parametrize("numbers", [{"heads": 3}, {"heads": 0}, {"depth": 0}, {"grid": 0}, {"context": 0}])
+@pytest.mark.parametrize("numbers", [{"heads": 3}, {"heads": 0}, {"depth": 0}, {"grid_size": 0}, {"context_length": 0}])
 def test_numbers_that_make_no_transformer_are_refused(numbers):
-    node = {"type": "dalle", "vocab": 9, "context": 4, "codes": 9, "grid": 2, "width": 16, "depth": 1, "heads": 2}
+    node = {
+        "type": "dalle",
+        "vocab_size": 9,
+        "context_length": 4,
+        "image_vocab_size": 9,
+        "grid_size": 2,
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+    }
     with pytest.raises(ValueError, match="model: width 16 must divide by heads"):
         models.build({**node, **numbers})

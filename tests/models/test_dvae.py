@@ -9,7 +9,7 @@ from dalle_cli.models.dvae import DVAE, Block, map_pixels, unmap_pixels
 @pytest.fixture
 def dvae():
     torch.manual_seed(0)
-    return DVAE(vocab=16, hidden=8, init=12, groups=3, blocks=2, gain=0.5).eval()
+    return DVAE(vocab_size=16, n_hid=8, n_init=12, groups=3, num_res_blocks=2, gain=0.5).eval()
 
 
 def pictures(*shape):
@@ -86,16 +86,16 @@ def test_pictures_that_do_not_divide_are_refused_with_the_numbers(dvae, size):
         dvae.encode(pictures(1, 3, *size))
 
 
-@pytest.mark.parametrize("arguments", [{"groups": 0}, {"blocks": 0}])
+@pytest.mark.parametrize("arguments", [{"groups": 0}, {"num_res_blocks": 0}])
 def test_a_stack_of_nothing_is_refused(arguments):
     with pytest.raises(ValueError, match="1 to 16 groups of at least one block"):
-        DVAE(vocab=4, hidden=4, init=4, **arguments)
+        DVAE(vocab_size=4, n_hid=4, n_init=4, **arguments)
 
 
 def test_it_learns_to_redraw_one_picture():
     """Straight through both halves, relaxed: what is drawn comes near what was shown."""
     torch.manual_seed(0)
-    dvae = DVAE(vocab=16, hidden=16, init=16, groups=2, blocks=1, gain=0.7)
+    dvae = DVAE(vocab_size=16, n_hid=16, n_init=16, groups=2, num_res_blocks=1, gain=0.7)
     image = pictures(1, 3, 2, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
     optimizer = torch.optim.Adam(dvae.parameters(), 1e-2)
     for _ in range(60):
@@ -110,7 +110,7 @@ def test_it_learns_to_redraw_one_picture():
 @pytest.fixture
 def patches():
     torch.manual_seed(0)
-    model = DVAE(vocab=16, hidden=8, init=8, groups=3, blocks=1, gain=0.5, patches=True).eval()
+    model = DVAE(vocab_size=16, n_hid=8, n_init=8, groups=3, num_res_blocks=1, gain=0.5, patches=True).eval()
     model.start(pictures(8, 3, 16, 16))
     return model
 

@@ -4,7 +4,7 @@ import torch
 from dalle_cli.models import MOST_TENSORS, models
 from dalle_cli.registry import RecipeError
 
-VIT = {"type": "vit", "size": 32, "patch": 16, "width": 16, "depth": 1, "heads": 2}
+VIT = {"type": "vit", "size": 32, "patch_size": 16, "width": 16, "depth": 1, "heads": 2}
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 24, 10**30])
@@ -20,5 +20,5 @@ def test_layers_without_end_are_not_built():
 
 
 def test_what_a_part_cannot_be_built_with_is_a_mistake_of_the_recipe():
-    with pytest.raises(RecipeError, match=r"^image: size 33 is not divisible by patch 16"):
+    with pytest.raises(RecipeError, match=r"^image: size 33 is not divisible by patch_size 16"):
         models.build({**VIT, "size": 33}, "image")

@@ -9,8 +9,8 @@ from dalle_cli.models.noised_clip import Block, NoisedCLIP, NoisedTextTransforme
 
 def build(scale=100.0):
     torch.manual_seed(0)
-    image = NoisedVisionTransformer(size=8, patch=4, width=32, depth=2, heads=4, steps=50)
-    text = NoisedTextTransformer(vocab=30, context=6, width=32, depth=2, heads=4)
+    image = NoisedVisionTransformer(size=8, patch_size=4, width=32, depth=2, heads=4, steps=50)
+    text = NoisedTextTransformer(vocab_size=30, context_length=6, width=32, depth=2, heads=4)
     return NoisedCLIP(16, image, text, scale).eval()
 
 
@@ -75,8 +75,8 @@ def test_sizes_that_do_not_fit_are_refused():
         clip.encode_image(torch.zeros(1, 3, 8, 12), T[:1])
     with pytest.raises(ValueError, match="7 tokens are more than the text encoder's 6"):
         clip.encode_text(torch.zeros(1, 7, dtype=torch.long), LENGTHS[:1])
-    with pytest.raises(ValueError, match="size 8 is not divisible by patch 3"):
-        NoisedVisionTransformer(size=8, patch=3, width=32, depth=1, heads=4)
+    with pytest.raises(ValueError, match="size 8 is not divisible by patch_size 3"):
+        NoisedVisionTransformer(size=8, patch_size=3, width=32, depth=1, heads=4)
     with pytest.raises(ValueError, match="width 32 is not divisible by heads 5"):
         Block(32, 5)
     with pytest.raises(ValueError, match=r"model.text: NoisedVisionTransformer is no text tower"):

@@ -12,7 +12,7 @@ REAL = torch.tensor([[True, True, True, False, False], [True] * 5])
 @pytest.fixture
 def prior():
     torch.manual_seed(0)
-    return DiffusionPrior(embed_dim=8, context=5, states=12, width=32, depth=2, heads=4).eval()
+    return DiffusionPrior(embed_dim=8, context_length=5, text_width=12, width=32, depth=2, heads=4).eval()
 
 
 @pytest.fixture

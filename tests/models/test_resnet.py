@@ -41,7 +41,7 @@ def test_checkpointing_changes_neither_gradients_nor_running_means():
     saving = copy.deepcopy(plain)
     image = torch.randn(4, 3, 32, 32)
     for tower, checkpointing in ((plain, False), (saving, True)):
-        tower(image, checkpointing=checkpointing).square().sum().backward()
+        tower(image, gradient_checkpointing=checkpointing).square().sum().backward()
     for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, msg=name)
     for (name, one), other in zip(plain.named_buffers(), saving.buffers(), strict=True):

@@ -9,7 +9,7 @@ END = 49
 @pytest.fixture
 def tower():
     torch.manual_seed(0)
-    return TextTransformer(vocab=50, context=10, width=32, depth=2, heads=4).eval()
+    return TextTransformer(vocab_size=50, context_length=10, width=32, depth=2, heads=4).eval()
 
 
 def test_feature_is_read_at_the_end_token(tower):
@@ -37,7 +37,7 @@ def test_too_many_tokens_are_refused(tower):
 def test_initial_deviations_are_the_published_ones():
     torch.manual_seed(0)
     width, depth = 256, 3
-    tower = TextTransformer(vocab=500, context=77, width=width, depth=depth, heads=4)
+    tower = TextTransformer(vocab_size=500, context_length=77, width=width, depth=depth, heads=4)
     expected = {
         "token_embedding.weight": 0.02,
         "positional_embedding": 0.01,

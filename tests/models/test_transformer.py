@@ -39,7 +39,7 @@ def test_recomputing_the_blocks_gives_the_same_gradients():
     x, gradients = torch.randn(2, 3, 32), []
     for checkpointing in (False, True):
         transformer = build()
-        transformer(x, checkpointing=checkpointing)[0].square().mean().backward()
+        transformer(x, gradient_checkpointing=checkpointing)[0].square().mean().backward()
         gradients.append([parameter.grad for parameter in transformer.parameters()])
     for plain, recomputed in zip(*gradients):
         torch.testing.assert_close(recomputed, plain)

@@ -2,12 +2,19 @@ import pytest
 import torch
 
 from dalle_cli.models import models
-from dalle_cli.models.unet import LastStep, UNet, waves
+from dalle_cli.models.unet import TwoStageUNet, UNet, waves
 
 from .test_adm import awake
 
-SIZE = {"type": "unet", "channels": 32, "multiples": [1, 2], "blocks": 1, "attention": [2], "head_width": 32}
-TEXT = {"type": "text-condition", "vocab": 20, "context": 5, "width": 64, "depth": 1, "heads": 2}
+SIZE = {
+    "type": "unet",
+    "base_channels": 32,
+    "channel_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attention_factors": [2],
+    "head_dim": 32,
+}
+TEXT = {"type": "text-condition", "vocab_size": 20, "context_length": 5, "width": 64, "depth": 1, "heads": 2}
 T = torch.tensor([3, 700])
 
 
@@ -82,7 +89,7 @@ def test_samples_of_a_batch_do_not_touch():
 def test_recomputing_the_layers_gives_the_same_gradients():
     gradients = []
     for checkpointing in (False, True):
-        network = build({"text": TEXT}, checkpointing=checkpointing)
+        network = build({"text": TEXT}, gradient_checkpointing=checkpointing)
         network(x(), T, **network.encode(text=given()["text"])).square().mean().backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
     for plain, recomputed in zip(*gradients):
@@ -119,7 +126,7 @@ def test_what_cannot_be_is_refused_with_the_numbers():
 
 
 def test_patches_are_read_and_drawn_as_places():
-    network = build(ALL, patch=2, learned_variance=True)
+    network = build(ALL, patch_size=2, learned_variance=True)
     told = network.encode(**given())
     out = network(x(), T, **told)
     assert out.shape == (2, 6, 8, 8)
@@ -129,16 +136,16 @@ def test_patches_are_read_and_drawn_as_places():
     changed = network(x() + 3 * (torch.arange(64).view(8, 8) == 0), T, **told)
     assert (changed - out).abs().sum(dim=(0, 1))[:2, :2].mean() > (changed - out).abs().mean(dim=(0, 1)).mean()
     with pytest.raises(ValueError, match="pictures of 6x8 px do not divide by 4"):
-        build(patch=2)(torch.zeros(2, 3, 8, 6), T)
-    with pytest.raises(ValueError, match=r"model\.patch: 0 is not at least 1"):
-        build(patch=0)
+        build(patch_size=2)(torch.zeros(2, 3, 8, 6), T)
+    with pytest.raises(ValueError, match=r"model\.patch_size: 0 is not at least 1"):
+        build(patch_size=0)
 
 
 @pytest.mark.parametrize("patch", [1, 2])
 def test_weights_of_a_network_that_knows_less_are_taken_over(patch):
     """Channels of a condition in the middle, too; the new ones start at zero."""
-    small = build({"text": TEXT, "low_res": ALL["low_res"]}, patch=patch)
-    large = build({"text": TEXT, "inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}, patch=patch)
+    small = build({"text": TEXT, "low_res": ALL["low_res"]}, patch_size=patch)
+    large = build({"text": TEXT, "inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}, patch_size=patch)
     assert large.reads() == {"": slice(0, 3), "inpaint": slice(3, 7), "low_res": slice(7, 10)}
     large.load_state_dict(large.adopt(small.state_dict(), small))
     told = given()
@@ -154,13 +161,13 @@ def test_weights_of_a_network_that_knows_less_are_taken_over(patch):
 def last_step(**changes):
     node = SIZE | {"conditions": {"low_res": ALL["low_res"]}, "learned_variance": False} | changes
     torch.manual_seed(0)
-    return models.build({"type": "last-step", "first": node, "last": node})
+    return models.build({"type": "two-stage-unet", "first": node, "last": node})
 
 
 def test_last_step_has_a_network_of_its_own():
     both = last_step()
     awake(both.first)
-    assert isinstance(both, LastStep)
+    assert isinstance(both, TwoStageUNet)
     told = both.encode(low_res=torch.randn(2, 3, 2, 2))
     for t, network in ((999, both.first), (1, both.first), (0, both.last)):
         times = torch.full((2,), t)
@@ -174,7 +181,7 @@ def test_two_networks_cannot_share_conditions_with_weights():
         last_step(conditions={"text": TEXT})
     network = build()
     with pytest.raises(ValueError, match=r"model.last: Linear is no U-Net"):
-        LastStep(network, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+        TwoStageUNet(network, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
     assert isinstance(network, UNet)
 
 
@@ -187,7 +194,7 @@ def test_waves_tell_places_apart():
 
 
 def test_a_network_may_be_told_where_places_lie():
-    network, blind = build(places=2), build()
+    network, blind = build(position_bands=2), build()
     assert torch.equal(network.input_blocks[0][0].weight, blind.input_blocks[0][0].weight)
     even = torch.zeros(2, 3, 32, 32)
     inner = [net(even, T)[..., 14:18, 14:18].std(dim=(-1, -2)).mean() for net in (network, blind)]

@@ -34,7 +34,7 @@ def test_layer_norm_computes_in_float32_and_keeps_the_type(weights):
 
 def test_feature_depends_on_every_patch_and_its_place():
     torch.manual_seed(0)
-    tower = VisionTransformer(size=16, patch=8, width=32, depth=2, heads=4).eval()
+    tower = VisionTransformer(size=16, patch_size=8, width=32, depth=2, heads=4).eval()
     image = torch.randn(1, 3, 16, 16)
     feature = tower(image)
     assert feature.shape == (1, 32)
@@ -47,11 +47,11 @@ def test_feature_depends_on_every_patch_and_its_place():
 
 
 def test_pictures_of_another_size_are_refused():
-    tower = VisionTransformer(size=16, patch=8, width=32, depth=1, heads=4)
+    tower = VisionTransformer(size=16, patch_size=8, width=32, depth=1, heads=4)
     with pytest.raises(ValueError, match="pictures of 24x16 px for a tower of 16 px"):
         tower(torch.zeros(1, 3, 16, 24))
 
 
 def test_patches_that_do_not_divide_the_size_are_refused():
-    with pytest.raises(ValueError, match="size 224 is not divisible by patch 15"):
-        VisionTransformer(size=224, patch=15, width=32, depth=1, heads=4)
+    with pytest.raises(ValueError, match="size 224 is not divisible by patch_size 15"):
+        VisionTransformer(size=224, patch_size=15, width=32, depth=1, heads=4)

@@ -9,7 +9,15 @@ from dalle_cli.models.vqgan import VQGAN, Attention, Downsample, ResBlock
 @pytest.fixture
 def vqgan():
     torch.manual_seed(0)
-    return VQGAN(vocab=24, embed_dim=6, channels=32, multiples=[1, 2], blocks=1, attention=[2], latent=8).eval()
+    return VQGAN(
+        vocab_size=24,
+        embed_dim=6,
+        base_channels=32,
+        channel_mult=[1, 2],
+        num_res_blocks=1,
+        attention_factors=[2],
+        latent_channels=8,
+    ).eval()
 
 
 def pictures(*shape):
@@ -19,7 +27,7 @@ def pictures(*shape):
 @pytest.mark.parametrize(("vocab", "total"), [(16384, 76_073_859), (1024, 72_141_699)])
 def test_published_sizes_have_the_published_counts(vocab, total):
     with torch.device("meta"):
-        model = models.build({"type": "vqgan", "vocab": vocab})
+        model = models.build({"type": "vqgan", "vocab_size": vocab})
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     assert counts.pop("encoder") == 29_298_176
     assert counts.pop("decoder") == 42_449_795
@@ -106,16 +114,25 @@ def test_the_way_down_pads_right_and_below():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"multiples": []}, "1 to 16 levels"),
-        ({"blocks": 0}, "at least one block"),
-        ({"vocab": 0}, "over 0"),
-        ({"channels": 40}, "40 channels: not a multiple of 32"),
-        ({"attention": [3]}, "3 is no level's factor"),
+        ({"channel_mult": []}, "1 to 16 levels"),
+        ({"num_res_blocks": 0}, "at least one block"),
+        ({"vocab_size": 0}, "over 0"),
+        ({"base_channels": 40}, "40 channels: not a multiple of 32"),
+        ({"attention_factors": [3]}, "3 is no level's factor"),
     ],
 )
 def test_what_is_no_network_is_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
-        VQGAN(**{"vocab": 4, "channels": 32, "latent": 4, "multiples": [1, 1], "attention": [1], **arguments})
+        VQGAN(
+            **{
+                "vocab_size": 4,
+                "base_channels": 32,
+                "latent_channels": 4,
+                "channel_mult": [1, 1],
+                "attention_factors": [1],
+                **arguments,
+            }
+        )
 
 
 def test_pictures_that_do_not_divide_are_refused_with_the_numbers(vqgan):

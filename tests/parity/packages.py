@@ -264,7 +264,7 @@ def _starter(layout: str, there: Callable[[str], Callable[[Tensor, Tensor], tupl
         run = there(f"{folder}/clip")
     model, words = task.model, ["an avocado chair", "two cats on a blue background"]
     image = 2 * torch.rand(1, 3, model.visual.size, model.visual.size) - 1
-    ids = torch.from_numpy(task.tokenizer.pack(words, model.text.context)[0])
+    ids = torch.from_numpy(task.tokenizer.pack(words, model.text.context_length)[0])
     names = "image", "text"
     mine = dict(zip(names, model(image, ids)))
     return size(model), mine, dict(zip(names, run((image - model.mean) / model.std, ids)))

@@ -100,7 +100,7 @@ def unet(case: dict) -> nn.Module:
     """The U-Net of a case; the width or number of heads is not in the weights, the import takes 64 wide ones."""
     model, state = import_state(weights(case))
     numbers = case["model"]["hparams"] if "model" in case else case
-    model["head_width"] = numbers["num_head_channels"]
+    model["head_dim"] = numbers["num_head_channels"]
     if "xf_heads" in numbers and "context" in model["conditions"]["text"]:
         model["conditions"]["text"]["heads"] = numbers["xf_heads"]
     return build(model, state)
@@ -170,7 +170,7 @@ def adm_upsampler(case: dict, io: Tensors) -> Tensors:
 
 def adm_classifier(case: dict, io: Tensors) -> Tensors:
     model, state = import_state(weights(case))
-    model["head_width"] = case["num_head_channels"]
+    model["head_dim"] = case["num_head_channels"]
     network = build(model, state)
 
     def score(x: Tensor, t: Tensor) -> Tensor:

@@ -21,23 +21,23 @@ SCHEDULER = "schedulers.scheduling_unclip"
 WIDTH, CONTEXT, SIDE = 64, 24, 16
 CLIP = {
     **{"type": "clip", "embed_dim": WIDTH},
-    "image": {"type": "vit", "size": 32, "patch": 16, "width": 64, "depth": 1, "heads": 1},
-    "text": {"type": "clip-text", "vocab": 522, "context": CONTEXT, "width": WIDTH, "depth": 2, "heads": 1},
+    "image": {"type": "vit", "size": 32, "patch_size": 16, "width": 64, "depth": 1, "heads": 1},
+    "text": {"type": "clip-text", "vocab_size": 522, "context_length": CONTEXT, "width": WIDTH, "depth": 2, "heads": 1},
 }
 PRIOR = {
-    **{"type": "diffusion-prior", "embed_dim": WIDTH, "context": CONTEXT, "states": WIDTH, "width": 128},
+    **{"type": "diffusion-prior", "embed_dim": WIDTH, "context_length": CONTEXT, "text_width": WIDTH, "width": 128},
     **{"depth": 2, "heads": 2},
 }
-UNET = {"type": "unet", "channels": 64, "multiples": [1, 2], "blocks": 1, "head_width": 64}
+UNET = {"type": "unet", "base_channels": 64, "channel_mult": [1, 2], "num_res_blocks": 1, "head_dim": 64}
 DECODER = UNET | {
-    "attention": [2],
+    "attention_factors": [2],
     "conditions": {
         "clip": {"type": "clip-condition", "embed_dim": WIDTH, "tokens": 4, "width": 32},
-        "text": {"type": "clip-text-condition", "embed_dim": WIDTH, "states": WIDTH, "width": 32},
+        "text": {"type": "clip-text-condition", "embed_dim": WIDTH, "text_width": WIDTH, "width": 32},
     },
 }
 HALF = UNET | {
-    **{"attention": [], "middle_attention": False, "scale_shift": False, "learned_variance": False},
+    **{"attention_factors": [], "middle_attention": False, "scale_shift": False, "learned_variance": False},
     "conditions": {"low_res": LOW_RES},
 }
 NODES = {
@@ -45,7 +45,7 @@ NODES = {
     "prior": (PRIOR, {"type": "diffusion-prior", "schedule": "cosine", "clamp": 2.0}),
     "decoder": (DECODER, {"type": "decoder", "size": SIDE, "schedule": "cosine"}),
     "upsampler": (
-        {"type": "last-step", "first": HALF, "last": HALF},
+        {"type": "two-stage-unet", "first": HALF, "last": HALF},
         {"type": "decoder", "size": 4 * SIDE, "schedule": "cosine", "variance": "small"},
     ),
 }

@@ -84,8 +84,8 @@ def large(tmp_path):
     """A system of untrained networks that holds some hundred MiB while it draws 64 candidates."""
     paths = {kind: tmp_path / f"{kind}.safetensors" for kind in ("dvae", "clip", "dalle")}
     made = recipes(paths["dvae"])
-    made["dvae"]["model"] |= {"hidden": 32}
-    made["dalle"]["model"] |= {"width": 512, "depth": 2, "heads": 8, "grid": 16, "attention": "full"}
+    made["dvae"]["model"] |= {"n_hid": 32}
+    made["dalle"]["model"] |= {"width": 512, "depth": 2, "heads": 8, "grid_size": 16, "attention": "full"}
     for kind, recipe in made.items():
         vocabulary = None if kind == "dvae" else learn(CAPTIONS, 522 if kind == "clip" else 520, kind)
         task = checkpoint.compose(recipe, vocabulary)

@@ -23,7 +23,7 @@ def pictures(count, size=CLIP_SIZE):
 
 def test_scores_are_the_cosines_of_clips_own_features(scorer, tiny):
     task = checkpoint.load(tiny.clip)
-    ids, _ = task.tokenizer.pack(PROMPTS, task.model.text.context)
+    ids, _ = task.tokenizer.pack(PROMPTS, task.model.text.context_length)
     with torch.no_grad():
         seen, read, _ = task.model(pictures(5), torch.from_numpy(ids))
     scores = scorer.pictures(pictures(5)) @ scorer.texts(PROMPTS).T

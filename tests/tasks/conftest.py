@@ -11,20 +11,21 @@ from tests.models.test_adm import awake
 
 SIZE = 8
 CAPTIONS = ["a red circle", "a blue square on a green background"]
-TEXT = {"type": "text-condition", "vocab": 260, "context": 6, "width": 32, "depth": 1, "heads": 2}
+TEXT = {"type": "text-condition", "vocab_size": 260, "context_length": 6, "width": 32, "depth": 1, "heads": 2}
 LABEL = {"type": "label-condition", "classes": 3}
 LOW_RES = {"type": "low-res-condition", "factor": 2}
 INPAINT = {"type": "inpaint-condition"}
 IMAGE = {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 32}
-STATES = {"type": "clip-text-condition", "embed_dim": 8, "states": 16, "width": 32}
+STATES = {"type": "clip-text-condition", "embed_dim": 8, "text_width": 16, "width": 32}
 CLIP = {
     "type": "clip",
     "embed_dim": 8,
-    "image": {"type": "vit", "size": 16, "patch": 8, "width": 16, "depth": 1, "heads": 2},
-    "text": {"type": "clip-text", "vocab": 520, "context": 10, "width": 16, "depth": 1, "heads": 2},
+    "image": {"type": "vit", "size": 16, "patch_size": 8, "width": 16, "depth": 1, "heads": 2},
+    "text": {"type": "clip-text", "vocab_size": 520, "context_length": 10, "width": 16, "depth": 1, "heads": 2},
 }
 UNET: dict[str, Any] = {
-    "type": "unet", "channels": 32, "multiples": [1, 1], "blocks": 1, "attention": [2], "head_width": 32,
+    "type": "unet", "base_channels": 32, "channel_mult": [1, 1], "num_res_blocks": 1, "attention_factors": [2],
+    "head_dim": 32,
 }  # fmt: skip
 
 

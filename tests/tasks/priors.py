@@ -13,10 +13,10 @@ SIZE, CONTEXT = 8, 12
 CAPTIONS = ["a red circle", "a blue square on a green background"]
 CLIP: dict[str, Any] = {
     "type": "clip", "embed_dim": 8,
-    "image": {"type": "vit", "size": SIZE, "patch": 4, "width": 16, "depth": 1, "heads": 2},
-    "text": {"type": "clip-text", "vocab": 520, "context": CONTEXT, "width": 12, "depth": 1, "heads": 2},
+    "image": {"type": "vit", "size": SIZE, "patch_size": 4, "width": 16, "depth": 1, "heads": 2},
+    "text": {"type": "clip-text", "vocab_size": 520, "context_length": CONTEXT, "width": 12, "depth": 1, "heads": 2},
 }  # fmt: skip
-SIZES = {"embed_dim": 8, "context": CONTEXT, "states": 12, "width": 16, "depth": 2, "heads": 2}
+SIZES = {"embed_dim": 8, "context_length": CONTEXT, "text_width": 12, "width": 16, "depth": 2, "heads": 2}
 DIFFUSION = {"type": "diffusion-prior", **SIZES}
 AR = {"type": "ar-prior", **SIZES, "components": 6, "buckets": 8}
 TASKS = {"diffusion-prior": DiffusionPriorTask, "ar-prior": ARPriorTask}

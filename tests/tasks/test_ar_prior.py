@@ -37,7 +37,7 @@ def test_without_temperature_the_likeliest_buckets_are_taken(task):
 
 
 def test_components_out_of_use_are_neither_trained_nor_drawn():
-    one = prior(AR | {"share": 0.6})
+    one = prior(AR | {"explained_variance": 0.6})
     kept = int(one.model.kept)
     assert 1 <= kept < 6
     seen = []
@@ -65,12 +65,12 @@ def test_texts_left_out_ask_for_no_fit():
 
 def test_texts_left_out_say_nothing_about_how_well_captions_fit():
     """Products with the empty text are smaller, and would fill the lower buckets."""
-    one = prior(AR, drop_text=0.5)
+    one = prior(AR, text_drop_prob=0.5)
     batch = one.collate(samples(640))
     text = embedding.read(one.clip, (batch["ids"], batch["real"]))[0]
     one.prepare(iter([batch] * 9))
     product = one.model.product(one.truth(batch), text)[~batch["dropped"]]
     counts = product.bincount(minlength=one.model.buckets)
     assert counts.max() - counts.min() <= 0.2 * counts.float().mean() + 2
-    with pytest.raises(ValueError, match=r"task\.drop_text: 1\.0 is not in \[0, 1\)"):
-        prior(AR, drop_text=1.0)
+    with pytest.raises(ValueError, match=r"task\.text_drop_prob: 1\.0 is not in \[0, 1\)"):
+        prior(AR, text_drop_prob=1.0)

@@ -14,7 +14,7 @@ NAMES = ["square", "star", "circle"]
 
 def task(names=NAMES, **options):
     torch.manual_seed(0)
-    model = awake(Classifier(SIZE, 3, 32, [1, 1], 1, [2], head_width=32))
+    model = awake(Classifier(SIZE, 3, 32, [1, 1], 1, [2], head_dim=32))
     return ClassifierTask(model, classes=names, **options).eval()
 
 

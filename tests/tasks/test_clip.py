@@ -11,10 +11,10 @@ from dalle_cli.text.learn import learn
 CAPTIONS = ["a red circle", "a blue square on a green background", "a star"]
 
 
-def task(vocab=522, **options):
+def task(vocab_size=522, **options):
     torch.manual_seed(0)
-    image = {"type": "vit", "size": 16, "patch": 8, "width": 16, "depth": 1, "heads": 2}
-    text = {"type": "clip-text", "vocab": vocab, "context": 12, "width": 16, "depth": 1, "heads": 2}
+    image = {"type": "vit", "size": 16, "patch_size": 8, "width": 16, "depth": 1, "heads": 2}
+    text = {"type": "clip-text", "vocab_size": vocab_size, "context_length": 12, "width": 16, "depth": 1, "heads": 2}
     model = models.build({"type": "clip", "embed_dim": 8, "image": image, "text": text})
     return CLIPTask(model, learn(CAPTIONS * 2, 522, "clip"), **options)
 
@@ -55,7 +55,7 @@ def test_a_batch_is_as_wide_as_its_longest_caption():
 
 
 def test_the_scale_stays_below_its_ceiling_and_can_come_down_again():
-    one = task(max_scale=50.0)
+    one = task(max_logit_scale=50.0)
     with torch.no_grad():
         one.model.logit_scale.fill_(9.0)
     one.after_step()
@@ -65,5 +65,5 @@ def test_the_scale_stays_below_its_ceiling_and_can_come_down_again():
 
 
 def test_a_vocabulary_that_is_too_large_is_refused():
-    with pytest.raises(ValueError, match=r"model\.text\.vocab: 521 is less than the tokenizer's 522"):
-        task(vocab=521)
+    with pytest.raises(ValueError, match=r"model\.text\.vocab_size: 521 is less than the tokenizer's 522"):
+        task(vocab_size=521)

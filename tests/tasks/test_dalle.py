@@ -19,7 +19,9 @@ def task(**options):
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)  # so that what stands before matters
-    return DALLETask(model, DVAE(CODES, hidden=8, init=8, groups=3, blocks=1).eval(), tokenizer, **options).eval()
+    return DALLETask(
+        model, DVAE(CODES, n_hid=8, n_init=8, groups=3, num_res_blocks=1).eval(), tokenizer, **options
+    ).eval()
 
 
 def samples(count=3):
@@ -108,7 +110,7 @@ def test_codes_made_beforehand_stand_in_for_the_picture():
 
 
 def test_captions_are_left_out_as_their_samples_seeds_say():
-    one = task(drop_text=0.5, bpe_dropout=0.3)
+    one = task(text_drop_prob=0.5, bpe_dropout=0.3)
     many = samples(64)
     batch = one.collate(many)
     empty = ~batch["real"].any(dim=1)
@@ -128,9 +130,9 @@ def test_a_picture_of_another_size_is_refused_with_the_right_one():
 
 def test_parts_that_do_not_fit_are_refused():
     good = task()
-    with pytest.raises(ValueError, match=r"model\.codes: 16 is not the dVAE's 8"):
-        DALLETask(good.model, DVAE(8, hidden=8, init=8, groups=3, blocks=1), good.tokenizer)
-    with pytest.raises(ValueError, match=r"model\.vocab: 520 is not the tokenizer's 521"):
+    with pytest.raises(ValueError, match=r"model\.image_vocab_size: 16 is not the dVAE's 8"):
+        DALLETask(good.model, DVAE(8, n_hid=8, n_init=8, groups=3, num_res_blocks=1), good.tokenizer)
+    with pytest.raises(ValueError, match=r"model\.vocab_size: 520 is not the tokenizer's 521"):
         DALLETask(good.model, good.dvae, learn(CAPTIONS * 2, 521, "dalle"))
 
 

@@ -34,7 +34,7 @@ ALL = {"inpaint": INPAINT, "low_res": LOW_RES}
 @pytest.mark.parametrize("predict", ["eps", "x0", "v"])
 @pytest.mark.parametrize("variance", ["small", "learned-range"])
 def test_the_loss_is_that_of_the_process_on_pictures_with_their_own_noise(predict, variance):
-    one = decoder({"predict": predict, "variance": variance})
+    one = decoder({"prediction_type": predict, "variance": variance})
     batch = one.collate(samples())
     total, logs = one(batch, 0)
     x, t, eps = noised(one.process, batch["image"], batch["seed"])
@@ -54,7 +54,7 @@ def test_every_parameter_learns():
 
 
 def test_captions_are_left_out_and_pictures_erased_as_their_samples_seeds_say():
-    one = decoder({"drop_text": 0.5}, **ALL)
+    one = decoder({"text_drop_prob": 0.5}, **ALL)
     many = samples(64)
     batch = one.collate(many)
     empty = ~batch["real"].any(dim=1)
@@ -63,8 +63,8 @@ def test_captions_are_left_out_and_pictures_erased_as_their_samples_seeds_say():
     assert torch.equal(backwards["ids"].flip(0), batch["ids"])
     assert torch.equal(backwards["known"].flip(0), batch["known"])
     assert len({tuple(mask.flatten().tolist()) for mask in batch["known"]}) > 20
-    assert not decoder({"erase_all": 1.0}, **ALL).collate(many)["known"].any()
-    assert decoder({"erase_all": 0.0}, **ALL).collate(many)["known"].flatten(1).any(dim=1).all()
+    assert not decoder({"full_mask_prob": 1.0}, **ALL).collate(many)["known"].any()
+    assert decoder({"full_mask_prob": 0.0}, **ALL).collate(many)["known"].flatten(1).any(dim=1).all()
     assert "known" not in decoder().collate(many)
     assert decoder().collate(many)["real"].any(dim=1).all()
 
@@ -112,7 +112,7 @@ def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
 
 def test_the_decoder_learns_from_clip_s_embedding_of_the_picture_or_from_that_of_the_data():
     companion = clip()
-    one = decoder({"drop_image": 0.0}, companion, image=IMAGE)
+    one = decoder({"image_drop_prob": 0.0}, companion, image=IMAGE)
     batch = one.collate(samples())
     assert batch["keep"].all()
     total, _ = one(batch, 0)
@@ -142,7 +142,7 @@ def test_clip_reads_larger_pictures_than_are_drawn():
 
 
 def test_a_share_of_the_embeddings_is_left_out_as_their_samples_seeds_say():
-    one = decoder({"drop_image": 0.3, "drop_text": 0.5}, clip(), image=IMAGE)
+    one = decoder({"image_drop_prob": 0.3, "text_drop_prob": 0.5}, clip(), image=IMAGE)
     many = samples(200)
     batch = one.collate(many)
     assert 100 < batch["keep"].sum() < 180
@@ -153,7 +153,7 @@ def test_a_share_of_the_embeddings_is_left_out_as_their_samples_seeds_say():
 
 def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
     companion = clip()
-    one = decoder({"drop_image": 0.3}, companion, image=IMAGE)
+    one = decoder({"image_drop_prob": 0.3}, companion, image=IMAGE)
     batch = one.collate(samples(20))
     x, t, eps = noised(one.process, batch["image"], batch["seed"])
     given = one.model.encode(
@@ -171,7 +171,7 @@ def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
 
 def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
     companion = clip()
-    one = decoder({"drop_text": 0.5}, companion, text=STATES, image=IMAGE)
+    one = decoder({"text_drop_prob": 0.5}, companion, text=STATES, image=IMAGE)
     batch = one.collate(samples())
     assert one(batch, 0)[0].isfinite()
     assert one(one.example(2, SIZE), 0)[0].isfinite()
@@ -184,9 +184,9 @@ def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
     assert (one.denoiser(["", ""], image=told)(x, full(300, x)).eps - plain).abs().max() > 1e-3
     with pytest.raises(ValueError, match=r"image\.embed_dim: 7, and frozen\.clip has 8"):
         decoder({}, companion, image=IMAGE | {"embed_dim": 7})
-    with pytest.raises(ValueError, match=r"text\.vocab: 7 is less than the tokenizer's"):
-        decoder({}, companion, text=STATES | {"vocab": 7})
-    own = decoder({"drop_text": 0.5}, companion, text=STATES | {"vocab": 520}, image=IMAGE)
+    with pytest.raises(ValueError, match=r"text\.vocab_size: 7 is less than the tokenizer's"):
+        decoder({}, companion, text=STATES | {"vocab_size": 7})
+    own = decoder({"text_drop_prob": 0.5}, companion, text=STATES | {"vocab_size": 520}, image=IMAGE)
     own(batch, 0)[0].backward()
     assert own.model.conditions["text"].token_embedding.weight.grad.abs().sum() > 0
     drawn = own.denoiser(CAPTIONS, image=told)(x, full(300, x)).eps
@@ -209,8 +209,10 @@ def test_guidance_goes_from_no_text_and_no_embedding():
 
 def test_an_upsampler_of_crops_draws_whole_pictures():
     torch.manual_seed(0)
-    model = awake(models.build(UNET | {"learned_variance": False, "attention": [], "conditions": {"low_res": LOW_RES}}))
-    one = DecoderTask(model, 32, variance="small", crop=0.25, degrade="bsr")
+    model = awake(
+        models.build(UNET | {"learned_variance": False, "attention_factors": [], "conditions": {"low_res": LOW_RES}})
+    )
+    one = DecoderTask(model, 32, variance="small", crop_fraction=0.25, degradation="bsr")
     many = [{**one, "image": (127.5 * (one["image"] + 1)).byte()} for one in samples(size=32)]
     batch = one.collate(many)
     assert batch["image"].shape == (4, 3, 8, 8)
@@ -225,10 +227,10 @@ def test_an_upsampler_of_crops_draws_whole_pictures():
     assert one.denoiser([""], small=torch.randn(1, 3, 16, 16))(x, full(9, x)).x0.shape == x.shape
     with pytest.raises(ValueError, match=r"draws 32 px, not 16: set data\.size=32"):
         one.collate(samples(size=16))
-    with pytest.raises(ValueError, match=r"task\.crop: 9 does not divide by 2"):
-        DecoderTask(model, 32, variance="small", crop=0.27)
-    with pytest.raises(ValueError, match=r"task\.crop: 1\.5 is not in \(0, 1\]"):
-        DecoderTask(model, 32, variance="small", crop=1.5)
+    with pytest.raises(ValueError, match=r"task\.crop_fraction: 9 does not divide by 2"):
+        DecoderTask(model, 32, variance="small", crop_fraction=0.27)
+    with pytest.raises(ValueError, match=r"task\.crop_fraction: 1\.5 is not in \(0, 1\]"):
+        DecoderTask(model, 32, variance="small", crop_fraction=1.5)
 
 
 def test_what_is_known_is_told_and_kept():
@@ -248,7 +250,7 @@ def test_what_is_known_is_told_and_kept():
 
 
 def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
-    one = decoder({"noise": 0.5, "blur": 1.0}, low_res=LOW_RES)
+    one = decoder({"max_noise": 0.5, "max_blur": 1.0}, low_res=LOW_RES)
     with pytest.raises(ValueError, match="enlarges pictures and was given none"):
         one.denoiser(["a star"])
     batch = one.collate(samples())
@@ -263,7 +265,7 @@ def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
 
 @pytest.mark.parametrize("conditions", [{}, {"low_res": LOW_RES}, {"inpaint": INPAINT}, ALL])
 def test_the_preview_shows_what_was_given_drawn_and_true(conditions):
-    one = decoder({"drop_text": 0.1}, **conditions)
+    one = decoder({"text_drop_prob": 0.1}, **conditions)
     batch = one.collate(samples(2))
     with torch.no_grad():
         pictures, captions, columns = one.preview(batch)
@@ -283,12 +285,12 @@ def test_parts_that_do_not_fit_are_refused():
         DecoderTask(good.model, 9, words(), variance="small")
     with pytest.raises(ValueError, match=r"task\.variance: 'learned-range' needs model\.learned_variance=True"):
         DecoderTask(good.model, SIZE, words())
-    with pytest.raises(ValueError, match=r"task\.shift: 0 is not over 0"):
-        DecoderTask(good.model, SIZE, words(), variance="small", shift=0)
+    with pytest.raises(ValueError, match=r"task\.timestep_shift: 0 is not over 0"):
+        DecoderTask(good.model, SIZE, words(), variance="small", timestep_shift=0)
     with pytest.raises(ValueError, match="tokenizer: a model that reads text needs one"):
         DecoderTask(good.model, SIZE, variance="small")
-    with pytest.raises(ValueError, match=r"conditions\.text\.vocab: 259 is less than the tokenizer's 260"):
-        decoder(text=TEXT | {"vocab": 259})
+    with pytest.raises(ValueError, match=r"conditions\.text\.vocab_size: 259 is less than the tokenizer's 260"):
+        decoder(text=TEXT | {"vocab_size": 259})
     with pytest.raises(ValueError, match="does not divide by the small picture's 3"):
         decoder(low_res=LOW_RES | {"factor": 3})
     good.model.conditions["own"] = Condition()

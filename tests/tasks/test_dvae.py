@@ -13,7 +13,7 @@ VOCAB = 8
 
 def task(**options):
     torch.manual_seed(0)
-    return DVAETask(DVAE(VOCAB, hidden=8, init=8, groups=2, blocks=1, gain=0.5), **options)
+    return DVAETask(DVAE(VOCAB, n_hid=8, n_init=8, groups=2, num_res_blocks=1, gain=0.5), **options)
 
 
 def batch(count=4, size=8, seed=1):
@@ -43,7 +43,7 @@ def test_the_scale_has_a_floor_where_one_is_given():
 
 def test_the_loss_is_the_bound_of_a_pixel_value():
     """At a vanishing temperature the relaxed codes are hard; the divergence is that of the codes from even ones."""
-    one = task(kl=6.6, kl_steps=0, temperature=1e-4, temperature_steps=0)
+    one = task(kl_weight=6.6, kl_anneal_steps=0, temperature=1e-4, temperature_steps=0)
     given = batch()
     loss, logs = one(given, step=10)
     log_q = F.log_softmax(one.model.encode_logits(given["image"]), dim=1)
@@ -62,7 +62,7 @@ def test_a_sample_s_noise_is_its_own():
 
 
 def test_schedules_move_along_half_a_cosine():
-    one = task(kl=6.0, kl_steps=100, temperature=0.5, temperature_steps=100)
+    one = task(kl_weight=6.0, kl_anneal_steps=100, temperature=0.5, temperature_steps=100)
     temperatures = [one(batch(), step)[1]["temperature"].item() for step in (0, 50, 100, 900)]
     assert temperatures == pytest.approx([1, 0.75, 0.5, 0.5])
     losses = [one(batch(), step) for step in (0, 100)]
@@ -72,7 +72,7 @@ def test_schedules_move_along_half_a_cosine():
 
 def test_codes_of_patches_start_from_the_data():
     torch.manual_seed(0)
-    one = DVAETask(DVAE(VOCAB, hidden=8, init=8, groups=2, blocks=1, patches=True), encoder=False)
+    one = DVAETask(DVAE(VOCAB, n_hid=8, n_init=8, groups=2, num_res_blocks=1, patches=True), train_encoder=False)
     given = batch(16)
     before = one(given, 0)[1]
     one.prepare(repeat(given))
@@ -82,15 +82,15 @@ def test_codes_of_patches_start_from_the_data():
 
 
 def test_data_with_too_few_patches_are_refused():
-    one = DVAETask(DVAE(VOCAB, hidden=8, init=8, groups=2, blocks=1, patches=True))
+    one = DVAETask(DVAE(VOCAB, n_hid=8, n_init=8, groups=2, num_res_blocks=1, patches=True))
     with pytest.raises(
-        ValueError, match=r"model\.patches: 1 different points make no 8 clusters; set model\.vocab lower"
+        ValueError, match=r"model\.patches: 1 different points make no 8 clusters; set model\.vocab_size lower"
     ):
         one.prepare(repeat({"image": torch.zeros(64, 3, 8, 8)}))
 
 
 def test_without_the_encoder_the_decoder_learns_from_hard_codes():
-    one = task(encoder=False)
+    one = task(train_encoder=False)
     given = batch()
     loss, logs = one(given, 0)
     loss.backward()
@@ -103,7 +103,7 @@ def test_without_the_encoder_the_decoder_learns_from_hard_codes():
 
 
 def test_codes_that_nobody_uses_cost_something():
-    one = task(balance=1.0)
+    one = task(usage_penalty=1.0)
     with torch.no_grad():
         one.model.encoder.blocks.output.conv.b[0] = 50.0  # all places take code 0
     plain = task()

@@ -14,8 +14,8 @@ from .conftest import CAPTIONS, SIZE, samples
 
 NODE = {
     "type": "noised-clip", "embed_dim": 8,
-    "image": {"type": "noised-vit", "size": SIZE, "patch": 4, "width": 16, "depth": 1, "heads": 2, "steps": 100},
-    "text": {"type": "noised-clip-text", "vocab": 522, "context": 12, "width": 16, "depth": 1, "heads": 2},
+    "image": {"type": "noised-vit", "size": SIZE, "patch_size": 4, "width": 16, "depth": 1, "heads": 2, "steps": 100},
+    "text": {"type": "noised-clip-text", "vocab_size": 522, "context_length": 12, "width": 16, "depth": 1, "heads": 2},
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def task(node=NODE, **options):
 
 @pytest.mark.parametrize("shift", [1.0, 0.2])
 def test_the_loss_is_clip_s_on_noisy_pictures(shift):
-    one = task(shift=shift)
+    one = task(timestep_shift=shift)
     batch = one.collate(samples(2))
     loss, logs = one(batch, 0)
     x, t, _ = noised(one.process, batch["image"], batch["seed"], shift)
@@ -40,41 +40,41 @@ def test_the_loss_is_clip_s_on_noisy_pictures(shift):
 
 
 def test_only_a_learned_scale_has_a_ceiling():
-    one = task(max_scale=20.0)
+    one = task(max_logit_scale=20.0)
     with torch.no_grad():
         one.model.logit_scale.fill_(9.0)
     one.after_step()
     assert one.model.logit_scale.item() == pytest.approx(math.log(20))
-    given = task(NODE | {"scale": 100.0}, max_scale=20.0)
+    given = task(NODE | {"fixed_logit_scale": 100.0}, max_logit_scale=20.0)
     given.after_step()
     assert given.model.logit_scale.item() == pytest.approx(math.log(100))
 
 
 def test_a_vocabulary_that_is_too_large_is_refused():
-    node = NODE | {"text": NODE["text"] | {"vocab": 521}}
-    with pytest.raises(ValueError, match=r"model\.text\.vocab: 521 is less than the tokenizer's 522"):
+    node = NODE | {"text": NODE["text"] | {"vocab_size": 521}}
+    with pytest.raises(ValueError, match=r"model\.text\.vocab_size: 521 is less than the tokenizer's 522"):
         task(node)
 
 
 def test_a_share_of_the_pictures_comes_through_the_dvae():
-    dvae = DVAE(16, hidden=8, init=8, groups=3, blocks=1).eval()
+    dvae = DVAE(16, n_hid=8, n_init=8, groups=3, num_res_blocks=1).eval()
     batch = task().collate(samples(64))
 
     def shown(share):
-        return task(redrawn=share, dvae=dvae)._redrawn(batch)
+        return task(reconstruction_prob=share, dvae=dvae)._redrawn(batch)
 
     again = dvae.decode(dvae.encode(batch["image"]))
     assert torch.equal(shown(0.0), batch["image"])
     assert torch.equal(shown(1.0), again)
     through = [torch.equal(one, other) for one, other in zip(shown(0.5), again)]
     assert 16 < sum(through) < 48
-    assert task(redrawn=1.0, dvae=dvae)(batch, 0)[0] != task()(batch, 0)[0]
+    assert task(reconstruction_prob=1.0, dvae=dvae)(batch, 0)[0] != task()(batch, 0)[0]
 
 
 def test_what_cannot_be_trained_is_refused():
-    with pytest.raises(ValueError, match=r"task\.shift: 0 is not over 0"):
-        task(shift=0)
-    with pytest.raises(ValueError, match=r"task\.redrawn: 2 is not in \[0, 1\]"):
-        task(redrawn=2)
-    with pytest.raises(ValueError, match=r"task\.redrawn: 0\.5 of the pictures need frozen\.dvae"):
-        task(redrawn=0.5)
+    with pytest.raises(ValueError, match=r"task\.timestep_shift: 0 is not over 0"):
+        task(timestep_shift=0)
+    with pytest.raises(ValueError, match=r"task\.reconstruction_prob: 2 is not in \[0, 1\]"):
+        task(reconstruction_prob=2)
+    with pytest.raises(ValueError, match=r"task\.reconstruction_prob: 0\.5 of the pictures need frozen\.dvae"):
+        task(reconstruction_prob=0.5)

@@ -36,10 +36,10 @@ def test_embeddings_of_the_data_stand_in_for_pictures(task):
 
 
 def test_a_share_of_the_texts_is_left_out_by_the_sample_s_seed():
-    one = prior(DIFFUSION, drop_text=0.5)
+    one = prior(DIFFUSION, text_drop_prob=0.5)
     batch = one.collate(samples(200))
     assert 70 < batch["dropped"].sum() < 130
-    empty, _ = one.tokenizer.pack([""], one.model.context)
+    empty, _ = one.tokenizer.pack([""], one.model.context_length)
     assert ((batch["ids"] == torch.from_numpy(empty)).all(dim=1) == batch["dropped"]).all()
     again = one.collate(samples(200)[50:])
     assert torch.equal(again["dropped"], batch["dropped"][50:])
@@ -102,8 +102,8 @@ def test_best_takes_the_row_with_the_greatest_cosine():
     ("change", "says"),
     [
         ({"embed_dim": 9}, r"model\.embed_dim: 9, and frozen\.clip has 8"),
-        ({"context": 5}, r"model\.context: 5, and frozen\.clip has 12"),
-        ({"states": 5}, r"model\.states: 5, and frozen\.clip has 12"),
+        ({"context_length": 5}, r"model\.context_length: 5, and frozen\.clip has 12"),
+        ({"text_width": 5}, r"model\.text_width: 5, and frozen\.clip has 12"),
     ],
 )
 def test_a_prior_of_another_clip_is_refused(change, says):

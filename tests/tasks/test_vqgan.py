@@ -4,7 +4,9 @@ from dalle_cli import checkpoint
 from dalle_cli.registry import RecipeError
 from dalle_cli.training.start import train
 
-RECIPE = """model: {type: vqgan, vocab: 4, channels: 32, multiples: [1, 1], attention: [2], latent: 4, embed_dim: 4}
+RECIPE = """
+model: {type: vqgan, vocab_size: 4, embed_dim: 4, base_channels: 32, channel_mult: [1, 1], attention_factors: [2],
+  latent_channels: 4}
 task: {type: vqgan}
 data: {type: scenes, glyphs: shapes, size: 16}
 optim: {lr: 0.001}
@@ -14,12 +16,19 @@ train: {steps: 1, batch_size: 2}
 
 def test_it_is_loaded_frozen():
     recipe = {
-        "model": {"type": "vqgan", "vocab": 4, "channels": 32, "multiples": [1, 1], "attention": [2], "latent": 4},
+        "model": {
+            "type": "vqgan",
+            "vocab_size": 4,
+            "base_channels": 32,
+            "channel_mult": [1, 1],
+            "attention_factors": [2],
+            "latent_channels": 4,
+        },
         "task": {"type": "vqgan"},
     }
     task = checkpoint.compose(recipe)
     assert not any(parameter.requires_grad for parameter in task.parameters())
-    assert task.model.vocab == 4
+    assert task.model.vocab_size == 4
 
 
 def test_it_is_not_trained(tmp_path, monkeypatch):

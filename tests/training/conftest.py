@@ -15,9 +15,9 @@ from dalle_cli.training.options import check
 from tests.data.conftest import write_tar
 
 RECIPE = {
-    "model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 2, "blocks": 1, "gain": 0.5,
+    "model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 2, "num_res_blocks": 1, "gain": 0.5,
               "patches": True},
-    "task": {"type": "dvae", "kl": 0.1, "kl_steps": 4, "temperature_steps": 4},
+    "task": {"type": "dvae", "kl_weight": 0.1, "kl_anneal_steps": 4, "temperature_steps": 4},
     "data": {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 400, "validation": 8, "captions": False},
     "optim": {"type": "adamw", "lr": 2e-3, "warmup": 2, "clip_norm": 1.0},
     "train": {"steps": 8, "batch_size": 8, "save_every": "3", "log_every": 2, "validate_every": 4, "preview_every": 4,
@@ -49,16 +49,24 @@ def families(tmp_path_factory):
     for kind, size in (("clip", 522), ("dalle", 520)):
         learn(CAPTIONS, size, kind).save(folder / f"{kind}.json")
     torch.manual_seed(0)
-    dvae = {**RECIPE, "task": {**RECIPE["task"], "balance": 0.05}}
+    dvae = {**RECIPE, "task": {**RECIPE["task"], "usage_penalty": 0.05}}
     checkpoint.save(folder / "dvae.safetensors", checkpoint.compose(dvae).model.state_dict(), dvae)
-    image = {"type": "vit", "size": 16, "patch": 8, "width": 16, "depth": 2, "heads": 2}
-    text = {"type": "clip-text", "vocab": 522, "context": 12, "width": 16, "depth": 1, "heads": 2}
+    image = {"type": "vit", "size": 16, "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
+    text = {"type": "clip-text", "vocab_size": 522, "context_length": 12, "width": 16, "depth": 1, "heads": 2}
     clip = {
         "model": {"type": "clip", "embed_dim": 8, "image": image, "text": text},
         "task": {"type": "clip"},
         "tokenizer": {"type": "clip", "path": str(folder / "clip.json")},
     }
-    sizes = {"vocab": 520, "context": 8, "codes": 8, "grid": 8, "width": 16, "depth": 3, "heads": 2}
+    sizes = {
+        "vocab_size": 520,
+        "context_length": 8,
+        "image_vocab_size": 8,
+        "grid_size": 8,
+        "width": 16,
+        "depth": 3,
+        "heads": 2,
+    }
     dalle = {
         "model": {"type": "dalle", **sizes},
         "task": {"type": "dalle"},
@@ -69,7 +77,7 @@ def families(tmp_path_factory):
     checkpoint.save(
         folder / "clip.safetensors", checkpoint.compose(clip, tokenizer).model.state_dict(), clip, tokenizer
     )
-    sizes = {"embed_dim": 8, "context": 12, "states": 16, "width": 16, "depth": 2, "heads": 2}
+    sizes = {"embed_dim": 8, "context_length": 12, "text_width": 16, "width": 16, "depth": 2, "heads": 2}
     priors = {
         kind: {
             "model": {"type": kind, **sizes, **more},
@@ -80,15 +88,22 @@ def families(tmp_path_factory):
         for kind, more in (("diffusion-prior", {}), ("ar-prior", {"components": 4, "buckets": 4}))
     }
     conditions = {
-        "text": {"type": "text-condition", "vocab": 520, "context": 8, "width": 16, "depth": 1, "heads": 2},
+        "text": {"type": "text-condition", "vocab_size": 520, "context_length": 8, "width": 16, "depth": 1, "heads": 2},
         "clip": {"type": "clip-condition", "embed_dim": 8, "tokens": 2, "width": 16},
         "inpaint": {"type": "inpaint-condition"},
     }
-    sizes = {"channels": 32, "multiples": [1, 1], "blocks": 1, "attention": [2], "head_width": 16, "patch": 4}
+    sizes = {
+        "base_channels": 32,
+        "channel_mult": [1, 1],
+        "num_res_blocks": 1,
+        "attention_factors": [2],
+        "head_dim": 16,
+        "patch_size": 4,
+    }
     unet = {
         "model": {"type": "unet", **sizes, "learned_variance": False, "conditions": conditions},
-        "task": {"type": "decoder", "size": 16, "predict": "x0", "variance": "small", "drop_text": 0.2,
-                 "drop_image": 0.2},
+        "task": {"type": "decoder", "size": 16, "prediction_type": "x0", "variance": "small", "text_drop_prob": 0.2,
+                 "image_drop_prob": 0.2},
         "tokenizer": dalle["tokenizer"],
         "frozen": {"clip": str(folder / "clip.safetensors")},
     }  # fmt: skip

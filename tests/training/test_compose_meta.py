@@ -4,10 +4,19 @@ import torch
 from dalle_cli import checkpoint
 from dalle_cli.training.compose_meta import sketch
 
-CODEC = {"type": "dvae", "vocab": 32, "hidden": 4, "init": 4, "groups": 2, "blocks": 1}
+CODEC = {"type": "dvae", "vocab_size": 32, "n_hid": 4, "n_init": 4, "groups": 2, "num_res_blocks": 1}
 PRIOR = {
     "tokenizer": {"type": "dalle", "path": "nowhere.json"},
-    "model": {"type": "dalle", "vocab": 600, "context": 8, "codes": 32, "grid": 4, "width": 8, "depth": 2, "heads": 1},
+    "model": {
+        "type": "dalle",
+        "vocab_size": 600,
+        "context_length": 8,
+        "image_vocab_size": 32,
+        "grid_size": 4,
+        "width": 8,
+        "depth": 2,
+        "heads": 1,
+    },
     "task": {"type": "dalle"},
     "frozen": {"dvae": "nowhere"},
 }
@@ -18,7 +27,7 @@ def test_what_is_not_here_is_a_need_and_stands_in():
     found = sketch(PRIOR, needs)
     assert [need.partition(":")[0] for need in needs] == ["tokenizer", "frozen.dvae"]
     assert found.frozen == {"dvae": None}
-    assert (found.task.tokenizer.vocab_size, found.task.dvae.vocab) == (600, 32)
+    assert (found.task.tokenizer.vocab_size, found.task.dvae.vocab_size) == (600, 32)
     assert found.assumed[0] == "a vocabulary of 600"
     assert found.assumed[1].startswith("the published dvae of ")
     assert found.model is found.task.model
@@ -44,8 +53,8 @@ def test_an_open_place_is_no_new_need():
 
 
 def test_parts_that_do_not_fit_are_found():
-    with pytest.raises(ValueError, match="codes: 16 is not the dVAE's"):
-        sketch(PRIOR | {"model": {**PRIOR["model"], "codes": 16}, "frozen": {"dvae": "starter/dvae"}}, [])
+    with pytest.raises(ValueError, match="image_vocab_size: 16 is not the dVAE's"):
+        sketch(PRIOR | {"model": {**PRIOR["model"], "image_vocab_size": 16}, "frozen": {"dvae": "starter/dvae"}}, [])
 
 
 def test_for_a_companion_of_no_known_kind_nothing_stands_in():
@@ -56,7 +65,7 @@ def test_for_a_companion_of_no_known_kind_nothing_stands_in():
 
 
 def test_for_a_prior_s_clip_the_published_one_of_its_width_stands_in():
-    sizes = {"embed_dim": 768, "context": 77, "states": 768, "width": 8, "depth": 1, "heads": 1}
+    sizes = {"embed_dim": 768, "context_length": 77, "text_width": 768, "width": 8, "depth": 1, "heads": 1}
     recipe = {
         "tokenizer": {"type": "clip", "path": "nowhere.json"},
         "model": {"type": "diffusion-prior", **sizes},

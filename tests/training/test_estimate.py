@@ -18,21 +18,30 @@ from dalle_cli.training.options import Train, check, options
 from tests.tasks.conftest import LABEL, UNET
 
 DVAE = {
-    "model": {"type": "dvae", "vocab": 32, "hidden": 8, "init": 8, "groups": 2, "blocks": 1},
-    "task": {"type": "dvae", "balance": 0.1},
+    "model": {"type": "dvae", "vocab_size": 32, "n_hid": 8, "n_init": 8, "groups": 2, "num_res_blocks": 1},
+    "task": {"type": "dvae", "usage_penalty": 0.1},
 }
 CLIP = {
     "model": {
         "type": "clip",
         "embed_dim": 8,
         "image": {"type": "modified-resnet", "size": 32, "layers": [1, 1, 1, 1], "width": 8, "heads": 2},
-        "text": {"type": "clip-text", "vocab": 520, "context": 8, "width": 16, "depth": 2, "heads": 2},
+        "text": {"type": "clip-text", "vocab_size": 520, "context_length": 8, "width": 16, "depth": 2, "heads": 2},
     },
     "task": {"type": "clip"},
     "tokenizer": {"type": "clip", "path": "nowhere.json"},
 }
 PRIOR = {
-    "model": {"type": "dalle", "vocab": 520, "context": 8, "codes": 32, "grid": 8, "width": 16, "depth": 5, "heads": 2},
+    "model": {
+        "type": "dalle",
+        "vocab_size": 520,
+        "context_length": 8,
+        "image_vocab_size": 32,
+        "grid_size": 8,
+        "width": 16,
+        "depth": 5,
+        "heads": 2,
+    },
     "task": {"type": "dalle"},
     "tokenizer": {"type": "dalle", "path": "nowhere.json"},
     "frozen": {"dvae": "nowhere"},
@@ -95,18 +104,18 @@ def test_recomputing_activations_holds_less_and_computes_the_forward_pass_again(
 
 def test_a_gpu_is_estimated_without_what_is_done_on_cpus_alone():
     """There the scores of attention are not held, and a norm of bfloat16 has its input in float32."""
-    text = {**CLIP["model"]["text"], "context": 64}
+    text = {**CLIP["model"]["text"], "context_length": 64}
     held = {}
     for context in (32, 64):
-        node = {**CLIP, "model": {**CLIP["model"], "text": {**text, "context": context}}}
+        node = {**CLIP, "model": {**CLIP["model"], "text": {**text, "context_length": context}}}
         for device in ("cpu", "cuda"):
             (step,) = estimate.measure(made(node)[0], 4, 32, "bf16", device)[:1]
             held[device, context] = step.activations
     grown = {device: held[device, 64] - held[device, 32] for device in ("cpu", "cuda")}
     scores = 2 * 2 * 2 * 4 * (64**2 - 32**2)  # bytes of bfloat16, layers, heads and samples
     assert grown["cpu"] - grown["cuda"] >= 0.9 * scores
-    model = {**UNET, "attention": [], "conditions": {"label": LABEL}}
-    decoder = {"model": model, "task": {"type": "decoder", "size": 16, "predict": "eps", "variance": "learned"}}
+    model = {**UNET, "attention_factors": [], "conditions": {"label": LABEL}}
+    decoder = {"model": model, "task": {"type": "decoder", "size": 16, "prediction_type": "eps", "variance": "learned"}}
     steps = [estimate.measure(made(decoder)[0], 4, 16, "bf16", device)[0] for device in ("cpu", "cuda")]
     assert steps[0].activations < steps[1].activations
 
@@ -202,10 +211,12 @@ def peak_of_a_run(found, folder):
 @pytest.mark.parametrize(
     ("family", "name", "words"),
     [
-        ("clip", "starter", ["train.batch_size=192", "model.checkpointing=false"]),
+        ("clip", "starter", ["train.batch_size=192", "model.gradient_checkpointing=false"]),
         pytest.param("dvae", "starter", ["train.batch_size=128"], marks=pytest.mark.slow),
         pytest.param("prior", "dalle1-starter", ["train.batch_size=64"], marks=pytest.mark.slow),
-        pytest.param("clip", "starter", ["train.batch_size=256", "model.checkpointing=true"], marks=pytest.mark.slow),
+        pytest.param(
+            "clip", "starter", ["train.batch_size=256", "model.gradient_checkpointing=true"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):

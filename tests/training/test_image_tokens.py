@@ -26,13 +26,22 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(image_tokens, "CHUNK", 25)
     monkeypatch.setattr(image_tokens, "BATCH", 10)
     dvae = {
-        "model": {"type": "dvae", "vocab": 16, "hidden": 8, "init": 8, "groups": 3, "blocks": 1},
+        "model": {"type": "dvae", "vocab_size": 16, "n_hid": 8, "n_init": 8, "groups": 3, "num_res_blocks": 1},
         "task": {"type": "dvae"},
     }
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "dvae.safetensors", checkpoint.compose(dvae).model.state_dict(), dvae)
     learn(["a red circle"] * 3, 516, "dalle").save(tmp_path / "words.json")
-    model = {"type": "dalle", "vocab": 516, "context": 8, "codes": 16, "grid": 4, "width": 16, "depth": 2, "heads": 2}
+    model = {
+        "type": "dalle",
+        "vocab_size": 516,
+        "context_length": 8,
+        "image_vocab_size": 16,
+        "grid_size": 4,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+    }
     return check(
         {
             "model": model,
@@ -78,7 +87,7 @@ def test_a_run_that_is_to_stop_does_not_wait_for_the_encoding(tmp_path, recipe, 
 
 
 def test_a_grid_that_is_not_the_dvae_s_is_said_of_cached_codes_too(tmp_path, recipe):
-    wrong = {**recipe, "model": {**recipe["model"], "grid": 2}}
+    wrong = {**recipe, "model": {**recipe["model"], "grid_size": 2}}
     with pytest.raises(ValueError, match=r"the transformer draws 8 px pictures, not 16: set data\.size=8"):
         fit(wrong, tmp_path / "run", quiet=True)
 

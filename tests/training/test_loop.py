@@ -64,7 +64,7 @@ def test_a_run_leaves_a_model_a_log_and_pictures(tmp_path, recipe):
     assert {"loss", "likelihood", "psnr", "lr", "samples_per_s", "wait", "memory_gib"} <= steps[0].keys()
     assert images.decode(run / "samples" / "step-000000008.png").size[1] >= 32  # original above reconstruction
     assert [path.name for path in state.saved(run)] == ["step-000000008.safetensors", "step-000000006.safetensors"]
-    assert checkpoint.load(str(run), "dvae").model.vocab == 8
+    assert checkpoint.load(str(run), "dvae").model.vocab_size == 8
 
 
 @pytest.mark.parametrize("step", [2, 5, 7])
@@ -204,7 +204,7 @@ def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, m
 def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(), first, quiet=True)
-    more = {"train": {"init": str(first), "steps": 2}, "task": {"encoder": False}}
+    more = {"train": {"init": str(first), "steps": 2}, "task": {"train_encoder": False}}
     fit(recipe(**more), second, quiet=True)
     before, after = weights(first), weights(second)
     for name, value in before.items():
@@ -216,7 +216,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_built(tmp_path, 
     fit(recipe(), first, quiet=True)
     monkeypatch.setattr(checkpoint, "compose", None)
     with pytest.raises(checkpoint.CheckpointError, match=r"train\.init: .* does not fit the model: decoder"):
-        fit(recipe(model={"hidden": 8}, train={"init": str(first)}), tmp_path / "second", quiet=True)
+        fit(recipe(model={"n_hid": 8}, train={"init": str(first)}), tmp_path / "second", quiet=True)
 
 
 def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):
         {
             "tokenizer": {"type": "glide", "path": str(tmp_path / "words.json")},
             "model": UNET | {"conditions": conditions, "dropout": 0.2},
-            "task": {"type": "decoder", "size": 8, "drop_text": 0.3, "noise": 0.2, "blur": 0.5},
+            "task": {"type": "decoder", "size": 8, "text_drop_prob": 0.3, "max_noise": 0.2, "max_blur": 0.5},
             "data": {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 100, "validation": 4, "workers": 0},
             "optim": {"lr": 1e-3},
             "train": {

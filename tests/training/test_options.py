@@ -51,7 +51,7 @@ def test_values_are_typed_by_the_signature(recipe):
     [
         ({"train": {"stepz": 3}}, r"train\.stepz: .*did you mean 'steps'"),
         ({"model": {"hiden": 3}}, r"model\.hiden: .*did you mean 'hidden'"),
-        ({"task": {"kl": "much"}}, r"task\.kl"),
+        ({"task": {"kl_weight": "much"}}, r"task\.kl"),
         ({"data": {"sise": 3}}, r"data\.sise: .*did you mean 'size'"),
     ],
 )

@@ -185,14 +185,16 @@ def checkpoints(dvae: str) -> dict[str, bytes]:
         "past.safetensors": rewritten(whole, past_the_end),
         "length.safetensors": b"\xff" * 7 + b"\x7f" + whole[8:],
         "hostile.safetensors": sealed(whole, recipe={"model": {"type": "os.system", "command": "touch evil"}}),
-        "enormous.safetensors": sealed(whole, recipe={"model": {"type": "dvae", "vocab": 1 << 60}}),
+        "enormous.safetensors": sealed(whole, recipe={"model": {"type": "dvae", "vocab_size": 1 << 60}}),
         "negative.safetensors": sealed(
-            whole, recipe={"model": {"type": "dvae", "hidden": -8}, "task": {"type": "dvae"}}
+            whole, recipe={"model": {"type": "dvae", "n_hid": -8}, "task": {"type": "dvae"}}
         ),
         "endless.safetensors": sealed(
-            whole, recipe={"model": {"type": "dvae", "blocks": 1 << 40}, "task": {"type": "dvae"}}
+            whole, recipe={"model": {"type": "dvae", "num_res_blocks": 1 << 40}, "task": {"type": "dvae"}}
         ),
-        "large.safetensors": sealed(whole, recipe=recipe | {"model": {"type": "dvae", "vocab": 1 << 30, "hidden": 64}}),
+        "large.safetensors": sealed(
+            whole, recipe=recipe | {"model": {"type": "dvae", "vocab_size": 1 << 30, "n_hid": 64}}
+        ),
         "no-task.safetensors": sealed(whole, recipe={"model": recipe["model"]}),
         "companions.safetensors": sealed(whole, recipe=recipe | {"frozen": [1, 2]}),
         "deep.safetensors": sealed(whole, recipe="[" * 100_000),

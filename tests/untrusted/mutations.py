@@ -9,7 +9,7 @@ VALUES = [
     "a\0b", "\ud800", "\x1b[2J", "é" * 300, "../../x", "/etc/passwd", "/dev/null", ".", "~", "*", "[", "{", "{0..9}",
     "published", "starter", "starter/clip", "scenes", "folder", "table", "shards", "mixture", "vit", "os.system", [],
     {}, [1, 2], ["x"], [[[[]]]], [None], {"type": "vit"}, {"type": None}, {"a": {"b": {"c": 1}}},
-    {"type": "dvae", "hidden": 8}, {"1": 2}, "x" * 100_000,
+    {"type": "dvae", "n_hid": 8}, {"1": 2}, "x" * 100_000,
 ]  # fmt: skip
 
 

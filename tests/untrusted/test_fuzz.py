@@ -96,7 +96,7 @@ def fuzzed(check: Callable, strategy: st.SearchStrategy, examples: int) -> None:
 
 
 KEYS = st.sampled_from(
-    ["model", "model.hidden", "model.type", "task.type", "task.kl", "data", "data.type", "data.path", "data.size",
+    ["model", "model.n_hid", "model.type", "task.type", "task.kl", "data", "data.type", "data.path", "data.size",
      "optim.betas", "optim.lr", "train.steps", "train.save_every", "tracker.extras", "frozen.x", "tokenizer", "extends",
      "a.b.c", "model.", ".", ""]
 )  # fmt: skip

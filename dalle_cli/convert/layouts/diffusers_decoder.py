@@ -20,7 +20,7 @@ def _decoder(state: State) -> dict:
     width, states = told["encoder_hidden_states_proj.weight"].shape
     tokens = len(told["clip_extra_context_tokens_proj.weight"]) // width
     image = {"type": "clip-condition", "embed_dim": len(told[FREE]), "tokens": tokens, "width": width}
-    text = {"type": "clip-text-condition", "embed_dim": told["embedding_proj.weight"].shape[1], "states": states}
+    text = {"type": "clip-text-condition", "embed_dim": told["embedding_proj.weight"].shape[1], "text_width": states}
     return unet(under(state, "decoder."), {"clip": image, "text": text | {"width": width}})
 
 
@@ -37,7 +37,7 @@ def _decoder_table(model: dict) -> list[Row]:
 def _decoder_configs(model: dict) -> dict[str, dict]:
     conditions = {condition["type"]: condition for condition in model["conditions"].values()}
     image, text = conditions["clip-condition"], conditions["clip-text-condition"]
-    if not image["embed_dim"] == text["embed_dim"] == text["states"]:
+    if not image["embed_dim"] == text["embed_dim"] == text["text_width"]:
         raise ConvertError("no place for embeddings and text states of different widths")
     return {
         "decoder": {
@@ -52,7 +52,7 @@ def _decoder_configs(model: dict) -> dict[str, dict]:
             "_class_name": "UnCLIPTextProjModel",
             "clip_extra_context_tokens": image["tokens"],
             "clip_embeddings_dim": image["embed_dim"],
-            "time_embed_dim": 4 * model["channels"],
+            "time_embed_dim": 4 * model["base_channels"],
             "cross_attention_dim": text["width"],
         },
     }

@@ -21,8 +21,8 @@ def _prior(state: State) -> dict:
     return {
         "type": "diffusion-prior",
         "embed_dim": len(state["proj_to_clip_embeddings.weight"]),
-        "context": state["positional_embedding"].shape[1] - 4,
-        "states": states,
+        "context_length": state["positional_embedding"].shape[1] - 4,
+        "text_width": states,
         "width": width,
         "depth": count_layers(state, r"transformer_blocks\.(\d+)\."),
         "heads": max(1, width // HEAD),
@@ -55,15 +55,15 @@ def _row(x: Tensor) -> Tensor:
 
 
 def _prior_config(model: dict) -> dict:
-    if model["states"] != model["embed_dim"]:
-        raise ConvertError(f"no place for text states of another width, {model['states']}, than the embedding's")
+    if model["text_width"] != model["embed_dim"]:
+        raise ConvertError(f"no place for text states of another width, {model['text_width']}, than the embedding's")
     return {
         "_class_name": "PriorTransformer",
         "num_attention_heads": model["heads"],
         "attention_head_dim": model["width"] // model["heads"],
         "num_layers": model["depth"],
         "embedding_dim": model["embed_dim"],
-        "num_embeddings": model["context"],
+        "num_embeddings": model["context_length"],
         "additional_embeddings": 4,
         "dropout": 0.0,
     }
@@ -83,7 +83,7 @@ LAYOUT = Layout(
     recognizes=lambda state: "prd_embedding" in state and "transformer_blocks.0.attn1.to_q.weight" in state,
     model=_prior,
     table=_prior_table,
-    task=lambda model: prior_task(model) | {"clamp": 5.0},  # as its pipeline does
+    task=lambda model: prior_task(model) | {"clip_sample_range": 5.0},  # as its pipeline does
     tokenizer="clip",
     config=FolderConfig("config.json", WEIGHTS, _prior_told, _prior_config),
 )

@@ -16,7 +16,7 @@ def _is_upsampler(state: State) -> bool:
 
 
 def _upsampler(state: State) -> dict:
-    return {"type": "last-step"} | {
+    return {"type": "two-stage-unet"} | {
         half: unet(under(state, name), {"low_res": LOW_RES}) for half, name in HALVES.items()
     }
 
@@ -45,7 +45,7 @@ def _upsampler_configs(model: dict) -> dict[str, dict]:
 
 LAYOUT = Layout(
     name="diffusers-upsampler",
-    type="last-step",
+    type="two-stage-unet",
     recognizes=_is_upsampler,
     model=_upsampler,
     table=_upsampler_table,

@@ -19,7 +19,7 @@ def _decoder(state: State) -> dict:
             "text": {
                 "type": "clip-text-condition",
                 "embed_dim": state["text_feat_proj.weight"].shape[1],
-                "states": states,
+                "text_width": states,
                 "width": width,
             },
         },

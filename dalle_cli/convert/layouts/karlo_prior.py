@@ -15,8 +15,8 @@ def _prior(state: State) -> dict:
     return {
         "type": "diffusion-prior",
         "embed_dim": len(state["out_proj.weight"]),
-        "context": state["positional_embedding"].shape[1] - 4,
-        "states": states,
+        "context_length": state["positional_embedding"].shape[1] - 4,
+        "text_width": states,
         "width": width,
         "depth": count_layers(state, r"transformer\.resblocks\.(\d+)\."),
         "heads": max(1, width // 64),

@@ -9,7 +9,7 @@ NETWORKS = {"first": "model_first_steps.", "last": "model_last_step."}
 
 def _upsampler(state: State) -> dict:
     networks = {ours: unet(under(state, name), {"low_res": LOW_RES}) for ours, name in NETWORKS.items()}
-    return {"type": "last-step", **networks}
+    return {"type": "two-stage-unet", **networks}
 
 
 def _upsampler_table(model: dict) -> list[Row]:
@@ -24,7 +24,7 @@ def _upsampler_table(model: dict) -> list[Row]:
 
 LAYOUT = Layout(
     name="karlo-upsampler",
-    type="last-step",
+    type="two-stage-unet",
     recognizes=lambda state: "model_first_steps.out.2.weight" in state,
     model=_upsampler,
     table=_upsampler_table,

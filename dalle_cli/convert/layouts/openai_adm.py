@@ -18,10 +18,12 @@ def _unet(state: State) -> dict:
         conditions["low_res"] = {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}
     model = unet(state, conditions)
     # what the weights do not tell of the published models that are not like the others
-    size = model["channels"], model["multiples"], "low_res" in conditions
+    size = model["base_channels"], model["channel_mult"], "low_res" in conditions
     if size == (192, [1, 2, 3, 4], False):  # 64 px
         model["attention_order"] = "new"
-    elif size == (256, [1, 1, 2, 3, 4], False) or (size == (192, [1, 1, 2, 2, 4, 4], True) and 8 in model["attention"]):
+    elif size == (256, [1, 1, 2, 3, 4], False) or (
+        size == (192, [1, 1, 2, 2, 4, 4], True) and 8 in model["attention_factors"]
+    ):
         model["heads"] = 4  # 128 px, and 64 to 256 px
     return model
 
@@ -29,9 +31,9 @@ def _unet(state: State) -> dict:
 def _task(model: dict) -> dict | None:
     """By the number of levels, which only published sizes have, and for the upsamplers by where there is attention."""
     if "low_res" in model["conditions"]:
-        size = 256 if 8 in model["attention"] else 512
+        size = 256 if 8 in model["attention_factors"] else 512
     else:
-        size = {4: 64, 5: 128, 6: 256, 7: 512}.get(len(model["multiples"]))
+        size = {4: 64, 5: 128, 6: 256, 7: 512}.get(len(model["channel_mult"]))
     if size is None:
         return None
     kind = {} if model["learned_variance"] else {"variance": "small"}

@@ -22,7 +22,7 @@ def _classifier(state: State) -> dict:
         "size": grid * 2 ** (levels - 1),
         "classes": len(state["out.2.c_proj.weight"]),
         **encoder(state, levels, blocks),
-        "head_width": 64,
+        "head_dim": 64,
         "attention_order": "legacy",
     }
 

@@ -18,8 +18,8 @@ def _unet(state: State) -> dict:
     vocab, width = state["token_embedding.weight"].shape
     text = {
         "type": "text-condition",
-        "vocab": vocab,
-        "context": len(state["positional_embedding"]),
+        "vocab_size": vocab,
+        "context_length": len(state["positional_embedding"]),
         "width": width,
         "depth": count_layers(state, r"transformer\.resblocks\.(\d+)\."),
         "heads": max(1, width // 64),

@@ -21,7 +21,7 @@ def _noised_clip(state: State) -> dict:
         "image": {
             "type": "noised-vit",
             "size": patch * math.isqrt(len(state["image_encoder.blocks.input.w_pos"]) - 1),
-            "patch": patch,
+            "patch_size": patch,
             "width": width,
             "depth": count_layers(state, r"image_encoder\.blocks\.block_(\d+)\."),
             "heads": max(1, width // 64),
@@ -29,13 +29,13 @@ def _noised_clip(state: State) -> dict:
         },
         "text": {
             "type": "noised-clip-text",
-            "vocab": vocab,
-            "context": len(state["text_encoder.blocks.input.w_pos"]),
+            "vocab_size": vocab,
+            "context_length": len(state["text_encoder.blocks.input.w_pos"]),
             "width": text_width,
             "depth": count_layers(state, r"text_encoder\.blocks\.block_(\d+)\."),
             "heads": max(1, text_width // 64),
         },
-        "scale": 100.0,
+        "fixed_logit_scale": 100.0,
     }
 
 

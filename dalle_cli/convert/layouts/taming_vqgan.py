@@ -16,13 +16,13 @@ def _model(state: State) -> dict:
     vocab, embed_dim = state["quantize.embedding.weight"].shape
     return {
         "type": "vqgan",
-        "vocab": vocab,
+        "vocab_size": vocab,
         "embed_dim": embed_dim,
-        "channels": channels,
-        "multiples": [len(state[f"encoder.down.{i}.block.0.conv1.weight"]) / channels for i in range(levels)],
-        "blocks": count_layers(state, r"encoder\.down\.0\.block\.(\d+)\."),
-        "attention": [2**i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state],
-        "latent": len(state["encoder.conv_out.weight"]),
+        "base_channels": channels,
+        "channel_mult": [len(state[f"encoder.down.{i}.block.0.conv1.weight"]) / channels for i in range(levels)],
+        "num_res_blocks": count_layers(state, r"encoder\.down\.0\.block\.(\d+)\."),
+        "attention_factors": [2**i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in state],
+        "latent_channels": len(state["encoder.conv_out.weight"]),
     }
 
 

@@ -17,7 +17,7 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
     )  # a level's blocks, and one for its way down
     ups = [key for key in state if re.fullmatch(r"output_blocks\.\d+\.[12]\.(?:in_layers\.0|conv)\.weight", key)]
     if state["input_blocks.0.0.weight"].shape[1] > 10 or len(state["out.2.weight"]) not in (3, 6):
-        raise ValueError("no published network reads or draws squares of pixels as one place (model.patch)")
+        raise ValueError("no published network reads or draws squares of pixels as one place (model.patch_size)")
     levels = len(ups) + 1
     blocks = saved // levels - 1
     width = len(state["input_blocks.1.0.in_layers.2.weight"])
@@ -25,7 +25,7 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
         "type": "unet",
         **encoder(state, levels, blocks),
         "conditions": conditions,
-        "head_width": 64,
+        "head_dim": 64,
         "heads": None,
         "attention_order": "legacy",
         "middle_attention": "middle_block.1.qkv.weight" in state,
@@ -40,10 +40,10 @@ def encoder(state: State, levels: int, blocks: int) -> dict:
     channels = state["time_embed.0.weight"].shape[1]
     widths = [len(state[f"input_blocks.{first}.0.in_layers.2.weight"]) for first in firsts]
     return {
-        "channels": channels,
-        "multiples": [width / channels for width in widths],
-        "blocks": blocks,
-        "attention": [2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in state],
+        "base_channels": channels,
+        "channel_mult": [width / channels for width in widths],
+        "num_res_blocks": blocks,
+        "attention_factors": [2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in state],
     }
 
 

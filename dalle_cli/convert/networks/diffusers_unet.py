@@ -53,12 +53,12 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
     seeing = [f"down_blocks.{level}.attentions.0.to_q.weight" in state for level in range(levels)]
     return {
         "type": "unet",
-        "channels": channels,
-        "multiples": [width / channels for width in widths],
-        "blocks": blocks,
-        "attention": [2**level for level, sees in enumerate(seeing) if sees],
+        "base_channels": channels,
+        "channel_mult": [width / channels for width in widths],
+        "num_res_blocks": blocks,
+        "attention_factors": [2**level for level, sees in enumerate(seeing) if sees],
         "conditions": conditions,
-        "head_width": HEAD,
+        "head_dim": HEAD,
         "heads": None,
         "attention_order": "legacy",
         "middle_attention": "mid_block.attentions.0.to_q.weight" in state,
@@ -88,13 +88,13 @@ def unet_rows(model: dict, ours: str, published: str) -> list[Row]:
 
 def stages(model: dict) -> Iterator[tuple[str, str, bool]]:
     """Our name of each block, theirs, and whether it is one of attention."""
-    levels, blocks = len(model["multiples"]), model["blocks"]
+    levels, blocks = len(model["channel_mult"]), model["num_res_blocks"]
     i = 0
     for level in range(levels):
         for block in range(blocks):
             i += 1
             yield f"input_blocks.{i}.0", f"down_blocks.{level}.resnets.{block}", False
-            if 2**level in model["attention"]:
+            if 2**level in model["attention_factors"]:
                 yield f"input_blocks.{i}.1", f"down_blocks.{level}.attentions.{block}", True
         if level < levels - 1:
             i += 1
@@ -105,7 +105,7 @@ def stages(model: dict) -> Iterator[tuple[str, str, bool]]:
         yield "middle_block.1", "mid_block.attentions.0", True
     yield f"middle_block.{1 + middle}", "mid_block.resnets.1", False
     for up, level in enumerate(reversed(range(levels))):
-        seeing = int(2**level in model["attention"])
+        seeing = int(2**level in model["attention_factors"])
         for block in range(blocks + 1):
             stage = f"output_blocks.{up * (blocks + 1) + block}"
             yield f"{stage}.0", f"up_blocks.{up}.resnets.{block}", False
@@ -117,13 +117,13 @@ def stages(model: dict) -> Iterator[tuple[str, str, bool]]:
 
 def unet_config(model: dict, size: int, plain: str, seeing: str) -> dict:
     """plain, seeing: what blocks without and with attention are called, `{}` for the direction."""
-    kinds = [seeing if 2**level in model["attention"] else plain for level in range(len(model["multiples"]))]
+    kinds = [seeing if 2**level in model["attention_factors"] else plain for level in range(len(model["channel_mult"]))]
     return {
         "sample_size": size,
-        "layers_per_block": model["blocks"],
+        "layers_per_block": model["num_res_blocks"],
         "down_block_types": [kind.format("Down", "sample") for kind in kinds],
         "up_block_types": [kind.format("Up", "sample") for kind in reversed(kinds)],
-        "block_out_channels": [round(multiple * model["channels"]) for multiple in model["multiples"]],
+        "block_out_channels": [round(multiple * model["base_channels"]) for multiple in model["channel_mult"]],
         "in_channels": 3,
         "out_channels": 6 if model["learned_variance"] else 3,
         "resnet_time_scale_shift": "scale_shift" if model["scale_shift"] else "default",

@@ -28,7 +28,7 @@ def model_node(state: State) -> dict:
     if "text_model.embeddings.position_embedding.weight" in state:
         model |= {"embed_dim": len(state["text_projection.weight"]), "text": _text(state)}
     if "logit_scale" not in state:
-        return model | {"scale": SCALE}
+        return model | {"fixed_logit_scale": SCALE}
     for ours, tower in TOWERS.items():
         if ours not in model:
             raise ConvertError(f"the {tower} tower is missing; one that is published alone has no logit_scale")
@@ -41,7 +41,7 @@ def _vision(state: State) -> dict:
     return {
         "type": "vit",
         "size": patch * grid,
-        "patch": patch,
+        "patch_size": patch,
         "width": width,
         "depth": count_layers(state, r"vision_model\.encoder\.layers\.(\d+)\."),
         "heads": max(1, width // 64),
@@ -52,8 +52,8 @@ def _text(state: State) -> dict:
     vocab, width = state["text_model.embeddings.token_embedding.weight"].shape
     return {
         "type": "clip-text",
-        "vocab": vocab,
-        "context": len(state["text_model.embeddings.position_embedding.weight"]),
+        "vocab_size": vocab,
+        "context_length": len(state["text_model.embeddings.position_embedding.weight"]),
         "width": width,
         "depth": count_layers(state, r"text_model\.encoder\.layers\.(\d+)\."),
         "heads": max(1, width // 64),
@@ -149,7 +149,7 @@ def vision_config(model: dict) -> dict:
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
         "image_size": image["size"],
-        "patch_size": image["patch"],
+        "patch_size": image["patch_size"],
     }
 
 
@@ -158,11 +158,11 @@ def text_config(model: dict) -> dict:
     return _tower(model, text) | {
         "architectures": ["CLIPTextModelWithProjection"],
         "model_type": "clip_text_model",
-        "vocab_size": text["vocab"],
-        "max_position_embeddings": text["context"],
-        "bos_token_id": text["vocab"] - 2,
-        "eos_token_id": text["vocab"] - 1,
-        "pad_token_id": text["vocab"] - 1,
+        "vocab_size": text["vocab_size"],
+        "max_position_embeddings": text["context_length"],
+        "bos_token_id": text["vocab_size"] - 2,
+        "eos_token_id": text["vocab_size"] - 1,
+        "pad_token_id": text["vocab_size"] - 1,
     }
 
 

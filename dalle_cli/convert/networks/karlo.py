@@ -10,11 +10,11 @@ def under(state: State, prefix: str) -> State:
 
 
 def prior_task(model: dict) -> dict:
-    return {"type": "diffusion-prior", "schedule": "cosine", "drop_text": 0.2}
+    return {"type": "diffusion-prior", "schedule": "cosine", "text_drop_prob": 0.2}
 
 
 def decoder_task(model: dict) -> dict:
-    return {"type": "decoder", "size": 64, "schedule": "cosine", "drop_text": 0.3, "drop_image": 0.1}
+    return {"type": "decoder", "size": 64, "schedule": "cosine", "text_drop_prob": 0.3, "image_drop_prob": 0.1}
 
 
 def upsampler_task(model: dict) -> dict:

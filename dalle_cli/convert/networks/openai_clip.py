@@ -38,7 +38,7 @@ def _vit(state: State) -> dict:
     grid = math.isqrt(len(state["visual.positional_embedding"]) - 1)
     depth = count_layers(state, r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_weight")
     heads = max(1, width // 64)
-    return {"type": "vit", "size": patch * grid, "patch": patch, "width": width, "depth": depth, "heads": heads}
+    return {"type": "vit", "size": patch * grid, "patch_size": patch, "width": width, "depth": depth, "heads": heads}
 
 
 def _resnet(state: State) -> dict:
@@ -53,7 +53,14 @@ def _text(state: State) -> dict:
     vocab, width = state["token_embedding.weight"].shape
     depth = count_layers(state, r"transformer\.resblocks\.(\d+)\.attn\.in_proj_weight")
     context, heads = len(state["positional_embedding"]), max(1, width // 64)
-    return {"type": "clip-text", "vocab": vocab, "context": context, "width": width, "depth": depth, "heads": heads}
+    return {
+        "type": "clip-text",
+        "vocab_size": vocab,
+        "context_length": context,
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+    }
 
 
 def _transpose(x: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ def write_config(model: dict, custom_text: bool = False) -> dict:
     if len(activations) > 1:
         raise ConvertError("no place for towers of different activations in this layout")
     if image["type"] == "vit":
-        vision = {"layers": image["depth"], "width": image["width"], "patch_size": image["patch"]}
+        vision = {"layers": image["depth"], "width": image["width"], "patch_size": image["patch_size"]}
         pooled = image["width"]
     else:
         vision = {"layers": image["layers"], "width": image["width"], "patch_size": None}
@@ -117,8 +124,8 @@ def write_config(model: dict, custom_text: bool = False) -> dict:
             "custom_text": custom_text,
             "vision_cfg": {"image_size": image["size"], **vision, "head_width": pooled // image["heads"]},
             "text_cfg": {
-                "context_length": text["context"],
-                "vocab_size": text["vocab"],
+                "context_length": text["context_length"],
+                "vocab_size": text["vocab_size"],
                 "width": text["width"],
                 "heads": text["heads"],
                 "layers": text["depth"],

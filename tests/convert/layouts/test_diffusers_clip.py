@@ -6,17 +6,17 @@ from dalle_cli.convert.layouts import all_layouts
 from dalle_cli.convert.recognition import export_state, import_state
 from tests.convert.miniatures import state_of
 
-VIT = {"type": "vit", "size": 16, "patch": 8, "width": 64, "depth": 2, "heads": 1}
+VIT = {"type": "vit", "size": 16, "patch_size": 8, "width": 64, "depth": 2, "heads": 1}
 
 
-TEXT = {"type": "clip-text", "vocab": 50, "context": 10, "width": 128, "depth": 3, "heads": 2}
+TEXT = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 128, "depth": 3, "heads": 2}
 
 
 NODE = {"type": "clip", "embed_dim": 12, "image": VIT, "text": TEXT}
 
 
 def test_two_towers_of_a_pipeline_are_joined():
-    node = NODE | {"scale": 100.0}
+    node = NODE | {"fixed_logit_scale": 100.0}
     state = state_of(node)
     published = export_state("diffusers-clip", node, state)
     assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.weight" in published

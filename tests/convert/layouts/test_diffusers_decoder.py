@@ -7,7 +7,9 @@ from dalle_cli.convert.recognition import export_state, import_state, recognize
 from tests.convert.miniatures import DECODER, LARGE_DECODER, assert_size, round_trip, shapes_of, state_of
 
 
-@pytest.mark.parametrize("changes", [{}, {"multiples": [1, 2, 2], "attention": [2, 4], "blocks": 2}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"channel_mult": [1, 2, 2], "attention_factors": [2, 4], "num_res_blocks": 2}], ids=str
+)
 def test_round_trip(changes):
     node = DECODER | changes
     published = round_trip("diffusers-decoder", node)

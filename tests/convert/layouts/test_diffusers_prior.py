@@ -53,6 +53,6 @@ def test_config_of_another_model_is_refused(config, message):
 
 
 def test_text_states_of_another_width_are_refused():
-    prior = PRIOR | {"states": 20}
+    prior = PRIOR | {"text_width": 20}
     with pytest.raises(ConvertError, match="text states of another width, 20"):
         export_state("diffusers-prior", prior, state_of(prior), configured=True)

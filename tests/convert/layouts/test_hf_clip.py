@@ -6,8 +6,8 @@ from dalle_cli.convert.layouts import all_layouts
 from dalle_cli.convert.recognition import export_state, import_state
 from dalle_cli.models import models
 
-VIT = {"type": "vit", "size": 16, "patch": 8, "width": 64, "depth": 2, "heads": 1}
-TEXT = {"type": "clip-text", "vocab": 50, "context": 10, "width": 128, "depth": 3, "heads": 2}
+VIT = {"type": "vit", "size": 16, "patch_size": 8, "width": 64, "depth": 2, "heads": 1}
+TEXT = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 128, "depth": 3, "heads": 2}
 NODE = {"type": "clip", "embed_dim": 12, "image": VIT, "text": TEXT}
 CONFIG = {"vision_config": {"num_attention_heads": 1}, "text_config": {"num_attention_heads": 2}}
 
@@ -49,8 +49,8 @@ def test_queries_keys_and_values_are_thirds_of_ours():
 def test_published_size_has_the_published_counts():
     node = {
         **{"type": "clip", "embed_dim": 512},
-        "image": {"type": "vit", "size": 224, "patch": 32, "width": 768, "depth": 12, "heads": 12},
-        "text": {"type": "clip-text", "vocab": 49408, "context": 77, "width": 512, "depth": 12, "heads": 8},
+        "image": {"type": "vit", "size": 224, "patch_size": 32, "width": 768, "depth": 12, "heads": 12},
+        "text": {"type": "clip-text", "vocab_size": 49408, "context_length": 77, "width": 512, "depth": 12, "heads": 8},
     }
     with torch.device("meta"):
         theirs = export_state("hf-clip", node, models.build(node).state_dict())
@@ -90,7 +90,7 @@ def test_a_configuration_of_another_model_is_refused(config, said):
 
 @pytest.mark.parametrize("tower", ["text", "image"])
 def test_a_tower_alone_comes_back(tower):
-    node = {"type": "clip", "embed_dim": 12, tower: NODE[tower], "scale": 100.0}
+    node = {"type": "clip", "embed_dim": 12, tower: NODE[tower], "fixed_logit_scale": 100.0}
     state = state_of(node)
     published = export_state("hf-clip", node, state)
     assert all(key.startswith(("text_", "vis")) for key in published)

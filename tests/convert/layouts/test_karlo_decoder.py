@@ -4,7 +4,7 @@ from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.recognition import export_state
 from tests.convert.miniatures import DECODER, LARGE_DECODER, assert_size, round_trip, shapes_of, state_of
 
-DECODER = DECODER | {"conditions": DECODER["conditions"] | {"text": DECODER["conditions"]["text"] | {"states": 20}}}
+DECODER = DECODER | {"conditions": DECODER["conditions"] | {"text": DECODER["conditions"]["text"] | {"text_width": 20}}}
 
 
 def test_round_trip():
@@ -27,7 +27,10 @@ def test_other_conditions_are_refused():
     decoder = DECODER | {"conditions": {"label": {"type": "label-condition", "classes": 3}}}
     with pytest.raises(ConvertError, match="no place for a condition of type 'label-condition'"):
         export_state("karlo-decoder", decoder, state_of(decoder))
-    for changes, message in ({"depth": 1}, "depth is 1, would be read as 0"), ({"vocab": 9}, "vocab is 9, would be"):
+    for changes, message in (
+        ({"depth": 1}, "depth is 1, would be read as 0"),
+        ({"vocab_size": 9}, "vocab_size is 9, would"),
+    ):
         text = DECODER["conditions"]["text"] | changes
         decoder = DECODER | {"conditions": DECODER["conditions"] | {"text": text}}
         with pytest.raises(ConvertError, match=rf"conditions\.text\.{message}"):

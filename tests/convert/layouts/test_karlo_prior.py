@@ -6,7 +6,7 @@ from dalle_cli.convert.layouts import all_layouts
 from dalle_cli.convert.recognition import export_state, import_state
 from tests.convert.miniatures import LARGE_PRIOR, PRIOR, assert_size, round_trip, shapes_of, state_of
 
-PRIOR = PRIOR | {"states": 20}
+PRIOR = PRIOR | {"text_width": 20}
 
 
 def test_round_trip():
@@ -33,7 +33,7 @@ def test_missing_statistics_are_named():
 
 def test_imported_prior_needs_its_clip():
     recipe = {"model": PRIOR, "task": all_layouts()["karlo-prior"].task(PRIOR)}
-    assert checkpoint.check(recipe)["task"] == {"type": "diffusion-prior", "schedule": "cosine", "drop_text": 0.2}
+    assert checkpoint.check(recipe)["task"] == {"type": "diffusion-prior", "schedule": "cosine", "text_drop_prob": 0.2}
     task = checkpoint.compose(recipe)
     with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
         task.draw(["a red circle"], [0])

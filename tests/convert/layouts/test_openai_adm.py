@@ -7,8 +7,15 @@ from dalle_cli.models import models
 from tests.convert.miniatures import round_trip, state_of
 
 UNET = {
-    **{"type": "unet", "channels": 64, "multiples": [1, 2, 2], "blocks": 2, "attention": [2, 4], "conditions": {}},
-    **{"head_width": 64, "heads": None, "attention_order": "legacy", "middle_attention": True, "scale_shift": True},
+    **{
+        "type": "unet",
+        "base_channels": 64,
+        "channel_mult": [1, 2, 2],
+        "num_res_blocks": 2,
+        "attention_factors": [2, 4],
+        "conditions": {},
+    },
+    **{"head_dim": 64, "heads": None, "attention_order": "legacy", "middle_attention": True, "scale_shift": True},
     **{"resample": "resblock", "learned_variance": True},
 }
 
@@ -19,7 +26,7 @@ LABEL = {"label": {"type": "label-condition", "classes": 7}}
 LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
 
 
-ADM = {"type": "unet", "channels": 256, "blocks": 2}
+ADM = {"type": "unet", "base_channels": 256, "num_res_blocks": 2}
 
 
 CLASSES = {"label": {"type": "label-condition", "classes": 1000}}
@@ -39,11 +46,11 @@ def shapes_of(node, layout):
         {},
         {"conditions": LABEL},
         {"conditions": LABEL | LOW_RES},
-        {"conditions": LOW_RES, "attention": [], "middle_attention": False},
+        {"conditions": LOW_RES, "attention_factors": [], "middle_attention": False},
         {"scale_shift": False, "resample": "conv", "learned_variance": False},
-        {"multiples": [1, 1.5, 2], "blocks": 1, "attention": [4]},
-        {"multiples": [0.5, 1], "blocks": 3, "attention": [2]},
-        {"multiples": [2], "attention": [1]},
+        {"channel_mult": [1, 1.5, 2], "num_res_blocks": 1, "attention_factors": [4]},
+        {"channel_mult": [0.5, 1], "num_res_blocks": 3, "attention_factors": [2]},
+        {"channel_mult": [2], "attention_factors": [1]},
     ],
     ids=str,
 )
@@ -66,27 +73,30 @@ def test_projections_of_the_attention_are_convolutions_over_places():
     ("node", "count", "keys"),
     [
         (
-            ADM | {"channels": 192, "blocks": 3, "multiples": [1, 2, 3, 4], "attention": [2, 4, 8],
-                   "attention_order": "new", "conditions": CLASSES},
+            ADM | {"base_channels": 192, "num_res_blocks": 3, "channel_mult": [1, 2, 3, 4],
+                   "attention_factors": [2, 4, 8], "attention_order": "new", "conditions": CLASSES},
             295_904_454, 541,
         ),
         (
-            ADM | {"multiples": [1, 1, 2, 3, 4], "attention": [4, 8, 16], "heads": 4, "conditions": CLASSES},
+            ADM | {"channel_mult": [1, 1, 2, 3, 4], "attention_factors": [4, 8, 16], "heads": 4, "conditions": CLASSES},
             421_529_606, 493,
         ),
-        (ADM | {"multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32], "conditions": CLASSES}, 553_838_086, 567),
-        (ADM | {"multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32]}, 552_814_086, 566),
         (
-            ADM | {"multiples": [0.5, 1, 1, 2, 2, 4, 4], "attention": [16, 32, 64], "conditions": CLASSES},
+            ADM | {"channel_mult": [1, 1, 2, 2, 4, 4], "attention_factors": [8, 16, 32], "conditions": CLASSES},
+            553_838_086, 567,
+        ),
+        (ADM | {"channel_mult": [1, 1, 2, 2, 4, 4], "attention_factors": [8, 16, 32]}, 552_814_086, 566),
+        (
+            ADM | {"channel_mult": [0.5, 1, 1, 2, 2, 4, 4], "attention_factors": [16, 32, 64], "conditions": CLASSES},
             558_997_638, 645,
         ),
         (
-            ADM | {"channels": 192, "multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32], "heads": 4,
-                   "conditions": CLASSES | LOW_RES},
+            ADM | {"base_channels": 192, "channel_mult": [1, 1, 2, 2, 4, 4], "attention_factors": [8, 16, 32],
+                   "heads": 4, "conditions": CLASSES | LOW_RES},
             311_795_910, None,
         ),
         (
-            ADM | {"channels": 192, "multiples": [1, 1, 2, 2, 4, 4], "attention": [16, 32],
+            ADM | {"base_channels": 192, "channel_mult": [1, 1, 2, 2, 4, 4], "attention_factors": [16, 32],
                    "conditions": CLASSES | LOW_RES},
             308_835_270, None,
         ),
@@ -104,7 +114,7 @@ def test_published_sizes_have_the_published_counts_and_are_told_apart(node, coun
 
 def test_what_the_layout_cannot_tell_is_not_exported():
     for change, message in (
-        ({"head_width": 32}, "model.head_width is 32, would be read as 64"),
+        ({"head_dim": 32}, "model.head_dim is 32, would be read as 64"),
         ({"heads": 2}, "model.heads is 2, would be read as None"),
         ({"attention_order": "new"}, "model.attention_order is new, would be read as legacy"),
         ({"conditions": {"text": {"type": "clip-condition", "embed_dim": 8, "tokens": 4, "width": 8}}},
@@ -123,6 +133,6 @@ def test_a_key_too_few_is_named():
 
 
 def test_a_network_of_patches_has_no_published_layout():
-    node = UNET | {"patch": 2}
-    with pytest.raises(ValueError, match=r"squares of pixels as one place \(model\.patch\)"):
+    node = UNET | {"patch_size": 2}
+    with pytest.raises(ValueError, match=r"squares of pixels as one place \(model\.patch_size\)"):
         export_state("openai-adm", node, models.build(node).state_dict())

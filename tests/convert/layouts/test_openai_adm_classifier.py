@@ -3,12 +3,21 @@ import pytest
 from tests.convert.miniatures import assert_size, round_trip
 
 CLASSIFIER = {
-    **{"type": "classifier", "size": 32, "classes": 9, "channels": 64, "multiples": [1, 2, 2], "blocks": 2},
-    **{"attention": [2, 4], "head_width": 64, "attention_order": "legacy"},
+    **{
+        "type": "classifier",
+        "size": 32,
+        "classes": 9,
+        "base_channels": 64,
+        "channel_mult": [1, 2, 2],
+        "num_res_blocks": 2,
+    },
+    **{"attention_factors": [2, 4], "head_dim": 64, "attention_order": "legacy"},
 }
 
 
-@pytest.mark.parametrize("changes", [{}, {"blocks": 4, "attention": [4]}, {"multiples": [1, 1, 2, 2]}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_res_blocks": 4, "attention_factors": [4]}, {"channel_mult": [1, 1, 2, 2]}], ids=str
+)
 def test_round_trip(changes):
     published = round_trip("openai-adm-classifier", CLASSIFIER | changes)
     assert published["out.2.qkv_proj.weight"].dim() == published["out.2.c_proj.weight"].dim() == 3
@@ -24,6 +33,6 @@ def test_round_trip(changes):
     ],
 )
 def test_published_sizes(size, blocks, multiples, attention, count):
-    node = CLASSIFIER | {"size": size, "classes": 1000, "channels": 128}
-    node |= {"blocks": blocks, "multiples": multiples, "attention": attention}
+    node = CLASSIFIER | {"size": size, "classes": 1000, "base_channels": 128}
+    node |= {"num_res_blocks": blocks, "channel_mult": multiples, "attention_factors": attention}
     assert_size("openai-adm-classifier", node, count, None)

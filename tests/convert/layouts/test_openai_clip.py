@@ -6,13 +6,13 @@ from dalle_cli.convert.layouts import all_layouts
 from dalle_cli.convert.recognition import export_state, import_state
 from tests.convert.miniatures import state_of
 
-VIT = {"type": "vit", "size": 16, "patch": 8, "width": 64, "depth": 2, "heads": 1}
+VIT = {"type": "vit", "size": 16, "patch_size": 8, "width": 64, "depth": 2, "heads": 1}
 
 
 RESNET = {"type": "modified-resnet", "size": 64, "layers": [1, 2, 3, 1], "width": 8, "heads": 4}
 
 
-TEXT = {"type": "clip-text", "vocab": 50, "context": 10, "width": 128, "depth": 3, "heads": 2}
+TEXT = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 128, "depth": 3, "heads": 2}
 
 
 def node(image):

@@ -9,7 +9,7 @@ from dalle_cli.models import models
 
 @pytest.mark.parametrize(("groups", "blocks"), [(4, 2), (3, 1)])
 def test_recipe_and_weights_come_back(groups, blocks):
-    node = {"type": "dvae", "vocab": 24, "hidden": 8, "init": 4, "groups": groups, "blocks": blocks}
+    node = {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": groups, "num_res_blocks": blocks}
     state = models.build(node).state_dict()
     published = export_state("openai-dvae", node, state)
     assert published.keys() == state.keys()
@@ -33,18 +33,18 @@ def test_published_size_has_the_published_keys_and_counts():
     assert shapes["decoder.blocks.group_1.block_1.res_path.conv_4.w"] == (2048, 512, 3, 3)
     assert shapes["decoder.blocks.output.conv.w"] == (6, 256, 1, 1)
     assert all_layouts()["openai-dvae"].model(model.state_dict()) == {
-        **{"type": "dvae", "vocab": 8192, "hidden": 256, "init": 128, "groups": 4, "blocks": 2}
+        **{"type": "dvae", "vocab_size": 8192, "n_hid": 256, "n_init": 128, "groups": 4, "num_res_blocks": 2}
     }
 
 
 def test_half_of_the_model_is_refused():
-    node = {"type": "dvae", "vocab": 24, "hidden": 8, "init": 4, "groups": 4, "blocks": 1}
+    node = {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": 4, "num_res_blocks": 1}
     state = {key: tensor for key, tensor in models.build(node).state_dict().items() if key.startswith("encoder.")}
     with pytest.raises(ConvertError, match=r"openai-dvae: the key 'decoder.blocks.input.w' is missing"):
         import_state(state)
 
 
 def test_what_the_layout_cannot_tell_is_not_exported():
-    node = {"type": "dvae", "vocab": 24, "hidden": 8, "init": 4, "groups": 2, "blocks": 1, "gain": 1.0}
+    node = {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": 2, "num_res_blocks": 1, "gain": 1.0}
     with pytest.raises(ConvertError, match=r"model.gain is 1.0, would be read as None"):
         export_state("openai-dvae", node, models.build(node).state_dict())

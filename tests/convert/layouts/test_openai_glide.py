@@ -6,7 +6,7 @@ from dalle_cli.convert.recognition import export_state, import_state
 from dalle_cli.models import models
 from tests.convert.miniatures import UNET, round_trip, state_of
 
-TEXT = {"type": "text-condition", "vocab": 40, "context": 6, "width": 128, "depth": 2, "heads": 2}
+TEXT = {"type": "text-condition", "vocab_size": 40, "context_length": 6, "width": 128, "depth": 2, "heads": 2}
 
 
 INPAINT = {"inpaint": {"type": "inpaint-condition"}}
@@ -27,16 +27,31 @@ def test_recipe_and_every_bit_come_back(more):
 @pytest.mark.parametrize(
     ("more", "changes", "count", "keys"),
     [
-        ({}, {"blocks": 3, "multiples": [1, 2, 3, 4], "attention": [2, 4, 8]}, 385_030_726, 783),
-        (INPAINT, {"blocks": 3, "multiples": [1, 2, 3, 4], "attention": [2, 4, 8]}, 385_037_638, 783),
-        (LOW_RES, {"blocks": 2, "multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32]}, 398_361_286, 797),
-        (INPAINT | LOW_RES, {"blocks": 2, "multiples": [1, 1, 2, 2, 4, 4], "attention": [8, 16, 32]}, 398_368_198, 797),
+        ({}, {"num_res_blocks": 3, "channel_mult": [1, 2, 3, 4], "attention_factors": [2, 4, 8]}, 385_030_726, 783),
+        (
+            INPAINT,
+            {"num_res_blocks": 3, "channel_mult": [1, 2, 3, 4], "attention_factors": [2, 4, 8]},
+            385_037_638,
+            783,
+        ),
+        (
+            LOW_RES,
+            {"num_res_blocks": 2, "channel_mult": [1, 1, 2, 2, 4, 4], "attention_factors": [8, 16, 32]},
+            398_361_286,
+            797,
+        ),
+        (
+            INPAINT | LOW_RES,
+            {"num_res_blocks": 2, "channel_mult": [1, 1, 2, 2, 4, 4], "attention_factors": [8, 16, 32]},
+            398_368_198,
+            797,
+        ),
     ],
     ids=["base", "base-inpaint", "upsample", "upsample-inpaint"],
 )
 def test_published_sizes_have_the_published_counts(more, changes, count, keys):
-    text = TEXT | {"vocab": 50257, "context": 128, "width": 512, "depth": 16, "heads": 8}
-    node = UNET | {"channels": 192} | changes | {"conditions": {"text": text} | more}
+    text = TEXT | {"vocab_size": 50257, "context_length": 128, "width": 512, "depth": 16, "heads": 8}
+    node = UNET | {"base_channels": 192} | changes | {"conditions": {"text": text} | more}
     with torch.device("meta"):
         network = models.build(node)
         published = export_state("openai-glide", node, network.state_dict())

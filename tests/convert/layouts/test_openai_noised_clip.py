@@ -7,9 +7,9 @@ from dalle_cli.models import models
 from tests.convert.miniatures import round_trip, state_of
 
 CLIP = {
-    **{"type": "noised-clip", "embed_dim": 24, "scale": 100.0},
-    "image": {"type": "noised-vit", "size": 16, "patch": 4, "width": 64, "depth": 3, "heads": 1, "steps": 50},
-    "text": {"type": "noised-clip-text", "vocab": 30, "context": 9, "width": 128, "depth": 2, "heads": 2},
+    **{"type": "noised-clip", "embed_dim": 24, "fixed_logit_scale": 100.0},
+    "image": {"type": "noised-vit", "size": 16, "patch_size": 4, "width": 64, "depth": 3, "heads": 1, "steps": 50},
+    "text": {"type": "noised-clip-text", "vocab_size": 30, "context_length": 9, "width": 128, "depth": 2, "heads": 2},
 }
 
 
@@ -24,8 +24,23 @@ def test_noised_clip_comes_back_from_its_two_files():
 def test_published_noised_clip_has_the_published_counts():
     node = CLIP | {
         "embed_dim": 512,
-        "image": {"type": "noised-vit", "size": 64, "patch": 4, "width": 768, "depth": 12, "heads": 12, "steps": 1000},
-        "text": {"type": "noised-clip-text", "vocab": 65536, "context": 77, "width": 512, "depth": 12, "heads": 8},
+        "image": {
+            "type": "noised-vit",
+            "size": 64,
+            "patch_size": 4,
+            "width": 768,
+            "depth": 12,
+            "heads": 12,
+            "steps": 1000,
+        },
+        "text": {
+            "type": "noised-clip-text",
+            "vocab_size": 65536,
+            "context_length": 77,
+            "width": 512,
+            "depth": 12,
+            "heads": 8,
+        },
     }
     with torch.device("meta"):
         published = export_state("openai-noised-clip", node, models.build(node).state_dict())
@@ -43,6 +58,6 @@ def test_half_of_the_noised_clip_is_refused():
 
 
 def test_a_learned_scale_is_not_exported():
-    node = {key: value for key, value in CLIP.items() if key != "scale"}
+    node = {key: value for key, value in CLIP.items() if key != "fixed_logit_scale"}
     with pytest.raises(ConvertError, match="'logit_scale' has no place in this layout"):
         export_state("openai-noised-clip", node, state_of(node))

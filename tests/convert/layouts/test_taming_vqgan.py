@@ -16,8 +16,15 @@ from dalle_cli.generate.reconstruct import reconstruct
 from dalle_cli.models import models
 
 NODE = {
-    **{"type": "vqgan", "vocab": 24, "embed_dim": 6, "channels": 32, "multiples": [1, 2], "blocks": 1},
-    **{"attention": [2], "latent": 8},
+    **{
+        "type": "vqgan",
+        "vocab_size": 24,
+        "embed_dim": 6,
+        "base_channels": 32,
+        "channel_mult": [1, 2],
+        "num_res_blocks": 1,
+    },
+    **{"attention_factors": [2], "latent_channels": 8},
 }
 LOSS = {
     "loss.perceptual_loss.net.slice1.0.weight": torch.ones(4, 3, 3, 3),
@@ -52,10 +59,15 @@ def lightning(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"multiples": [1, 1, 2.5], "attention": []}, {"blocks": 2, "attention": [1, 2], "latent": 3}]
+    "changes",
+    [
+        {},
+        {"channel_mult": [1, 1, 2.5], "attention_factors": []},
+        {"num_res_blocks": 2, "attention_factors": [1, 2], "latent_channels": 3},
+    ],
 )
 def test_recipe_and_every_bit_come_back(changes):
-    node = NODE | changes | ({"channels": 64} if 2.5 in changes.get("multiples", []) else {})
+    node = NODE | changes | ({"base_channels": 64} if 2.5 in changes.get("channel_mult", []) else {})
     state = state_of(node)
     published = export_state("taming-vqgan", node, state)
     model, back = import_state(published)
@@ -68,10 +80,16 @@ def test_recipe_and_every_bit_come_back(changes):
 @pytest.mark.parametrize("vocab", [1024, 16384])
 def test_published_sizes_are_told_by_their_shapes(vocab):
     with torch.device("meta"):
-        state = models.build({"type": "vqgan", "vocab": vocab}).state_dict()
+        state = models.build({"type": "vqgan", "vocab_size": vocab}).state_dict()
     assert import_state(state)[0] == {
-        **{"type": "vqgan", "vocab": vocab, "embed_dim": 256, "channels": 128, "multiples": [1, 1, 2, 2, 4]},
-        **{"blocks": 2, "attention": [16], "latent": 256},
+        **{
+            "type": "vqgan",
+            "vocab_size": vocab,
+            "embed_dim": 256,
+            "base_channels": 128,
+            "channel_mult": [1, 1, 2, 2, 4],
+        },
+        **{"num_res_blocks": 2, "attention_factors": [16], "latent_channels": 256},
     }
 
 

@@ -14,7 +14,7 @@ def test_heads_are_joined_and_taken_apart():
 
 
 def test_every_block_has_one_name_there():
-    model = {"multiples": [1, 2, 3], "blocks": 2, "attention": [2, 4], "middle_attention": True}
+    model = {"channel_mult": [1, 2, 3], "num_res_blocks": 2, "attention_factors": [2, 4], "middle_attention": True}
     stages = list(layout.stages(model))
     assert len({ours for ours, _, _ in stages}) == len({theirs for _, theirs, _ in stages}) == len(stages)
     names = {ours: theirs for ours, theirs, _ in stages}

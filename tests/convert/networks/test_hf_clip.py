@@ -4,7 +4,7 @@ import torch
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.networks.hf_clip import has_clip_keys, key_table, read_config
 
-VIT = {"type": "vit", "size": 32, "patch": 8, "width": 64, "depth": 1, "heads": 1}
+VIT = {"type": "vit", "size": 32, "patch_size": 8, "width": 64, "depth": 1, "heads": 1}
 
 
 def test_one_tower_is_enough_to_be_recognized():

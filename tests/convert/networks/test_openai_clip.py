@@ -3,8 +3,8 @@ import pytest
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.networks.openai_clip import has_clip_keys, read_config, write_config
 
-VIT = {"type": "vit", "size": 32, "patch": 8, "width": 160, "depth": 1, "heads": 2}
-TEXT = {"type": "clip-text", "vocab": 9, "context": 4, "width": 64, "depth": 1, "heads": 1}
+VIT = {"type": "vit", "size": 32, "patch_size": 8, "width": 160, "depth": 1, "heads": 2}
+TEXT = {"type": "clip-text", "vocab_size": 9, "context_length": 4, "width": 64, "depth": 1, "heads": 1}
 CLIP = {"type": "clip", "embed_dim": 8, "image": VIT, "text": TEXT}
 
 
