@@ -11,7 +11,7 @@ from dalle_cli import checkpoint, recipe
 from dalle_cli.exits import Failure
 
 TINY = {
-    "model": {"type": "dvae", "vocab": 16, "hidden": 8, "init": 8, "groups": 2, "blocks": 1},
+    "model": {"type": "dvae", "vocab_size": 16, "n_hid": 8, "n_init": 8, "groups": 2, "num_res_blocks": 1},
     "task": {"type": "dvae"},
     "data": {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 64, "workers": 0},
     "optim": {"lr": 1e-3},
