@@ -168,12 +168,12 @@ def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
     """Bytes that steps of ViT-B/32 in float32 hold here."""
     from dalle_cli import recipe
     from dalle_cli.training import estimate, optim
-    from dalle_cli.training.compose_meta import sketch
+    from dalle_cli.training.compose_meta import compose_meta
 
     found = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
-    task = sketch(found, []).task
+    task = compose_meta(found, []).task
     (step,) = estimate.measure(task, batch, 224, "float32")
-    return estimate.memory(task, optim.Optim(**found["optim"]), step, 1, "cpu")
+    return estimate.device_memory(task, optim.Optim(**found["optim"]), step, 1, "cpu")
 
 
 def _real_steps(checkpointing: bool, batch: int) -> int:

@@ -1,4 +1,4 @@
-"""`dalle check`: whether recipes are right and what they amount to, found out without training or loading anything."""
+"""`dalle check`: check recipes, and report sizes, epochs and cost, without loading weights or training."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from ..registry import RecipeError, suggest
 from .app import MANAGE, command
 from .options import HARDWARE, Family, Json, Overrides
 
-OPEN = "???"  # what a recipe leaves to its user
+OPEN = "???"  # a value that the user of a recipe has to give
 UNITS = {"GIB": 2**30, "GB": 10**9, "MIB": 2**20, "MB": 10**6, "TIB": 2**40, "TB": 10**12}
 
 
@@ -29,42 +29,51 @@ def _bytes(text: str) -> int:
     MANAGE,
     "dalle check",
     "dalle check --recipe clip/vit-b32 data.path=/data/pairs",
-    "dalle check --recipe mine.yaml --family dvae model.hidden=64",
+    "dalle check --recipe mine.yaml --family dvae model.n_hid=64",
     "dalle check --recipe dalle1-12b --processes 64 --device-memory 80GiB",
 )
 def check(
     overrides: Overrides = None,
-    recipe: Annotated[str | None, typer.Option(help="Name (clip/vit-b32) or file of a recipe. Default: all.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="A recipe (clip/vit-b32, a file). Default: all.")
+    ] = None,
     family: Family = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Estimate what training on so many GPUs takes.", rich_help_panel=HARDWARE),
+        typer.Option(metavar="N", min=1, help="Estimate the cost of training on N GPUs.", rich_help_panel=HARDWARE),
     ] = None,
     device_memory: Annotated[
-        int, typer.Option(parser=_bytes, metavar="SIZE", help="Of each GPU.", rich_help_panel=HARDWARE)
+        int, typer.Option(parser=_bytes, metavar="SIZE", help="Memory of each GPU.", rich_help_panel=HARDWARE)
     ] = "80GiB",  # type: ignore[assignment]  (the parser's input)
-    peak: Annotated[
-        float, typer.Option(min=0.001, help="TFLOP/s of each GPU in the precision used.", rich_help_panel=HARDWARE)
+    peak_tflops: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0.001, help="TFLOP/s of each GPU, in the precision used.", rich_help_panel=HARDWARE
+        ),
     ] = 312.0,
-    utilisation: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Share of the peak that is reached.", rich_help_panel=HARDWARE)
+    mfu: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0.001, max=1, help="Model FLOPs utilization, the fraction of the peak that is reached.",
+            rich_help_panel=HARDWARE,
+        ),
     ] = 0.4,
     as_json: Json = False,
-) -> None:
-    """Check a recipe, or all: names, types, whether the parts fit, sizes and epochs. Nothing is loaded."""
+) -> None:  # fmt: skip
+    """Check one recipe or all: keys, types, whether the parts fit each other, sizes, epochs and cost."""
     if recipe is None:
         if overrides or family or processes:
-            raise Failure("overrides, --family and --processes need a --recipe to apply to", USAGE)
+            raise Failure("overrides, --family and --processes need --recipe", USAGE)
         raise typer.Exit(_check_all(as_json))
     from .. import recipe as recipes
 
-    place = recipes.locate(recipe, family)
-    if place is None:
+    located = recipes.locate(recipe, family)
+    if located is None:
         raise RecipeError(f"no recipe '{recipe}'{suggest(recipe, recipes.all_names())}")
     hardware = None
     if processes:
-        hardware = {"processes": processes, "room": device_memory, "rate": peak * 1e12, "utilisation": utilisation}
-    result = examine(*place, overrides or [], hardware)
+        hardware = {"processes": processes, "memory": device_memory, "flops_per_s": peak_tflops * 1e12, "mfu": mfu}
+    result = examine(*located, overrides or [], hardware)
     print_result(result, align(_lines(result)), as_json)
 
 
@@ -82,7 +91,7 @@ def _check_all(as_json: bool) -> int:
             if wants_json(as_json):
                 print_result(result, (), as_json)
     if not wants_json(as_json):
-        rows = [(result["recipe"], result.get("parameters", ""), _verdict(result)) for result in results]
+        rows = [(result["recipe"], result.get("num_parameters", ""), _verdict(result)) for result in results]
         print_text("\n".join(printable(line) for line in align(rows, cut=True)))
     failed = sum("error" in result for result in results)
     log(f"{len(results)} recipes checked, {failed} failed")
@@ -96,27 +105,27 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def examine(family: str, name: str, overrides: list[str], hardware: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a recipe amounts to; `needs` names what is to be given, or is not on this machine. Raises ValueError.
+    """Return the report of a recipe; `needs` lists what has to be given, or is not on this machine.
 
-    hardware: of training/estimate.py's `forecast`, for an estimate of what training takes.
+    hardware: arguments of `training.estimate.forecast`, for an estimate of the cost. Raises ValueError.
     """
     from .. import checkpoint
     from .. import recipe as recipes
 
-    found = recipes.load(name, family, overrides, checkpoint.accepts, log, complete=False)
-    about = {"recipe": name if name.endswith((".yaml", ".yml")) else f"{family}/{name}"}
-    needs = _open_values(found)
-    data = found.get("data")
+    recipe = recipes.load(name, family, overrides, checkpoint.accepts, log, complete=False)
+    title = name if name.endswith((".yaml", ".yml")) else f"{family}/{name}"
+    needs = _open_values(recipe)
+    data = recipe.get("data")
     if isinstance(data, dict) and data.get("path") in ("", None) and _takes_path(data.get("type")):
         needs.append("data.path")
         data["path"] = OPEN
     if family in ("systems", "tokenizer"):
         if hardware:
-            raise Failure(f"{family}/{name} trains no network: leave out --processes and what belongs to it", USAGE)
-        special = _system(found, needs) if family == "systems" else _tokenizer(found, needs)
+            raise Failure(f"{family}/{name} trains no network: remove --processes", USAGE)
+        report = _system(recipe, needs) if family == "systems" else _tokenizer(recipe, needs)
     else:
-        special = _training(found, needs, hardware)
-    return {**about, **special, "needs": needs}
+        report = _training(recipe, needs, hardware)
+    return {"recipe": title, **report, "needs": needs}
 
 
 def _takes_path(data_type: Any) -> bool:
@@ -127,51 +136,54 @@ def _takes_path(data_type: Any) -> bool:
 
 def _training(recipe: dict, needs: list[str], hardware: dict[str, Any] | None) -> dict[str, Any]:
     from ..training import estimate, options
-    from ..training.compose_meta import sketch
+    from ..training.compose_meta import compose_meta
 
     options.check(recipe)
     optim, train, _ = options.options(recipe)
-    shapes = sketch(recipe, needs)
+    meta = compose_meta(recipe, needs)
+    report = {**_sizes(meta), **_epochs(train, _epoch_samples(recipe["data"], needs))}
+    if hardware and meta.task:
+        report["estimate"] = estimate.forecast(meta.task, optim, train, int(recipe["data"]["size"]), **hardware)
+        report["estimate"]["assumed"]["substitutes"] = meta.substitutes
+    return report
+
+
+def _sizes(meta: Any) -> dict[str, Any]:
+    """Return the numbers of parameters: of the model, of its parts, of frozen models (None: not on this machine)."""
     parts: Counter[str] = Counter()
-    for name, parameter in shapes.model.named_parameters():
+    for name, parameter in meta.model.named_parameters():
         parts[name.partition(".")[0]] += parameter.numel()
-    epoch = _epoch_samples(recipe["data"], needs)
+    frozen = {name: model and sum(p.numel() for p in model.parameters()) for name, model in meta.frozen.items()}
+    return {"num_parameters": parts.total(), "parts": dict(parts.most_common()), "frozen": frozen}
+
+
+def _epochs(train: Any, epoch_samples: int | None) -> dict[str, Any]:
     samples = train.steps * train.batch_size
-    found = {
-        "parameters": parts.total(),
-        "parts": dict(parts.most_common()),
-        "frozen": {
-            name: one and sum(parameter.numel() for parameter in one.parameters())
-            for name, one in shapes.frozen.items()
-        },
+    return {
         "batch_size": train.batch_size,
-        "accumulate": train.accumulate,
+        "grad_accum_steps": train.accumulate,
         "steps": train.steps,
         "samples": samples,
-        "epoch_samples": epoch,
-        "epochs": round(samples / epoch, 3) if epoch else None,
+        "epoch_samples": epoch_samples,
+        "epochs": round(samples / epoch_samples, 3) if epoch_samples else None,
     }
-    if hardware and shapes.task:
-        found["estimate"] = estimate.forecast(shapes.task, optim, train, int(recipe["data"]["size"]), **hardware)
-        found["estimate"]["assumed"]["stand_ins"] = shapes.assumed
-    return found
 
 
 def _epoch_samples(data: dict, needs: list[str]) -> int | None:
-    """Training samples in an epoch; None where that cannot be known here. Raises DataError for data that is no good."""
+    """Return the training samples of an epoch; None if it cannot be known here. Raises DataError for unusable data."""
     from ..data import loader
     from ..data.scenes.glyphs import MissingFont
 
     if "data.path" in needs:
         return None
     try:
-        found = loader.build(data)
+        samples = loader.build(data)
     except MissingFont as error:
         needs.append(f"data: {error}")
         return None
-    for line in found.problems:
+    for line in samples.problems:
         log(line)
-    return found.samples
+    return samples.samples
 
 
 def _tokenizer(recipe: dict, needs: list[str]) -> dict[str, Any]:
@@ -179,11 +191,11 @@ def _tokenizer(recipe: dict, needs: list[str]) -> dict[str, Any]:
 
     learn, kind = vocabulary.check(recipe)
     epoch = _epoch_samples(recipe["data"], needs)
-    return {"tokenizer": kind, "entries": learn.size, "captions": learn.captions, "epoch_samples": epoch}
+    return {"tokenizer": kind, "vocab_size": learn.size, "captions": learn.captions, "epoch_samples": epoch}
 
 
 def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:
-    """As generate/sample.py reads it: the parts are checkpoints, the options are of the system's own kind."""
+    """Check the parts and sampling options of a system; return the sizes of its checkpoints."""
     from .. import checkpoint
     from ..recipe import section, sources
     from ..registry import bind
@@ -206,48 +218,52 @@ def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:
 
 
 def _open_values(node: Any, path: str = "") -> list[str]:
-    """Places of a recipe that its user is to fill in."""
+    """Return the keys of a recipe whose values its user has to give."""
     if isinstance(node, dict):
-        return [place for key, value in node.items() for place in _open_values(value, f"{path}.{key}" if path else key)]
+        return [key for name, value in node.items() for key in _open_values(value, f"{path}.{name}" if path else name)]
     return [path] if node == OPEN else []
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The report of one recipe, as rows of two cells."""
+    """Return the report of a recipe as rows of two cells."""
     rows: list[tuple[str, Any]] = []
     for key, value in result.items():
         if key == "estimate":
-            rows += [(name, line) for name, line in _estimate(value)]
+            rows += [(name, line) for name, line in _estimate_lines(value)]
         elif isinstance(value, dict):
             prefix = "  " if key == "parts" else f"{key}."
-            rows += [(f"{prefix}{name}", "not here" if count is None else count) for name, count in value.items()]
+            rows += [(f"{prefix}{name}", "not found" if count is None else count) for name, count in value.items()]
         elif isinstance(value, list):
             rows += [(key, line) for line in value]
         else:
-            rows.append((key, "not known" if value is None else value))
+            rows.append((key, "unknown" if value is None else value))
     return rows
 
 
-def _estimate(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Rows of an estimate, what it assumes first."""
+def _estimate_lines(estimate: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of an estimate, its assumptions first."""
     from ..hardware.memory_meter import readable
 
-    given = found["assumed"]
-    hardware = (
-        f"{given['processes']} GPUs of {given['device_memory'] / 2**30:.0f} GiB and {given['flops_per_s'] / 1e12:g} "
-        f"TFLOP/s, {given['utilisation']:.0%} of it used, in {given['precision']}, {given['samples_at_once']} samples "
-        f"at once, activations {'recomputed' if given['recomputed'] else 'kept'}"
+    assumed = estimate["assumed"]
+    checkpointing = "on" if assumed["gradient_checkpointing"] else "off"
+    yield (
+        "hardware",
+        (
+            f"{assumed['processes']} GPUs of {assumed['device_memory'] / 2**30:.0f} GiB and "
+            f"{assumed['flops_per_s'] / 1e12:g} TFLOP/s at {assumed['mfu']:.0%} MFU, {assumed['precision']}, "
+            f"{assumed['micro_batch_size']} samples per GPU and pass, gradient checkpointing {checkpointing}"
+        ),
     )
-    yield "on", hardware
-    for line in given["stand_ins"]:
+    for line in assumed["substitutes"]:
         yield "assumed", line
-    yield "a sample", "{:.4g} GFLOP forward, {:.4g} in training".format(*(n / 1e9 for n in found["flops"].values()))
-    yield "activations", ", ".join(f"{size / 2**30:.2f} GiB {way}" for way, size in found["activations"].items())
+    forward, training = (count / 1e9 for count in estimate["flops"].values())
+    yield "per sample", f"{forward:.4g} GFLOP forward, {training:.4g} GFLOP in training"
+    sizes = (f"{size / 2**30:.2f} GiB {mode}" for mode, size in estimate["activations"].items())
+    yield "activations", ", ".join(sizes)
     for name, title in (("ddp", "DDP"), ("fsdp", "FSDP")):
-        if name in found:
-            parts = {key: size for key, size in found[name].items() if key != "fits"}
-            yield f"memory, {title}", readable(parts)
-            verdict = "fits" if found[name]["fits"] else "does not fit"
-            yield "", f"{verdict}; a GPU could take {found['most'][name]:,} samples at once"
-    yield "speed", f"{found['samples_per_s']:,.1f} samples/s"
-    yield "in all", f"{found['flop']:.3g} FLOP, {found['days']:,.1f} days"
+        if name in estimate:
+            yield f"memory, {title}", readable({key: size for key, size in estimate[name].items() if key != "fits"})
+            verdict = "fits" if estimate[name]["fits"] else "does not fit"
+            yield "", f"{verdict}; at most {estimate['max_batch_size'][name]:,} samples fit on a GPU"
+    yield "speed", f"{estimate['samples_per_s']:,.1f} samples/s"
+    yield "total", f"{estimate['total_flops']:.3g} FLOP, {estimate['days']:,.1f} days"

@@ -1,4 +1,4 @@
-"""`dalle inspect`: what a file says about itself. Files come from strangers: nothing in them is executed or trusted."""
+"""`dalle inspect`: what a file says about itself. Files may come from anywhere: nothing in them is run or trusted."""
 
 import json
 import math
@@ -18,7 +18,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class InspectError(ValueError):
-    """A file of no kind that can be inspected; the message is one line."""
+    """A file that cannot be inspected; the message is one line."""
 
 
 @command(
@@ -29,91 +29,70 @@ class InspectError(ValueError):
 )
 def inspect(
     file: Annotated[str, typer.Argument(help="A PNG, a tokenizer's JSON, or a checkpoint (file, run, starter/...).")],
-    verify: Annotated[bool, typer.Option("--verify", help="Compare a checkpoint's tensors with its checksum.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the tensors of a checkpoint with its checksum.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what a picture, a checkpoint or a tokenizer says about itself."""
+    """Print the metadata of an image, a checkpoint or a tokenizer."""
     path = Path(file)
     head = b""
-    there = os.path.isfile(path)
-    if there:
+    exists = os.path.isfile(path)
+    if exists:
         with open(path, "rb") as stream:
             head = stream.read(24)
     if head.startswith(PNG):
-        result = _picture(path, head)
+        result = _image(path, head)
     elif head[:1] == b"{" or head[:2] == b"\x1f\x8b":
-        result = _tokenizer(path)
-    elif there and head[8:9] != b"{":
-        raise InspectError(f"{path}: neither a PNG, a checkpoint, nor a tokenizer's JSON")
+        result = _tokenizer_file(path)
+    elif exists and head[8:9] != b"{":
+        raise InspectError(f"{path}: not a PNG, a checkpoint or a tokenizer's JSON")
     else:
         result = _checkpoint(file, verify)
     print_result(result, align(_lines(result)), as_json)
 
 
-def _picture(path: Path, head: bytes) -> dict[str, Any]:
-    """Size and metadata of a PNG; `dalle` is null for pictures made by other programs."""
+def _image(path: Path, head: bytes) -> dict[str, Any]:
+    """Return the size and metadata of a PNG; `dalle` is null for images that other programs made."""
     from ..generate.metadata import read
 
-    found = read(path)
-    width, height = struct.unpack(">II", head[16:24])  # the first chunk holds them
+    metadata = read(path)  # refuses what is not a whole PNG
+    width, height = struct.unpack(">II", head[16:24])  # IHDR, always the first chunk
     size = {"width": width, "height": height}
-    return {"kind": "picture", "path": str(path), **size, "parameters": None, "dalle": None, **found}
+    return {"kind": "image", "path": str(path), **size, "parameters": None, "dalle": None, **metadata}
 
 
-def _tokenizer(path: Path) -> dict[str, Any]:
+def _tokenizer_file(path: Path) -> dict[str, Any]:
     from ..text.loading import load
 
-    return {"kind": "tokenizer", "path": str(path), **_entries(load(path))}
+    return {"kind": "tokenizer", "path": str(path), **_tokenizer(load(path))}
 
 
-def _entries(tokenizer: Any) -> dict[str, Any]:
-    return {"tokenizer": tokenizer.kind, "entries": tokenizer.vocab_size, "published": tokenizer.published}
+def _tokenizer(tokenizer: Any) -> dict[str, Any]:
+    return {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "published": tokenizer.published}
 
 
 def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
-    """What the header of a checkpoint, or of a run's saved state, says; `values` counts weights and statistics.
-
-    Only `verify` reads the tensors.
-    """
-    from safetensors import SafetensorError, safe_open
-
+    """Return the metadata of a checkpoint, or of the saved state of a run; only `verify` reads the tensors."""
     from .. import checkpoint
     from ..recipe import type_of
-    from ..text.loading import from_state
 
     path = checkpoint.resolve(name)
-    found = checkpoint.metadata(path)
-    recipe = found["recipe"]
-    try:
-        state = found["tokenizer"]
-        tokenizer = _entries(from_state(state)) if state is not None else None
-    except ValueError as error:
-        raise InspectError(f"{path}: its tokenizer: {error}") from None
-    saved_state = "extra" in found  # weights, their averages and the optimiser's moments
-    types: Counter[str] = Counter()
-    values = 0
-    try:
-        with safe_open(path, framework="numpy") as file:  # checks every shape and offset of the header
-            for key in file.keys():  # noqa: SIM118  (not a mapping)
-                tensor = file.get_slice(key)
-                types[tensor.get_dtype()] += 1
-                if key.startswith("model.") or not saved_state:
-                    values += math.prod(tensor.get_shape())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InspectError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    metadata = checkpoint.metadata(path)
+    recipe = metadata["recipe"]
+    is_state = "extra" in metadata  # weights, their averages and the moments of the optimizer
+    tokenizer, tensors = _carried_tokenizer(path, metadata["tokenizer"]), _tensors(path, is_state)
     if verify:
         checkpoint.read_tensors(path)
     return {
-        "kind": "saved state" if saved_state else "checkpoint",
+        "kind": "saved state" if is_state else "checkpoint",
         "path": str(path),
         "bytes": path.stat().st_size,
         "model": type_of(recipe, "model"),
         "task": type_of(recipe, "task"),
-        "step": found["step"],
-        "samples": found["samples"],
-        "values": values,
-        "tensors": types.total(),
-        "types": dict(types),
+        "step": metadata["step"],
+        "samples": metadata["samples"],
+        **tensors,
         "tokenizer": tokenizer,
         "frozen": recipe.get("frozen"),
         "checksum": "verified" if verify else "not verified",
@@ -121,10 +100,40 @@ def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
     }
 
 
+def _carried_tokenizer(path: Path, state: Any) -> dict[str, Any] | None:
+    from ..text.loading import from_state
+
+    try:
+        return None if state is None else _tokenizer(from_state(state))
+    except ValueError as error:
+        raise InspectError(f"{path}: its tokenizer: {error}") from None
+
+
+def _tensors(path: Path, is_state: bool) -> dict[str, Any]:
+    """Return the number of parameters and buffers of the model, and of tensors by data type.
+
+    Opening the file checks every shape and offset of its header.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    dtypes: Counter[str] = Counter()
+    num_parameters = 0
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for key in file.keys():  # noqa: SIM118  (not a mapping)
+                tensor = file.get_slice(key)
+                dtypes[tensor.get_dtype()] += 1
+                if key.startswith("model.") or not is_state:
+                    num_parameters += math.prod(tensor.get_shape())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InspectError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    return {"num_parameters": num_parameters, "tensors": dtypes.total(), "dtypes": dict(dtypes)}
+
+
 def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
-    """A result as rows of two cells; values within others in JSON, recipes left to `dalle show`."""
+    """Return a result as rows of two cells: nested values as JSON, recipes as the command that prints them."""
     shown = dict(result)
-    if shown["kind"] == "picture":
+    if shown["kind"] == "image":
         record = shown.pop("dalle")
         text = shown.pop("parameters")
         if record is None:
@@ -133,7 +142,7 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
             shown |= {key: record[key] for key in ("prompt", "seed", "command", "recipe", "version") if key in record}
             shown |= {key: record[key] for key in ("options", "models", "fields") if record.get(key)}
             if record["command"] == "sample":
-                shown["again"] = f"dalle sample --like {shown['path']}"
+                shown["reproduce"] = f"dalle sample --reproduce {shown['path']}"
     elif "recipe" in shown:
         shown["recipe"] = f"dalle show {shown['path']}"
     return [(key, _cell(value)) for key, value in shown.items() if value is not None]

@@ -17,25 +17,25 @@ PUBLISHED = {"dvae": ("openai",), "clip": ("vit-l14", "vit-h16", "vit-b32")}
 
 
 @dataclass(frozen=True)
-class Sketch:
+class MetaTask:
     """model and task on the meta device; no task where nothing could stand in for what is missing.
 
-    frozen: the companions, None for those that are not here. assumed: what stands in for them and for the tokenizer.
+    frozen: the frozen models, None for those not on this machine. substitutes: what replaces them and the tokenizer.
     """
 
     model: nn.Module
     task: Any
     frozen: dict[str, nn.Module | None]
-    assumed: list[str]
+    substitutes: list[str]
 
 
-def sketch(found: Recipe, needs: list[str]) -> Sketch:
+def compose_meta(found: Recipe, needs: list[str]) -> MetaTask:
     """Compose a recipe as far as that goes; adds to `needs` what is not here. Raises RecipeError for what does not fit.
 
     needs: places of the recipe that are open already, such as tokenizer.path.
     """
     tokenizer: Any = None
-    assumed = []
+    substitutes = []
     frozen: dict[str, nn.Module | None] = {}
     companions: dict[str, nn.Module] = {}
     with meta_init.shapes():
@@ -56,7 +56,7 @@ def sketch(found: Recipe, needs: list[str]) -> Sketch:
             companion = frozen[name]
             if companion is None and (node := _published(name, found["model"])):
                 companion = models.build(node, f"frozen.{name}")
-                assumed.append(f"the published {name} of {_count(companion) / 1e6:.1f}M parameters")
+                substitutes.append(f"the published {name} of {_count(companion) / 1e6:.1f}M parameters")
             if companion is not None:
                 companions[name] = companion
         if found.get("tokenizer") and tokenizer is None:
@@ -65,11 +65,11 @@ def sketch(found: Recipe, needs: list[str]) -> Sketch:
             )  # whose vocabulary is that of what reads its texts
             if size := _number(found["model"], "vocab_size") or getattr(text, "vocab_size", 0):
                 tokenizer = SimpleNamespace(vocab_size=size)
-                assumed.insert(0, f"a vocabulary of {size}")
+                substitutes.insert(0, f"a vocabulary of {size}")
         if len(companions) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
-            return Sketch(models.build(found["model"], "model"), None, frozen, assumed)
+            return MetaTask(models.build(found["model"], "model"), None, frozen, substitutes)
         task: Any = checkpoint.compose(found, tokenizer, companions)
-    return Sketch(task.model, task, frozen, assumed)
+    return MetaTask(task.model, task, frozen, substitutes)
 
 
 def _published(name: str, model: dict) -> dict | None:

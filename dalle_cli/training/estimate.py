@@ -99,7 +99,7 @@ def _encoding(task: Any, size: int) -> int:
     return held.of(min(image_tokens.BATCH, held.within(image_tokens.ROOM)))
 
 
-def memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> dict[str, int]:
+def device_memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> dict[str, int]:
     """Bytes of a device, "cpu" or "cuda", that trains alone or with others under DDP: parts and their `total`.
 
     program: what is there before any tensor. buckets: gradients on their way between processes. step: gradients and
@@ -160,36 +160,36 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def forecast(
-    task: Any, optim: Optim, settings: Train, size: int, processes: int, room: int, rate: float, utilisation: float
+    task: Any, optim: Optim, settings: Train, size: int, processes: int, memory: int, flops_per_s: float, mfu: float
 ) -> dict[str, Any]:
-    """What training on so many GPUs takes, each of `room` bytes and `rate` FLOPs a second, of which a share is used.
+    """Return the cost of training on GPUs of `memory` bytes and `flops_per_s`, of which the fraction `mfu` is reached.
 
-    precision auto counts as bf16. most: samples that a device could take at once. days: for all of the recipe's steps;
-    the arithmetic is all that is done, with what recomputed activations add. A codec's codes are made before.
+    precision: auto counts as bf16. max_batch_size: samples that fit on a device. days: for all steps of the recipe,
+    including recomputed activations and excluding the encoding of images as tokens, which happens before.
     """
     precision = "bf16" if settings.precision == "auto" else settings.precision
     samples = share(settings, processes)
     step, *other = measure(task, samples, size, precision, "cuda", both=True)
-    layouts = {"ddp": memory(task, optim, step, processes, "cuda")}
+    layouts = {"ddp": device_memory(task, optim, step, processes, "cuda")}
     if processes > 1:
         layouts["fsdp"] = sharded(task, optim, step, processes, precision, "cuda")
     each = max(1, step.activations // samples)
     moving = ("step", "encoding", "activations", "total")
     fixed = {name: sum(size for key, size in parts.items() if key not in moving) for name, parts in layouts.items()}
     fixed["ddp"] += _state(task, optim)["gradients"] + step.copies  # which are part of its step
-    speed = processes * rate * utilisation / step.training
+    speed = processes * flops_per_s * mfu / step.training
     recomputed = bool(getattr(task.model, "gradient_checkpointing", False))
-    ways = ("recomputed", "kept") if recomputed else ("kept", "recomputed")
+    ways = ("recomputed", "stored") if recomputed else ("stored", "recomputed")
     return {
         "assumed": {
-            "processes": processes, "device_memory": room, "flops_per_s": rate, "utilisation": utilisation,
-            "precision": precision, "recomputed": recomputed, "samples_at_once": samples,
+            "processes": processes, "device_memory": memory, "flops_per_s": flops_per_s, "mfu": mfu,
+            "precision": precision, "gradient_checkpointing": recomputed, "micro_batch_size": samples,
         },
         "flops": {"forward": step.forward, "training": step.training},
         "activations": {way: one.activations for way, one in zip(ways, [step, *other])},
-        **{name: {**parts, "fits": parts["total"] <= room} for name, parts in layouts.items()},
-        "most": {name: max(0, (room - fixed[name]) // each) for name in layouts},
+        **{name: {**parts, "fits": parts["total"] <= memory} for name, parts in layouts.items()},
+        "max_batch_size": {name: max(0, (memory - fixed[name]) // each) for name in layouts},
         "samples_per_s": speed,
-        "flop": step.training * settings.steps * settings.batch_size,
+        "total_flops": step.training * settings.steps * settings.batch_size,
         "days": settings.steps * settings.batch_size / speed / 86400,
     }  # fmt: skip

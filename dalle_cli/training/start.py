@@ -13,7 +13,7 @@ from ..hardware.memory_meter import readable
 from ..registry import RecipeError
 from ..tasks import tasks
 from . import estimate, options
-from .compose_meta import sketch
+from .compose_meta import compose_meta
 from .launch import launch
 from .precision import choose
 
@@ -58,7 +58,7 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
     """The resolved recipe to standard output, and what it comes to."""
     optim, settings, _ = options.options(found)
     needs: list[str] = []
-    shapes = sketch(found, needs)
+    shapes = compose_meta(found, needs)
     print(recipe.to_yaml(found), end="")
     parameters = sum(parameter.numel() for parameter in shapes.model.parameters())
     _say(
@@ -66,9 +66,9 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
         f"{settings.steps * settings.batch_size} samples"
     )
     for need in needs:
-        _say(f"not here: {need}")
-    if shapes.assumed:
-        _say(f"assumed in place of what is not here: {', '.join(shapes.assumed)}")
+        _say(f"not found: {need}")
+    if shapes.substitutes:
+        _say(f"substituted for what is not found: {', '.join(shapes.substitutes)}")
     if shapes.task is None:
         return
     precision = {"no": "float32"}.get(chosen := choose(settings.precision), chosen)
@@ -78,7 +78,7 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
     if settings.shard and processes > 1:
         parts = estimate.sharded(shapes.task, optim, step, processes, precision, device)
     else:
-        parts = estimate.memory(shapes.task, optim, step, processes, device)
+        parts = estimate.device_memory(shapes.task, optim, step, processes, device)
     _say(f"memory in every process: {readable(parts)}")
 
 

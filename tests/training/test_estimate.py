@@ -13,7 +13,7 @@ from dalle_cli.hardware.memory_meter import Meter
 from dalle_cli.recipe import to_yaml
 from dalle_cli.registry import RecipeError
 from dalle_cli.training import estimate, optim
-from dalle_cli.training.compose_meta import sketch
+from dalle_cli.training.compose_meta import compose_meta
 from dalle_cli.training.options import Train, check, options
 from tests.tasks.conftest import LABEL, UNET
 
@@ -56,7 +56,7 @@ def made(node, **model):
     companions = {}
     if "frozen" in node:
         companions["dvae"] = checkpoint.compose({"model": {**DVAE["model"]}, "task": {"type": "dvae"}}).model
-    return sketch(node, []).task, checkpoint.compose(node, SimpleNamespace(vocab_size=520), companions)
+    return compose_meta(node, []).task, checkpoint.compose(node, SimpleNamespace(vocab_size=520), companions)
 
 
 STARTERS = [
@@ -67,7 +67,7 @@ STARTERS = [
 @pytest.mark.parametrize(("family", "name"), STARTERS)
 def test_the_starters_are_estimated_with_the_networks_that_they_learn_beside(family, name):
     found = recipe.load(name, family)
-    (step, *_) = estimate.measure(sketch(found, []).task, 2, found["data"]["size"], "float32")
+    (step, *_) = estimate.measure(compose_meta(found, []).task, 2, found["data"]["size"], "float32")
     assert 0 < step.forward < step.training
 
 
@@ -93,11 +93,11 @@ def test_a_step_in_shapes_alone_is_that_in_numbers(node, precision):
 
 
 def test_recomputing_activations_holds_less_and_computes_the_forward_pass_again():
-    kept, recomputed = estimate.measure(made(PRIOR, checkpointing=False)[0], 4, 64, "float32", both=True)
+    kept, recomputed = estimate.measure(made(PRIOR, gradient_checkpointing=False)[0], 4, 64, "float32", both=True)
     assert recomputed.activations < 0.6 * kept.activations
     assert recomputed.forward == kept.forward
     assert kept.training < recomputed.training <= kept.training + kept.forward
-    other, own = estimate.measure(made(PRIOR, checkpointing=True)[0], 4, 64, "float32", both=True)[::-1]
+    other, own = estimate.measure(made(PRIOR, gradient_checkpointing=True)[0], 4, 64, "float32", both=True)[::-1]
     assert (own.activations, other.activations) == (recomputed.activations, kept.activations)
     assert len(estimate.measure(made(DVAE)[0], 4, 32, "float32", both=True)) == 1
 
@@ -127,7 +127,7 @@ def test_a_gpu_is_estimated_without_what_is_done_on_cpus_alone():
 def test_published_sizes_compute_what_others_counted(family, name, gflop):
     """Against the figures counted on the published implementations, which leave the product of CLIP's attention out."""
     found = recipe.load(name, family, complete=False)
-    task = sketch(found, []).task
+    task = compose_meta(found, []).task
     step = estimate.measure(task, 2, found["data"]["size"], "bf16")[0]
     attention = 12 * 4 * (50**2 * 768 + 77**2 * 512) / 1e9 if family == "clip" else 0
     assert step.forward / 1e9 == pytest.approx(gflop + attention, rel=0.002)
@@ -139,13 +139,13 @@ def test_memory_is_the_sum_of_its_parts():
     frozen = sum(parameter.nbytes for parameter in task.dvae.parameters())
     masks = sum(buffer.nbytes for buffer in task.model.buffers())
     step = estimate.Step(4, 0, 0, activations=1000, copies=0, peak=10 * trained)
-    alone = estimate.memory(task, ADAMW, step, 1, "cuda")
+    alone = estimate.device_memory(task, ADAMW, step, 1, "cuda")
     assert alone == {
         "program": 0, "weights": trained + frozen + masks, "moments": 2 * trained, "average": trained,
         "step": 10 * trained, "total": 14 * trained + frozen + masks,
     }  # fmt: skip
-    assert estimate.memory(task, ADAMW, step, 2, "cuda")["total"] == alone["total"] + trained
-    assert estimate.memory(task, optim.Optim(lr=1, type="sgd"), step, 1, "cuda")["moments"] == 0
+    assert estimate.device_memory(task, ADAMW, step, 2, "cuda")["total"] == alone["total"] + trained
+    assert estimate.device_memory(task, optim.Optim(lr=1, type="sgd"), step, 1, "cuda")["moments"] == 0
     spread = estimate.sharded(task, ADAMW, step, 4, "bf16", "cuda")
     assert spread["moments"] == 2 * trained // 4
     assert spread["weights"] == pytest.approx(frozen + (trained + masks) / 4, abs=4)
@@ -156,7 +156,7 @@ def test_memory_is_the_sum_of_its_parts():
     assert spread["copies"] == 0
     spread = estimate.sharded(task, ADAMW, replace(step, copies=trained // 2), 4, "bf16", "cuda")
     assert spread["copies"] == trained // 2
-    task.model.checkpointing = True  # then of a block at a time alone
+    task.model.gradient_checkpointing = True  # then of a block at a time alone
     spread = estimate.sharded(task, ADAMW, replace(step, copies=trained // 2), 4, "bf16", "cuda")
     assert spread["copies"] == 2 * (rest + layer)
 
@@ -164,7 +164,7 @@ def test_memory_is_the_sum_of_its_parts():
 def test_pictures_encoded_before_count_where_they_hold_more():
     task = made(PRIOR)[0]
     step = estimate.Step(4, 0, 0, activations=0, copies=0, peak=0, encoding=1 << 40)
-    assert estimate.memory(task, ADAMW, step, 1, "cpu")["total"] > 1 << 40
+    assert estimate.device_memory(task, ADAMW, step, 1, "cpu")["total"] > 1 << 40
 
 
 def test_a_batch_must_divide():
@@ -175,16 +175,16 @@ def test_a_batch_must_divide():
 
 def test_a_forecast_follows_from_the_step():
     settings = Train(steps=100, batch_size=8, precision="float32")
-    found = estimate.forecast(made(PRIOR)[0], ADAMW, settings, 64, 2, room=4 << 30, rate=1e9, utilisation=0.5)
-    assert found["assumed"]["samples_at_once"] == 4
+    found = estimate.forecast(made(PRIOR)[0], ADAMW, settings, 64, 2, memory=4 << 30, flops_per_s=1e9, mfu=0.5)
+    assert found["assumed"]["micro_batch_size"] == 4
     assert found["samples_per_s"] == 2 * 0.5e9 / found["flops"]["training"]
     assert found["days"] == pytest.approx(800 / found["samples_per_s"] / 86400)
-    assert found["flop"] == 800 * found["flops"]["training"]
+    assert found["total_flops"] == 800 * found["flops"]["training"]
     assert found["ddp"]["fits"]
-    most = found["most"]["ddp"]
+    most = found["max_batch_size"]["ddp"]
     assert most > 4
     settings = Train(steps=100, batch_size=2 * most, precision="float32")
-    full = estimate.forecast(made(PRIOR)[0], ADAMW, settings, 64, 2, room=4 << 30, rate=1e9, utilisation=0.5)
+    full = estimate.forecast(made(PRIOR)[0], ADAMW, settings, 64, 2, memory=4 << 30, flops_per_s=1e9, mfu=0.5)
     assert full["ddp"]["total"] == pytest.approx(4 << 30, rel=0.02)  # what it could take is what it holds
 
 
@@ -224,8 +224,8 @@ def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):
     words += ["data.type=scenes", "data.glyphs=shapes", "data.samples=400", "data.validation=8"]
     found = check(recipe.load(name, family, words, checkpoint.accepts))
     settings = options(found)[1]
-    task = sketch(found, []).task
+    task = compose_meta(found, []).task
     step = estimate.measure(task, settings.batch_size, found["data"]["size"], "float32")[0]
-    parts = estimate.memory(task, options(found)[0], step, 1, "cpu")
+    parts = estimate.device_memory(task, options(found)[0], step, 1, "cpu")
     assert parts["step"] > 0.35 * parts["total"]
     assert peak_of_a_run(found, tmp_path) == pytest.approx(parts["total"], rel=0.2)

@@ -38,12 +38,12 @@ def test_a_dry_run_needs_no_companion_and_says_what_stands_in_for_it(tmp_path, m
         "prior", "dalle1-tiny", words, None, resume="auto", processes=2, max_time=None, dry_run=True, quiet=False
     )
     said = capsys.readouterr().err.splitlines()
-    assert [line.partition(":")[2].split(":")[0].strip() for line in said if line.startswith("not here")] == [
+    assert [line.partition(":")[2].split(":")[0].strip() for line in said if line.startswith("not found")] == [
         "tokenizer",
         "frozen.dvae",
     ]
     assert any(
-        line.startswith("assumed in place of what is not here: a vocabulary of 600, the published ") for line in said
+        line.startswith("substituted for what is not found: a vocabulary of 600, the published ") for line in said
     )
     assert "buckets 4 MiB" in said[-1]
     with pytest.raises(RecipeError, match="64 does not divide among 3 processes"):
