@@ -66,7 +66,7 @@ def test_piped_prompts_give_the_same_images(tmp_path, candidates):
         ["inpaint", "0.png", "a pear", "a dog", "--box", "9,9,30,30", "-n", "2", "--out", "out", *LATENTS],
         ["vary", *INPUTS, "--eta", "0.7", "--out", "out", *LATENTS],
         ["interpolate", "0.png", "1.png", "--frames", "3", "--out", "out", *LATENTS],
-        ["evaluate", "scenes", "-n", "5", "--best-of", "1,4", "--out", "out", "--json"],
+        ["evaluate", "scenes", "-n", "5", "--rerank", "1,4", "--out", "out", "--json"],
     ],
     ids=lambda command: command[0],
 )

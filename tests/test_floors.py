@@ -35,9 +35,7 @@ MAX_FILE, MAX_FUNCTION, MAX_BODY = 350, 80, 25  # lines
 LONG_FUNCTIONS = {"training/loop.py:fit"}  # one loop in reading order
 REMAINING = {
     "tasks/decoder.py", "tasks/dalle.py", "recipe.py",
-    "cli/create.py:sample", "cli/evaluate.py:scenes", "generate/sample.py:sample",
-    "cli/measure.py:upscale", "cli/measure.py:inpaint", "cli/probe.py:binding", "cli/probe.py:diversity",
-    "cli/measure_latents.py:vary", "cli/measure_latents.py:interpolate", "cli/measure_latents.py:edit",
+    "cli/create.py:sample", "generate/sample.py:sample",
 }  # fmt: skip
 
 UNMIRRORED = {"__init__", "__main__"}
@@ -214,7 +212,7 @@ def test_bodies_of_commands_are_short():
             statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
             if statements:
                 lengths[f"{module}:{node.name}"] = (statements[-1].end_lineno or 0) - statements[0].lineno + 1
-    assert len(lengths) > 30
+    assert len(lengths) > 15
     assert {name for name, length in lengths.items() if length > MAX_BODY} <= REMAINING
 
 

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from dalle_cli import checkpoint, images
+from dalle_cli import checkpoint, evaluate, images
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
-from dalle_cli.evaluate import codec, retrieval, suite, upscale
-from dalle_cli.evaluate.checker import Judge
+from dalle_cli.evaluate import suite
+from dalle_cli.evaluate.checker import SceneChecker
+from dalle_cli.evaluate.protocols import upscale
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
 from dalle_cli.generate.upscale import upscale as enlarge
@@ -47,14 +48,14 @@ def test_a_system_of_the_shipped_weights_draws(system, options, tmp_path):
 
 
 def test_the_dvae_keeps_unseen_scenes(emoji):
-    found = codec.evaluate("starter/dvae", 500, "everyday")
-    assert found.psnr >= 24
-    assert found.used > 0.8
+    result = evaluate.dvae("starter/dvae", num_images=500)
+    assert result.psnr >= 24
+    assert result.codebook_usage > 0.8
 
 
 def test_clip_finds_the_caption_of_unseen_scenes(emoji):
-    found = retrieval.evaluate("starter/clip", 300, "everyday", 100)
-    assert found.caption_first > 0.9
+    result = evaluate.retrieval("starter/clip", num_samples=300, pool_size=100)
+    assert result.image_to_text_r1 > 0.9
 
 
 def test_an_avocado_chair_is_drawn_in_seconds(tmp_path):
@@ -77,14 +78,16 @@ def test_held_out_captions_are_drawn(emoji, tmp_path):
     items = [item for item in suite.suite(emoji, 100) if item.category in ("background", "pair")]
     results = Collected()
     sample(Job([item.caption for item in items], rerank=8, out=str(tmp_path), quiet=True), results)
-    report = suite.score(Judge(emoji), items, [images.decode(result["path"]) for result in results.reported])
-    for share in report.figures().values():
-        assert share.true / share.count >= 0.75
+    report = suite.check_images(
+        SceneChecker(emoji), items, [images.decode(result["path"]) for result in results.reported]
+    )
+    for one in report.accuracy().values():
+        assert one.value >= 0.75
 
 
 def test_the_noised_clip_finds_the_caption_of_unseen_scenes(emoji):
     """It ranks what DALL-E 1 draws."""
-    assert retrieval.evaluate("starter/noised-clip", 300, "everyday", 100).caption_first > 0.85
+    assert evaluate.retrieval("starter/noised-clip", num_samples=300, pool_size=100).image_to_text_r1 > 0.85
 
 
 @pytest.mark.slow
@@ -94,9 +97,11 @@ def test_two_things_stand_where_held_out_captions_say(emoji, system, tmp_path):
     items = [item for item in suite.suite(emoji, 40) if item.category in ("pair", "relation")]
     results = Collected()
     sample(Job([item.caption for item in items], recipe=system, out=str(tmp_path), quiet=True), results)
-    report = suite.score(Judge(emoji), items, [images.decode(result["path"]) for result in results.reported])
-    for share in report.figures().values():
-        assert share.true / share.count >= 0.85
+    report = suite.check_images(
+        SceneChecker(emoji), items, [images.decode(result["path"]) for result in results.reported]
+    )
+    for one in report.accuracy().values():
+        assert one.value >= 0.85
 
 
 @pytest.mark.parametrize(("kind", "gain"), [("clean", 3.0), ("degraded", 2.0)])
@@ -110,4 +115,4 @@ def test_the_upsampler_is_above_bicubic(emoji, kind, gain, tmp_path):
     rest = {"as_json": False, "quiet": True, "precision": "auto", "results": results}
     assert enlarge(given, None, "glide", {}, 0, **files, **rest) == 0
     drawn = [images.decode(result["path"]) for result in results.reported]
-    assert upscale.score(kind, pairs, drawn).gain.value > gain
+    assert upscale.compare(kind, pairs, drawn).gain.value > gain

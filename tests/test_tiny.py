@@ -9,7 +9,7 @@ import pytest
 
 from dalle_cli import images
 from dalle_cli.data.scenes.glyphs import glyph_set
-from dalle_cli.evaluate.checker import Judge
+from dalle_cli.evaluate.checker import SceneChecker
 
 LIMIT, UNCLIP_LIMIT = 240, 300  # seconds for each recipe on two cores
 
@@ -87,7 +87,7 @@ def test_the_tiny_unclip_draws_a_red_circle(folder, train):
 
 def right(folder, lines, prompt, count=8):
     """How many of the pictures of result lines show shape and colour of their prompt."""
-    judge = Judge(glyph_set("shapes"))
+    checker = SceneChecker(glyph_set("shapes"))
     pictures = [images.decode(folder / json.loads(line)["path"]) for line in lines.splitlines()]
     assert len(pictures) == count
-    return sum(judge.verdict(picture, prompt).holds("object", "colour") for picture in pictures)
+    return sum(checker.check(picture, prompt).correct("object", "color") for picture in pictures)

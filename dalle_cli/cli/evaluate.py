@@ -1,273 +1,214 @@
-"""`dalle evaluate ...`: figures that anyone can get again."""
+"""`dalle evaluate NAME` and `dalle probe NAME`: the protocols of `dalle_cli.evaluate` as commands.
 
-import glob
-from dataclasses import asdict
+A command's options are the parameters of its protocol's function, a parameter that is a dataclass standing for its
+fields. A parameter whose name is that of an option of options.py is that option. A protocol is imported when its
+command runs or shows its help.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
-from .app import JUDGE, command, subgroup
-from .options import BatchSize, Json, Objects, Overwrite, Precision, Quiet
+from .. import console
+from . import options
+from .app import JUDGE, HelpGroup, app, command
+from .data import section
 
-evaluate = subgroup("evaluate", JUDGE, "Measure a dVAE, a CLIP, priors, a whole system, or the scene checker itself.")
-
-Count = Annotated[int, typer.Option("-n", "--count", min=1, max=1_000_000, help="How many.")]
-
-
-@command(None, to=evaluate)
-def dvae(
-    model: Annotated[str, typer.Option(help="A dVAE's checkpoint.")] = "starter/dvae",
-    count: Count = 1000,
-    glyphs: Objects = "everyday",
-    as_json: Json = False,
-) -> None:
-    """Reconstruct unseen scenes: PSNR, and the share of codes in use."""
-    from .. import console
-    from ..evaluate import codec
-
-    found = codec.evaluate(model, count, glyphs)
-    text = [
-        f"{found.pictures} unseen scenes at {found.size} px",
-        f"PSNR {found.psnr:.2f} dB, averaged over pictures ({found.of_all:.2f} dB of the mean error)",
-        f"{found.used:.1%} of the codes in use",
-    ]
-    console.print_result({"model": model, **asdict(found)}, text, as_json)
+Data = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH] [KEY=VALUE]...",
+        help="A folder, tar shards or a table; data.* keys as in a recipe. Default: unseen built-in scenes.",
+    ),
+]
+SHARED = {"data": Data, "as_json": options.Json}  # the others by name: `batch_size` is options.BatchSize
+SUPPLIED = ("progress", "results")  # parameters of protocols that are no options
 
 
-@command(None, to=evaluate)
-def retrieval(
-    model: Annotated[str, typer.Option(help="A CLIP checkpoint.")] = "starter/clip",
-    count: Count = 1000,
-    among: Annotated[int, typer.Option(min=2, help="Captions to choose from.")] = 100,
-    glyphs: Objects = "everyday",
-    as_json: Json = False,
-) -> None:
-    """Find the caption of unseen scenes among others, and the scene of captions."""
-    from .. import console
-    from ..evaluate import retrieval
+class Commands(Mapping[str, Any]):
+    """The commands of a folder of protocols by name; one that is looked up is imported."""
 
-    found = retrieval.evaluate(model, count, glyphs, among)
-    text = [
-        f"{found.pictures} unseen scenes with distinct captions, in groups of {found.among}",
-        f"the right caption comes first: {found.caption_first:.1%}",
-        f"the right picture comes first: {found.picture_first:.1%}",
-    ]
-    console.print_result({"model": model, **asdict(found)}, text, as_json)
+    def __init__(self, folder: str):
+        from ..evaluate import protocol
 
+        self.folder = folder
+        self.names = {name.replace("_", "-"): name for name in protocol.names(folder)}
 
-@command(None, "dalle evaluate prior prior-unclip-diffusion-tiny prior-unclip-ar-tiny --objects shapes", to=evaluate)
-def prior(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Checkpoints of priors over one CLIP.")],
-    count: Count = 500,
-    among: Annotated[int, typer.Option(min=2, help="Pictures of which the true one should be nearest.")] = 100,
-    glyphs: Objects = "everyday",
-    clip: Annotated[str | None, typer.Option(help="The CLIP, where a checkpoint names none.")] = None,
-    scale: Annotated[float, typer.Option(help="Guidance; 1 is none.")] = 1.0,
-    steps: Annotated[str | None, typer.Option(help="Diffusion: see `dalle sample`.")] = None,
-    best_of: Annotated[int | None, typer.Option(min=1, help="Candidates. Default: diffusion 2, AR 1.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="AR: of the buckets.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the first caption.")] = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Compare what priors draw for unseen captions with the pictures' embeddings, and the text's own."""
-    from .. import console
-    from ..evaluate import prior
+    def __getitem__(self, name: str) -> Any:
+        return _command(self.folder, self.names[name])
 
-    watch = console.StageProgress(quiet)
-    options = {"scale": scale, "steps": steps, "best_of": best_of, "temperature": temperature}
-    try:
-        found = prior.evaluate(models, count, glyphs, clip, options, among, seed, watch)
-    finally:
-        watch.close()
-    rows: list[tuple[str, ...]] = [("", "cosine", "centred", f"first of {among}", "with the text", "parameters")]
-    for row in found.rows:
-        figures = f"{row.cosine:.3f}", f"{row.centred:.3f}", f"{row.first:.1%}", f"{row.text:.3f}"
-        rows.append((row.name, *figures, f"{row.parameters / 1e6:.2f}M" if row.parameters else ""))
-    text = [f"{found.captions} unseen captions; cosine with the true picture embedding", *console.align(rows)]
-    console.print_result(asdict(found), text, as_json)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def summaries(self) -> dict[str, Any]:
+        """Return commands that have a name and a help line only, without an import."""
+        from ..evaluate import protocol
+
+        return {word: TyperCommand(word, help=protocol.summary(self.folder, name)) for word, name in self.names.items()}
 
 
-@command(None, to=evaluate)
-def judge(
-    count: Count = 1000,
-    glyphs: Objects = "everyday",
-    size: Annotated[int, typer.Option(min=32, max=512, help="Pixels of the scenes.")] = 64,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Judge the judge: real scenes by their own captions, and by each other's."""
-    from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import suite, unseen_scenes
-    from ..evaluate.checker import Judge
+class ProtocolGroup(HelpGroup):
+    """The commands of a folder of protocols."""
 
-    found = list(unseen_scenes.scenes(count, size, glyphs))
-    items = [suite.Item(suite.category_of(scene), scene, text) for scene, text, _ in found]
-    pictures = [picture for _, _, picture in found]
-    court = Judge(glyph_set(glyphs))
-    _print("own captions", suite.score(court, items, watched(pictures, "own captions", quiet)), as_json)
-    others = suite.shuffled(items)
-    _print("shuffled captions", suite.score(court, others, watched(pictures, "shuffled", quiet)), as_json)
+    folder = ""
+
+    def __init__(self, **attributes: Any):
+        super().__init__(**attributes)
+        self.commands: Any = Commands(self.folder)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        commands, self.commands = self.commands, self.commands.summaries()
+        super().format_help(ctx, formatter)
+        self.commands = commands
 
 
-@command(None, "dalle evaluate scenes --recipe dalle1 --best-of 1,32 --out out/scenes", to=evaluate)
-def scenes(
-    pictures: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PICTURES]...", help="Folders of pictures with captions, or - for lines; or draw them."
-        ),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="The system that draws.")] = "dalle1",
-    count: Count = 200,
-    best_of: Annotated[
-        str | None,
-        typer.Option(
-            help="Candidates of each caption, of which CLIP chooses one. Default: 1,32 by dalle1 with a CLIP, else 1."
-        ),
-    ] = None,
-    glyphs: Objects = "everyday",
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the drawing; the captions stay.")] = 0,
-    out: Annotated[str, typer.Option(help="Folder for the pictures and their sheets.")] = "out/scenes",
-    temperature: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
-    scale: Annotated[float | None, typer.Option(help="See `dalle sample`.")] = None,
-    scales: Annotated[
-        str | None, typer.Option(help="Several scales of guidance, such as 1,2,3: accuracy against scale.")
-    ] = None,
-    steps: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
-    guide: Annotated[str | None, typer.Option(help="See `dalle sample`.")] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    batch_size: BatchSize = None,
-    precision: Precision = "auto",
-) -> None:
-    """Draw held-out captions and let a program judge what is there; or judge given pictures."""
-    from .. import console
-    from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import curve, suite
-    from ..evaluate.checker import Judge
-    from ..generate.outputs import Collected
-    from ..generate.sample import Job, load_system, sample
+class EvaluateGroup(ProtocolGroup):
+    folder = "protocols"
+
+
+class ProbeGroup(ProtocolGroup):
+    folder = "probes"
+
+
+for name, group, summary in (
+    ("evaluate", EvaluateGroup, "Measure models and systems: a figure that anyone can reproduce."),
+    ("probe", ProbeGroup, "Look into CLIP embeddings, and compare unCLIP with GLIDE."),
+):
+    app.add_typer(typer.Typer(cls=group, help=summary), name=name, rich_help_panel=JUDGE)
+
+
+def _command(folder: str, name: str) -> Any:
+    """Return the command of a protocol."""
+    from ..evaluate import protocol
+
+    single, word = typer.Typer(add_completion=False), name.replace("_", "-")
+    function, examples, columns = (
+        protocol.load(folder, name),
+        protocol.constant(folder, name, "EXAMPLES"),
+        protocol.constant(folder, name, "COLUMNS"),
+    )
+    title = f"{'probe' if folder == 'probes' else 'evaluate'} {word}"
+    parameters = _parameters(function)
+
+    def run(**values: Any) -> None:
+        raise typer.Exit(_run(function, title, columns, values))
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__doc__ = protocol.summary(folder, name)
+    command(None, *examples, name=word, to=single)(run)
+    return typer.main.get_command(single)
+
+
+def _bundles(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the parameters of a protocol that are dataclasses of options."""
+    hints = typing.get_type_hints(function)
+    return {name: kind for name, kind in hints.items() if name != "return" and dataclasses.is_dataclass(kind)}
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a protocol's command."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    own, bundles = inspect.signature(function).parameters, _bundles(function)
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in own.items():
+        if name in bundles:
+            parameters |= _fields(bundles[name], parameter.default)
+        elif name not in SUPPLIED:
+            parameters[name] = _parameter(name, hints[name], parameter.default)
+    results = typing.get_args(hints["return"]) or (hints["return"],)
+    extra: dict[str, Any] = {"sheet": None, "overwrite": False} if any(one.sheet for one in results[:1]) else {}
+    extra |= {"as_json": False} | ({"quiet": False} if "progress" in own else {})
+    for name, default in extra.items():
+        parameters.setdefault(name, _parameter(name, Any, default))
+    return sorted(parameters.values(), key=lambda one: one.default is not inspect.Parameter.empty)
+
+
+def _run(function: Callable[..., Any], title: str, columns: tuple[str, ...], values: dict[str, Any]) -> int:
+    """Call a protocol with the values of its command's options, print its result, and return the exit code."""
+    from ..generate.outputs import Results
     from ..generate.sheets import check_sheet
 
-    known = glyph_set(glyphs)
-    court = Judge(known)
-    if pictures:
-        for name in pictures:
-            found = list(_lines(known) if name == "-" else suite.from_folder(name, known))
-            _print(
-                name,
-                suite.score(court, [item for item, _ in found], watched([p for _, p in found], name, quiet)),
-                as_json,
-            )
-        return
-    system = load_system(recipe)
-    choosing = system["system"]["type"] == "dalle1" and "reranker" in (system.get("parts") or {})
-    numbers = _numbers("--best-of", best_of or ("1,32" if choosing and not scales else "1"), int, 1)
-    if max(numbers) > 1_000_000:
-        raise Failure(f"--best-of {max(numbers)}: at most 1000000 candidates", USAGE)
-    guidance: list[Any] = _numbers("--scales", scales, float, 0) if scales else [scale]
-    pages = {many: f"{out}/scales-best-of-{many}.png" for many in numbers} if scales else {}
-    for path in pages.values():
-        check_sheet(path, overwrite)
-    items = suite.suite(known, count)
-    options = {
-        "temperature": temperature, "top_p": top_p, "steps": steps, "sampler": sampler, "guidance": guide,
-    }  # fmt: skip
-    reports = []
-    folders = {
-        (value, many): f"{out}/scale-{value:g}/best-of-{many}" if scales else f"{out}/best-of-{many}"
-        for value in guidance
-        for many in numbers
-    }
-    for folder in folders.values():
-        check_sheet(f"{folder}.png", overwrite)
-        if not overwrite and glob.glob(f"{glob.escape(folder)}/*.png"):
-            raise Failure(f"{folder} holds pictures already: give --overwrite or another --out", WOULD_OVERWRITE)
-    for value in guidance:
-        for many in numbers:
-            drawn, folder = Collected(), folders[value, many]
-            job = Job(
-                words=[item.caption for item in items], recipe=recipe, rerank=many if many > 1 else None, seed=seed,
-                out=folder, sheet=f"{folder}.png", options=options | {"guidance_scale": value}, overwrite=overwrite,
-                batch_size=batch_size, precision=precision, quiet=quiet,
-            )  # fmt: skip
-            sample(job, drawn)
-            read = watched((_open(result["path"]) for result in drawn.reported), "judging", quiet, len(items))
-            report = suite.score(court, items, read)
-            _print(f"best of {many}" + (f", scale {value:g}" if scales else ""), report, as_json)
-            reports.append(report)
-    for offset, (many, path) in enumerate(pages.items()):
-        found = curve.figures(reports[offset :: len(numbers)])
-        curve.draw(guidance, found, path)
-        title = f"accuracy against scale, best of {many}"
-        text = ["", f"{title}; drawn in {path}", *curve.table(guidance, found)]
-        console.print_result({"title": title, "scales": guidance, "figures": found, "path": path}, text, as_json)
-
-
-@command(None, to=evaluate)
-def captions(count: Count = 200, glyphs: Objects = "everyday") -> None:
-    """Print the suite's captions as JSON lines, for any other system to draw."""
-    from .. import console
-    from ..data.scenes.glyphs import glyph_set
-    from ..evaluate import suite
-
-    for item in suite.suite(glyph_set(glyphs), count):
-        console.print_result({"prompt": item.caption, "category": item.category}, [], True)
-
-
-def _lines(known: Any) -> Any:
-    from ..data.scenes.grammar import parse
-    from ..evaluate import suite
-    from ..generate.requests import read_requests
-
-    for request in read_requests(["-"], plain_field="path", file_fields=("path",)):
-        if request.failed:  # figures of a part would be taken for those of the whole
-            raise Failure(f"{request.fields['error']}; mend or remove this line", BAD_INPUT)
-        scene = parse(request.prompt or "", known)
-        yield suite.Item(suite.category_of(scene), scene, request.prompt or ""), _open(request.fields["path"])
-
-
-def _numbers(option: str, text: str, kind: type, least: float) -> list:
+    if sheet := values.get("sheet"):
+        check_sheet(sheet, values.get("overwrite") or values.get("skip_existing") or False)
+    arguments = {name: value for name, value in values.items() if name in inspect.signature(function).parameters}
+    if arguments.get("data") is not None:
+        arguments["data"] = section(arguments["data"])
+    for name, bundle in _bundles(function).items():
+        arguments[name] = bundle(**{field: values[field] for field in _names(bundle) if field in values})
+    progress = console.StageProgress(values.get("quiet", False))
+    supplied = {"progress": progress, "results": Results(values["as_json"], columns) if columns else None}
+    arguments |= {name: supplied[name] for name in SUPPLIED if name in inspect.signature(function).parameters}
     try:
-        found = [kind(part) for part in text.split(",")]
-        if min(found) >= least:
-            return found
-    except ValueError:
-        pass
-    raise Failure(f"{option} {text}: give numbers of at least {least}, with commas between them", USAGE)
+        result = function(**arguments)
+    finally:
+        progress.close()
+    if result is None:  # a dry run
+        return 0
+    _print(result, title, values["as_json"])
+    if sheet:
+        result.save_sheet(sheet)
+    return result.exit_code
 
 
-def _open(path: str) -> Any:
-    from .. import images
-
-    try:
-        picture = images.decode(path)
-    except images.BadImage as error:
-        raise images.BadImage(f"{path}: {error}") from None
-    return images.center_crop(picture, min(picture.size))
+def _print(result: Any, title: str, as_json: bool) -> None:
+    if console.wants_json(as_json):
+        for line in result.to_json():
+            console.print_result(({"title": title} if result.titled else {}) | line, [], True)
+    elif table := result.table():
+        console.print_text("\n".join(table))
 
 
-def watched(pictures: Any, label: str, quiet: bool, total: int | None = None) -> Any:
-    from ..console import Progress
-
-    progress = Progress(label, total or len(pictures), quiet=quiet)
-    for picture in pictures:
-        yield picture
-        progress.advance()
-    progress.close()
+def _names(bundle: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(bundle)]
 
 
-def _print(title: str, report: Any, as_json: bool) -> None:
-    from .. import console
+def _fields(bundle: Any, default: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a dataclass's fields that are shared options; defaults are those of `default`."""
+    values = bundle() if default is inspect.Parameter.empty else default
+    names = [name for name in _names(bundle) if _shared(name)]
+    return {name: _parameter(name, Any, getattr(values, name)) for name in names}
 
-    figures = {name: share.true / max(share.count, 1) for name, share in report.figures().items()}
-    wholes = {name: share.true / max(share.count, 1) for name, share in report.wholes().items()}
-    lines = ["", title, *str(report).splitlines()]
-    console.print_result(
-        {"title": title, "figures": figures, "wholes": wholes, "pictures": len(report.items)}, lines, as_json
-    )
+
+def _shared(name: str) -> Any:
+    return SHARED.get(name) or getattr(options, "".join(part.capitalize() for part in name.split("_")), None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """Return the command's parameter for a protocol's parameter."""
+    from ..evaluate.protocol import Option
+
+    option = next((one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Option)), None)
+    if option:
+        annotation = _annotated(name, typing.get_args(annotation)[0], option, default)
+    elif (annotation := _shared(name)) is None:
+        raise TypeError(f"parameter '{name}' is no shared option: annotate it with Annotated[..., Option(...)]")
+    default = list(default) if isinstance(default, tuple) else default  # as the parser of numbers returns them
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
+
+
+def _annotated(name: str, kind: Any, option: Any, default: Any) -> Any:
+    """Return the Typer annotation of a parameter with an Option."""
+    metavar = option.metavar or ("X" if float in (kind, *typing.get_args(kind)) else None)
+    metavar = metavar or ("N" if int in (kind, *typing.get_args(kind)) else None)
+    details: dict[str, Any] = {"help": option.help, "metavar": metavar, "rich_help_panel": option.panel}
+    inner = [one for one in (kind, *typing.get_args(kind)) if typing.get_origin(one) in (list, Sequence)]
+    (element,) = typing.get_args(inner[0]) if inner else (None,)
+    if element in (int, float):
+        kind = Any
+        details |= {"parser": options.numbers(element, option.minimum or 0, option.maximum or 1e9)}
+        details |= {"metavar": option.metavar or "N,N,..."}
+        details |= {"show_default": ",".join(f"{one:g}" for one in default)} if default else {}
+    elif option.minimum is not None or option.maximum is not None:
+        details |= {"min": option.minimum, "max": option.maximum}
+    if option.positional:
+        return Annotated[kind, typer.Argument(**details)]
+    return Annotated[kind, typer.Option(*option.flags, f"--{name.replace('_', '-')}", **details)]

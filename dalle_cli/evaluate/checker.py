@@ -1,15 +1,16 @@
-"""The judge of scenes: a program that decides whether a picture shows what its caption asks. Nothing is learned.
+"""The scene checker: a program, not a model, that decides whether an image shows what its caption says.
 
-The scenes are drawn by a program, so what was asked for can be drawn again and laid over the picture:
+Scenes are rendered by a program, so that what a caption says can be rendered again and overlaid on the image:
 
-1. The background is the commonest colour along the border.
-2. The asked glyph, in every colour, is slid over the picture at every size; the best places are kept.
-3. At such a place the picture must be like the glyph in one of its dresses (`LIKENESS`), and it must not lie on the way
-   from there to any other glyph (`WAY`: 0 is the asked one itself, 1 the other, 0.5 half of each), be it as a whole or
-   in one half of it, nor to a smear. No other glyph near that place may be more like the picture.
-4. Colour, texture and word are judged there in the same manner: not on the way to another colour, texture or word.
+1. The background is the most common color along the border.
+2. The expected object, in every color, is searched for at every position and size; the best boxes are kept.
+3. In such a box the image must resemble the object in one of its appearances (`MIN_SIMILARITY`). It must not lie on the
+   path from there to any other object (`MAX_PATH`: 0 is the expected object itself, 1 the other one, 0.5 halfway
+   between), as a whole or in one half of the box, nor to a smear. No other object near that box may resemble the image
+   more.
+4. Color, texture and word are checked there in the same manner: not on the path to another color, texture or word.
 
-What is compared with the picture is drawn as blurred as the picture is: blur, like place and size, is not asked for.
+The renderings are blurred as much as the image is: a caption says nothing about blur, position or size.
 """
 
 import math
@@ -23,223 +24,234 @@ from torch.nn import functional as F
 
 from ..data.scenes.glyphs import BACKGROUNDS, TINTS, WHITE, GlyphSet
 from ..data.scenes.grammar import Scene, Thing, parse, sign_words
-from .matching import CANVAS, Picture, Renderings, blurred, likeness, way
+from .matching import CANVAS, ImageOnBackground, Renderings, blurred, path_position, similarity
 
-LIKENESS = 0.75  # of the picture and the asked glyph in its best dress, at least
-BETTER = 0.01  # by which another glyph must be more like the picture to be what stands there
-WAY = 0.35  # how far on the way to another glyph, colour, texture or word the picture may lie
-HALF_WAY = 0.5  # the same of one half of the glyph, and on the way to its smear
-SMEAR = 4.0  # cells of blur that leave only the colours and the rough outline
-BLURS = 0.0, 0.7, 1.4  # cells of blur that are forgiven
-# Renderings that differ in less than this share of their energy are not told apart. Colours have more, as an object
-# may have the named colour by itself: "a yellow banana" is hardly another picture than "a banana".
-SAME, SAME_COLOUR = 0.002, 0.02
-GROUND_REACH = 0.2  # distance in RGB (each 0 to 1) within which a background has its name
-GROUND_EVEN = 0.4  # share of the border that must have the background's colour
-APART = 0.12  # of the picture: least distance of two centres along the stated direction
-REST = 0.1  # of the area that differs from the background, the most that may lie outside of what was asked
-MOST_TEXTURES = 32  # with which a worn texture is compared
+MIN_SIMILARITY = 0.75  # of the image and the expected object in its best appearance
+MARGIN = 0.01  # by how much another object must resemble the image more to be taken for what is there
+MAX_PATH = 0.35  # how far the image may lie on the path to another object, color, texture or word
+MAX_HALF_PATH = 0.5  # the same in one half of the box, and on the path to a smear of the object
+SMEAR = 4.0  # cells of blur that leave only the colors and a rough outline
+BLURS = 0.0, 0.7, 1.4  # cells of blur that are accepted
+# Renderings that differ in less than this fraction of their energy are not distinguished. The limit is higher for
+# colors, because an object may have the named color anyway: "a yellow banana" hardly differs from "a banana".
+MIN_DIFFERENCE, MIN_COLOR_DIFFERENCE = 0.002, 0.02
+BACKGROUND_DISTANCE = 0.2  # in RGB (each 0 to 1): the maximum from a named background
+BACKGROUND_UNIFORMITY = 0.4  # the minimum fraction of the border that has the background's color
+MIN_OFFSET = 0.12  # of the image's side: the minimum distance of two centers along the stated direction
+MAX_EXTRA = 0.1  # of the area that differs from the background, the maximum outside of the expected objects
+MAX_TEXTURES = 32  # that an expected texture is compared with
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a caption says, and whether it is so. instead: what is seen, where it is not.
+    """One statement of a caption, and whether the image satisfies it. actual: what is there instead, if it does not.
 
-    part: object, colour, texture, sign, count, relation, background, rest (nothing else is there) or caption.
+    part: object, color, texture, sign, count, relation, background, rest (nothing else is there) or caption.
     """
 
     part: str
-    asked: str
-    true: bool
-    instead: str = ""
+    expected: str
+    correct: bool
+    actual: str = ""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a picture shows of its caption. boxes: (left, top, side) of the things found, as shares of the picture."""
+class SceneResult:
+    """What the checker found in an image. boxes: (left, top, side) of each detected object, in fractions of a side."""
 
     claims: tuple[Claim, ...]
     boxes: tuple[tuple[float, float, float], ...] = ()
 
     @property
-    def true(self) -> bool:
-        """Whether all of the caption is true."""
-        return all(claim.true for claim in self.claims)
+    def exact_match(self) -> bool:
+        """Whether every claim of the caption is correct."""
+        return all(claim.correct for claim in self.claims)
 
-    def holds(self, *parts: str) -> bool:
-        """Whether every claim about these parts is true."""
-        return all(claim.true for claim in self.claims if claim.part in parts)
+    def correct(self, *parts: str) -> bool:
+        """Return whether every claim about these parts is correct."""
+        return all(claim.correct for claim in self.claims if claim.part in parts)
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What stands at a place (3,). window: the picture there; blur: its blur; instead: "" for the asked glyph."""
+class Detection:
+    """What was detected in a box (3,). window: the image there; blur: its blur; actual: "" if as expected."""
 
-    place: Tensor
+    box: Tensor
     window: Tensor
     blur: float
-    instead: str
+    actual: str
 
 
-class Judge:
-    """Decides whether pictures show what captions in the grammar of the scenes ask."""
+class SceneChecker:
+    """Decides whether images show what captions in the grammar of the scenes say."""
 
     def __init__(self, glyphs: GlyphSet):
         self.glyphs = glyphs
         self.renderings = Renderings(glyphs)
 
     @torch.no_grad()
-    def verdict(self, image: Image.Image | np.ndarray | Tensor, scene: Scene | str) -> Verdict:
-        """Judge one picture. image: PIL, uint8 (H, H, 3), or float (3, H, H) in [-1, 1]; scene: or its caption.
+    def check(self, image: Image.Image | np.ndarray | Tensor, scene: Scene | str) -> SceneResult:
+        """Check one image. image: PIL, uint8 (H, H, 3), or float (3, H, H) in [-1, 1]; scene: or its caption.
 
-        A caption outside the grammar gives one false claim, `caption`. Raises ValueError for a picture not square.
+        A caption outside the grammar gives one incorrect claim, `caption`. Raises ValueError if the image is not
+        square.
         """
-        asked = parse(scene, self.glyphs) if isinstance(scene, str) else scene
-        if asked is None:
-            return Verdict((_claim("caption", str(scene), "outside the grammar of the scenes"),))
-        picture = Picture(image)
-        claims, found, taken = [_background(picture, asked.background)], [], []
-        for thing in asked.things:
-            seen = self._sightings(picture, thing, taken)
-            there = [one for one in seen if not one.instead]
-            instead = thing.glyph if there else seen[0].instead if seen else "nothing"
-            claims.append(_claim("object", thing.glyph, instead))
-            claims += self._attributes(picture, thing, there[: thing.count])
-            claims.append(_claim("count", str(thing.count), str(len(there))))
-            found.append([one.place for one in there])
-            taken += found[-1][: thing.count]
-        if asked.relation:
-            claims.append(_relation(asked.relation, found))
-        places = [place for group in found for place in group]
-        claims.append(_rest(picture, places))
-        boxes = [(torch.cat([place[:2] - place[2] / 2, place[2:]]) / CANVAS).tolist() for place in places]
-        return Verdict(tuple(claims), tuple(map(tuple, boxes)))
+        expected = parse(scene, self.glyphs) if isinstance(scene, str) else scene
+        if expected is None:
+            return SceneResult((_claim("caption", str(scene), "outside the grammar of the scenes"),))
+        split = ImageOnBackground(image)
+        claims, groups, occupied = [_background(split, expected.background)], [], []
+        for thing in expected.things:
+            detections = self._detect(split, thing, occupied)
+            matches = [detection for detection in detections if not detection.actual]
+            actual = thing.glyph if matches else detections[0].actual if detections else "nothing"
+            claims.append(_claim("object", thing.glyph, actual))
+            claims += self._attributes(split, thing, matches[: thing.count])
+            claims.append(_claim("count", str(thing.count), str(len(matches))))
+            groups.append([detection.box for detection in matches])
+            occupied += groups[-1][: thing.count]
+        if expected.relation:
+            claims.append(_relation(expected.relation, groups))
+        boxes = [box for group in groups for box in group]
+        claims.append(_rest(split, boxes))
+        corners = [(torch.cat([box[:2] - box[2] / 2, box[2:]]) / CANVAS).tolist() for box in boxes]
+        return SceneResult(tuple(claims), tuple(map(tuple, corners)))
 
-    def _sightings(self, picture: Picture, thing: Thing, taken: list[Tensor]) -> list[Sighting]:
-        """What stands at the places that are most like the thing's glyph in any dress, best first, none twice."""
-        dresses = self._dresses(thing)
-        drawn = self.renderings.on(picture.ground, dresses)
-        plain = [i for i, dress in enumerate(dresses) if dress.texture in (None, thing.texture)]
-        places, windows, alike = picture.refine(picture.search(drawn[plain]), drawn)
-        seen, standing = [], list(taken)
-        for i in alike.amax(1).argsort(descending=True).tolist():
-            best = int(alike[i].argmax())
-            if any(_overlap(places[i], place) for place in standing) or (seen and alike[i, best] < LIKENESS):
+    def _detect(self, split: ImageOnBackground, thing: Thing, occupied: list[Tensor]) -> list[Detection]:
+        """Return what is in the boxes that resemble the object in any appearance most, best first, no two the same."""
+        variants = self._variants(thing)
+        renderings = self.renderings.on(split.background, variants)
+        plain = [i for i, variant in enumerate(variants) if variant.texture in (None, thing.texture)]
+        boxes, windows, similar = split.refine(split.search(renderings[plain]), renderings)
+        detections, taken = [], list(occupied)
+        for i in similar.amax(1).argsort(descending=True).tolist():
+            best = int(similar[i].argmax())
+            if any(_overlap(boxes[i], box) for box in taken) or (detections and similar[i, best] < MIN_SIMILARITY):
                 continue
-            blur = max(BLURS, key=lambda sigma: likeness(windows[i], blurred(drawn[None, best], sigma)).item())
-            instead = self._instead(picture, thing, dresses[best], drawn[best], places[i], windows[i], blur)
-            seen.append(Sighting(places[i], windows[i], blur, instead))
-            standing.append(places[i])
-        return seen
+            blur = max(BLURS, key=lambda sigma: similarity(windows[i], blurred(renderings[None, best], sigma)).item())
+            actual = self._actual(split, thing, variants[best], renderings[best], boxes[i], windows[i], blur)
+            detections.append(Detection(boxes[i], windows[i], blur, actual))
+            taken.append(boxes[i])
+        return detections
 
-    def _instead(
-        self, picture: Picture, thing: Thing, dress: Thing, drawn: Tensor, place: Tensor, window: Tensor, blur: float
+    def _actual(
+        self,
+        split: ImageOnBackground,
+        thing: Thing,
+        variant: Thing,
+        rendering: Tensor,
+        box: Tensor,
+        window: Tensor,
+        blur: float,
     ) -> str:
-        """What stands at a place instead of the asked glyph; "" where it does.
+        """Return what is in a box instead of the expected object; "" if it is the expected one.
 
-        dress, drawn: the glyph in the dress that is most like the window there, and its rendering.
+        variant, rendering: the object in the appearance that resembles the window most.
         """
-        names, others = self._others(picture, thing, dress)
-        mine, others = blurred(drawn, blur), blurred(others, blur)
-        alike = likeness(window, mine[None]).item()
-        whole, half = way(window, mine, others, SAME)
-        if whole.max() > WAY:
+        names, others = self._others(split, thing, variant)
+        expected, others = blurred(rendering, blur), blurred(others, blur)
+        similar = similarity(window, expected[None]).item()
+        whole, half = path_position(window, expected, others, MIN_DIFFERENCE)
+        if whole.max() > MAX_PATH:
             return names[int(whole.argmax())]
-        if half.max() > HALF_WAY:
+        if half.max() > MAX_HALF_PATH:
             return f"partly {names[int(half.argmax())]}"
-        if way(window, drawn, blurred(drawn, SMEAR)[None], SAME)[0].item() > HALF_WAY:
+        smear = blurred(rendering, SMEAR)[None]
+        if path_position(window, rendering, smear, MIN_DIFFERENCE)[0].item() > MAX_HALF_PATH:
             return "a smear"
-        index, rival = picture.around(place, others, count=4)
-        if rival.max() > alike + BETTER:
-            return names[int(index[rival.argmax()])]
-        return "" if alike >= LIKENESS else "nothing like it"
+        index, rivals = split.best_near(box, others, count=4)
+        if rivals.max() > similar + MARGIN:
+            return names[int(index[rivals.argmax()])]
+        return "" if similar >= MIN_SIMILARITY else "nothing similar"
 
-    def _others(self, picture: Picture, thing: Thing, dress: Thing) -> tuple[list[str], Tensor]:
-        """All other glyphs as the picture might show them: dressed as what was seen, as what was asked, and bare."""
-        colours = TINTS if thing.says and not self.glyphs.own_colours else (dress.colour,)
-        bare = [Thing("", None if self.glyphs.own_colours else colour) for colour in colours]
-        worn = [] if thing.says else [replace(one, glyph="", count=1) for one in (dress, thing)]
-        rivals = [self.renderings.glyphs_on(picture.ground, one) for one in dict.fromkeys(bare + worn)]
+    def _others(self, split: ImageOnBackground, thing: Thing, variant: Thing) -> tuple[list[str], Tensor]:
+        """Return all other objects as the image might show them: as detected, as expected, and without attributes."""
+        colors = TINTS if thing.says and not self.glyphs.own_colours else (variant.colour,)
+        plain = [Thing("", None if self.glyphs.own_colours else color) for color in colors]
+        attributed = [] if thing.says else [replace(one, glyph="", count=1) for one in (variant, thing)]
+        rivals = [self.renderings.all_on(split.background, one) for one in dict.fromkeys(plain + attributed)]
         names = self.glyphs.names * len(rivals)
         others = [i for i, name in enumerate(names) if name != thing.glyph]
         return [names[i] for i in others], torch.cat(rivals)[others]
 
-    def _attributes(self, picture: Picture, thing: Thing, there: list[Sighting]) -> list[Claim]:
-        """Colour, texture and word of the things that were found; no claim about what has no alternatives.
+    def _attributes(self, split: ImageOnBackground, thing: Thing, detections: list[Detection]) -> list[Claim]:
+        """Check color, texture and word of detected objects; there is no claim about what has no alternatives.
 
-        Each is judged with the others left open: of all dresses that have it, the one that is most like the picture
-        is compared with all dresses that do not.
+        Each attribute is checked with the others left open: of all appearances that have it, the one that resembles the
+        image most is compared with all appearances that do not.
         """
-        dresses = self._dresses(thing)
-        drawn = self.renderings.on(picture.ground, dresses)
+        variants = self._variants(thing)
+        renderings = self.renderings.on(split.background, variants)
         claims = []
-        for part, field in (("colour", "colour"), ("texture", "texture"), ("sign", "says")):
-            worn = [getattr(dress, field) or "none" for dress in dresses]
-            asked = getattr(thing, field) or "none"
-            mine, rivals = ([i for i, one in enumerate(worn) if (one == asked) is so] for so in (True, False))
+        for part, field in (("color", "colour"), ("texture", "texture"), ("sign", "says")):
+            values = [getattr(variant, field) or "none" for variant in variants]
+            expected = getattr(thing, field) or "none"
+            same = [i for i, value in enumerate(values) if value == expected]
+            rivals = [i for i, value in enumerate(values) if value != expected]
             if not rivals:
                 continue
-            seen = asked if there else "nothing"
-            for one in there:
-                shown = blurred(drawn, one.blur)
-                best = mine[int(likeness(one.window, shown[mine]).argmax())]
-                whole, _ = way(one.window, shown[best], shown[rivals], SAME_COLOUR if field == "colour" else SAME)
-                if whole.max() > WAY:
-                    seen = worn[rivals[int(whole.argmax())]]
-            claims.append(_claim(part, asked, seen))
+            actual = expected if detections else "nothing"
+            min_difference = MIN_COLOR_DIFFERENCE if part == "color" else MIN_DIFFERENCE
+            for detection in detections:
+                shown = blurred(renderings, detection.blur)
+                best = same[int(similarity(detection.window, shown[same]).argmax())]
+                whole, _ = path_position(detection.window, shown[best], shown[rivals], min_difference)
+                if whole.max() > MAX_PATH:
+                    actual = values[rivals[int(whole.argmax())]]
+            claims.append(_claim(part, expected, actual))
         return claims
 
-    def _dresses(self, thing: Thing) -> tuple[Thing, ...]:
-        """The same glyph in every colour, in every texture that it may wear, or with every word."""
-        one, glyphs = replace(thing, count=1), self.glyphs
+    def _variants(self, thing: Thing) -> tuple[Thing, ...]:
+        """Return the same object in every color, in every texture that it can have, or with every word."""
+        single, glyphs = replace(thing, count=1), self.glyphs
         if thing.says:
-            return tuple(dict.fromkeys((*(replace(one, says=word) for word in sign_words(glyphs)), one)))
+            return tuple(dict.fromkeys((*(replace(single, says=word) for word in sign_words(glyphs)), single)))
         textures = [name for name in glyphs.textures if name != thing.glyph] if thing.glyph in glyphs.bodies else []
-        textures = textures[:: 1 + len(textures) // MOST_TEXTURES]
+        textures = textures[:: 1 + len(textures) // MAX_TEXTURES]
         if glyphs.own_colours:
-            dresses = [Thing(thing.glyph, colour) for colour in (None, *TINTS)]
-            dresses += [Thing(thing.glyph, None, texture) for texture in textures]
+            variants = [Thing(thing.glyph, color) for color in (None, *TINTS)]
+            variants += [Thing(thing.glyph, None, texture) for texture in textures]
         else:
-            dresses = [Thing(thing.glyph, colour, texture) for texture in (None, *textures) for colour in TINTS]
-        return tuple(dict.fromkeys((*dresses, one)))
+            variants = [Thing(thing.glyph, color, texture) for texture in (None, *textures) for color in TINTS]
+        return tuple(dict.fromkeys((*variants, single)))
 
 
-def _claim(part: str, asked: str, seen: str) -> Claim:
-    return Claim(part, asked, seen == asked, "" if seen == asked else seen)
+def _claim(part: str, expected: str, actual: str) -> Claim:
+    return Claim(part, expected, actual == expected, "" if actual == expected else actual)
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
     return bool(((a[:2] - b[:2]).abs() < max(a[2], b[2]) / 2).all())
 
 
-def _background(picture: Picture, name: str | None) -> Claim:
-    """Whether the border is even and its colour nearest to the named one; no name means white."""
+def _background(split: ImageOnBackground, name: str | None) -> Claim:
+    """Check that the border is uniform and its color nearest to the named one; None means white."""
     names = {"white": WHITE, **BACKGROUNDS}
-    distances = (torch.tensor(list(names.values())) / 255 - picture.ground).norm(dim=1)
-    seen = list(names)[int(distances.argmin())]
-    if picture.even < GROUND_EVEN or distances.min() > GROUND_REACH:
-        seen = "no known colour"
-    return _claim("background", name or "white", seen)
+    distances = (torch.tensor(list(names.values())) / 255 - split.background).norm(dim=1)
+    actual = list(names)[int(distances.argmin())]
+    if split.uniformity < BACKGROUND_UNIFORMITY or distances.min() > BACKGROUND_DISTANCE:
+        actual = "no known color"
+    return _claim("background", name or "white", actual)
 
 
-def _relation(relation: str, found: list[list[Tensor]]) -> Claim:
-    """Whether the first thing lies to the second as stated, and that more than another way."""
-    if not all(found):
+def _relation(relation: str, groups: list[list[Tensor]]) -> Claim:
+    """Check that the first object lies in the stated direction of the second, more than in any other."""
+    if not all(groups):
         return _claim("relation", relation, "not both")
-    across, down = ((found[1][0] - found[0][0])[:2] / CANVAS).tolist()
-    if max(abs(across), abs(down)) < APART:
-        return _claim("relation", relation, "in the same place")
-    if abs(across) > abs(down):
-        return _claim("relation", relation, "left of" if across > 0 else "right of")
+    right, down = ((groups[1][0] - groups[0][0])[:2] / CANVAS).tolist()
+    if max(abs(right), abs(down)) < MIN_OFFSET:
+        return _claim("relation", relation, "in the same position")
+    if abs(right) > abs(down):
+        return _claim("relation", relation, "left of" if right > 0 else "right of")
     return _claim("relation", relation, "above" if down > 0 else "below")
 
 
-def _rest(picture: Picture, places: list[Tensor]) -> Claim:
-    """Whether nothing else is in the picture: next to nothing differs from the background outside of the places."""
-    differs = F.avg_pool2d(picture.difference, 2).norm(dim=0) > 0.1
+def _rest(split: ImageOnBackground, boxes: list[Tensor]) -> Claim:
+    """Check that there is nothing else: almost nothing outside of the boxes differs from the background."""
+    differs = F.avg_pool2d(split.difference, 2).norm(dim=0) > 0.1
     total = differs.sum().item()
-    for x, y, size in [place.tolist() for place in places]:
-        left, top = (max(0, math.floor((centre - 0.56 * size) / 2)) for centre in (x, y))
-        right, bottom = (math.ceil((centre + 0.56 * size) / 2) for centre in (x, y))
+    for x, y, size in [box.tolist() for box in boxes]:
+        left, top = (max(0, math.floor((center - 0.56 * size) / 2)) for center in (x, y))
+        right, bottom = (math.ceil((center + 0.56 * size) / 2) for center in (x, y))
         differs[top:bottom, left:right] = False
-    return _claim("rest", "nothing", "nothing" if differs.sum().item() <= REST * total else "something")
+    return _claim("rest", "nothing", "nothing" if differs.sum().item() <= MAX_EXTRA * total else "something")

@@ -1,11 +1,11 @@
-"""The suite of held-out captions that measures composition, and the scores of a system on it.
+"""The suite of held-out captions that measures composition, and the accuracy of a system on it.
 
 Every caption of the suite holds exactly one combination that training never shows, the one that its category is about.
-The scores say in what share of the pictures the judge found what the category asks, and in what share all of the
-caption. `shuffled` gives the control: each picture judged by another caption of its category.
+A category's accuracy is the fraction of its images in which the scene checker found what the category is about; its
+exact match is the fraction in which the whole caption is correct. `shuffled` gives the control: each image checked
+against another caption of its category.
 """
 
-import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,26 +20,27 @@ from .. import distributed
 from ..data.folder import Folder
 from ..data.scenes.glyphs import GlyphSet
 from ..data.scenes.grammar import HELD_OUT, Scene, Thing, caption, invent, parse, withheld
-from .checker import Judge, Verdict
+from .checker import SceneChecker, SceneResult
+from .statistics import Proportion, proportion
 
 
 @dataclass(frozen=True)
 class Category:
-    """What a part of the suite asks.
+    """What a part of the suite is about.
 
-    held: the kind of combination that is held out; kind: of scene; ground, tint: the chances of a coloured background
-    and of a colour; parts: the claims that the category's figure counts.
+    held_out: the kind of combination that is held out; scene: the kind of scene; background_prob, color_prob: the
+    chances of a colored background and of a color; parts: the claims that the category's accuracy counts.
     """
 
-    held: str
-    kind: str
-    ground: float
-    tint: float
+    held_out: str
+    scene: str
+    background_prob: float
+    color_prob: float
     parts: tuple[str, ...]
 
 
 CATEGORIES = {
-    "single": Category("tint", "single", 0, 1, ("object", "colour", "texture")),
+    "single": Category("tint", "single", 0, 1, ("object", "color", "texture")),
     "background": Category("ground", "single", 1, 0, ("background",)),
     "pair": Category("pair", "pair", 0, 0, ("object",)),
     "relation": Category("pair", "relation", 0, 0, ("object", "relation")),
@@ -50,8 +51,8 @@ PARTS |= {"count": ("object", "count"), "sign": ("object", "sign")}  # captions 
 
 
 @dataclass(frozen=True)
-class Item:
-    """A caption to judge by. scene: what it says, or None where that is outside the grammar of the scenes."""
+class SuiteItem:
+    """A caption to check images against. scene: what it says, or None where that is outside the grammar."""
 
     category: str
     scene: Scene | None
@@ -59,72 +60,54 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Share:
-    """`true` of `count`, with Wilson's 95 % interval (Wilson 1927)."""
+class SceneReport:
+    """The checker's results for the items, in the same order."""
 
-    true: int
-    count: int
+    items: tuple[SuiteItem, ...]
+    results: tuple[SceneResult, ...]
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        if not self.count:
-            return 0.0, 1.0
-        n, p, z = self.count, self.true / self.count, 1.96
-        middle, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - reach) / (1 + z * z / n)), min(1.0, (middle + reach) / (1 + z * z / n))
+    def accuracy(self) -> dict[str, Proportion]:
+        """Return by category how often everything that the category is about is correct."""
+        return {name: proportion(r.correct(*PARTS[name]) for r in group) for name, group in self._groups().items()}
 
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.true / max(self.count, 1):6.1%} ({low:.1%} to {high:.1%})"
+    def exact_match(self) -> dict[str, Proportion]:
+        """Return by category how often the whole caption is correct and nothing else is in the image."""
+        return {name: proportion(result.exact_match for result in group) for name, group in self._groups().items()}
 
+    def claims(self) -> dict[str, Proportion]:
+        """Return by part of the caption how often what it says is correct."""
+        claims = [claim for result in self.results for claim in result.claims if claim.part != "caption"]
+        trials = Counter(claim.part for claim in claims)
+        correct = Counter(claim.part for claim in claims if claim.correct)
+        return {part: Proportion(correct[part], count) for part, count in trials.items()}
 
-@dataclass(frozen=True)
-class Report:
-    """Verdicts by item, in the same order."""
-
-    items: tuple[Item, ...]
-    verdicts: tuple[Verdict, ...]
-
-    def figures(self) -> dict[str, Share]:
-        """By category: how often everything that the category asks is there."""
-        return {
-            name: Share(sum(verdict.holds(*PARTS[name]) for verdict in group), len(group))
-            for name, group in self._groups().items()
-        }
-
-    def wholes(self) -> dict[str, Share]:
-        """By category: how often all of the caption is true, and nothing else is in the picture."""
-        return {
-            name: Share(sum(verdict.true for verdict in group), len(group)) for name, group in self._groups().items()
-        }
-
-    def claims(self) -> dict[str, Share]:
-        """By part of the caption: how often what it says is so."""
-        parts = Counter(claim.part for verdict in self.verdicts for claim in verdict.claims)
-        true = Counter(claim.part for verdict in self.verdicts for claim in verdict.claims if claim.true)
-        return {part: Share(true[part], count) for part, count in parts.items() if part != "caption"}
+    def to_json(self) -> dict[str, Any]:
+        """Return accuracy and exact match by category, and the number of images."""
+        accuracy = {name: figure.value for name, figure in self.accuracy().items()}
+        exact_match = {name: figure.value for name, figure in self.exact_match().items()}
+        return {"accuracy": accuracy, "exact_match": exact_match, "num_images": len(self.items)}
 
     def __str__(self) -> str:
-        wholes, outside = self.wholes(), len(self.items) - sum(share.count for share in self.wholes().values())
-        lines = [f"{'category':<12} {'pictures':>8}  {'as asked (95 % interval)':<26} {'whole caption':<26}"]
-        lines += [f"{name:<12} {s.count:>8}  {s!s:<26} {wholes[name]!s:<26}" for name, s in self.figures().items()]
-        lines += ["", f"{'claim':<12} {'claims':>8}  {'true (95 % interval)':<26}"]
-        lines += [f"{part:<12} {share.count:>8}  {share}" for part, share in self.claims().items()]
-        if outside:
-            lines += ["", f"{outside} captions are outside the grammar of the scenes and were not judged"]
+        exact, accuracy = self.exact_match(), self.accuracy()
+        lines = [f"{'category':<12} {'images':>8}  {'accuracy (95 % interval)':<26} {'exact match':<26}"]
+        lines += [f"{name:<12} {one.trials:>8}  {one!s:<26} {exact[name]!s:<26}" for name, one in accuracy.items()]
+        lines += ["", f"{'claim':<12} {'claims':>8}  {'correct (95 % interval)':<26}"]
+        lines += [f"{part:<12} {one.trials:>8}  {one}" for part, one in self.claims().items()]
+        if outside := len(self.items) - sum(one.trials for one in exact.values()):
+            lines += ["", f"{outside} captions are outside the grammar of the scenes and were not checked"]
         return "\n".join(line.rstrip() for line in lines)
 
-    def _groups(self) -> dict[str, list[Verdict]]:
+    def _groups(self) -> dict[str, list[SceneResult]]:
         names = [name for name in PARTS if any(item.category == name for item in self.items)]
-        pairs = list(zip(self.items, self.verdicts))
-        return {name: [verdict for item, verdict in pairs if item.category == name] for name in names}
+        pairs = list(zip(self.items, self.results))
+        return {name: [result for item, result in pairs if item.category == name] for name in names}
 
 
-def suite(glyphs: GlyphSet, count: int = 200, seed: int = 0) -> list[Item]:
-    """`count` held-out captions, as many of each category; the same for the same seed.
+def suite(glyphs: GlyphSet, count: int = 200, seed: int = 0) -> list[SuiteItem]:
+    """Return `count` held-out captions, equally many of each category; a function of the seed.
 
-    Where a set has too few held-out combinations for that, they come again on coloured grounds. Raises ValueError when
-    that does not suffice either.
+    A set with too few held-out combinations for that repeats them on colored backgrounds. Raises ValueError when these
+    do not suffice either.
     """
     items = []
     for number, name in enumerate(CATEGORIES):
@@ -135,45 +118,54 @@ def suite(glyphs: GlyphSet, count: int = 200, seed: int = 0) -> list[Item]:
             scenes[scene] = None
         if len(scenes) < wanted:
             raise ValueError(
-                f"'{glyphs.name}' has {len(scenes)} held-out scenes for '{name}', not {wanted}: lower count"
+                f"objects '{glyphs.name}' give {len(scenes)} held-out scenes for '{name}', not {wanted}: lower "
+                "--num-captions"
             )
-        items += [Item(name, scene, caption(scene)) for scene in scenes]
+        items += [SuiteItem(name, scene, caption(scene)) for scene in scenes]
     return items
 
 
 def _candidates(category: Category, glyphs: GlyphSet, tries: int, rng: random.Random) -> Iterator[Scene]:
-    """Scenes for a category, the known ones first, those on a ground that the category is not about last."""
-    if category.held == "wear" and glyphs.own_colours:
+    """Yield scenes for a category: known ones first, last those on a background that the category is not about."""
+    if category.held_out == "wear" and glyphs.own_colours:
         yield from (Scene((Thing(body, texture=texture),)) for _, texture, body in sorted(HELD_OUT))
-    for ground in (category.ground, 1):
+    for background_prob in (category.background_prob, 1):
         for _ in range(tries):
-            scene = invent(rng, glyphs, {category.kind: 1.0}, ground, category.tint)
-            if {combination[0] for combination in withheld(scene)} == {category.held}:
+            scene = invent(rng, glyphs, {category.scene: 1.0}, background_prob, category.color_prob)
+            if {combination[0] for combination in withheld(scene)} == {category.held_out}:
                 yield scene
 
 
-def score(judge: Judge, items: Iterable[Item], images: Iterable[Image.Image | np.ndarray | Tensor]) -> Report:
-    """Judge pictures by the items in the same order. images: as `Judge.verdict` takes them."""
+def check_images(
+    checker: SceneChecker, items: Iterable[SuiteItem], images: Iterable[Image.Image | np.ndarray | Tensor]
+) -> SceneReport:
+    """Check images against the items in the same order. images: as `SceneChecker.check` takes them."""
     items = tuple(items)
 
-    def verdicts(pairs: Iterable[tuple[Item, Any]]) -> Iterator[Verdict]:
-        return (judge.verdict(image, item.scene or item.caption) for item, image in pairs)
+    def results(pairs: Iterable[tuple[SuiteItem, Any]]) -> Iterator[SceneResult]:
+        return (checker.check(image, item.scene or item.caption) for item, image in pairs)
 
-    return Report(items, tuple(distributed.distributed_map(zip(items, images, strict=True), verdicts)))
+    return SceneReport(items, tuple(distributed.distributed_map(zip(items, images, strict=True), results)))
 
 
-def shuffled(items: Iterable[Item]) -> list[Item]:
-    """The items with captions moved on by one within each category: what is true of them is coincidence."""
+def shuffled(items: Iterable[SuiteItem]) -> list[SuiteItem]:
+    """Return the items with captions rotated by one within each category: what is then correct is coincidence."""
     items = list(items)
-    places: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for i, item in enumerate(items):
-        places.setdefault(item.category, []).append(i)
-    moved = {a: b for group in places.values() for a, b in zip(group, group[1:] + group[:1])}
+        positions.setdefault(item.category, []).append(i)
+    moved = {a: b for group in positions.values() for a, b in zip(group, group[1:] + group[:1])}
     return [items[moved[i]] for i in range(len(items))]
 
 
-def from_folder(path: str, glyphs: GlyphSet) -> Iterator[tuple[Item, Image.Image]]:
-    """Items and pictures of a folder in the layout of data source `folder`; the first caption of each counts.
+def item_of(text: str, glyphs: GlyphSet) -> SuiteItem:
+    """Return the item of any caption."""
+    scene = parse(text, glyphs)
+    return SuiteItem(category_of(scene), scene, text)
+
+
+def from_folder(path: str, glyphs: GlyphSet) -> Iterator[tuple[SuiteItem, Image.Image]]:
+    """Yield items and images of a folder in the layout of data source `folder`, each with its first caption.
 
     Raises DataError or BadSample for what cannot be read.
     """
@@ -182,12 +174,11 @@ def from_folder(path: str, glyphs: GlyphSet) -> Iterator[tuple[Item, Image.Image
         for index in range(size):
             sample = folder.read(block, index)
             text = sample["text"] if isinstance(sample["text"], str) else next(iter(sample["text"]), "")
-            scene = parse(text, glyphs)
-            yield Item(category_of(scene), scene, text), sample["image"]
+            yield item_of(text, glyphs), sample["image"]
 
 
 def category_of(scene: Scene | None) -> str:
-    """The category that a scene belongs to, whether or not anything in it is held out."""
+    """Return the category that a scene belongs to, whether or not anything in it is held out."""
     if scene is None:
         return "outside"
     if scene.kind == "single":

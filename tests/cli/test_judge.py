@@ -135,10 +135,10 @@ def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_
     clip.tokenizer.save(tmp_path / "words.json")
     trained = dalle("train-prior", "--recipe", "prior.yaml", "-q")
     assert trained.code == 0, trained.err
-    words = ("evaluate", "prior", "prior-prior", "-n", "20", "--among", "10", "--objects", "shapes", "-q")
+    words = ("evaluate", "prior", "prior-prior", "-n", "20", "--pool-size", "10", "--objects", "shapes", "-q")
     found = dalle(*words).result
-    assert [row["name"] for row in found["rows"]] == ["text embedding", "prior-prior", "another picture"]
-    assert "first of 10" in dalle(*words, terminal=True).out
+    assert [row["name"] for row in found["priors"]] == ["text embedding", "prior-prior", "another image"]
+    assert "recall at 1 of 10" in dalle(*words, terminal=True).out
 
 
 @pytest.mark.parametrize(

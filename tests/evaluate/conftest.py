@@ -3,18 +3,19 @@ from functools import cache
 import pytest
 
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
-from dalle_cli.evaluate.checker import Judge
+from dalle_cli.evaluate.checker import SceneChecker
+from tests.cli.conftest import dalle  # noqa: F401  (a fixture)
 
 
 @cache
-def made(name: str) -> Judge:
-    return Judge(glyph_set(name))
+def checker_of(name: str) -> SceneChecker:
+    return SceneChecker(glyph_set(name))
 
 
 @pytest.fixture(params=["shapes", "everyday"])
-def judge(request) -> Judge:
-    """The judge of each set of glyphs; drawing its glyphs takes a second, so it is made once."""
+def checker(request) -> SceneChecker:
+    """The checker of each set of objects, cached because rendering them takes a second."""
     try:
-        return made(request.param)
+        return checker_of(request.param)
     except MissingFont as error:
         pytest.skip(str(error))

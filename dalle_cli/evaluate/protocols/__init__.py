@@ -1,0 +1,1 @@
+"""Protocols of `dalle evaluate`, one per file."""
