@@ -33,7 +33,12 @@ def test_more_components_come_closer_to_the_image(pca):
     assert psnr[2] > 25
     assert psnr[2] > psnr[1] - 0.5
     assert psnr[2] > psnr[0]
-    assert [label for _, label in result.rows[0]] == ["original: dog.png", "1 component", "4 components", "8 components"]
+    assert [label for _, label in result.rows[0]] == [
+        "original: dog.png",
+        "1 component",
+        "4 components",
+        "8 components",
+    ]
     assert read(result.images[0]["path"])["dalle"]["result"]["components"] == 1
 
 
