@@ -44,12 +44,12 @@ parity: setup
 	$(BIN)/python -m tests.parity.packages
 	$(BIN)/python -m pytest tests/parity tests/convert/test_exporting.py
 
-# Beside the packages that users would run otherwise; some of them without what they ask for beside.
+# Speeds next to those of other packages, some of which are installed without their dependencies.
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'open_clip_torch>=3' DALL-E dalle-pytorch \
 		axial-positional-embedding rotary-embedding-torch
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m benchmarks
 
 # Trains the shipped weights again, a day or so on two cores; every run can be stopped and goes on. The recipes say how
 # those that are shipped came about, and what a GPU takes.

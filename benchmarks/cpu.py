@@ -1,8 +1,4 @@
-"""What `make bench` prints: our speed beside the limit or the slow way, in the same run on the same machine.
-
-python -m tests.bench            all of it, some ten minutes on two cores
-python -m tests.bench sampling   a part of it
-"""
+"""Speeds on this machine's CPU, compared with its peak or with the naive implementation in the same run."""
 
 import itertools
 import multiprocessing
@@ -21,14 +17,13 @@ from typing import Any
 
 import torch
 
-from tests import bench_gpu, bench_peers
-from tests.stopwatch import line, seconds
+from .stopwatch import line, seconds
 
 SEED = 0
 
 
 def matmul() -> None:
-    """Matrix products of 2,048 cubed: what the machine can do, in bf16 where that is not made up of other steps."""
+    """Matrix products of 2,048 cubed: the peak of the machine, in bf16 too if it is not emulated."""
     from dalle_cli.hardware.capabilities import fast_bf16
 
     for kind in (torch.float32, torch.bfloat16) if fast_bf16() else (torch.float32,):
@@ -38,26 +33,26 @@ def matmul() -> None:
 
 
 def start() -> None:
-    """How soon the help is there, and how soon a picture, whose first code is drawn before that."""
+    """Time to the help, and to the file of an image; the first image token is sampled before that."""
     line("dalle --help", "", seconds(partial(_dalle, "--help")), "s", "0.3 s")
     with tempfile.TemporaryDirectory() as folder:
-        draw = partial(_dalle, "sample", "a red apple", "--out", folder, "--overwrite")
-        line("dalle sample", "from start to file", seconds(draw, 3), "s", "3 s to the first code")
+        sample = partial(_dalle, "sample", "a red apple", "--out", folder, "--overwrite")
+        line("dalle sample", "from start to file", seconds(sample, 3), "s", "3 s to the first token")
 
 
 def candidates() -> None:
-    """`dalle sample` of 64 and of 512 candidates, and of these by two processes on the cores of one."""
+    """`dalle sample` of 64 and 512 candidates, and of both with two processes on the cores of one."""
     times = {}
     with tempfile.TemporaryDirectory() as folder:
         for ranks in (1, 2):
             for count in (64, 512):
                 sample = ("sample", "an avocado chair", "--rerank", str(count), "--out", folder, "--overwrite", "-q")
                 times[ranks, count] = seconds(partial(_dalle, *sample, ranks=ranks), 3)
-    few, many, few_by_two, many_by_two = times.values()
+    few, many, few_by_2, many_by_2 = times.values()
     line("sample --rerank 64", "", few, "s")
     line("sample --rerank 512", f"{many / few:.2f} times as long", many, "s", "4 times")
-    ratio = (many - few) / (many_by_two - few_by_two)
-    line("by two processes", f"{ratio:.2f} times as fast from there", many_by_two, "s", "1 time")
+    ratio = (many - few) / (many_by_2 - few_by_2)
+    line("with two processes", f"{ratio:.2f} times the throughput", many_by_2, "s", "1 time")
 
 
 def _dalle(*words: str, ranks: int = 1) -> None:
@@ -68,7 +63,7 @@ def _dalle(*words: str, ranks: int = 1) -> None:
 
 
 def text() -> None:
-    """Learning 16,384 entries from 100,000 captions, and encoding 20,000 others of the same made-up language."""
+    """Learn 16,384 entries from 100,000 captions, and encode 20,000 others, of a synthetic language."""
     from dalle_cli.text.learn import learn
 
     rng = random.Random(SEED)
@@ -85,15 +80,15 @@ def text() -> None:
 
 
 def scenes() -> None:
-    """Drawing training samples."""
+    """Render training samples."""
     from dalle_cli.data.scenes import Scenes
 
     source = Scenes(64, "shapes")
-    line("draw scenes", "64 px", 500 / seconds(lambda: [source.read(0, i) for i in range(500)]), "pictures/s")
+    line("render scenes", "64 px", 500 / seconds(lambda: [source.read(0, i) for i in range(500)]), "images/s")
 
 
 def sampling() -> None:
-    """1,024 image codes with a cache and by the naive loop: equal codes, and how much sooner."""
+    """1,024 image tokens with the KV cache and by the naive loop: fraction of equal tokens, and speedup."""
     from dalle_cli.models.dalle import DALLE
     from dalle_cli.models.dvae import DVAE
     from dalle_cli.tasks.dalle import DALLETask
@@ -102,21 +97,21 @@ def sampling() -> None:
     torch.manual_seed(SEED)
     tokenizer = tokenizers.build({"type": "dalle", "merges": []}, "tokenizer")
     model = DALLE(tokenizer.vocab_size, 64, 512, 32, width=128, depth=4, heads=2)
-    dvae = DVAE(512, hidden=8, init=8, groups=3, blocks=1)
+    dvae = DVAE(512, n_hid=8, n_init=8, groups=3, num_res_blocks=1)
     task = DALLETask(model, dvae, tokenizer).eval()
     seeds = [[1, 2]]
-    found, times = [], []
-    for way in (task.draw, task.draw_naively):
+    tokens, times = [], []
+    for generate in (task.draw, task.draw_naively):
         began = time.perf_counter()
-        found.append(way(["an avocado chair"], seeds))
+        tokens.append(generate(["an avocado chair"], seeds))
         times.append(time.perf_counter() - began)
-        line("1,024 image codes", way.__name__, 2 * 1024 / times[-1], "codes/s")
-    same = (found[0] == found[1]).float().mean().item()
-    line("", f"{same:.2%} of the codes equal", times[1] / times[0], "times sooner", "20 times")
+        line("1,024 image tokens", generate.__name__, 2 * 1024 / times[-1], "tokens/s")
+    same = (tokens[0] == tokens[1]).float().mean().item()
+    line("", f"{same:.2%} of the tokens equal", times[1] / times[0], "times faster", "20 times")
 
 
 def training() -> None:
-    """Samples a second in training the starters' networks, bf16 where it is fast, and the share of the limit."""
+    """Training speed of the starter transformer, in bf16 if it is fast, and the fraction of the peak."""
     from dalle_cli import recipe
     from dalle_cli.hardware.capabilities import fast_bf16, keep_memory
     from dalle_cli.models import models
@@ -125,38 +120,38 @@ def training() -> None:
     keep_memory()
     kind = torch.bfloat16 if fast_bf16() else torch.float32
     a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
-    limit = 2 * 2048**3 / seconds(lambda: a @ b)
+    peak = 2 * 2048**3 / seconds(lambda: a @ b)
     torch.manual_seed(SEED)
     model = models.build(recipe.load("dalle1-starter", "prior")["model"], "model")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-    words = torch.randint(model.vocab_size, (32, model.context_length))
-    codes = torch.randint(model.image_vocab_size, (32, model.grid_size**2))
+    text = torch.randint(model.vocab_size, (32, model.context_length))
+    image = torch.randint(model.image_vocab_size, (32, model.grid_size**2))
 
     def step() -> None:
         with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-            scores = model(words, codes)
-            text_loss, image_loss = loss(*scores, words, codes)
+            logits = model(text, image)
+            text_loss, image_loss = loss(*logits, text, image)
         (text_loss + 7 * image_loss).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     each = seconds(step) / 32
     linear = sum(p.numel() for name, p in model.blocks.named_parameters() if p.dim() == 2)
-    share = 6 * linear * (model.context_length + model.grid_size**2) / each / limit
-    line("train the transformer", f"{share:.0%} of the limit", 1 / each, "samples/s")
+    fraction = 6 * linear * (model.context_length + model.grid_size**2) / each / peak
+    line("train the transformer", f"{fraction:.0%} of the peak", 1 / each, "samples/s")
 
 
 def memory() -> None:
-    """The largest batch of ViT-B/32 that 20 GiB of this machine hold, and real steps of a smaller one beside it."""
-    batch, room = 12, 20 << 30
+    """The largest batch of ViT-B/32 that fits in 20 GiB, and the measured memory of a smaller one."""
+    batch, budget = 12, 20 << 30
     for checkpointing in (False, True):
-        how = "activations recomputed" if checkpointing else "activations kept"
+        how = "activations recomputed" if checkpointing else "activations stored"
         largest = 512
-        for _ in range(3):  # memory is nearly a line
+        for _ in range(3):  # memory is almost linear in the batch
             parts = _estimated(checkpointing, largest)
-            largest = int(largest * (room - parts["total"] + parts["step"]) / parts["step"])
-        held = _estimated(checkpointing, largest)["total"]
-        line("ViT-B/32 in 20 GiB", how, largest, f"samples, which hold {held / 2**30:.2f} GiB")
+            largest = int(largest * (budget - parts["total"] + parts["step"]) / parts["step"])
+        estimate = _estimated(checkpointing, largest)["total"]
+        line("ViT-B/32 in 20 GiB", how, largest, f"samples, estimated at {estimate / 2**30:.2f} GiB")
         estimated = _estimated(checkpointing, batch)["total"]
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             measured = pool.apply(_real_steps, (checkpointing, batch))
@@ -165,28 +160,28 @@ def memory() -> None:
 
 
 def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
-    """Bytes that steps of ViT-B/32 in float32 hold here."""
+    """Return the estimated bytes of steps of ViT-B/32 in float32."""
     from dalle_cli import recipe
     from dalle_cli.training import estimate, optim
     from dalle_cli.training.compose_meta import compose_meta
 
-    found = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
-    task = compose_meta(found, []).task
+    loaded = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
+    task = compose_meta(loaded, []).task
     (step,) = estimate.measure(task, batch, 224, "float32")
-    return estimate.device_memory(task, optim.Optim(**found["optim"]), step, 1, "cpu")
+    return estimate.device_memory(task, optim.Optim(**loaded["optim"]), step, 1, "cpu")
 
 
 def _real_steps(checkpointing: bool, batch: int) -> int:
-    """Bytes that a process holds at most which trains two steps."""
+    """Return the peak memory, in bytes, of a process that trains two steps."""
     from dalle_cli import checkpoint, recipe
     from dalle_cli.hardware.capabilities import keep_memory, return_memory
     from dalle_cli.training import optim
     from dalle_cli.training.ema import EMA
 
-    found = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
+    loaded = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
     return_memory() if checkpointing else keep_memory()
-    task: Any = checkpoint.compose(found, SimpleNamespace(vocab_size=49408))
-    average, optimizer = EMA(task.model, 0.999), optim.build(optim.Optim(**found["optim"]), task)
+    task: Any = checkpoint.compose(loaded, SimpleNamespace(vocab_size=49408))
+    average, optimizer = EMA(task.model, 0.999), optim.build(optim.Optim(**loaded["optim"]), task)
     for step in range(2):
         loss, _ = task(task.example(batch, 224), step)
         loss.backward()
@@ -196,8 +191,8 @@ def _real_steps(checkpointing: bool, batch: int) -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
-def pictures() -> None:
-    """Pictures of 256 px by the starter systems, from a prompt to pixels, as `dalle sample` draws them."""
+def images() -> None:
+    """Images of 256 px by the starter systems, from prompt to pixels, as `dalle sample` generates them."""
     from dalle_cli.generate.sample import load_system, prepare
     from dalle_cli.systems import device, systems
 
@@ -220,16 +215,5 @@ PARTS: dict[str, Callable[[], None]] = {
     "sampling": sampling,
     "training": training,
     "memory": memory,
-    "pictures": pictures,
-    "gpu": bench_gpu.run,
-    **{name: partial(bench_peers.run, name) for name in bench_peers.PARTS},
+    "images": images,
 }
-
-
-if __name__ == "__main__":
-    unknown = set(sys.argv[1:]) - set(PARTS)
-    if unknown:
-        sys.exit(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name in sys.argv[1:] or PARTS:
-        PARTS[name]()

@@ -1,8 +1,8 @@
-"""Parts of `make bench` that need the packages users would run otherwise (extra `bench`; see the Makefile).
+"""Comparison with the packages that one would use otherwise (extra `bench`; see the Makefile).
 
-Networks of published sizes with random weights, in bfloat16 where the machine multiplies it fast. A row gives our
-figure and theirs and their ratio. Each side has a process of its own, one after the other: theirs as its users run it,
-ours with memory kept as the commands keep it (hardware/capabilities.py).
+Networks of published sizes with random weights, in bfloat16 if the machine multiplies it fast. A row gives our figure,
+the peer's and their ratio. Each side runs in its own process, one after the other: the peer as its users run it, ours
+with the memory settings of the commands (hardware/capabilities.py).
 """
 
 import multiprocessing
@@ -23,11 +23,12 @@ from dalle_cli.models.unet import UNet
 from dalle_cli.nn.prepacked import LEAST, packed
 from tests.parity import packages
 from tests.parity.peers import Missing, absent, peer
-from tests.stopwatch import line, seconds
+
+from .stopwatch import line, seconds
 
 
 class Row(NamedTuple):
-    """count: of the unit, that a call of `work` does; target: what is promised, of the ratio where there is a peer."""
+    """count: units that a call of `work` processes. target: of the ratio if there is a peer, else of the figure."""
 
     what: str
     count: int
@@ -38,48 +39,48 @@ class Row(NamedTuple):
 
 
 def clip(ours: bool) -> Iterator[Row]:
-    """ViT-B/32 at batch 64 against open_clip's: reading pictures, reading texts, a step of training."""
+    """ViT-B/32 at batch 64 against open_clip: encoding images, encoding texts, a training step."""
     if ours:
         network = _built("clip", "vit-b32", "model.gradient_checkpointing=false")
     else:
         theirs = peer("open_clip")
         network = theirs.model.CLIP(**theirs.get_model_config("ViT-B-32") | {"quick_gelu": True})
     images, ids = torch.randn(64, 3, 224, 224), torch.randint(1, 49_000, (64, 77))
-    ids[:, -1] = 49_407  # the end token: no text is shorter
+    ids[:, -1] = 49_407  # the end token: all texts have the full length
     with _ready(ours, network):
-        yield Row("CLIP reads pictures", 64, "pictures/s", "1.2 times", _quiet(lambda: network.encode_image(images)))
-        yield Row("CLIP reads texts", 64, "texts/s", "1.2 times", _quiet(lambda: network.encode_text(ids)))
+        yield Row("CLIP encodes images", 64, "images/s", "1.2 times", _quiet(lambda: network.encode_image(images)))
+        yield Row("CLIP encodes texts", 64, "texts/s", "1.2 times", _quiet(lambda: network.encode_text(ids)))
     yield Row("CLIP trains", 64, "pairs/s", "1.4 times", _training(network, lambda: _contrasted(network, images, ids)))
 
 
 def _contrasted(network: Any, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     features = [F.normalize(x.float(), dim=-1) for x in (network.encode_image(images), network.encode_text(ids))]
-    scores = network.logit_scale.exp() * features[0] @ features[1].T
-    each = torch.arange(len(scores))
-    return F.cross_entropy(scores, each) + F.cross_entropy(scores.T, each)
+    logits = network.logit_scale.exp() * features[0] @ features[1].T
+    each = torch.arange(len(logits))
+    return F.cross_entropy(logits, each) + F.cross_entropy(logits.T, each)
 
 
 def dvae(ours: bool) -> Iterator[Row]:
     """The published dVAE at batch 4 against OpenAI's own modules, encoding and decoding 256 px."""
-    images, codes = torch.randn(4, 3, 256, 256), torch.randint(8192, (4, 32, 32))
+    images, tokens = torch.randn(4, 3, 256, 256), torch.randint(8192, (4, 32, 32))
     if ours:
         network = _built("dvae", "openai")
-        works = [lambda: network.encode_logits(images), lambda: network.decode_codes(codes)]
+        works = [lambda: network.encode_logits(images), lambda: network.decode_codes(tokens)]
     else:
         theirs = peer("dall_e")
         encoder, decoder = theirs.Encoder(), theirs.Decoder()
-        maps = F.one_hot(codes, 8192).permute(0, 3, 1, 2).float()  # what its users decode
+        maps = F.one_hot(tokens, 8192).permute(0, 3, 1, 2).float()  # the input of its decoder
         if not fast_bf16():
             for module in (*encoder.modules(), *decoder.modules()):
                 if hasattr(module, "use_float16"):
                     module.use_float16 = False
         works = [lambda: encoder(images), lambda: decoder(maps)]
     for what, work in zip(("encodes", "decodes"), works):
-        yield Row(f"dVAE {what}", 4, "pictures/s", "1.6 times", _quiet(work))
+        yield Row(f"dVAE {what}", 4, "images/s", "1.6 times", _quiet(work))
 
 
 def dalle(ours: bool) -> Iterator[Row]:
-    """Codes after 256 text tokens, width 512, 12 layers, from the fifth row of 32 on; against transformers' GPT-2."""
+    """Image tokens after 256 text tokens, width 512, 12 layers, from the fifth row of 32; against GPT-2."""
     if ours:
         network: Any = _transformer()
     else:
@@ -89,59 +90,59 @@ def dalle(ours: bool) -> Iterator[Row]:
     network.eval()
     if fast_bf16():
         network.to(torch.bfloat16)
-    for batch, places, target in ((1, 128, "2 times"), (8, 128, "3 times"), (32, 64, "6 times")):
-        work = partial(_draw, network, batch, places) if ours else partial(_generate, theirs, network, batch, places)
-        yield Row(f"codes of {batch} together", places * batch, "codes/s", target, _quiet(work, False))
+    for batch, count, target in ((1, 128, "2 times"), (8, 128, "3 times"), (32, 64, "6 times")):
+        work = partial(_sample, network, batch, count) if ours else partial(_generate, theirs, network, batch, count)
+        yield Row(f"tokens, batch {batch}", count * batch, "tokens/s", target, _quiet(work, False))
     if ours:
-        # the text is read before: over the 1,024 places of a picture that is nothing, over these few it would be much
-        begun: Any = _quiet(
+        # the text is encoded before: negligible over the 1,024 tokens of an image, not over these few
+        prefilled: Any = _quiet(
             partial(network.prefill, torch.randint(network.vocab_size, (1, network.context_length)), 512), False
         )()
-        work = partial(_go_on, network, *begun, 32)
-        yield Row("codes of 512 together", 32 * 512, "codes/s", "3000 codes/s", _quiet(work, False))
+        work = partial(_continue, network, *prefilled, 32)
+        yield Row("tokens, batch 512", 32 * 512, "tokens/s", "3000 tokens/s", _quiet(work, False))
 
 
-def _draw(model: Any, batch: int, places: int) -> None:
-    batch = max(2, batch)  # a picture alone is drawn as two, to be the same beside others
-    scores, cache = model.prefill(torch.randint(model.vocab_size, (1, model.context_length)), batch)
-    _go_on(model, scores, cache, places)
+def _sample(model: Any, batch: int, count: int) -> None:
+    batch = max(2, batch)  # a single image is computed as two, so that it equals the same image of a larger batch
+    logits, cache = model.prefill(torch.randint(model.vocab_size, (1, model.context_length)), batch)
+    _continue(model, logits, cache, count)
 
 
-def _go_on(model: Any, scores: torch.Tensor, cache: Any, places: int) -> None:
+def _continue(model: Any, logits: torch.Tensor, cache: Any, count: int) -> None:
     with packed(model, least=LEAST):
-        for place in range(4 * model.grid_size, 4 * model.grid + places):
-            scores = model.step(scores.argmax(-1), place, cache)
+        for position in range(4 * model.grid_size, 4 * model.grid_size + count):
+            logits = model.step(logits.argmax(-1), position, cache)
 
 
-def _generate(package: Any, model: Any, batch: int, places: int) -> None:
+def _generate(package: Any, model: Any, batch: int, count: int) -> None:
     ids = torch.randint(model.config.vocab_size, (batch, 256))
     cache = package.StaticCache(config=model.config, max_cache_len=1280)
-    for place in range(places):
-        where = torch.arange(256) if not place else torch.tensor([255 + place])
-        ids = model(ids, past_key_values=cache, cache_position=where, use_cache=True).logits[:, -1:].argmax(-1)
+    for step in range(count):
+        position = torch.arange(256) if not step else torch.tensor([255 + step])
+        ids = model(ids, past_key_values=cache, cache_position=position, use_cache=True).logits[:, -1:].argmax(-1)
 
 
 def dalle_trains(ours: bool) -> Iterator[Row]:
-    """The same transformer trained at batch 4; against DALLE-pytorch's, its kinds of attention in turn.
+    """The same transformer trained at batch 4; against DALLE-pytorch with alternating kinds of attention.
 
-    Theirs has gated layers between its attentions, a third more of weights in its blocks.
+    The peer has gated layers between its attentions: a third more weights in its blocks.
     """
-    words, codes = torch.randint(1, 16384, (4, 255 if ours else 256)), torch.randint(8192, (4, 1024))
+    text, image = torch.randint(1, 16384, (4, 255 if ours else 256)), torch.randint(8192, (4, 1024))
     if ours:
         network: Any = _transformer()
 
         def measured() -> torch.Tensor:
-            text, image = transformer.loss(*network(words, codes), words, codes)
-            return text / 8 + image
+            text_loss, image_loss = transformer.loss(*network(text, image), text, image)
+            return text_loss / 8 + image_loss
     else:
-        # of the packages that it asks for at its start, these are for what it does beside, or out of use
+        # of the packages that it imports, these serve other features or no longer exist
         with absent("taming.models.vqgan", "pkg_resources"):
             theirs = peer("dalle_pytorch")
         codec = theirs.DiscreteVAE(image_size=256, num_layers=3, num_tokens=8192, codebook_dim=64, hidden_dim=16)
         numbers = {"num_text_tokens": 16384, "text_seq_len": 256, "heads": 8, "dim_head": 64}
         kinds = ("full", "axial_row", "axial_col", "conv_like")
         network = theirs.DALLE(dim=512, vae=codec, depth=12, attn_types=kinds, **numbers)
-        measured = partial(network, words, codes, return_loss=True)
+        measured = partial(network, text, image, return_loss=True)
     yield Row("1,280 tokens train", 4 * 1280, "tokens/s", "1.8 times", _training(network, measured), 1)
 
 
@@ -159,7 +160,7 @@ def _transformer() -> Any:
 
 
 def glide(ours: bool) -> Iterator[Row]:
-    """A step of GLIDE's published base, guided, and of its upsampler, one picture, against diffusers' equal U-Nets."""
+    """A guided step of GLIDE's published base and a step of its upsampler, against equal U-Nets of diffusers."""
     ids, real = torch.randint(50_000, (2, 128)), torch.ones(2, 128).bool()
     base = {"block_out_channels": (192, 384, 576, 768), "layers_per_block": 3}
     upsampler = {
@@ -184,13 +185,13 @@ def glide(ours: bool) -> Iterator[Row]:
 
 
 def unclip(ours: bool) -> Iterator[Row]:
-    """A step of Karlo's prior and decoder, guided, and of its upsampler, one picture, against diffusers' networks."""
+    """A guided step of Karlo's prior and decoder and a step of its upsampler, one image, against diffusers."""
     yield from _prior(ours)
     embedding, states, real = torch.randn(2, 768), torch.randn(2, 77, 768), torch.ones(2, 77).bool()
     embedding, states = embedding.to(_kind()), states.to(_kind())
-    told = {"text": (embedding, states, real), "clip": embedding}
+    conditioning = {"text": (embedding, states, real), "clip": embedding}
     if ours:
-        network, work = _unet_step("karlo-decoder", 64, **told)
+        network, work = _unet_step("karlo-decoder", 64, **conditioning)
     else:
         network, work = _their_step(packages.decoder(), 64, rows=2, tokens=81)
     with _ready(ours, network):
@@ -220,27 +221,29 @@ def _prior(ours: bool) -> Iterator[Row]:
 
 
 def _unet_step(name: str, size: int, **given: Any) -> tuple[nn.Module, Callable[[], object]]:
-    """A network of ours and a step of it; what does not change from step to step is made once."""
+    """Return our network and a step of it; the conditioning is encoded once."""
     network = _published("decoder", name)
     with torch.no_grad(), _autocast():
-        told = network.encode(**given)
-    rows = len(next(iter(told.values())))
+        conditioning = network.encode(**given)
+    rows = len(next(iter(conditioning.values())))
     x, t = torch.randn(rows, 3, size, size), torch.full((rows,), 500)
-    return network, _quiet(lambda: network(x, t, **told))
+    return network, _quiet(lambda: network(x, t, **conditioning))
 
 
 def _their_step(network: Any, size: int, rows: int, tokens: int = 0) -> tuple[nn.Module, Callable[[], object]]:
-    """The same of diffusers' U-Net, given what it takes of what does not change."""
+    """Return the U-Net of diffusers and a step of it, with encoded conditioning."""
     network = network.to(_kind())
-    x, t, told = torch.randn(rows, network.config.in_channels, size, size), torch.full((rows,), 500), {}
+    x, t, conditioning = torch.randn(rows, network.config.in_channels, size, size), torch.full((rows,), 500), {}
     if tokens:
-        told["encoder_hidden_states"] = torch.randn(rows, tokens, network.config.cross_attention_dim).to(_kind())
-        told["class_labels"] = torch.randn(rows, network.time_embedding.linear_2.out_features).to(_kind())
-    return network, _quiet(lambda: network(x.to(_kind()), t, **told), False)
+        conditioning["encoder_hidden_states"] = torch.randn(rows, tokens, network.config.cross_attention_dim).to(
+            _kind()
+        )
+        conditioning["class_labels"] = torch.randn(rows, network.time_embedding.linear_2.out_features).to(_kind())
+    return network, _quiet(lambda: network(x.to(_kind()), t, **conditioning), False)
 
 
 def _ready(ours: bool, network: nn.Module) -> ExitStack:
-    """Ours as where many pictures or steps follow one another."""
+    """Prepack the weights of our network, as commands do for many images or steps."""
     stack = ExitStack()
     if ours:
         with _autocast():
@@ -249,7 +252,7 @@ def _ready(ours: bool, network: nn.Module) -> ExitStack:
 
 
 def _published(family: str, name: str) -> Any:
-    """A recipe's network with weights of no meaning, its ends in float32 as where it draws."""
+    """Return the network of a recipe with random weights, its first and last layers in float32 as when sampling."""
     with torch.device("meta"):
         network = _built(family, name)
     network = network.to(_kind()).to_empty(device="cpu").eval()
@@ -274,7 +277,7 @@ def _autocast() -> Any:
 
 
 def _quiet(work: Callable[[], object], mixed: bool = True) -> Callable[[], object]:
-    """Without gradients; mixed: in bfloat16 where that is fast, of weights in float32."""
+    """Run without gradients. mixed: float32 weights, autocast to bfloat16 if it is fast."""
 
     def done() -> object:
         with torch.no_grad(), _autocast() if mixed else nullcontext():
@@ -307,23 +310,23 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
 
 
 def measure(name: str, ours: bool) -> list[tuple[str, str, str, float]]:
-    """What, unit, target and how many a second, of each row. Raises Missing."""
+    """Return what, unit, target and units per second of each row. Raises Missing."""
     if ours:
         keep_memory()
     return [(row.what, row.unit, row.target, row.count / seconds(row.work, row.repeats)) for row in PARTS[name](ours)]
 
 
 def run(name: str) -> None:
-    """A part, or a line that says which package it misses."""
-    found = []
+    """Print a part, or a line with the package that is missing."""
+    sides = []
     for ours in (False, True):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             try:
-                found.append(pool.apply(measure, (name, ours)))
+                sides.append(pool.apply(measure, (name, ours)))
             except Missing as error:
-                print(f"{name}: left out, {error}; make bench installs it")
+                print(f"{name}: skipped, {error}; make bench installs it")
                 return
-    theirs = {what: rate for what, _, _, rate in found[0]}
-    for what, unit, target, rate in found[1]:
+    theirs = {what: rate for what, _, _, rate in sides[0]}
+    for what, unit, target, rate in sides[1]:
         how = f"{rate / theirs[what]:.2f} times the peer's {theirs[what]:,.3g}" if what in theirs else ""
         line(what, how, rate, unit, target)
