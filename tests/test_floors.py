@@ -122,7 +122,7 @@ def functions(module: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 def is_command(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Tell whether a decorator registers a function as a command."""
     called = {ast.unparse(one.func) for one in node.decorator_list if isinstance(one, ast.Call)}
-    return bool(called & {"command", "drawing"})
+    return bool(called & {"command", "latent_command"})
 
 
 def test_modules_are_found():

@@ -118,28 +118,3 @@ def sample(
             )
         )
     )  # fmt: skip
-
-
-@command(CREATE, "dalle reconstruct photos/*.jpg --out out --sheet pairs.png")
-def reconstruct(
-    pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads standard input.")
-    ],
-    model: Annotated[
-        str, typer.Option(help="A checkpoint of a dVAE or a VQGAN.", rich_help_panel=MODEL)
-    ] = "starter/dvae",
-    size: Annotated[
-        int | None, typer.Option(min=8, help="Pixels; default: those it was trained on.", rich_help_panel=MODEL)
-    ] = None,
-    out: Out = "out",
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    skip_existing: SkipExisting = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    precision: Precision = "auto",
-) -> None:
-    """Code pictures by a dVAE or VQGAN and decode them: original above reconstruction, PSNR, codes used."""
-    from ..generate.reconstruct import reconstruct as redraw
-
-    raise typer.Exit(redraw(pictures, model, size, out, sheet, overwrite, skip_existing, as_json, quiet, precision))

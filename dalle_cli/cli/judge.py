@@ -1,4 +1,4 @@
-"""Commands that judge: rerank; and embed, which keeps what CLIP sees."""
+"""Commands that judge images with CLIP: rerank; and embed, which stores the embeddings that it judges by."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +8,19 @@ import typer
 from ..console import StageProgress, print_result
 from .app import JUDGE, command
 from .data import section
-from .options import BatchSize, DataArguments, Json, Overwrite, Precision, Quiet, Sheet
-
-INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
+from .options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    BatchSize,
+    DataArguments,
+    Images,
+    Json,
+    Overwrite,
+    Precision,
+    Quiet,
+    Sheet,
+)
 
 
 @command(
@@ -19,78 +29,102 @@ INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
     "dalle sample - < prompts.txt | dalle rerank --top 8 -",
 )
 def rerank(
-    pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE...", help="Files or folders; - reads the lines of another command.")
-    ],
+    paths: Images,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Score against this; repeatable. Default: each line's own.", rich_help_panel=INPUT),
+        typer.Option(
+            "--prompt", metavar="TEXT", rich_help_panel=INPUT,
+            help="Prompt to score against; repeatable. Default: each line's own.",
+        ),
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="File of prompts to score against.", rich_help_panel=INPUT)
+        str | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="File of prompts to score against, one per line.", rich_help_panel=INPUT
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A CLIP checkpoint; repeatable: the mean of their scores. Default: starter/clip.",
-            rich_help_panel=MODEL,
+            "--model", metavar="NAME|PATH", rich_help_panel=MODEL, show_default="starter/clip",
+            help="CLIP checkpoint; repeatable: scores are averaged.",
         ),
     ] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Keep so many of each prompt.", rich_help_panel=OUTPUT)] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", metavar="N", min=1, rich_help_panel=OUTPUT, help="Images to report per prompt. Default: all."
+        ),
+    ] = None,
     sheet: Sheet = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
-) -> None:
-    """Score pictures against prompts with CLIP, the best first."""
-    from ..generate.rerank import rerank as score
+) -> None:  # fmt: skip
+    """Rank images by CLIP similarity to prompts, the best first."""
+    from ..generate.rerank import rerank as run
 
-    models = model or ["starter/clip"]
     raise typer.Exit(
-        score(pictures, prompt or [], prompts, models, top, sheet, overwrite, as_json, quiet, batch_size, precision)
-    )
+        run(
+            paths, prompts=prompt or (), prompts_file=prompts, models=model or ["starter/clip"], top=top, sheet=sheet,
+            overwrite=overwrite, batch_size=batch_size, precision=precision, as_json=as_json, quiet=quiet,
+        )
+    )  # fmt: skip
 
 
 @command(
     JUDGE,
-    "dalle embed embedded photos",
-    "dalle embed embedded data.type=scenes -n 100000 --pictures",
+    "dalle embed photos --out embedded",
+    "dalle embed data.type=scenes -n 100000 --store-images --out embedded",
     "dalle train-prior --recipe unclip-diffusion-starter data.type=embeddings data.path=embedded",
 )
 def embed(
-    out: Annotated[Path, typer.Argument(help="Folder to make, or to go on in.")],
     where: DataArguments = None,
-    model: Annotated[str, typer.Option(help="A CLIP checkpoint.", rich_help_panel=MODEL)] = "starter/clip",
-    count: Annotated[
-        int | None, typer.Option("-n", "--count", min=1, help="So many samples. Default: all.", rich_help_panel=INPUT)
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Folder of the embeddings, new or to resume.", rich_help_panel=OUTPUT
+        ),
+    ] = Path("embedded"),
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|PATH", help="CLIP checkpoint.", rich_help_panel=MODEL)
+    ] = "starter/clip",
+    num_samples: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--num-samples", metavar="N", min=1, rich_help_panel=INPUT, help="Samples to embed. Default: all."
+        ),
     ] = None,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Keep the pictures too, for decoders.", rich_help_panel=OUTPUT)
+    store_images: Annotated[
+        bool, typer.Option("--store-images", help="Store the images too, for decoders.", rich_help_panel=OUTPUT)
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of order, crops and captions.", rich_help_panel=INPUT)
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of order, crops and captions.",
+            rich_help_panel=INPUT,
+        ),
     ] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
     precision: Precision = "auto",
-) -> None:
-    """Compute CLIP embeddings of pictures and captions once, to train priors and decoders from."""
-    from .. import checkpoint
-    from ..generate.embed import embed as compute
+) -> None:  # fmt: skip
+    """Compute CLIP embeddings of images and captions once, to train priors and decoders on them."""
+    from ..generate.embed import embed as run
+    from ..generate.embed import image_size
 
-    found = checkpoint.metadata(checkpoint.resolve(model))["recipe"]
-    size = found.get("model", {}).get("image", {}).get("size", 224) if isinstance(found.get("model"), dict) else 224
-    watch = StageProgress(quiet)
+    progress = StageProgress(quiet)
     try:
-        result = compute(out, section(where or [], size), model, pictures, count, seed, precision, watch)
+        data = section(where or [], image_size(model))
+        result = run(out, data, model, store_images, num_samples, seed, precision, progress)
     finally:
-        watch.close()
+        progress.close()
     text = [
-        f"{result['samples']:,} embeddings of {result['width']} numbers in {out}: train on them with "
+        f"{result['samples']:,} embeddings of width {result['width']} in {out}; train on them with "
         f"data.type=embeddings data.path={out}"
     ]
-    if result["replaced"]:
-        text.append(f"{result['replaced']} bad samples, for which others stand")
+    if result["bad_samples"]:
+        text.append(f"{result['bad_samples']} samples could not be read and were replaced by others")
     print_result(result, text, as_json)

@@ -1,4 +1,4 @@
-"""Commands on CLIP embeddings of pictures: vary, interpolate, edit."""
+"""Commands that edit images through their CLIP latents: vary, interpolate, edit."""
 
 import inspect
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from .options import (
     GuidanceScale,
     Images,
     Json,
+    NumImages,
     Offload,
     Out,
     Overwrite,
@@ -31,7 +32,27 @@ from .options import (
 )
 
 
-def drawing(
+def choice(*names: str) -> Callable[[str], str]:
+    """Return a parser that accepts one of several words."""
+
+    def parse(text: str) -> str:
+        if text in names:
+            return text
+        raise typer.BadParameter(f"'{text}': choose {' or '.join(names)}")
+
+    return parse
+
+
+Crop = Annotated[
+    str,
+    typer.Option(
+        "--crop", parser=choice("center", "pad"), metavar="center|pad", rich_help_panel=INPUT,
+        help="How images become squares: their middle, or all of them on white.",
+    ),
+]  # fmt: skip
+
+
+def latent_command(
     to: typer.Typer, *examples: str, recipe: str | None = None, out: str = "out"
 ) -> Callable[[Callable[..., int]], None]:
     """Register a function that returns an exit code as a command with the options of all that edit CLIP latents.
@@ -44,19 +65,18 @@ def drawing(
         shared["recipe"] = _common["recipe"].replace(default=recipe, annotation=DiffusionRecipe)
 
     def register(function: Callable[..., int]) -> None:
-        def run(**given: Any) -> None:
+        def run(**arguments: Any) -> None:
             from ..generate.latent_editor import Job
 
-            common = {name: given.pop(name) for name in shared}
-            options = {name: common.pop(name) for name in ("scale", "steps")}
-            options["guidance_scale"] = options.pop("scale")
-            raise typer.Exit(function(**given, job=Job(options=options, **common)))
+            common = {name: arguments.pop(name) for name in shared}
+            options = {name: common.pop(name) for name in ("guidance_scale", "steps")}
+            raise typer.Exit(function(**arguments, job=Job(options=options, **common)))
 
-        own = inspect.signature(function).parameters
-        everything = {name: one for name, one in own.items() if name != "job"} | shared
-        plain = [one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in everything.values()]
-        run.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
-        run.__annotations__ = {name: one.annotation for name, one in everything.items()}
+        parameters = {name: one for name, one in inspect.signature(function).parameters.items() if name != "job"}
+        parameters |= shared
+        positional = [one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in parameters.values()]
+        run.__signature__ = inspect.Signature(positional)  # type: ignore[attr-defined]
+        run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         command(CREATE if to is app else None, *examples, to=to)(run)
 
@@ -65,8 +85,9 @@ def drawing(
 
 def _options(
     recipe: UnclipRecipe = "unclip",
+    crop: Crop = "center",
     seed: Seed = None,
-    scale: GuidanceScale = None,
+    guidance_scale: GuidanceScale = None,
     steps: Steps = None,
     out: Out = "out",
     sheet: Sheet = None,
@@ -84,97 +105,105 @@ def _options(
 _common = dict(inspect.signature(_options).parameters)
 
 
-@drawing(
+@latent_command(
     app,
     "dalle vary dog.png --eta 0.7 -n 8",
-    "dalle vary dog.png --etas 0,0.3,0.7,1 --sheet row.png",
+    "dalle vary dog.png --eta 0,0.3,0.7,1 --sheet row.png",
     "dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -",
 )
 def vary(
-    pictures: Images,
+    paths: Images,
     eta: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="How new: 0 is the picture itself. Default: 0.7.", rich_help_panel=SAMPLING),
-    ] = None,
-    etas: Annotated[
         Any,
         typer.Option(
-            parser=numbers(float, 0, 1), metavar="N,N,...", help="Several, in a row.", rich_help_panel=SAMPLING
+            "--eta", parser=numbers(float, 0, 1), metavar="X[,X...]", rich_help_panel=SAMPLING, show_default="0.7",
+            help="Fresh noise of DDIM, 0 to 1: 0 reconstructs the image. Several values make a row of variations.",
         ),
     ] = None,
-    count: Annotated[
-        int, typer.Option("-n", min=1, max=1_000_000, help="Variations of each picture.", rich_help_panel=SAMPLING)
-    ] = 1,
+    num_images: NumImages = 1,
     *,
     job: Any,
-) -> int:
-    """Draw other pictures of what a picture shows: its CLIP embedding is kept, the rest is new."""
-    from ..generate.vary import vary as draw
+) -> int:  # fmt: skip
+    """Generate variations of images: the CLIP embedding is kept, and what it does not hold is new."""
+    from ..generate.vary import vary as run
 
-    if eta is not None and etas:
-        raise typer.BadParameter("give --eta or --etas, not both")
-    return draw(pictures, etas or [0.7 if eta is None else eta], count, job)
+    return run(paths, eta or [0.7], num_images, job)
 
 
-@drawing(
+@latent_command(
     app,
-    "dalle interpolate cat.png dog.png --frames 9 --gif way.gif",
-    'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet ways.png',
+    "dalle interpolate cat.png dog.png --frames 9 --gif path.gif",
+    'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet paths.png',
 )
 def interpolate(
-    ends: Annotated[
-        list[str], typer.Argument(metavar="END...", help="Pictures or texts, from each to the next; - reads lines.")
+    endpoints: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE|TEXT...", help="Two or more endpoints in order; - reads JSON lines."),
     ],
     frames: Annotated[
-        int, typer.Option(min=2, max=10_000, help="Pictures from one end to the next.", rich_help_panel=SAMPLING)
+        int,
+        typer.Option(
+            "--frames", metavar="N", min=2, max=10_000, rich_help_panel=SAMPLING,
+            help="Images from each endpoint to the next, both included.",
+        ),
     ] = 9,
     noise: Annotated[
-        str | None,
+        Any,
         typer.Option(
-            help="slerp, from one picture's own to the other's, or fixed, a random one. Default: slerp for one path.",
-            rich_help_panel=SAMPLING,
+            "--noise", parser=choice("slerp", "fixed"), metavar="slerp|fixed", rich_help_panel=SAMPLING,
+            help="slerp: between the images' own noises; fixed: a random one. Default: slerp for one path, else fixed.",
         ),
     ] = None,
     paths: Annotated[
-        int, typer.Option(min=1, max=1000, help="Ways, each of a random noise.", rich_help_panel=SAMPLING)
+        int,
+        typer.Option(
+            "--paths", metavar="N", min=1, max=1000, help="Paths of different noise.", rich_help_panel=SAMPLING
+        ),
     ] = 1,
-    gif: Annotated[str | None, typer.Option(help="Also write an animation.", rich_help_panel=OUTPUT)] = None,
+    gif: Annotated[
+        str | None,
+        typer.Option("--gif", metavar="FILE.gif", help="Write an animation as well.", rich_help_panel=OUTPUT),
+    ] = None,
     *,
     job: Any,
-) -> int:
-    """Draw the way from one picture to another through what lies between their CLIP embeddings."""
-    from ..generate.interpolate import interpolate as draw
+) -> int:  # fmt: skip
+    """Interpolate between images or texts: their CLIP embeddings and noises along great circles."""
+    from ..generate.interpolate import interpolate as run
 
-    if noise not in (None, "slerp", "fixed"):
-        raise typer.BadParameter(f"--noise {noise}: choose slerp or fixed")
-    return draw(ends, frames, noise, paths, gif, job)  # type: ignore[arg-type]
+    return run(endpoints, frames, noise, paths, gif, job)
 
 
-@drawing(
+@latent_command(
     app,
     'dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3',
     'dalle edit - --to "a red pear" < pears.jsonl',
 )
 def edit(
-    pictures: Images,
-    to: Annotated[
-        str | None, typer.Option(help="What it is to show. Default: each line's own `to`.", rich_help_panel=INPUT)
-    ] = None,
-    described: Annotated[
+    paths: Images,
+    target: Annotated[
         str | None,
-        typer.Option("--from", help="What it shows. Default: what it was drawn from.", rich_help_panel=INPUT),
+        typer.Option(
+            "--to", metavar="TEXT", rich_help_panel=INPUT, help="Caption to edit to. Default: each line's field `to`."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="TEXT", rich_help_panel=INPUT,
+            help="Caption of the images as they are. Default: the prompt in their line or file, or none.",
+        ),
     ] = None,
     strength: Annotated[
         Any,
         typer.Option(
-            parser=numbers(float, 0, 1), metavar="N[,N...]", help="How far to go; several, in a row.",
-            rich_help_panel=SAMPLING, show_default="0.3",
+            "--strength", parser=numbers(float, 0, 1), metavar="X[,X...]", rich_help_panel=SAMPLING, show_default="0.3",
+            help="Fraction of the angle to the text diff, 0 to 1. Several values make a row of edits.",
         ),
     ] = None,
     *,
     job: Any,
 ) -> int:  # fmt: skip
-    """Turn a picture from what one text says to what another asks, and keep the rest."""
-    from ..generate.edit import edit as draw
+    """Edit images by text: the CLIP embedding is rotated towards the difference of two captions, the noise is kept."""
+    from ..generate.edit import edit as run
 
-    return draw(pictures, to, described, strength or [0.3], job)
+    return run(paths, target, baseline, strength or [0.3], job)

@@ -1,4 +1,4 @@
-"""`dalle edit`: pictures turned from what one caption says to what another asks (Ramesh et al. 2022, section 3.3)."""
+"""`dalle edit`: images edited from one caption towards another (Ramesh et al. 2022, section 3.3)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,98 +7,97 @@ from typing import Any
 
 from torch import Tensor
 
-from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, caption_of, cosine, require_readable
+from .image_requests import caption_of, read_image_requests, readable_requests
+from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, cosine
 from .latents import rotate_towards, text_diff
 from .outputs import Collected
-from .reconstruct import expand_folders
-from .requests import GenerationRequest, PlannedImage, PromptError, plan_images, read_requests
-from .sheets import original_cell, result_cells, save_rows
+from .requests import GenerationRequest, PlannedImage, PromptError, plan_images
+from .sheets import Row, original_cell, result_cells, save_rows
 
 
 def edit(
-    pictures: Sequence[str],
-    to: str | None,
-    described: str | None,
+    paths: Sequence[str],
+    target: str | None,
+    baseline: str | None,
     strengths: Sequence[float],
     job: Job,
     results: Collected | None = None,
 ) -> int:
-    """Turn each picture's embedding by each strength towards the text diff, its noise kept; returns the exit code.
+    """Rotate each image's embedding by each strength towards the text diff and keep its noise; returns the exit code.
 
-    to: what is asked, else each line's own `to`. described: what the pictures show, else each line's `from` or prompt,
-    else what the file says that it was drawn from, else no baseline. Results have `from`, `strength`, `toward` (cosine
-    of the new picture and the asked text), `similarity` and `psnr` to the picture; their prompt is what was asked.
-    Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
+    target: the caption to edit to, default each line's `to`. baseline: the caption of the images as they are, default
+    each line's `from` or prompt, or the prompt in the file's metadata, or none. Results have `from`, `strength`,
+    `text_similarity` (cosine of the new image and the target), `similarity` and `psnr` to the image; their prompt is
+    the target. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
     editor = LatentEditor("edit", job)
-    asked = _all(read_requests(expand_folders(pictures), plain_field="image", file_fields=("image",)), to, described)
-    requests = require_readable(asked)
-    many = len(strengths)
-    items = [
-        replace(item, index=many * item.index + i) for item in plan_images(requests, 1, job.seed) for i in range(many)
-    ]
+    all_requests = _edit_requests(read_image_requests(paths), target, baseline)
+    requests = readable_requests(all_requests)
+    count = len(strengths)
+    planned = plan_images(requests, 1, job.seed)
+    items = [replace(item, index=count * item.index + i) for item in planned for i in range(count)]
 
-    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
-        for own, found in editor.latents_by_request(todo, many):
-            if not isinstance(found, Latent):
-                yield from (DecodeRequest(item, error=str(found)) for item in own)
-                continue
+    def decode_requests(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
+        for group, latent in editor.latents_by_request(todo, count):
             try:
-                texts = [own[0].request.prompt or "", *filter(None, [own[0].request.fields.get("from")])]
-                told = editor.system.embed_texts(texts).float().cpu()
-                way = text_diff(told[:1], told[1:] if len(texts) > 1 else None)
+                if not isinstance(latent, Latent):
+                    raise latent
+                texts = [group[0].request.prompt or "", *filter(None, [group[0].request.fields.get("from")])]
+                embeddings = editor.system.embed_texts(texts).float().cpu()
+                direction = text_diff(embeddings[:1], embeddings[1:] if len(texts) > 1 else None)
             except ValueError as error:
-                yield from (DecodeRequest(item, error=str(error)) for item in own)
+                yield from (DecodeRequest(item, error=str(error)) for item in group)
                 continue
-            for item in own:
-                strength = strengths[item.index % many]
-                z = rotate_towards(found.z[None], way, strength)[0]
-                measure = partial(_measured, asked=told[0], before=found.z)
-                yield DecodeRequest(item, z, found.x, 0.0, "", found.picture, measure, {"strength": strength})
+            measure = partial(_measures, target=embeddings[0], original=latent.z)
+            for item in group:
+                strength = strengths[item.index % count]
+                z = rotate_towards(latent.z[None], direction, strength)[0]
+                yield DecodeRequest(item, z, latent.x, 0.0, "", latent.image, measure, {"strength": strength})
 
-    failed = [one for one in asked if one.failed]
-    settings = {"to": to, "from": described, "strengths": list(strengths)}
-    code = editor.run(items, shots, settings, results, ("strength", "toward"), failed)
+    failed = [request for request in all_requests if request.failed]
+    settings = {"to": target, "from": baseline, "strengths": list(strengths)}
+    code = editor.run(items, decode_requests, settings, results, ("strength", "text_similarity"), failed)
     if code is not None:
         return code
     if job.sheet:
         rows = []
         for number, request in enumerate(requests):
-            own = [editor.results_by_index[i] for i in range(many * number, many * (number + 1))]
-            rows.append(
-                [original_cell(request), *result_cells(own, lambda one: f"{one['strength']:g} {one['prompt']}")]
-            )
+            edits = [editor.results_by_index[i] for i in range(count * number, count * (number + 1))]
+            cells = result_cells(edits, lambda result: f"strength {result['strength']:g}")
+            rows.append(Row([original_cell(request, job.crop), *cells], request.prompt or ""))
         save_rows(job.sheet, rows)
     return editor.results.finish()
 
 
-def _measured(own: Tensor, asked: Tensor, before: Tensor) -> dict[str, Any]:
-    return {"toward": cosine(own, asked), "similarity": cosine(own, before)}
+def _measures(embedding: Tensor, target: Tensor, original: Tensor) -> dict[str, Any]:
+    return {"text_similarity": cosine(embedding, target), "similarity": cosine(embedding, original)}
 
 
-def _all(lines: Sequence[GenerationRequest], to: str | None, described: str | None) -> list[GenerationRequest]:
-    """What lines mean; one that means nothing is a request that failed, unless all are."""
-    found, errors = [], []
-    for line in lines:
+def _edit_requests(
+    requests: Sequence[GenerationRequest], target: str | None, baseline: str | None
+) -> list[GenerationRequest]:
+    """Return edit requests; one that is invalid becomes a request that failed, unless all are."""
+    edits, errors = [], []
+    for request in requests:
         try:
-            found.append(meant(line, to, described))
+            edits.append(edit_request(request, target, baseline))
         except PromptError as error:
             errors.append(error)
-            found.append(replace(line, fields={**line.fields, "error": str(error)}))
-    if errors and len(errors) == len(lines):
+            edits.append(replace(request, fields={**request.fields, "error": str(error)}))
+    if errors and len(errors) == len(requests):
         raise errors[0]
-    return found
+    return edits
 
 
-def meant(request: GenerationRequest, to: str | None, described: str | None) -> GenerationRequest:
-    """A request whose prompt is what is asked and whose `from` is what its picture shows, if anything says so."""
+def edit_request(request: GenerationRequest, target: str | None, baseline: str | None) -> GenerationRequest:
+    """Return a request whose prompt is the target caption and whose `from` is the baseline caption, if there is one."""
     if request.failed:
         return request
-    asked = to if to is not None else request.fields.get("to")
-    if not isinstance(asked, str) or not asked.strip():
+    prompt = target if target is not None else request.fields.get("to")
+    if not isinstance(prompt, str) or not prompt.strip():
         raise PromptError('edit to what? Give --to "a winter photo", or lines with "to"')
-    shown = described if described is not None else request.fields.get("from", caption_of(request))
-    if shown is not None and not isinstance(shown, str):
-        raise PromptError(f"'from' must be text, not {str(shown)[:60]}")
+    caption = baseline if baseline is not None else request.fields.get("from", caption_of(request))
+    if caption is not None and not isinstance(caption, str):
+        raise PromptError(f"'from' must be text, not {str(caption)[:60]}")
     fields = {key: value for key, value in request.fields.items() if key not in ("from", "to")}
-    return replace(request, prompt=asked, fields={**fields, **({"from": shown} if shown else {})})
+    return replace(request, prompt=prompt, fields={**fields, **({"from": caption} if caption else {})})

@@ -1,4 +1,4 @@
-"""`dalle inpaint`: parts of pictures drawn anew from words; one part of many pictures, or many parts of one in turn."""
+"""`dalle inpaint`: regions of images generated anew from prompts (Nichol et al. 2022, section 3.2)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -8,34 +8,34 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import distributed, images
+from .. import console, distributed, images
 from ..console import Progress
-from ..exits import USAGE, Failure
+from ..exits import DONE, USAGE, Failure
 from ..recipe import section
 from ..registry import RecipeError
 from ..systems import device, systems
-from .inpaint_crop import Box, crop_around, inpaint_mask, restore_alpha
+from .inpaint_crop import Box, clipping_note, crop_around, inpaint_mask, restore_alpha
 from .metadata import Origin, digest
 from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, PlannedImage, PromptError, plan_images, read_requests
-from .sample import check_offload, load_system, prepare
+from .sample import check_offload, describe, load_system, prepare
 from .sheets import check_sheet, save_sheet
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for.
+    """Options of `inpaint`. image: a file, or - for request lines from standard input or from `lines`.
 
-    image: a file, or - for lines of requests, of standard input or `lines`. script: lines applied in turn.
+    script: a file of request lines, each applied to the result of the line before.
     """
 
     image: str
-    words: Sequence[str] = ()
+    prompts: Sequence[str] = ()
     mask: str | None = None
     box: str | None = None
     script: str | None = None
     recipe: str = "glide-inpaint"
-    count: int = 1
+    num_images: int = 1
     seed: int | None = None
     out: str = "out"
     sheet: str | None = None
@@ -45,163 +45,187 @@ class Job:
     batch_size: int | None = None
     precision: str = "auto"
     as_json: bool = False
+    dry_run: bool = False
     quiet: bool = False
     offload: bool = False
     lines: Sequence[str] = ()
 
 
 def inpaint(job: Job, results: Collected | None = None) -> int:
-    """Draw the asked parts anew; returns the exit code.
+    """Generate the masked regions of images; returns the exit code.
 
-    A picture's size and all of it outside the hole stay as they are. Steps of a script go on from the picture before
-    them. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
+    Everything outside the mask, and the size of the image, stays as it is. Raises Failure, RecipeError, PromptError,
+    BadImage, CheckpointError.
     """
-    system_recipe, part, parts, options = diffusion(job.recipe, job.options, "inpainting")
-
-    # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
-    asked = _checked(_requests(job), job.image == "-")
-    requests = [one for one in asked if not one.failed]
+    system_recipe, part, parts, options = resolve_diffusion(job.recipe, job.options, "inpainting")
+    all_requests = _check(_requests(job), from_lines=job.image == "-")
+    requests = [request for request in all_requests if not request.failed]
+    items = plan_images(requests, job.num_images, job.seed)
+    if job.dry_run:
+        describe(job.recipe, system_recipe, options, f"{len(items)} files in {job.out}")
+        return DONE
     if job.sheet:
         check_sheet(job.sheet, job.overwrite or job.skip_existing)
-    items = plan_images(requests, job.count, job.seed)
     outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
-    results = results or Results(job.as_json)
-    skipped = {result["index"]: result for result in outputs.skipped}
-    if job.script:  # what was drawn on a picture that is gone is drawn again
-        first = min((item.index for item in outputs.todo), default=len(items))
-        skipped = {index: result for index, result in skipped.items() if index < first}
-
     check_offload(part, job.offload)
-    place = device.choose(job.precision, job.offload)
-    system = systems.build(system_recipe["system"], "system", device=place, **parts) if outputs.todo else None
+    _note_clipped_boxes(requests, job.quiet)
+    results = results or Results(job.as_json)
+    target = device.choose(job.precision, job.offload)
+    system = systems.build(system_recipe["system"], "system", device=target, **parts) if outputs.todo else None
     files = system.files(options) if system else {}
-    made_by = Origin("inpaint", job.recipe, asdict(options), {key: digest(path) for key, path in files.items()})
-    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=job.quiet)
-    before: str | None = None  # the picture that a script goes on from
-    many = job.count * (1 if job.script else distributed.world_size())
-
-    def drawn(own: list[PlannedImage]) -> Iterator[Image.Image]:
-        for _, some in itertools.groupby(own, lambda item: item.index // job.count):
-            yield from _draw(system, list(some), options, job, part.together, progress)
-
-    for start in range(0, len(items), many):
-        group = items[start : start + many]
-        if job.script and before:
-            group = [replace(item, request=_on(item.request, before)) for item in group]
-        busy = [item for item in group if item.index not in skipped]
-        made = dict(zip((item.index for item in busy), distributed.distributed_map(busy, drawn)))
-        for item in group:
-            if item.index in skipped:
-                result = {**skipped[item.index], "image": item.request.fields["image"]}
-            else:
-                result = outputs.save(item, made[item.index], made_by)
-            before = result["path"]
-            results.report(result)
-        if job.script:
-            distributed.barrier()  # the next step goes on from this file
-    progress.close()
-    for one in asked:
-        if one.failed:
-            results.report(one.line)
+    origin = Origin("inpaint", job.recipe, asdict(options), {name: digest(path) for name, path in files.items()})
+    _generate(job, items, outputs, results, system, options, origin, job.batch_size or part.together)
+    for request in all_requests:
+        if request.failed:
+            results.report(request.line)
     if job.sheet:
         save_sheet(job.sheet, results.reported)
     return results.finish()
 
 
-def diffusion(
-    recipe: str, options: dict[str, Any] | None, wanted: str
-) -> tuple[dict[str, Any], Any, dict[str, Any], Any]:
-    """A system that draws by diffusion: its recipe, class, parts and options, all checked.
+def _generate(
+    job: Job, items: Sequence[PlannedImage], outputs: Outputs, results: Collected, system: Any, options: Any,
+    origin: Origin, batch_size: int,
+) -> None:  # fmt: skip
+    """Generate, save and report the planned images in order; those of a script one after the other."""
+    skipped = {result["index"]: result for result in outputs.skipped}
+    if job.script:  # what follows a missing image has to be generated again
+        first = min((item.index for item in outputs.todo), default=len(items))
+        skipped = {index: result for index, result in skipped.items() if index < first}
+    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=job.quiet)
 
-    wanted: what needs one. Raises RecipeError, CheckpointError.
+    def inpaint_items(share: list[PlannedImage]) -> Iterator[Image.Image]:
+        for _, group in itertools.groupby(share, lambda item: item.index // job.num_images):
+            yield from _inpaint_group(system, list(group), options, batch_size, progress)
+
+    previous: str | None = None  # the image that a script continues from
+    step = job.num_images * (1 if job.script else distributed.world_size())
+    for start in range(0, len(items), step):
+        batch = list(items[start : start + step])
+        if job.script and previous:
+            batch = [replace(item, request=_with_image(item.request, previous)) for item in batch]
+        todo = [item for item in batch if item.index not in skipped]
+        inpainted = dict(zip((item.index for item in todo), distributed.distributed_map(todo, inpaint_items)))
+        for item in batch:
+            if item.index in skipped:
+                result = {**skipped[item.index], "image": item.request.fields["image"]}
+            else:
+                result = outputs.save(item, inpainted[item.index], origin)
+            previous = result["path"]
+            results.report(result)
+        if job.script:
+            distributed.barrier()  # the next line continues from this file
+    progress.close()
+
+
+def _inpaint_group(
+    system: Any, items: list[PlannedImage], options: Any, batch_size: int, progress: Progress
+) -> list[Image.Image]:
+    """Return the inpainted images of items that share a request."""
+    request = items[0].request
+    image, mask = _open(request)
+    crop = crop_around(image, mask, system.size)
+    generated = system.draw(
+        [request.prompt or ""], [[item.noise_seed for item in items]], options, batch_size, watch=progress.advance,
+        region=crop.at_size,
+    )  # fmt: skip
+    return [restore_alpha(request.fields["image"], crop.paste(pixels), mask) for pixels in generated[0]]
+
+
+def resolve_diffusion(
+    recipe: str, options: dict[str, Any] | None, purpose: str
+) -> tuple[dict[str, Any], Any, dict[str, Any], Any]:
+    """Return recipe, class, parts and options of a system that generates by diffusion, all checked.
+
+    purpose: what needs one, for the error. Raises RecipeError, CheckpointError.
     """
     system = load_system(recipe)
     kind, _ = systems.bind(system.get("system"), "system", ("device", *section(system, "parts")))
     if not getattr(kind, "shows", False):
-        raise RecipeError(f"{recipe}: this system draws whole pictures; {wanted} needs diffusion, such as glide")
-    part, parts, settings = prepare(system, {key: one for key, one in (options or {}).items() if one is not None})
+        raise RecipeError(f"{recipe}: this system generates whole images; {purpose} needs diffusion, such as glide")
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    part, parts, settings = prepare(system, given)
     parts.pop("reranker", None)
     return system, part, parts, settings
 
 
-def _draw(
-    system: Any, items: list[PlannedImage], options: Any, job: Job, together: int, progress: Progress
-) -> list[Image.Image]:
-    """The pictures of items that share a request, their holes filled."""
-    request = items[0].request
-    picture, found = _open(request)
-    crop = crop_around(picture, found, system.size)
-    drawn = system.draw(
-        [request.prompt or ""], [[item.noise_seed for item in items]], options, job.batch_size or together,
-        watch=progress.advance, region=crop.at_size,
-    )  # fmt: skip
-    return [restore_alpha(request.fields["image"], crop.paste(one), found) for one in drawn[0]]
-
-
 def _requests(job: Job) -> list[GenerationRequest]:
-    """Every request with its picture, its prompt and where to draw."""
-    box = _box(job.box) if job.box else None
+    """Return all requests with their image, prompt, and mask or box."""
+    box = _parse_box(job.box) if job.box else None
     if job.image == "-":
-        if job.words or job.script:
-            raise Failure("lines on standard input say what to draw: leave out prompts and --script", USAGE)
-        lines = read_requests(job.lines or ["-"], plain_field="image", file_fields=("image", "mask"))
+        if job.prompts or job.script:
+            raise Failure("lines on standard input hold the prompts: leave out prompts and --script", USAGE)
+        requests = read_requests(job.lines or ["-"], plain_field="image", file_fields=("image", "mask"))
     elif job.script:
-        if job.words or job.count > 1:
-            raise Failure("--script says what to draw, one picture after the other: leave out prompts and -n", USAGE)
-        lines = read_requests((), job.script, file_fields=("mask",))
-    elif job.words:
-        lines = read_requests(job.words)
+        if job.prompts or job.num_images > 1:
+            raise Failure("--script holds the prompts, for one image after the other: leave out prompts and -n", USAGE)
+        requests = read_requests((), job.script, file_fields=("mask",))
+    elif job.prompts:
+        requests = read_requests(job.prompts)
     else:
-        raise Failure('what to draw there? Give a prompt ("a corgi"), or --script FILE', USAGE)
-    shared: dict[str, Any] = {} if job.image == "-" else {"image": job.image}
-    shared |= {"mask": job.mask} if job.mask else {}
-    shared |= {"box": list(box)} if box else {}
-    requests = []
-    for line in lines:
-        own = line.fields
-        named = {key: value for key, value in shared.items() if key == "image" or not ({"mask", "box"} & own.keys())}
-        requests.append(line if line.failed else replace(line, fields={**own, **named}))
-    return requests
+        raise Failure('inpaint with what? Give a prompt ("a corgi"), or --script FILE', USAGE)
+    defaults: dict[str, Any] = {} if job.image == "-" else {"image": job.image}
+    regions = ({"mask": job.mask} if job.mask else {}) | ({"box": list(box)} if box else {})
+    complete = []
+    for request in requests:
+        has_region = {"mask", "box"} & request.fields.keys()
+        fields = {**request.fields, **defaults, **({} if has_region else regions)}
+        complete.append(request if request.failed else replace(request, fields=fields))
+    return complete
 
 
-def _checked(requests: list[GenerationRequest], lines: bool) -> list[GenerationRequest]:
-    """The requests, tried. Of lines, a bad one becomes a line with `error`; raises the first where all are."""
-    found: list[GenerationRequest] = []
-    worst: Exception | None = None
+def _check(requests: list[GenerationRequest], from_lines: bool) -> list[GenerationRequest]:
+    """Return the requests after opening their images and masks.
+
+    A bad line becomes a request that failed, unless all lines are bad; a bad command line raises at once.
+    """
+    checked: list[GenerationRequest] = []
+    first_error: Exception | None = None
     for request in requests:
         try:
-            if lines and request.prompt is None and not request.failed:
+            if from_lines and request.prompt is None and not request.failed:
                 raise PromptError(f"a line without 'prompt': {request.fields['image']}")
             if not request.failed:
                 _open(request)
         except (images.BadImage, Failure, PromptError) as error:
-            if not lines:
+            if not from_lines:
                 raise
-            worst = worst or error
+            first_error = first_error or error
             request = replace(request, fields={**request.fields, "error": str(error)})
-        found.append(request)
-    if worst and all(one.failed for one in found):
-        raise worst
-    return found
+        checked.append(request)
+    if first_error and all(request.failed for request in checked):
+        raise first_error
+    return checked
 
 
-def _on(request: GenerationRequest, image: str) -> GenerationRequest:
-    return replace(request, fields={**request.fields, "image": image})
+def _note_clipped_boxes(requests: Sequence[GenerationRequest], quiet: bool) -> None:
+    """Say which boxes reach beyond their images."""
+    if quiet or distributed.rank():
+        return
+    for request in requests:
+        box, path = request.fields.get("box"), request.fields["image"]
+        if box is not None and (note := clipping_note(path, images.image_size(path), _parse_box(box))):
+            console.log(note)
+
+
+def _with_image(request: GenerationRequest, path: str) -> GenerationRequest:
+    return replace(request, fields={**request.fields, "image": path})
 
 
 def _open(request: GenerationRequest) -> tuple[Image.Image, np.ndarray]:
-    """The picture of a request and its hole."""
+    """Return the image of a request and its mask."""
     path = request.fields["image"]
-    picture = images.open_image(path)
+    image = images.open_image(path)
     box = request.fields.get("box")
-    return picture, inpaint_mask(path, picture.size, request.fields.get("mask"), _box(box) if box is not None else None)
+    mask = inpaint_mask(path, image.size, request.fields.get("mask"), _parse_box(box) if box is not None else None)
+    return image, mask
 
 
-def _box(value: Any) -> Box:
-    """x, y, width and height, as text with commas or as a list. Raises Failure."""
+def _parse_box(value: Any) -> Box:
+    """Return left, top, width and height of text with commas or of a list. Raises Failure."""
     numbers = value.split(",") if isinstance(value, str) else value
     try:
         left, top, width, height = (int(number) for number in numbers)
     except (TypeError, ValueError):
-        raise Failure(f"box {value}: give four whole numbers, x,y,width,height in pixels", USAGE) from None
+        raise Failure(f"box {value}: give four integers, x,y,width,height in pixels", USAGE) from None
     return left, top, width, height

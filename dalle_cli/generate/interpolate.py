@@ -1,147 +1,160 @@
-"""`dalle interpolate`: the way from one picture to the next along great circles (Ramesh et al. 2022, section 3.2)."""
+"""`dalle interpolate`: paths between images and texts along great circles (Ramesh et al. 2022, section 3.2)."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from .. import images
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..files import check_target
+from .image_requests import expand_folders
 from .latent_editor import DecodeRequest, Job, Latent, LatentEditor
 from .latents import slerp
 from .outputs import Collected
-from .reconstruct import expand_folders
 from .requests import GenerationRequest, PlannedImage, read_requests
-from .sheets import result_cells, save_rows
+from .sheets import Row, result_cells, save_rows
 
 Noise = Literal["slerp", "fixed"]
-FRAME, END = 90, 600  # milliseconds that a frame of the GIF stays, and the first and the last
+FRAME_MS, END_MS = 90, 600  # milliseconds that a frame of the GIF is shown, and an endpoint
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A place on the way: a picture, or a text. name: what results call it."""
+class Endpoint:
+    """An image or a text that the path goes through."""
 
     request: GenerationRequest
 
     @property
     def path(self) -> str | None:
+        """The file of an image, None for a text."""
         return self.request.fields.get("image")
 
     @property
     def name(self) -> str:
+        """The file or the text, as results name it."""
         return self.path or self.request.prompt or ""
 
 
 def interpolate(
-    ends: Sequence[str],
+    words: Sequence[str],
     frames: int,
     noise: Noise | None,
-    paths: int | None,
+    num_paths: int,
     gif: str | None,
     job: Job,
     results: Collected | None = None,
 ) -> int:
-    """Draw the way through pictures or texts, `frames` from each to the next, both counted; returns the exit code.
+    """Generate the path through images or texts, `frames` from each to the next, endpoints included; the exit code.
 
-    noise: slerp, between the pictures' own, so that the way begins and ends in them (a text has none and brings a
-    random one); fixed, one random noise for all of a path, of which there may be several (`paths`). Results have
-    `from`, `to` and `share`, and the prompt of the nearer end. gif: the paths side by side.
+    noise: slerp interpolates between the images' own noises, so that the path starts and ends in the images (a text
+    has a random noise); fixed uses one random noise per path. Default: slerp for one path, fixed for several. Results
+    have `from`, `to` and `t`, and the prompt of the nearer endpoint. gif: an animation, the paths side by side.
     Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    asked = _asked(ends)
-    stops = [Stop(one) for one in asked if not one.failed]
-    if len(stops) < 2:
-        raise Failure(f"a way needs two ends, pictures or texts, and was given {len(stops)}", BAD_INPUT)
-    noise = noise or ("slerp" if (paths or 1) == 1 else "fixed")
-    paths = paths or 1
-    if paths > 1 and noise == "slerp" and all(stop.path for stop in stops):
-        raise Failure(f"--paths {paths}: between the pictures' own noises there is one; give --noise fixed", USAGE)
-    imagines = not all(stop.path for stop in stops)
-    editor = LatentEditor("interpolate", job, noise == "slerp", imagines)
+    all_requests = _endpoint_requests(words)
+    endpoints = [Endpoint(request) for request in all_requests if not request.failed]
+    noise = noise or ("slerp" if num_paths == 1 else "fixed")
+    _check(endpoints, noise, num_paths)
+    editor = LatentEditor("interpolate", job, noise == "slerp", needs_prior=not all(one.path for one in endpoints))
     if gif:
         if Path(gif).suffix.lower() != ".gif":
             raise Failure(f"--gif {gif}: give a name that ends in .gif", USAGE)
         check_target(Path(gif), "--gif", job.overwrite or job.skip_existing)
-    for stop in stops:
-        if stop.path:
-            images.open_image(stop.path)
-    shares = [*(i + j / (frames - 1) for i in range(len(stops) - 1) for j in range(frames - 1)), len(stops) - 1.0]
+    last = len(endpoints) - 1
+    positions = [*(i + j / (frames - 1) for i in range(last) for j in range(frames - 1)), float(last)]
     items = [
-        PlannedImage(p * len(shares) + i, job.seed or 0, p, _near(stops, share).request)
-        for p in range(paths)
-        for i, share in enumerate(shares)
+        PlannedImage(p * len(positions) + i, job.seed or 0, p, endpoints[int(position + 0.5)].request)
+        for p in range(num_paths)
+        for i, position in enumerate(positions)
     ]
 
-    def shots(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
-        shown = [stop.path for stop in stops if stop.path]
-        found = editor.encode_files(shown, noise == "slerp")
-        known = [_there(next(found)) if stop.path else None for stop in stops]
-        ways: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+    def decode_requests(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
+        encoded = editor.encode_files([one.path for one in endpoints if one.path], noise == "slerp")
+        latents = [_require_latent(next(encoded)) if one.path else None for one in endpoints]
+        paths: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         for item in todo:
-            if item.sample_index not in ways:
-                ways = {item.sample_index: _way(editor, stops, known, item)}
-            z, x = ways[item.sample_index]
-            share = shares[item.index % len(shares)]
-            i = min(int(share), len(stops) - 2)
-            details = {"from": stops[i].name, "to": stops[i + 1].name, "share": round(share - i, 4)}
-            between = slerp(z[i][None], z[i + 1][None], share - i)[0]
-            start = slerp(x[i][None], x[i + 1][None], share - i)[0] if noise == "slerp" else None
-            yield DecodeRequest(item, between, start, details=details)
+            if item.sample_index not in paths:
+                paths = {item.sample_index: _path(editor, endpoints, latents, item)}
+            z, x = paths[item.sample_index]
+            position = positions[item.index % len(positions)]
+            i = min(int(position), last - 1)
+            t = position - i
+            details = {"from": endpoints[i].name, "to": endpoints[i + 1].name, "t": round(t, 4)}
+            x_t = slerp(x[i][None], x[i + 1][None], t)[0] if noise == "slerp" else None
+            yield DecodeRequest(item, slerp(z[i][None], z[i + 1][None], t)[0], x_t, details=details)
 
-    failed = [one for one in asked if one.failed]
-    settings = {"ends": [stop.name for stop in stops], "frames": frames, "noise": noise}
-    code = editor.run(items, shots, settings, results, ("share",), failed)
+    failed = [request for request in all_requests if request.failed]
+    settings = {"endpoints": [one.name for one in endpoints], "frames": frames, "noise": noise}
+    code = editor.run(items, decode_requests, settings, results, ("t",), failed)
     if code is not None:
         return code
-    rows = [[editor.results_by_index[p * len(shares) + i] for i in range(len(shares))] for p in range(paths)]
+    rows = [[editor.results_by_index[p * len(positions) + i] for i in range(len(positions))] for p in range(num_paths)]
     if job.sheet:
-        save_rows(job.sheet, [result_cells(row, lambda one: f"{one['share']:.3g}") for row in rows])
+        save_rows(job.sheet, [Row(result_cells(row, _caption), _title(endpoints)) for row in rows])
     if gif:
-        films = [[images.open_image(one["path"]) for one in row] for row in rows]
-        pages = [images.side_by_side(list(together)) if paths > 1 else together[0] for together in zip(*films)]
-        times = [END if i % (frames - 1) == 0 else FRAME for i in range(len(pages))]
-        images.save_gif([*pages, *pages[-2:0:-1]], gif, [*times, *times[-2:0:-1]])
+        _save_gif(gif, rows, frames)
     return editor.results.finish()
 
 
-def _asked(ends: Sequence[str]) -> list[GenerationRequest]:
-    """Ends in order. A line or word without a field `image` is a picture if it is a file's name, else a text."""
-    found = []
-    for one in read_requests(expand_folders(ends), file_fields=("image",)):
-        word = one.prompt or ""
-        if one.failed or "image" in one.fields or not _is_file(word):
-            found.append(one)
+def _check(endpoints: Sequence[Endpoint], noise: Noise, num_paths: int) -> None:
+    if len(endpoints) < 2:
+        raise Failure(f"a path needs at least two endpoints, images or texts; got {len(endpoints)}", BAD_INPUT)
+    if num_paths > 1 and noise == "slerp" and all(one.path for one in endpoints):
+        raise Failure(f"--paths {num_paths}: images have one noise each, hence one path; give --noise fixed", USAGE)
+    for one in endpoints:
+        if one.path:
+            images.open_image(one.path)
+
+
+def _endpoint_requests(words: Sequence[str]) -> list[GenerationRequest]:
+    """Return the endpoints in order. A word without a field `image` is an image if it names a file, else a text."""
+    requests = []
+    for request in read_requests(expand_folders(words), file_fields=("image",)):
+        word = request.prompt or ""
+        if request.failed or "image" in request.fields or not _names_file(word):
+            requests.append(request)
         else:
-            found += read_requests([word], plain_field="image", file_fields=("image",))
-    return found
+            requests += read_requests([word], plain_field="image", file_fields=("image",))
+    return requests
 
 
-def _there(found: Latent | images.BadImage) -> Latent:
-    if isinstance(found, Latent):
-        return found
-    raise found
-
-
-def _is_file(word: str) -> bool:
+def _names_file(word: str) -> bool:
     return os.path.isfile(word) or Path(word).suffix.lower() in images.EXTENSIONS
 
 
-def _near(stops: Sequence[Stop], share: float) -> Stop:
-    return stops[int(share + 0.5)]
+def _require_latent(latent: Latent | images.BadImage) -> Latent:
+    if isinstance(latent, Latent):
+        return latent
+    raise latent
 
 
-def _way(
-    editor: LatentEditor, stops: Sequence[Stop], known: Sequence[Latent | None], item: PlannedImage
+def _path(
+    editor: LatentEditor, endpoints: Sequence[Endpoint], latents: Sequence[Latent | None], item: PlannedImage
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Embeddings and noises at the stops of a path."""
-    own = editor.system.noise([item.noise_seed])(editor.system.blank(1))[0]
-    texts = [stop.name for stop, latent in zip(stops, known) if latent is None]
-    thought = iter(editor.sample_prior(texts, [item.noise_seed] * len(texts)) if texts else ())
-    z = [next(thought) if latent is None else latent.z for latent in known]
-    x = [own if latent is None or latent.x is None else latent.x for latent in known]
+    """Return the embeddings and the noises at the endpoints of a path."""
+    random_x = editor.system.noise([item.noise_seed])(editor.system.blank(1))[0]
+    texts = [one.name for one, latent in zip(endpoints, latents) if latent is None]
+    sampled = iter(editor.sample_prior(texts, [item.noise_seed] * len(texts)) if texts else ())
+    z = [next(sampled) if latent is None else latent.z for latent in latents]
+    x = [random_x if latent is None or latent.x is None else latent.x for latent in latents]
     return z, x
+
+
+def _caption(result: dict[str, Any]) -> str:
+    return f"t = {result['t']:.3g}"
+
+
+def _title(endpoints: Sequence[Endpoint]) -> str:
+    return " → ".join(one.name for one in endpoints)
+
+
+def _save_gif(path: str, rows: Sequence[Sequence[dict[str, Any]]], frames: int) -> None:
+    """Write an animation of the paths, side by side, there and back."""
+    films = [[images.open_image(result["path"]) for result in row] for row in rows]
+    pages = [images.side_by_side(step) for step in zip(*films)]
+    times = [END_MS if i % (frames - 1) == 0 else FRAME_MS for i in range(len(pages))]
+    images.save_gif([*pages, *pages[-2:0:-1]], path, [*times, *times[-2:0:-1]])

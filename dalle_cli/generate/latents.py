@@ -1,7 +1,7 @@
-"""Ways through the space of CLIP embeddings: great circles, text diffs, components (Ramesh et al. 2022, section 3).
+"""Operations on CLIP embeddings: spherical interpolation, text diffs, principal components (Ramesh et al. 2022, 3).
 
-Shapes: B vectors of any shape, `e` numbers of an embedding. What is turned or reduced keeps its length, as a decoder
-has seen embeddings of the usual lengths alone.
+Shapes: B vectors of any shape, e the width of an embedding. Rotated and projected embeddings keep their norm, because a
+decoder is trained on embeddings of the usual norms only.
 """
 
 import torch
@@ -10,62 +10,61 @@ from torch import Tensor
 
 from ..nn.pca import Components
 
-PARALLEL = 1e-4  # sine of the angle below which two directions have no plane of their own in float32
+MIN_SINE = 1e-4  # of the angle between two directions, below which they span no plane in float32
 
 
-def slerp(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
-    """From a (at share 0) to b (at 1) along the great circle, at even speed. a, b: (B, ...); share: number or (B,).
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Interpolate from a (t = 0) to b (t = 1) along the great circle at constant speed, (B, ...). t: a number or (B,).
 
-    Directions u, v are sin((1 - share) angle) / sin(angle) u + sin(share angle) / sin(angle) v; lengths change evenly
-    too. In the limit of equal directions that is the straight line; for opposite ones no great circle is meant, and one
-    of them is taken, always the same.
+    Directions u, v give sin((1 - t) angle) / sin(angle) u + sin(t angle) / sin(angle) v; norms are interpolated
+    linearly. Equal directions give the straight line. Opposite directions define no great circle, so a fixed one of
+    them is taken.
     """
     x, y = a.flatten(1).double(), b.flatten(1).double()
-    part = torch.as_tensor(share, dtype=torch.float64, device=x.device).expand(len(x))[:, None]
+    t = torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(len(x))[:, None]
     u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)
     cosine = (u * v).sum(dim=1, keepdim=True).clamp(-1, 1)
     angle = cosine.acos()
     sine = angle.sin()
-    plane = sine > PARALLEL
-    safe = torch.where(plane, sine, 1.0)
-    arc = ((1 - part) * angle).sin() / safe * u + (part * angle).sin() / safe * v
-    turn = torch.pi * part
-    around = turn.cos() * u + turn.sin() * _across(u)
-    direction = torch.where(plane, arc, torch.where(cosine < -0.5, around, torch.lerp(u, v, part)))
-    length = torch.lerp(x.norm(dim=1, keepdim=True), y.norm(dim=1, keepdim=True), part)
-    return (length * direction).view_as(a).to(a.dtype)
+    spans_plane = sine > MIN_SINE
+    divisor = torch.where(spans_plane, sine, 1.0)
+    arc = ((1 - t) * angle).sin() / divisor * u + (t * angle).sin() / divisor * v
+    half_turn = torch.pi * t
+    opposite = half_turn.cos() * u + half_turn.sin() * _perpendicular(u)
+    direction = torch.where(spans_plane, arc, torch.where(cosine < -0.5, opposite, torch.lerp(u, v, t)))
+    norm = torch.lerp(x.norm(dim=1, keepdim=True), y.norm(dim=1, keepdim=True), t)
+    return (norm * direction).view_as(a).to(a.dtype)
 
 
-def _across(unit: Tensor) -> Tensor:
-    """A unit vector perpendicular to each row: the axis that the row has least of, made perpendicular."""
+def _perpendicular(unit: Tensor) -> Tensor:
+    """Return a unit vector perpendicular to each row, from the axis along which the row is shortest."""
     axis = F.one_hot(unit.abs().argmin(dim=1), unit.shape[1]).to(unit)
     return F.normalize(axis - (axis * unit).sum(dim=1, keepdim=True) * unit, dim=1)
 
 
-def text_diff(asked: Tensor, described: Tensor | None = None) -> Tensor:
-    """The unit direction from what a caption describes to what another asks, (B, e). Section 3.3.
+def text_diff(target: Tensor, baseline: Tensor | None = None) -> Tensor:
+    """Return the unit direction from the embeddings of baseline captions to those of target captions, (B, e).
 
-    described: embeddings of captions of the pictures as they are, or None for no baseline. Raises ValueError where the
-    two are the same, which names no direction.
+    Without a baseline it is the direction of the target itself. Raises ValueError where both are the same. Section 3.3.
     """
-    way = asked if described is None else asked - described
-    if (way.norm(dim=1) < 1e-6).any():
-        raise ValueError("both texts mean the same to CLIP: that is no direction to turn to; change --from or --to")
-    return F.normalize(way, dim=1)
+    difference = target if baseline is None else target - baseline
+    if (difference.norm(dim=1) < 1e-6).any():
+        raise ValueError("CLIP embeds both texts alike, which gives no direction to edit in; change --from or --to")
+    return F.normalize(difference, dim=1)
 
 
-def rotate_towards(z: Tensor, direction: Tensor, share: float | Tensor) -> Tensor:
-    """Embeddings turned towards unit directions by shares of the angle between them, their lengths kept. (B, e)."""
-    return slerp(z, direction * z.norm(dim=1, keepdim=True), share)
+def rotate_towards(z: Tensor, direction: Tensor, t: float | Tensor) -> Tensor:
+    """Rotate embeddings (B, e) towards unit directions by the fraction t of the angle between them, norms kept."""
+    return slerp(z, direction * z.norm(dim=1, keepdim=True), t)
 
 
-def project(z: Tensor, known: Components, count: int) -> Tensor:
-    """Embeddings (B, e) with what they have of the first `count` components, and their own length."""
-    first = known.basis[:count]
-    kept = known.mean + (z.double() - known.mean) @ first.T @ first
-    return (F.normalize(kept, dim=1) * z.double().norm(dim=1, keepdim=True)).to(z.dtype)
+def project(z: Tensor, components: Components, count: int) -> Tensor:
+    """Project embeddings (B, e) onto the mean and the first `count` principal components, norms kept."""
+    basis = components.basis[:count]
+    projected = components.mean + (z.double() - components.mean) @ basis.T @ basis
+    return (F.normalize(projected, dim=1) * z.double().norm(dim=1, keepdim=True)).to(z.dtype)
 
 
-def explained_variance(known: Components, count: int) -> float:
-    """The share of all variance that the first `count` components hold."""
-    return (known.variances[:count].sum() / known.variances.sum().clamp(min=1e-300)).item()
+def explained_variance(components: Components, count: int) -> float:
+    """Return the fraction of the variance that the first `count` principal components explain."""
+    return (components.variances[:count].sum() / components.variances.sum().clamp(min=1e-300)).item()

@@ -62,23 +62,20 @@ def save_rows(path: str | Path, rows: Iterable[Row | Sequence[Cell]]) -> None:
         raise Failure(f"--sheet {path}: cannot be written: {error.strerror or error}") from None
 
 
-def original_cell(request: GenerationRequest, square: Callable[[Any], Any] | None = None) -> Cell:
-    """Return the first cell of a row: the image that a request works on, cropped as the system saw it."""
+def original_cell(request: GenerationRequest, crop: str = "center") -> Cell:
+    """Return the first cell of a row: the image that a request works on, cropped or padded as the system saw it."""
     path = request.fields["image"]
     try:
         image = images.open_image(path)
     except images.BadImage:
         return None, f"{Path(path).name}: cannot be read"
-    return (square or _center_square)(image), f"original: {Path(path).name}"
+    square = images.pad_to_square(image) if crop == "pad" else images.center_crop(image, min(image.size))
+    return square, f"original: {Path(path).name}"
 
 
 def result_cells(results: Iterable[dict[str, Any]], caption: Callable[[dict[str, Any]], str]) -> list[Cell]:
     """Return the cells of results, an empty one for each that failed."""
     return [(None, "failed") if "error" in result else (result["path"], caption(result)) for result in results]
-
-
-def _center_square(image: Any) -> Any:
-    return images.center_crop(image, min(image.size))
 
 
 def _ranked_cells(results: Sequence[dict[str, Any]], names: bool = False) -> list[Cell]:

@@ -85,7 +85,7 @@ def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("in",), 2, "score against what?"),
+        (("in",), 2, "no prompt to score against"),
         (("in", "--prompt", "zebra", "--model", "gone"), 3, "no checkpoint 'gone'"),
         (("in", "--prompt", "zebra", "--model", "DVAE"), 3, "where a 'clip' or a 'noised-clip' is needed"),
         (("in/9.png", "--prompt", "zebra"), 3, "no file 'in/9.png'"),
@@ -112,7 +112,7 @@ def test_a_sheet_of_the_best(rerank):
 
 PRIOR = """
 tokenizer: {type: clip, path: words.json}
-model: {type: ar-prior, embed_dim: EMBED, context: CONTEXT, states: STATES, components: 4, buckets: 4, width: 16,
+model: {type: ar-prior, embed_dim: EMBED, context_length: CONTEXT, text_width: STATES, components: 4, buckets: 4, width: 16,
   depth: 1, heads: 2}
 task: {type: ar-prior}
 frozen: {clip: CLIP}
@@ -123,9 +123,9 @@ train: {steps: 3, batch_size: 20, precision: float32, preview: 0}
 
 
 def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_path):
-    done = dalle("embed", "embedded", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip, "-q")
+    done = dalle("embed", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip, "-q")
     assert (done.code, done.result["samples"], done.result["path"]) == (0, 120, "embedded")
-    shown = dalle("embed", "embedded", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip,
+    shown = dalle("embed", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip,
                   terminal=True)  # fmt: skip
     assert "train on them with data.type=embeddings data.path=embedded" in shown.out
     clip = checkpoint.load(tiny.clip)
@@ -144,10 +144,10 @@ def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("embed", "out"), 2, "which data?"),
-        (("embed", "out", "nowhere"), 3, "no folder, .tar or table"),
-        (("embed", "in", "data.type=scenes"), 73, "holds other files"),
-        (("embed", "out", "data.type=scenes", "--model", "gone"), 3, "no checkpoint 'gone'"),
+        (("embed", "--out", "out"), 2, "which data?"),
+        (("embed", "nowhere", "--out", "out"), 3, "no folder, .tar or table"),
+        (("embed", "data.type=scenes", "--out", "in"), 73, "holds other files"),
+        (("embed", "data.type=scenes", "--out", "out", "--model", "gone"), 3, "no checkpoint 'gone'"),
     ],
 )
 def test_embedding_nothing_or_over_something_is_one_line(rerank, dalle, tmp_path, words, code, says):

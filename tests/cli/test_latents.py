@@ -60,7 +60,7 @@ def test_pipes(pipe, unclip, tiny):
 
 @pytest.mark.usefixtures("picture")
 def test_a_person_sees_a_table(dalle, unclip):
-    ended = dalle("vary", "dog.png", "--etas", "0,1", "--recipe", unclip.recipe, "--steps", 2, "-q", terminal=True)
+    ended = dalle("vary", "dog.png", "--eta", "0,1", "--recipe", unclip.recipe, "--steps", 2, "-q", terminal=True)
     assert ended.code == 0, ended.err
     assert ended.out.split()[:6] == ["index", "seed", "eta", "similarity", "psnr", "path"]
     assert len(ended.out.splitlines()) == 3
@@ -73,12 +73,12 @@ def test_a_person_sees_a_table(dalle, unclip):
     ("words", "code", "said"),
     [
         (("vary", "dog.png", "--eta", "2"), 2, "--eta"),
-        (("vary", "dog.png", "--etas", "0,2"), 2, "numbers from 0 to 1"),
-        (("vary", "dog.png", "--etas", "0", "--eta", "1"), 2, "not both"),
+        (("vary", "dog.png", "--eta", "0,2"), 2, "numbers from 0 to 1"),
+        (("vary", "dog.png", "--crop", "left"), 2, "choose center or pad"),
         (("vary", "none.png"), 3, "no file 'none.png'"),
         (("edit", "dog.png"), 3, "edit to what"),
         (("edit", "dog.png", "--to", "x", "--strength", "much"), 2, "'much'"),
-        (("interpolate", "dog.png"), 3, "needs two ends"),
+        (("interpolate", "dog.png"), 3, "needs at least two endpoints"),
         (("interpolate", "dog.png", "cat.png", "--noise", "white"), 2, "choose slerp or fixed"),
         (("interpolate", "dog.png", "cat.png", "--frames", "1"), 2, "--frames"),
         (("interpolate", "dog.png", "cat.png", "--sheet", "x.jpg"), 2, "ends in .png"),

@@ -28,7 +28,7 @@ def test_pictures_come_back_and_more_exactly_the_more_is_solved_anew(request, ki
     assert rough.shape == given.shape
     near = [sum(images.psnr(a, b) for a, b in zip(given, back)) / 3 for back in (rough, fine)]
     assert near[1] > near[0]
-    alone = mirror.reconstruct(given[2:], texts[2:], refine=4)
+    alone = mirror.reconstruct(given[2:], texts[2:], iterations=4)
     torch.testing.assert_close(alone[0], fine[2], atol=1e-3, rtol=1e-3)
 
 
@@ -45,7 +45,7 @@ def test_unclip_comes_back_as_vary_does(unclip, tmp_path, monkeypatch):
 def test_texts_are_read_by_glide(glide):
     mirror, given = DDIMInversion(glide.decoder, "4", "float32"), pictures(1)
     one, other = (
-        mirror.reconstruct(given, [text], refine=0) for text in ("a circle", "a green star on a pink background")
+        mirror.reconstruct(given, [text], iterations=0) for text in ("a circle", "a green star on a pink background")
     )
     assert (one - other).abs().max() > 1e-4
 

@@ -7,7 +7,7 @@ from PIL import Image
 from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL
 from dalle_cli.generate.edit import edit as draw
-from dalle_cli.generate.edit import meant
+from dalle_cli.generate.edit import edit_request
 from dalle_cli.generate.latent_editor import Job
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
@@ -37,7 +37,7 @@ def test_the_farther_the_more_it_is_what_was_asked(edit):
     assert found[0]["psnr"] > 25
     assert found[0]["psnr"] > max(found[1]["psnr"], found[2]["psnr"]) + 3
     assert {(one["prompt"], one["from"], one["image"]) for one in found} == {("a star", "a circle", "dog.png")}
-    assert all(-1 <= one["toward"] <= 1 for one in found)
+    assert all(-1 <= one["text_similarity"] <= 1 for one in found)
     assert Image.open("s.png").size[0] == 4 * 136 + 8
     said = read(found[2]["path"])["dalle"]
     assert (said["command"], said["prompt"], said["result"]["strength"]) == ("edit", "a star", 1.0)
@@ -48,7 +48,7 @@ def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
     assert "from" not in drawn  # no baseline
 
     def caption_of(fields, prompt=None, to=None, described=None):
-        found = meant(GenerationRequest(prompt, None, fields), to, described)
+        found = edit_request(GenerationRequest(prompt, None, fields), to, described)
         return found.fields.get("from"), found.prompt
 
     assert caption_of({"image": drawn["path"]}, to="a circle") == ("a star", "a circle")
@@ -57,9 +57,12 @@ def test_what_it_shows_is_said_by_the_option_the_line_or_the_file(edit):
     assert caption_of(own, "a ring") == ("a ring", "a star")
     assert caption_of({**own, "from": "a dot"}, "a ring") == ("a dot", "a star")
     assert caption_of({**own, "from": "a dot"}, "a ring", to="a square", described="a photo") == ("a photo", "a square")
-    assert meant(GenerationRequest("a ring", None, {**own, "mood": "glad"}), None, None).passthrough["mood"] == "glad"
+    assert (
+        edit_request(GenerationRequest("a ring", None, {**own, "mood": "glad"}), None, None).passthrough["mood"]
+        == "glad"
+    )
     failed = GenerationRequest(None, None, {"error": "was not drawn"})
-    assert meant(failed, None, None) is failed
+    assert edit_request(failed, None, None) is failed
 
 
 def test_bad_ones_do_not_hide_the_others(edit):
@@ -68,7 +71,7 @@ def test_bad_ones_do_not_hide_the_others(edit):
     found = edit("dog.png", "text.png", same, to="a star", described=None, code=PARTIAL, sheet="s.png")
     assert "error" not in found[0]
     assert found[1]["error"] == "text.png: not an image"
-    assert "mean the same to CLIP" in found[2]["error"]
+    assert "embeds both texts alike" in found[2]["error"]
 
 
 def test_what_is_not_said_is_asked_for_before_any_model(edit, monkeypatch):

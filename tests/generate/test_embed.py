@@ -21,7 +21,7 @@ RECIPE = {"model": CLIP, "task": {"type": "clip"}}
 
 @pytest.fixture
 def clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 25)
+    monkeypatch.setattr(module, "FILE_SAMPLES", 25)
     monkeypatch.setattr(module, "BATCH", 10)
     torch.manual_seed(0)
     tokenizer = words()
@@ -32,8 +32,10 @@ def clip(tmp_path, monkeypatch):
 
 def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
     seen = []
-    found = embed(tmp_path / "out", DATA, clip, pictures=True, precision="float32", watch=lambda *at: seen.append(at))
-    assert (found["samples"], found["files"], found["width"], found["made"]) == (60, 3, 8, 3)
+    found = embed(
+        tmp_path / "out", DATA, clip, store_images=True, precision="float32", on_progress=lambda *at: seen.append(at)
+    )
+    assert (found["samples"], found["files"], found["width"], found["files_written"]) == (60, 3, 8, 3)
     assert seen[-1] == ("embedding", 60, 60)
     task = checkpoint.load(clip)
     node = {"type": "embeddings", "path": str(tmp_path / "out"), "size": 8, "validation": 0, "workers": 0}
@@ -68,20 +70,20 @@ def test_weights_are_laid_out_for_a_file_at_a_time(tmp_path, clip, used):
 
 def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, clip):
     out = tmp_path / "out"
-    embed(out, DATA, clip, limit=45)
+    embed(out, DATA, clip, num_samples=45)
     files = sorted(out.glob("embeddings-*"))
     assert len(files) == 2
     first = files[0].stat().st_mtime_ns
     content = files[1].read_bytes()
     files[1].unlink()
     (out / ".embeddings-00001.safetensors.1.tmp").write_bytes(b"of one that was killed")
-    assert embed(out, DATA, clip, limit=45)["made"] == 1
+    assert embed(out, DATA, clip, num_samples=45)["files_written"] == 1
     assert files[0].stat().st_mtime_ns == first
     assert files[1].read_bytes() == content
     assert not list(out.glob(".*"))
-    for change in ({"seed": 1}, {"pictures": True}, {"limit": 30}):
+    for change in ({"seed": 1}, {"store_images": True}, {"num_samples": 30}):
         with pytest.raises(Failure, match="name another folder") as refused:
-            embed(out, DATA, clip, **{"limit": 45, **change})
+            embed(out, DATA, clip, **{"num_samples": 45, **change})
         assert refused.value.code == 73
 
 

@@ -49,7 +49,7 @@ def pixels(path):
 
 @pytest.mark.parametrize("recipe", ["inpaint", "decoder", "recipe", "label"])
 def test_any_decoder_fills_the_hole_and_nothing_else(inpaint, glide, recipe):
-    found = inpaint("dog.png", "a circle", box="20,10,16,12", count=2, recipe=getattr(glide, recipe))
+    found = inpaint("dog.png", "a circle", box="20,10,16,12", num_images=2, recipe=getattr(glide, recipe))
     before = pixels("dog.png")
     outside = np.ones((40, 60), dtype=bool)
     outside[10:22, 20:36] = False
@@ -63,8 +63,8 @@ def test_any_decoder_fills_the_hole_and_nothing_else(inpaint, glide, recipe):
 
 
 def test_a_picture_is_the_same_whatever_is_drawn_beside_it(inpaint):
-    together = inpaint("dog.png", "a circle", "a star", box="20,10,16,12", count=3, out="a")
-    alone = inpaint("dog.png", "a circle", box="20,10,16,12", count=3, out="b", batch_size=1)
+    together = inpaint("dog.png", "a circle", "a star", box="20,10,16,12", num_images=3, out="a")
+    alone = inpaint("dog.png", "a circle", box="20,10,16,12", num_images=3, out="b", batch_size=1)
     for one, other in zip(together[:3], alone):
         assert np.abs(pixels(one["path"]).astype(int) - pixels(other["path"])).mean() < 0.1
     assert [result["prompt"] for result in together] == ["a circle"] * 3 + ["a star"] * 3
@@ -142,7 +142,7 @@ def test_what_is_transparent_outside_the_hole_stays_so(inpaint):
 @pytest.mark.parametrize(
     ("how", "error", "said"),
     [
-        (("dog.png",), Failure, "what to draw there"),
+        (("dog.png",), Failure, "inpaint with what"),
         (("-", "a circle"), Failure, "leave out prompts and --script"),
         (("dog.png", "a star"), Failure, "Give --mask, --box"),
     ],
@@ -155,9 +155,9 @@ def test_what_is_missing_is_said(inpaint, no_models, how, error, said):
 @pytest.mark.parametrize(
     ("job", "error", "said"),
     [
-        ({"box": "1,2,3"}, Failure, "box 1,2,3: give four whole numbers"),
-        ({"box": "a,b,c,d"}, Failure, "give four whole numbers"),
-        ({"box": "90,90,5,5"}, Failure, "holds nothing of 60x40 px"),
+        ({"box": "1,2,3"}, Failure, "box 1,2,3: give four integers"),
+        ({"box": "a,b,c,d"}, Failure, "give four integers"),
+        ({"box": "90,90,5,5"}, Failure, "lies outside the image of 60x40 px"),
         ({"mask": "none.png"}, ValueError, r"mask none\.png: "),
         ({"script": "room.jsonl"}, Failure, "leave out prompts and -n"),
         ({"box": "1,1,5,5", "recipe": "dalle1"}, RecipeError, "inpainting needs diffusion"),

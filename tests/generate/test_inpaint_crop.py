@@ -45,12 +45,12 @@ def test_a_hole_is_light_or_transparent_in_a_mask(picture, tmp_path):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"box": (60, 0, 5, 5)}, "the box 60,0,5,5 holds nothing of 60x40 px"),
-        ({"box": (0, 0, 0, 5)}, "holds nothing"),
-        ({"mask": "small.png"}, "has 10x10 px and .* 60x40: give one of its size"),
-        ({"mask": "black.png"}, "nothing in it is light or transparent"),
+        ({"box": (60, 0, 5, 5)}, "box 60,0,5,5 lies outside the image of 60x40 px"),
+        ({"box": (0, 0, 0, 5)}, "lies outside"),
+        ({"mask": "small.png"}, "has 10x10 px and .* 60x40: give a mask of the image's size"),
+        ({"mask": "black.png"}, "no part of it is light or transparent"),
         ({"mask": "small.png", "box": (0, 0, 5, 5)}, "a mask or a box, not both"),
-        ({}, "Give --mask, --box, or a picture with a clear part"),
+        ({}, "Give --mask, --box, or an image with a transparent part"),
     ],
 )
 def test_what_is_no_hole_is_one_line(picture, tmp_path, monkeypatch, how, said):

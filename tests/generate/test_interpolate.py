@@ -25,7 +25,7 @@ def interpolate(unclip, tmp_path, monkeypatch):
     for number, name in enumerate(("dog", "cat", "ape")):
         noise(number, 24 + number, 16).save(f"{name}.png")
 
-    def run(*ends, frames=3, noise=None, paths=None, gif=None, code=DONE, **job):
+    def run(*ends, frames=3, noise=None, paths=1, gif=None, code=DONE, **job):
         results = Collected()
         job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "2"}, **job}
         assert draw(ends, frames, noise, paths, gif, Job(**job), results) == code
@@ -59,7 +59,7 @@ def base(name):
 
 def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(interpolate, decoded, unclip):
     found = interpolate("dog.png", "cat.png", frames=5, sheet="s.png", gif="way.gif", recipe=unclip.recipe)
-    assert [one["share"] for one in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [one["t"] for one in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert {(one["from"], one["to"]) for one in found} == {("dog.png", "cat.png")}
     assert [one["image"] for one in found] == ["dog.png"] * 2 + ["cat.png"] * 3
     z = torch.stack([one for one, _ in decoded])
@@ -88,7 +88,7 @@ def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
 @pytest.mark.slow
 def test_one_noise_of_a_path_and_several_paths(interpolate, decoded):
     found = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", paths=2, sheet="s.png", gif="way.gif")
-    assert [(one["sample_index"], one["share"]) for one in found] == [
+    assert [(one["sample_index"], one["t"]) for one in found] == [
         (path, share) for path in (0, 1) for share in (0.0, 0.5, 0.0, 0.5, 1.0)
     ]
     assert [one["to"] for one in found[:5]] == ["cat.png"] * 2 + ["ape.png"] * 3
@@ -132,9 +132,9 @@ def test_lines_are_ends_too(interpolate, monkeypatch):
 
 def test_all_that_can_be_wrong_is_found_before_any_model(interpolate, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
-    with pytest.raises(Failure, match="needs two ends, pictures or texts, and was given 1"):
+    with pytest.raises(Failure, match="needs at least two endpoints, images or texts; got 1"):
         interpolate("dog.png")
-    with pytest.raises(Failure, match="--paths 2: between the pictures' own noises there is one"):
+    with pytest.raises(Failure, match="--paths 2: images have one noise each"):
         interpolate("dog.png", "cat.png", noise="slerp", paths=2)
     with pytest.raises(Failure, match=r"--gif way\.png"):
         interpolate("dog.png", "cat.png", gif="way.png")

@@ -4,10 +4,8 @@ import torch
 from PIL import Image
 
 from dalle_cli import images
-from dalle_cli.exits import Failure
 from dalle_cli.generate import latent_editor as module
-from dalle_cli.generate.latent_editor import DecodeRequest, Job, LatentEditor, caption_of, cosine, require_readable
-from dalle_cli.generate.metadata import Origin, chunks
+from dalle_cli.generate.latent_editor import DecodeRequest, Job, LatentEditor, cosine
 from dalle_cli.generate.requests import GenerationRequest, PlannedImage
 from dalle_cli.registry import RecipeError
 from tests.fixtures.miniatures import noise
@@ -43,7 +41,7 @@ def test_latents_are_those_of_each_picture_alone(editor):
         (alone,) = editor.encode_files([name])
         torch.testing.assert_close(one.x, alone.x, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one.z, alone.z, atol=1e-5, rtol=1e-4)
-        assert torch.equal(one.picture, images.to_tensor(images.square(images.decode(name), 8)))
+        assert torch.equal(one.image, images.to_tensor(images.square(images.decode(name), 8)))
     assert next(editor.encode_files(["0.png"], invert=False)).x is None
     assert (found[0].z - found[1].z).abs().max() > 1e-3
 
@@ -61,7 +59,7 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
             details={"mark": 4},
             measure=lambda own: {"one": cosine(own, own)},
         ),
-        DecodeRequest(PlannedImage(5, 0, 5, GenerationRequest("a")), z[5], ready=Image.new("RGB", (16, 16), "red")),
+        DecodeRequest(PlannedImage(5, 0, 5, GenerationRequest("a")), z[5], image=Image.new("RGB", (16, 16), "red")),
         DecodeRequest(
             PlannedImage(6, 0, 6, GenerationRequest("a")), z[0], torch.zeros(3, 8, 8), original=torch.zeros(3, 8, 8)
         ),
@@ -91,7 +89,7 @@ def test_unguided_where_noise_is_found_and_as_the_recipe_says_elsewhere(unclip):
     assert LatentEditor("probe prior", Job(unclip.recipe), inverts=False).options.guidance_scale == 3.0
     assert LatentEditor("vary", Job(unclip.recipe)).options.sampler == "ddim"
     with pytest.raises(RecipeError, match="eta 2"):
-        LatentEditor("vary", Job(unclip.recipe)).checked(eta=2.0)
+        LatentEditor("vary", Job(unclip.recipe)).check_options(eta=2.0)
 
 
 def test_systems_without_latents_are_refused(glide, tiny):
@@ -102,31 +100,6 @@ def test_systems_without_latents_are_refused(glide, tiny):
 
 def test_measures():
     assert cosine(torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])) == 0.6
-
-
-def test_what_can_be_worked_on(tmp_path):
-    noise(1).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("x")
-    good, bad = (GenerationRequest(None, None, {"image": str(tmp_path / name)}) for name in ("a.png", "b.png"))
-    failed = GenerationRequest("a", None, {"error": "was not drawn"})
-    assert require_readable([failed, bad, good]) == [bad, good]
-    with pytest.raises(images.BadImage, match=r"b\.png: not an image"):
-        require_readable([failed, bad])
-    with pytest.raises(Failure, match="every line says"):
-        require_readable([failed])
-
-
-def test_what_a_picture_shows_is_said_by_its_line_or_its_file(tmp_path):
-    origin = Origin("sample", "tiny", {}, {})
-    drawn = noise(1)
-    images.save_png(
-        drawn, tmp_path / "a.png", chunks(origin, PlannedImage(0, 0, 0, GenerationRequest("a star")), drawn.size)
-    )
-    noise(2).save(tmp_path / "b.jpg")
-    a, b = ({"image": str(tmp_path / name)} for name in ("a.png", "b.jpg"))
-    assert caption_of(GenerationRequest("a ring", None, a)) == "a ring"
-    assert caption_of(GenerationRequest(None, None, a)) == "a star"
-    assert caption_of(GenerationRequest(None, None, b)) is None
 
 
 def test_a_dry_run_writes_nothing(unclip, tmp_path, monkeypatch, capsys):

@@ -9,8 +9,8 @@ from PIL import Image
 from dalle_cli import checkpoint, images
 from dalle_cli.exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import reconstruct as module
+from dalle_cli.generate.image_requests import expand_folders
 from dalle_cli.generate.metadata import read
-from dalle_cli.generate.reconstruct import expand_folders
 from tests.fixtures.miniatures import SIZE, noise
 
 
@@ -30,9 +30,10 @@ def folder(tmp_path):
 def reconstruct(tiny, tmp_path, capsys):
     """Run it; the exit code and the results."""
 
-    def run(*pictures, model=tiny.dvae, size=None, out=tmp_path / "out", sheet=None, overwrite=False, skip=False):
-        words = [str(picture) for picture in pictures]
-        code = module.reconstruct(words, model, size, str(out), sheet, overwrite, skip, False, True, "float32")
+    def run(*paths, **options):
+        words = [str(path) for path in paths]
+        options = {"model": tiny.dvae, "out": str(tmp_path / "out"), **options}
+        code = module.reconstruct(words, precision="float32", quiet=True, **options)
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run
@@ -43,7 +44,7 @@ def test_folders_are_searched_and_other_words_left_alone(folder, tmp_path):
     line = json.dumps({"path": "x.png", "note": "x" * 5000})
     assert expand_folders(["-", str(folder), "x.png", line]) == ["-", *found, "x.png", line]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Failure, match=r"empty: no pictures in this folder \(\.png") as failure:
+    with pytest.raises(Failure, match=r"empty: no images in this folder \(\.avif") as failure:
         expand_folders([str(tmp_path / "empty")])
     assert failure.value.code == BAD_INPUT
 
@@ -61,21 +62,21 @@ def test_figures_are_those_of_a_plain_computation(reconstruct, folder, tiny):
             redrawn = (dvae.decode(codes)[0].numpy() + 1) / 2
         error = np.mean((np.asarray(picture).transpose(2, 0, 1) / 255 - redrawn) ** 2)
         assert result["psnr"] == pytest.approx(-10 * math.log10(error), abs=0.006)
-        assert result["codes"] == codes.unique().numel() > 1
+        assert result["unique_tokens"] == codes.unique().numel() > 1
         pair = np.asarray(Image.open(result["path"])).astype(int)
         assert pair.shape == (2 * SIZE, SIZE, 3)
         assert (pair[:SIZE] == np.asarray(picture)).all()  # original above,
         assert np.abs(pair[SIZE:] - 255 * redrawn.transpose(1, 2, 0)).max() < 0.51  # reconstruction below
         found = read(result["path"])["dalle"]
         assert (found["command"], found["options"]) == ("reconstruct", {"size": SIZE})
-        assert found["result"] == {"psnr": result["psnr"], "codes": result["codes"]}
+        assert found["result"] == {"psnr": result["psnr"], "unique_tokens": result["unique_tokens"]}
     assert len({result["psnr"] for result in results}) == 3
 
 
 def test_the_size_is_the_trained_one_or_what_is_asked_for(reconstruct, folder, tmp_path):
     _, results = reconstruct(folder / "b.png", size=24)
     assert Image.open(results[0]["path"]).size == (24, 48)
-    with pytest.raises(Failure, match="--size 30: not a multiple of 4") as failure:
+    with pytest.raises(Failure, match="--size 30: give a multiple of 4") as failure:
         reconstruct(folder, size=30, out=tmp_path / "other")
     assert failure.value.code == USAGE
 
@@ -85,7 +86,7 @@ def test_many_pictures_are_the_same_in_parts(reconstruct, folder, tmp_path, monk
     monkeypatch.setattr(module, "BATCH", 2)
     _, parts = reconstruct(folder, out=tmp_path / "other")
     for one, other in zip(together, parts, strict=True):
-        assert (one["psnr"], one["codes"]) == (other["psnr"], other["codes"])
+        assert (one["psnr"], one["unique_tokens"]) == (other["psnr"], other["unique_tokens"])
         difference = np.asarray(Image.open(one["path"])).astype(int) - np.asarray(Image.open(other["path"]))
         assert np.abs(difference).max() <= 1
 
@@ -95,7 +96,7 @@ def test_what_is_no_picture_is_an_item_that_failed(reconstruct, folder):
     code, results = reconstruct(folder, folder / "b.png", '{"prompt": "a cat", "error": "earlier"}')
     assert code == PARTIAL
     errors = {result["index"]: result.get("error") for result in results}
-    assert errors == {0: None, 1: None, 2: "not an image", 3: None, 4: None, 5: "earlier"}
+    assert errors == {0: None, 1: None, 2: f"{folder / 'd.jpg'}: not an image", 3: None, 4: None, 5: "earlier"}
     assert all(("path" in result) == ("psnr" in result) == (not result.get("error")) for result in results)
 
 
@@ -106,7 +107,7 @@ def test_what_is_there_is_kept_before_any_model_is_loaded(reconstruct, folder, t
         reconstruct(folder / "b.png", model="none")
     assert failure.value.code == WOULD_OVERWRITE
     (tmp_path / "out" / "000001-0-a.png").unlink()
-    code, again = reconstruct(folder / "b.png", folder / "a.PNG", skip=True)
+    code, again = reconstruct(folder / "b.png", folder / "a.PNG", skip_existing=True)
     assert (code, again) == (DONE, [{**results[0], "skipped": True}, results[1]])
 
 

@@ -23,8 +23,9 @@ def pictures(tmp_path):
 def rerank(tiny, capsys):
     """Run it; the exit code and the results."""
 
-    def run(*words, prompt=(), prompts=None, model=tiny.clip, top=None, sheet=None, overwrite=False, batch=None):
-        code = module.rerank(words, prompt, prompts, model, top, sheet, overwrite, False, True, batch, "float32")
+    def run(*paths, prompt=(), model=tiny.clip, **options):
+        models = [model] if isinstance(model, str) else model
+        code = module.rerank(paths, prompt, models=models, precision="float32", quiet=True, **options)
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run
@@ -45,12 +46,12 @@ def test_the_best_come_first_with_their_scores(rerank, tiny, pictures, tmp_path)
     assert [result["path"] for result in results] == list(expected)
     assert [result["score"] for result in results] == pytest.approx(list(expected.values()), abs=2e-5)
     assert rerank(*pictures, prompt=["a red circle"], top=2)[1] == results[:2]
-    assert rerank(*pictures, prompt=["a red circle"], batch=2)[1] == results
+    assert rerank(*pictures, prompt=["a red circle"], batch_size=2)[1] == results
 
 
 def test_each_prompt_has_its_best(rerank, tiny, pictures, tmp_path):
     (tmp_path / "prompts.txt").write_text("a blue square\n")
-    _, results = rerank(*pictures, prompt=["a red circle"], prompts=str(tmp_path / "prompts.txt"), top=2)
+    _, results = rerank(*pictures, prompt=["a red circle"], prompts_file=str(tmp_path / "prompts.txt"), top=2)
     best = [(prompt, path) for prompt in ("a red circle", "a blue square") for path in plain(tiny, pictures, prompt)]
     assert [(result["prompt"], result["path"]) for result in results] == best[:2] + best[5:7]
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_scored_is_reported_last(rerank, pictures, tmp_path):
 
 
 def test_nothing_to_score_against_is_said_before_a_model_is_loaded(rerank, pictures):
-    with pytest.raises(Failure, match="score against what") as failure:
+    with pytest.raises(Failure, match="no prompt to score against") as failure:
         rerank(*pictures, model="none")
     assert failure.value.code == USAGE
     with pytest.raises(CheckpointError, match="no checkpoint 'none'"):
@@ -105,5 +106,5 @@ def test_the_sheet_is_of_what_is_kept(rerank, pictures, tmp_path):
 
 def test_equal_scores_stay_in_order(rerank, pictures, monkeypatch):
     monkeypatch.setattr(Scorer, "pictures", lambda self, batch, watch: torch.ones(len(batch), 8))
-    _, results = rerank(*pictures[::-1], prompt=["a red circle"], batch=2)
+    _, results = rerank(*pictures[::-1], prompt=["a red circle"], batch_size=2)
     assert [result["path"] for result in results] == pictures[::-1]

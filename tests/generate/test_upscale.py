@@ -8,7 +8,7 @@ from dalle_cli import checkpoint
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import Job, sample
-from dalle_cli.generate.upscale import sizes
+from dalle_cli.generate.upscale import upsampler_sizes
 from dalle_cli.generate.upscale import upscale as enlarge
 from dalle_cli.registry import RecipeError
 from tests.fixtures.miniatures import noise
@@ -73,13 +73,13 @@ def test_pictures_that_cannot_be_enlarged_do_not_hide_the_others(upscale):
     open("text.png", "w").close()
     found = upscale("wide.png", "text.png", "dog.png", code=4)
     assert [result.get("error", "")[:30] for result in found] == [
-        "wide.png: 40x8 px; at most 32 ", "text.png: not an image", "",
+        "wide.png: 40x8 px; this upsamp", "text.png: not an image", "",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("recipe", "said"),
-    [("dalle1", "this system has no upsampler"), ("decoder", "draws pictures and enlarges none")],
+    [("dalle1", "this system has no upsampler"), ("decoder", "generates images and enlarges none")],
 )
 def test_what_enlarges_nothing_is_refused(upscale, glide, recipe, said):
     with pytest.raises(RecipeError, match=said):
@@ -96,10 +96,10 @@ def test_options_are_checked_before_any_model(upscale, monkeypatch):
 
 def test_what_an_upsampler_is_told_without_loading_it(glide, unclip, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
-    assert sizes(glide.upsampler) == (16, 2)
-    assert sizes(unclip.last_step) == (16, 2)
+    assert upsampler_sizes(glide.upsampler) == (16, 2)
+    assert upsampler_sizes(unclip.last_step) == (16, 2)
     with pytest.raises(RecipeError, match="enlarges none"):
-        sizes(glide.decoder)
+        upsampler_sizes(glide.decoder)
 
 
 def test_results_can_be_collected(glide, tmp_path, monkeypatch, capsys):
@@ -107,8 +107,7 @@ def test_results_can_be_collected(glide, tmp_path, monkeypatch, capsys):
     noise(1, 8, 8).save("dog.png")
     found = Collected()
     code = enlarge(
-        ["dog.png"], None, glide.upsampler, {"steps": "2"}, None, "out", None, False, False, False, True, "float32",
-        results=found,
+        ["dog.png"], recipe=glide.upsampler, options={"steps": "2"}, quiet=True, precision="float32", results=found
     )  # fmt: skip
     assert (code, capsys.readouterr().out) == (0, "")
     assert pixels(found.reported[0]["path"]).shape == (16, 16, 3)

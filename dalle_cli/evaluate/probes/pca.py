@@ -11,11 +11,11 @@ from torch import Tensor
 from ... import images as image_files
 from ...data.scenes.glyphs import glyph_set
 from ...exits import BAD_INPUT, Failure
-from ...generate.latent_editor import DecodeRequest, Latent, LatentEditor, require_readable, similarity_to
+from ...generate.image_requests import expand_folders, read_image_requests, readable_requests
+from ...generate.latent_editor import DecodeRequest, Latent, LatentEditor, similarity_to
 from ...generate.latents import explained_variance, project
 from ...generate.outputs import Collected
-from ...generate.reconstruct import expand_folders
-from ...generate.requests import PlannedImage, plan_images, read_requests
+from ...generate.requests import PlannedImage, plan_images
 from ...generate.sheets import original_cell, result_cells
 from ...nn.pca import components as components_of
 from .. import samples
@@ -68,8 +68,8 @@ def pca(
     paths = expand_folders([pca_images]) if pca_images else None
     if not paths:
         glyph_set(objects)
-    lines = read_requests(expand_folders(images), plain_field="image", file_fields=("image",))
-    requests, width = require_readable(lines), len(components) + 1
+    lines = read_image_requests(images)
+    requests, width = readable_requests(lines), len(components) + 1
     items = [
         replace(item, index=width * item.index + i)
         for item in plan_images(requests, 1, options.seed)
@@ -90,7 +90,7 @@ def pca(
                 count = total if complete else components[item.index % width]
                 z = latent.z if complete else project(latent.z[None], basis, count)[0]
                 details = {"components": count, "variance": round(explained_variance(basis, count), 4)}
-                yield DecodeRequest(item, z, latent.x, 0.0, "", latent.picture, similarity_to(latent.z), details)
+                yield DecodeRequest(item, z, latent.x, 0.0, "", latent.image, similarity_to(latent.z), details)
 
     failed = [line for line in lines if line.failed]
     columns = ("components", "variance")

@@ -15,10 +15,10 @@ from ... import images
 from ...data.scenes.glyphs import glyph_set
 from ...data.scenes.grammar import Scene, Thing, caption
 from ...exits import USAGE, Failure
-from ...generate.latent_editor import DecodeRequest, LatentEditor, group_by_request, require_readable
+from ...generate.image_requests import group_by_request, read_image_requests, readable_requests
+from ...generate.latent_editor import DecodeRequest, LatentEditor
 from ...generate.outputs import Collected
-from ...generate.reconstruct import expand_folders
-from ...generate.requests import PlannedImage, plan_images, read_requests
+from ...generate.requests import PlannedImage, plan_images
 from ...generate.sheets import result_cells
 from ..generated import Generation
 from ..protocol import Option, Result, Rows
@@ -90,8 +90,8 @@ def typographic(
     if len(word) > MAX_LENGTH:
         raise Failure(f"WORD of {len(word)} characters is too long to read on a label: at most {MAX_LENGTH}", USAGE)
     paste_label(Image.new("RGB", (32, 32)), word)
-    lines = read_requests(expand_folders([image]), plain_field="image", file_fields=("image",))
-    requests = require_readable(lines)
+    lines = read_image_requests([image])
+    requests = readable_requests(lines)
     captions, index_of_word = _with_word(captions, word)
     if len(captions) < 2:
         raise Failure("the word is the only label: give others with --label", USAGE)
@@ -117,7 +117,7 @@ def typographic(
                 stage = STAGES[min(item.index % width, 2)]
                 (ready, z) = before if stage == BEFORE else after
                 ready = None if stage == VARIATION else images.resize(ready, editor.system.size)
-                yield DecodeRequest(item, z, measure=measure, ready=ready, details={"stage": stage})
+                yield DecodeRequest(item, z, measure=measure, image=ready, details={"stage": stage})
 
     settings = {"word": word, "labels": list(captions)}
     failed = [line for line in lines if line.failed]

@@ -16,7 +16,7 @@ from ...data.scenes import Scenes
 from ...data.scenes.draw import CELL, Placed, draw, place
 from ...data.scenes.glyphs import glyph_set
 from ...data.scenes.grammar import Scene, Thing, caption, held_out
-from ...generate.inpaint import Job, diffusion
+from ...generate.inpaint import Job, resolve_diffusion
 from ...generate.inpaint import inpaint as generate
 from ...generate.outputs import Collected
 from .. import statistics
@@ -106,7 +106,7 @@ def inpaint(
     Returns None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
     sampling = {"guidance_scale": options.guidance_scale, "steps": options.steps}
-    system, _, parts, settings = diffusion(recipe, sampling, "inpainting")
+    system, _, parts, settings = resolve_diffusion(recipe, sampling, "inpainting")
     if options.dry_run:
         return describe_run(recipe, system, settings, num_images)
     checker = SceneChecker(glyph_set(objects))

@@ -12,7 +12,7 @@ from ...data.bsr_degradation import worse
 from ...data.degradations import reduced
 from ...exits import USAGE, Failure
 from ...generate.outputs import Collected
-from ...generate.upscale import sizes, upsampler
+from ...generate.upscale import find_upsampler, upsampler_sizes
 from ...generate.upscale import upscale as generate
 from ...images import BICUBIC, psnr, to_bytes, to_pil, to_tensor
 from .. import samples
@@ -90,16 +90,17 @@ def upscale(
         raise Failure("give --model or --recipe, not both", USAGE)
     name = model or recipe or "glide"
     sampling = {"steps": options.steps, "sampler": sampler}
-    source, _ = upsampler(name, sampling)
-    size, factor = sizes(source)
+    source, _ = find_upsampler(name, sampling)
+    size, factor = upsampler_sizes(source)
     comparisons, rows = [], []
     for kind in KINDS:
         scenes, results = list(pairs(num_images, size, factor, objects, kind)), Collected()
         own = options.in_folder(kind)
         inputs = own.write_inputs(name, [(pair.caption, pair.small) for pair in scenes])
         code = generate(
-            inputs, None, name, sampling, own.seed, f"{own.out}/generated", None, own.overwrite, own.skip_existing,
-            False, own.quiet, own.precision, own.offload, results,
+            inputs, recipe=name, options=sampling, seed=own.seed, out=f"{own.out}/generated", overwrite=own.overwrite,
+            skip_existing=own.skip_existing, precision=own.precision, offload=own.offload, quiet=own.quiet,
+            results=results,
         )  # fmt: skip
         images = list(opened(complete(results, code)))
         comparisons.append(compare(kind, scenes, images))

@@ -117,7 +117,7 @@ def test_pictures_are_reconstructed_with_it(lightning, tmp_path, capsys):
     capsys.readouterr()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("a.png")
-    code = reconstruct(["a.png"], "codec", 16, "out", None, False, False, True, False, "float32")
+    code = reconstruct(["a.png"], "codec", 16, "out", as_json=True, precision="float32")
     printed = capsys.readouterr()
     (result,) = (json.loads(line) for line in printed.out.splitlines())
     model = checkpoint.load("codec", "vqgan").model
@@ -126,7 +126,7 @@ def test_pictures_are_reconstructed_with_it(lightning, tmp_path, capsys):
         codes = model.encode(image)
         error = ((image - model.decode(codes)) / 2).square().mean()
     assert code == 0
-    assert result["codes"] == codes.unique().numel()
+    assert result["unique_tokens"] == codes.unique().numel()
     assert result["psnr"] == pytest.approx(-10 * error.log10().item(), abs=0.01)
     assert np.asarray(Image.open(result["path"])).shape == (32, 16, 3)
     assert f"{result['codes']} of 24 codes used" in printed.err

@@ -143,7 +143,7 @@ def test_decoder_is_evaluated_on_positions_of_its_training(inpaint, monkeypatch)
 
 
 def test_changes_outside_the_mask_are_counted(inpaint, monkeypatch):
-    monkeypatch.setattr(InpaintCrop, "paste", lambda crop, generated: Image.fromarray(255 - np.asarray(crop.picture)))
+    monkeypatch.setattr(InpaintCrop, "paste", lambda crop, generated: Image.fromarray(255 - np.asarray(crop.image)))
     assert inpaint().result["outside_unchanged"] == 0
 
 
