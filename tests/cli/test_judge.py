@@ -112,8 +112,8 @@ def test_a_sheet_of_the_best(rerank):
 
 PRIOR = """
 tokenizer: {type: clip, path: words.json}
-model: {type: ar-prior, embed_dim: EMBED, context_length: CONTEXT, text_width: STATES, components: 4, buckets: 4, width: 16,
-  depth: 1, heads: 2}
+model: {type: ar-prior, embed_dim: EMBED, context_length: CONTEXT, text_width: STATES, components: 4, buckets: 4,
+  width: 16, depth: 1, heads: 2}
 task: {type: ar-prior}
 frozen: {clip: CLIP}
 data: {type: embeddings, path: embedded, size: 16, validation: 20, workers: 0}
