@@ -1,0 +1,119 @@
+"""Every command in the documentation is one that the program accepts, with recipes, keys and models that exist."""
+
+import re
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from dalle_cli import checkpoint, recipe
+from dalle_cli.recipe import FAMILIES
+from dalle_cli.training import options
+from tests.fixtures.docs import PAGES, ROOT, SCRIPTS, Command, commands, dalle_words, parse, segments, shell_lines
+
+COMMANDS = commands()
+TRAINING = {command: family for family, command in FAMILIES.items() if command.startswith("train-")}
+# Programs other than dalle that blocks may run.
+PROGRAMS = {
+    "python3", "python", "pip", "pipx", "apt", "make", "git", "sbatch", "torchrun", "accelerate", ".",
+}  # fmt: skip
+SCRIPT_ONLY = {"set", "trap", "wait", "while", "if", "fi", "done", "exit", "kill", "scontrol", "srun", "echo", "code=$?"}
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) > 150
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_command_parses(command: Command):
+    if command.words in (("--help",), ("--version",)) or command.words[-1:] == ("--help",):
+        return
+    parse(command.words)
+
+
+def test_parsing_is_strict():
+    """A missing argument, an unknown option and a bad value each fail."""
+    for words in (("rerank",), ("sample", "a cat", "--nonsense"), ("sample", "a cat", "-n", "x"), ("train-tokenizer",)):
+        with pytest.raises(Exception, match="(?i)missing|no such option|not a valid|required"):
+            parse(words)
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] in TRAINING], ids=str)
+def test_recipe_and_overrides_are_valid(command: Command):
+    name, values, _ = parse(command.words)
+    family = TRAINING[name]
+    if str(values["recipe"]).endswith(".yaml"):
+        return
+    resolved = recipe.load(
+        values["recipe"], family, list(values["overrides"] or ()), checkpoint.accepts,
+        complete="data.path" not in _open_keys(values["recipe"], family) or _names_data(values),
+    )  # fmt: skip
+    if family != "tokenizer" and (resolved.get("data") or {}).get("path", "") is not None:
+        options.check(resolved)
+
+
+def _open_keys(name: str, family: str) -> str:
+    return " ".join(f"data.{key}" for key, value in (recipe.load(name, family, complete=False).get("data") or {}).items()
+                    if value in (None, "???"))  # fmt: skip
+
+
+def _names_data(values: dict) -> bool:
+    return any(word.startswith(("data.path=", "data.type=scenes")) for word in values["overrides"] or ())
+
+
+def test_models_are_trained_or_imported_by_other_commands():
+    """A checkpoint that a command uses ships with the package, or another command in the documentation makes it."""
+    made = {f"{family}-{path.stem}" for family in FAMILIES for path in (ROOT / "recipes" / family).glob("*.yaml")}
+    for command in COMMANDS:
+        words = command.words
+        made |= {words[i + 1] for i, word in enumerate(words[:-1]) if word == "--run"}
+        if words[0] in ("import", "export", "train-tokenizer", "embed"):
+            made |= {Path(words[i + 1]).name for i, word in enumerate(words[:-1]) if word == "--out"}
+    starters = {f"starter/{path.stem}" for path in (ROOT / "dalle_cli/starter").glob("*.safetensors")}
+    systems = set(recipe.names("systems"))
+    unknown = []
+    for command in COMMANDS:
+        words = command.words
+        used = {words[i + 1] for i, word in enumerate(words[:-1]) if word == "--model"}
+        if words[0] not in (*TRAINING, "check"):
+            used |= {words[i + 1] for i, word in enumerate(words[:-1]) if word == "--recipe"} - systems
+        used |= {word.partition("=")[2] for word in words if word.startswith(("frozen.", "train.init_from="))}
+        for name in used:
+            known = name in starters or Path(name).name in made or name.endswith(".yaml")
+            unknown += [] if known else [f"{command}: {name}"]
+    assert not unknown
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SCRIPTS], ids=lambda path: path.name)
+def test_other_programs_are_known(path: Path):
+    allowed = PROGRAMS | (SCRIPT_ONLY if path.suffix != ".md" else set())
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in shell_lines(path):
+        for words in segments(line) if not line.startswith("#") else ():
+            if not words or dalle_words(words) is not None or path.suffix != ".md":
+                continue
+            assert words[0] in allowed, line
+            if words[0] == "make":
+                targets = [word for word in words[1:] if "=" not in word]
+                assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets), line
+            if words[0] == "pip":
+                _check_extras(line)
+
+
+def _check_extras(line: str) -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = re.search(r"\[project\.optional-dependencies\](.*?)\n\[", project, re.S)
+    assert extras
+    for name in chain(*(match.split(",") for match in re.findall(r"\.\[([\w,]+)\]", line))):
+        assert re.search(rf"^{name} =", extras[1], re.M), f"{line}: no extra {name}"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_example_scripts_are_valid_shell(path: Path):
+    import subprocess
+
+    bash = shutil.which("bash")
+    if not bash:
+        pytest.skip("bash is not installed")
+    assert subprocess.run([bash, "-n", str(path)], capture_output=True).returncode == 0
