@@ -262,8 +262,8 @@ def _metavar(parameter: Any) -> str:
         return parameter.name.upper()
     name, low, high = _kind(parameter)
     if low is not None and high is not None:
-        return f"{name} ({low:g} to {high:g})" if high < 1e7 else f"{name} ({low:g} or more)"
-    return f"{name} ({low:g} or more)" if low is not None else name
+        return f"{name} ({low:,} to {high:,})" if high < 1e7 else f"{name} ({low:,} or more)"
+    return f"{name} ({low:,} or more)" if low is not None else name
 
 
 def _kind(parameter: Any) -> tuple[str, float | None, float | None]:
@@ -291,11 +291,38 @@ def objects() -> str:
     return (names if isinstance(names, str) else ", ".join(names)) + "."
 
 
-def data_page(text: str) -> str:
-    """Return docs/data.md with its generated part filled."""
-    start, end = "<!-- generated: objects -->\n", "<!-- end -->"
-    head, _, rest = text.partition(start)
-    return f"{head}{start}{_wrapped(objects())}\n{end}{rest.partition(end)[2]}"
+def renamed_keys() -> str:
+    """Return the recipe keys of version 1 of checkpoints with those of version 2."""
+    from dalle_cli import migrations
+
+    parts = {
+        "model": migrations.MODEL_KEYS,
+        "task": migrations.TASK_KEYS,
+        "data": migrations.DATA_KEYS,
+        "tokenizer": migrations.TOKENIZER_KEYS,
+    }
+    plain = {
+        "optim": migrations.OPTIM_KEYS,
+        "train": migrations.TRAIN_KEYS,
+        "tracker": migrations.TRACKER_KEYS,
+        "sample": migrations.SAMPLE_KEYS,
+        "parts": migrations.PARTS_KEYS,
+    }
+    tables = [(section, kind, keys) for section, types in parts.items() for kind, keys in types.items()]
+    tables += [(section, "*", keys) for section, keys in plain.items()]
+    rows = (
+        (f"`{section}`" + ("" if kind == "*" else f" of type `{kind}`"), f"`{old}`", f"`{new}`")
+        for section, kind, keys in tables
+        for old, new in keys.items()
+    )
+    return table(("section", "0.1", "0.2"), rows)
+
+
+def fill(path: Path, name: str, content: str) -> str:
+    """Return the text of a page with its part marked `name` replaced by `content`."""
+    start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+    head, _, rest = path.read_text(encoding="utf-8").partition(start)
+    return f"{head}{start}{content}\n{end}{rest.partition(end)[2]}"
 
 
 def _wrapped(text: str) -> str:
@@ -309,11 +336,12 @@ def pages() -> dict[str, str]:
     return {
         "recipes.md": recipes_page(),
         "commands.md": commands_page(),
-        "data.md": data_page((DOCS / "data.md").read_text(encoding="utf-8")),
+        "data.md": fill(DOCS / "data.md", "objects", _wrapped(objects())),
+        "../CHANGELOG.md": fill(DOCS.parent / "CHANGELOG.md", "keys", renamed_keys()),
     }
 
 
 if __name__ == "__main__":
     for file, content in pages().items():
         (DOCS / file).write_text(content, encoding="utf-8")
-        print(f"docs/{file}")
+        print((DOCS / file).resolve().relative_to(DOCS.parent))

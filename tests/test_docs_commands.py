@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dalle_cli import checkpoint, recipe
+from dalle_cli.cli.app import UsageError
 from dalle_cli.recipe import FAMILIES
 from dalle_cli.training import options
 from tests.fixtures.docs import PAGES, ROOT, SCRIPTS, Command, commands, dalle_words, parse, segments, shell_lines
@@ -16,9 +17,23 @@ COMMANDS = commands()
 TRAINING = {command: family for family, command in FAMILIES.items() if command.startswith("train-")}
 # Programs other than dalle that blocks may run.
 PROGRAMS = {
-    "python3", "python", "pip", "pipx", "apt", "make", "git", "sbatch", "torchrun", "accelerate", ".",
+    "python3", "python", "pip", "pipx", "apt", "make", "git", "sbatch", "torchrun", "accelerate", "jq", ".",
 }  # fmt: skip
-SCRIPT_ONLY = {"set", "trap", "wait", "while", "if", "fi", "done", "exit", "kill", "scontrol", "srun", "echo", "code=$?"}
+SCRIPT_ONLY = {
+    "set",
+    "trap",
+    "wait",
+    "while",
+    "if",
+    "fi",
+    "done",
+    "exit",
+    "kill",
+    "scontrol",
+    "srun",
+    "echo",
+    "code=$?",
+}
 
 
 def test_commands_are_found():
@@ -27,19 +42,23 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_command_parses(command: Command):
-    if command.words in (("--help",), ("--version",)) or command.words[-1:] == ("--help",):
+    if command.words[-1] in ("--help", "--version"):
         return
-    parse(command.words)
+    try:
+        parse(command.words)
+    except Exception as error:
+        if not (command.mention and "Missing" in type(error).__name__):
+            raise
 
 
 def test_parsing_is_strict():
     """A missing argument, an unknown option and a bad value each fail."""
     for words in (("rerank",), ("sample", "a cat", "--nonsense"), ("sample", "a cat", "-n", "x"), ("train-tokenizer",)):
-        with pytest.raises(Exception, match="(?i)missing|no such option|not a valid|required"):
+        with pytest.raises(UsageError):
             parse(words)
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] in TRAINING], ids=str)
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] in TRAINING and not one.mention], ids=str)
 def test_recipe_and_overrides_are_valid(command: Command):
     name, values, _ = parse(command.words)
     family = TRAINING[name]
@@ -90,7 +109,7 @@ def test_other_programs_are_known(path: Path):
     allowed = PROGRAMS | (SCRIPT_ONLY if path.suffix != ".md" else set())
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in shell_lines(path):
-        for words in segments(line) if not line.startswith("#") else ():
+        for words in segments(line):
             if not words or dalle_words(words) is not None or path.suffix != ".md":
                 continue
             assert words[0] in allowed, line
