@@ -72,7 +72,7 @@ bench: setup
 	$(PIP) --quiet -e '.[dev,bench]'
 	$(PIP) --quiet --no-deps 'open_clip_torch>=3' DALL-E dalle-pytorch axial-positional-embedding \
 		rotary-embedding-torch
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m benchmarks
 
 # Trains all starter weights from nothing, in a day or so on two cores; every run can be stopped and resumed. Some of
 # the shipped files were continued further: docs/model-cards says which.

@@ -73,8 +73,8 @@ def test_recipe_and_overrides_are_valid(command: Command):
 
 
 def _open_keys(name: str, family: str) -> str:
-    return " ".join(f"data.{key}" for key, value in (recipe.load(name, family, complete=False).get("data") or {}).items()
-                    if value in (None, "???"))  # fmt: skip
+    data = recipe.load(name, family, complete=False).get("data") or {}
+    return " ".join(f"data.{key}" for key, value in data.items() if value in (None, "???"))
 
 
 def _names_data(values: dict) -> bool:

@@ -24,8 +24,8 @@ WORDS = {
     r"colours?\b|coloured\b": "color",
     r"grey(scale)?\b": "gray",
     r"centred?\b": "center",
-    r"(?:normal|recogn|optim|initial|quant|summar|organ|minim|maxim|token|serial|visual|general|special|memor|standard|"
-    r"util|synchron|regular|local|parametr|penal|emphas|custom|real|neutral|digit|rasterl?|color)is(?:e[ds]?|ing|ation)\b": "-ize",
+    r"(?:normal|recogn|optim|initial|quant|summar|organ|minim|maxim|token|serial|visual|general)is[eia]": "-ize",
+    r"(?:special|memor|standard|util|synchron|regular|parametr|penal|emphas|custom|real|digit)is[eia]": "-ize",
     r"optimiser\b": "optimizer",
     r"redrawn?\b": "reconstruct",
     r"drawn?\b|draws\b|drew\b|drawing\b": "generate, sample",
