@@ -153,7 +153,7 @@ def convert(value: Any, kind: Any, path: str) -> Any:
         for option in options:
             if value == option or (isinstance(value, str) and value == str(option)):
                 return option
-        raise RecipeError(f"{path}: no choice {_show(value)}{suggest(value, map(str, options))}")
+        check_choice(value, map(str, options), path)
     if origin is list or kind is list:
         item = options[0] if options else Any
         if isinstance(value, str):
@@ -221,6 +221,13 @@ def type_name(kind: Any) -> str:
         return "mapping"
     names = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", Any: "any"}
     return names.get(kind, "part")
+
+
+def check_choice(value: Any, choices: Iterable[str], path: str) -> None:
+    """Raise RecipeError, which lists all choices, unless `value` is one of them."""
+    choices = list(choices)
+    if value not in choices:
+        raise RecipeError(f"{path}: {_show(value)} is not one of {', '.join(choices)}")
 
 
 def suggest(word: Any, words: Iterable[str]) -> str:

@@ -237,13 +237,13 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("frozen.clip=x", "frozen.clip: task 'dvae' takes no 'clip'"),
         (
             "tracker.extras=[tensorbord]",
-            "tracker.extras.0: no choice 'tensorbord' (did you mean",
+            "tracker.extras.0: 'tensorbord' is not one of tensorboard, wandb",
         ),
         (
             "optim.schedule=cosin",
-            "optim.schedule: no choice 'cosin' (did you mean 'cosine'",
+            "optim.schedule: 'cosin' is not one of constant, cosine, linear",
         ),
-        ("train.precision=bf32", "train.precision: no choice 'bf32' (known: auto, bf16, float32, fp16)"),
+        ("train.precision=bf32", "train.precision: 'bf32' is not one of auto, float32, bf16, fp16"),
         ("model.vocab_size=many", "model.vocab_size: expected a whole number, got 'many'"),
         ("model=5", "model: expected a mapping with a type"),
         ("task=null", "task: expected a mapping with a type"),

@@ -169,7 +169,7 @@ def test_the_signature_types_what_is_written(value, kind, expected):
         (5, list[int], "a list"),
         (None, list[int], "a list"),
         ([1], dict, "a mapping"),
-        ("cosin", Literal["cosine", "linear"], "did you mean 'cosine'"),
+        ("cosin", Literal["cosine", "linear"], "is not one of cosine, linear"),
         ("x", int | None, "whole number"),
     ],
 )

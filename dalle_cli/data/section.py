@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..registry import RecipeError, bind, suggest
+from ..registry import RecipeError, bind, check_choice, suggest
 from . import sources
 from .transforms import CROPS
 
@@ -36,8 +36,7 @@ class Loading:
     max_pixels: int = 50_000_000
 
     def __post_init__(self):
-        if self.crop not in CROPS:
-            raise RecipeError(f"data.crop: no crop '{self.crop}'{suggest(self.crop, CROPS)}")
+        check_choice(self.crop, CROPS, "data.crop")
         for name, low, high in (
             ("size", 1, 1 << 16), ("workers", 0, 1024), ("max_bad", 0, 1), ("validation", 0, 1 << 40),
             ("max_pixels", 1, 1 << 40),

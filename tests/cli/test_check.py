@@ -226,7 +226,7 @@ def test_misfits_are_found(dalle, frozen_models, change, said):
         ("model.image.widht=3", "did you mean 'width'?"),
         ("train.step=3", "did you mean 'steps'?"),
         ("data.szie=3", "did you mean 'size'?"),
-        ("optim.type=adam", "did you mean 'adamw'?"),
+        ("optim.type=adam", "not one of adamw, sgd"),
         ("train.steps=many", "expected a whole number"),
         ("task.type=dvaee", "did you mean 'dvae'?"),
         ("train.steps=???", "train.steps"),

@@ -90,7 +90,7 @@ def test_options_are_checked_before_any_model(upscale, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
     with pytest.raises(RecipeError, match="steps 'x'"):
         upscale("dog.png", options={"steps": "x"})
-    with pytest.raises(RecipeError, match="no choice 'euler'"):
+    with pytest.raises(RecipeError, match="'euler' is not one of ddim"):
         upscale("dog.png", options={"sampler": "euler"})
 
 

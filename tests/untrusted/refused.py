@@ -59,7 +59,7 @@ REFUSED = {
     "misspelt data type": ((*TRAIN, "data.type=foldr"), 2, "did you mean 'folder'"),
     "misspelt glyphs": ((*TRAIN, "data.glyphs=shaps"), 2, "shapes"),
     "misspelt choice": ((*TRAIN, "train.precision=fp32"), 2, "train.precision"),
-    "misspelt crop": ((*TRAIN, "data.crop=centre"), 2, "did you mean 'center'"),
+    "misspelt crop": ((*TRAIN, "data.crop=centre"), 2, "is not one of center, random"),
     "misspelt recipe": (("train-clip", "--recipe", "vit-b23", "-q"), 2, "did you mean 'vit-b32'"),
     "no override": ((*TRAIN, "steps"), 2, "key=value"),
     "override of nothing": ((*TRAIN, "=3"), 2, "key=value"),
