@@ -210,5 +210,6 @@ def _annotated(name: str, kind: Any, option: Any, default: Any) -> Any:
     elif option.minimum is not None or option.maximum is not None:
         details |= {"min": option.minimum, "max": option.maximum}
     if option.positional:
+        details["rich_help_panel"] = None
         return Annotated[kind, typer.Argument(**details)]
     return Annotated[kind, typer.Option(*option.flags, f"--{name.replace('_', '-')}", **details)]

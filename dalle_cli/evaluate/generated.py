@@ -1,4 +1,4 @@
-"""What protocols that generate images share: the scenes they give to a system, and the images that come back."""
+"""Common parts of protocols that generate images: their options, input scenes, and checks of the results."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

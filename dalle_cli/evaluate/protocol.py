@@ -2,8 +2,8 @@
 
 A file `protocols/NAME.py` that defines a function `NAME` is `evaluate.NAME(...)` in Python and `dalle evaluate NAME` on
 the command line; a file `probes/NAME.py` is `evaluate.probe_NAME(...)` and `dalle probe NAME`. There is no list to
-extend. The command's options are the function's parameters: one that is not among the options that all commands share
-is annotated with `Annotated[type, Option("help", ...)]`. The first paragraph of the docstring is the command's help,
+extend. The command's options are the function's parameters: one that is no option of several commands is annotated with
+`Annotated[type, Option("help", ...)]`. The first paragraph of the docstring is the command's help,
 and the file's constant EXAMPLES its examples. A parameter `progress` is called with how far the work is; a parameter
 `results` receives each image when it is finished, and the command prints these with the columns COLUMNS.
 """

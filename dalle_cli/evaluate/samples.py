@@ -69,12 +69,12 @@ def second_images(scenes: Sequence[Scene], size: int, objects: str) -> Iterator[
         yield draw(scene, place(scene, rng), size, source.glyphs.drawn)
 
 
-def own(data: Mapping[str, Any], count: int, size: int) -> list[Sample]:
+def own(data: Mapping[str, Any], count: int, size: int, captions: bool = True) -> list[Sample]:
     """Read up to `count` samples of a `data` section, cropped to `size` pixels, in the order of seed 0.
 
-    Raises RecipeError, DataError.
+    captions: whether a sample without a caption is bad; else its caption is "". Raises RecipeError, DataError.
     """
-    source = loader.build(loader.check({**data, "size": size, "validation": 0}))
+    source = loader.build(loader.check({"captions": captions, **data, "size": size, "validation": 0}))
     count = min(count, source.samples)
     samples: list[Sample] = []
     for batch in source.train(min(BATCH, count)):
@@ -85,10 +85,15 @@ def own(data: Mapping[str, Any], count: int, size: int) -> list[Sample]:
 
 
 def load(
-    count: int, size: int, objects: str, data: Mapping[str, Any] | None = None, distinct: bool = False
+    count: int,
+    size: int,
+    objects: str,
+    data: Mapping[str, Any] | None = None,
+    distinct: bool = False,
+    captions: bool = True,
 ) -> Sequence[Sample]:
-    """Return samples of a `data` section, or unseen scenes where there is none."""
-    return own(data, count, size) if data else list(unseen(count, size, objects, distinct))
+    """Return samples of a `data` section, see `own`, or unseen scenes where there is none, see `unseen`."""
+    return own(data, count, size, captions) if data else list(unseen(count, size, objects, distinct))
 
 
 def batch(images: Sequence[np.ndarray]) -> Tensor:

@@ -75,9 +75,9 @@ def test_rendered_images_match_and_shuffled_ones_do_not(checker):
     assert {name: (s.successes, s.trials) for name, s in report.accuracy().items()} == dict.fromkeys(CATEGORIES, (6, 6))
     assert report.exact_match() == report.accuracy()
     control = check_images(checker, shuffled(items), images)
-    assert sum(share.successes for share in control.exact_match().values()) == 0
-    # What is left is coincidence: another scene of the set shares a glyph or a background now and then.
-    assert sum(share.successes for share in control.accuracy().values()) <= 6
+    assert sum(one.successes for one in control.exact_match().values()) == 0
+    # The rest is coincidence: two scenes of a category can have an object or a background in common.
+    assert sum(one.successes for one in control.accuracy().values()) <= 6
 
 
 def test_shuffling_moves_captions_within_categories():
@@ -101,10 +101,10 @@ def test_category_counts_its_own_claims():
         result(object=True, texture=True, rest=False),
     )
     report = SceneReport(items, results)
-    assert {name: share.successes for name, share in report.accuracy().items()} == {
+    assert {name: one.successes for name, one in report.accuracy().items()} == {
         "background": 1, "relation": 0, "combination": 1,
     }  # fmt: skip
-    assert all(share.successes == 0 for share in report.exact_match().values())
+    assert all(one.successes == 0 for one in report.exact_match().values())
     assert report.claims()["object"] == Proportion(2, 3)
 
 

@@ -55,7 +55,7 @@ def dvae(
     place = device.choose(precision)
     tokenizer: Any = place.load(model, ("dvae", "vqgan")).model
     size = size or checkpoint.pixels(checkpoint.resolve(model), 64)
-    images = [sample.image for sample in samples.load(num_images, size, objects, data)]
+    images = [sample.image for sample in samples.load(num_images, size, objects, data, captions=False)]
     errors, used = [], set()
 
     def reconstruct(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
