@@ -274,7 +274,7 @@ def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
         if hasattr(model, "adopt"):
             tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
     if wrong := _misfits(recipe, tensors):
-        raise CheckpointError(f"train.init: {path} does not fit the model: {', '.join(wrong)}")
+        raise CheckpointError(f"train.init_from: {path} does not fit the model: {', '.join(wrong)}")
     return tensors
 
 

@@ -66,10 +66,38 @@ TASK_KEYS: dict[str, dict[str, str]] = {
     "noised-clip": {"redrawn": "reconstruction_prob"},
     "diffusion-prior": {"clamp": "clip_sample_range"},
 }
-DATA_KEYS: dict[str, dict[str, str]] = {}
-OPTIM_KEYS: dict[str, str] = {}
-TRAIN_KEYS: dict[str, str] = {}
-TRACKER_KEYS: dict[str, str] = {}
+DATA_KEYS: dict[str, dict[str, str]] = {
+    "*": {
+        "captions": "require_captions",
+        "max_bad": "max_bad_fraction",
+        "validation": "val_samples",
+        "workers": "num_workers",
+    },
+    "scenes": {
+        "glyphs": "objects",
+        "kinds": "scene_weights",
+        "relations": "relation_weights",
+        "background": "background_prob",
+        "colour": "color_prob",
+        "wording": "caption_variants",
+        "scatter": "random_positions",
+    },
+    "folder": {"image": "image_column", "caption": "caption_column"},
+    "table": {"image": "image_column", "caption": "caption_column"},
+    "shards": {"caption": "caption_column"},
+    "embeddings": {"pictures": "images"},
+}
+OPTIM_KEYS: dict[str, str] = {"warmup": "warmup_steps", "final": "final_lr_ratio", "clip_norm": "max_grad_norm"}
+TRAIN_KEYS: dict[str, str] = {
+    "accumulate": "grad_accum_steps",
+    "ema": "ema_decay",
+    "shard": "fsdp",
+    "patience": "max_skipped_steps",
+    "keep": "keep_last",
+    "init": "init_from",
+    "preview": "preview_images",
+}
+TRACKER_KEYS: dict[str, str] = {"extras": "report_to"}
 TOKENIZER_KEYS: dict[str, dict[str, str]] = {}
 SAMPLE_KEYS: dict[str, str] = {
     "scale": "guidance_scale",
@@ -82,7 +110,10 @@ SAMPLE_KEYS: dict[str, str] = {
 PARTS_KEYS: dict[str, str] = {"clip": "reranker", "embedder": "clip"}
 
 # The same for the names of parts, and for values: by section and, of values, by the new key.
-TYPES: dict[str, dict[str, str]] = {"model": {"last-step": "two-stage-unet"}}
+TYPES: dict[str, dict[str, str]] = {
+    "model": {"last-step": "two-stage-unet"},
+    "data": {"codes": "image-tokens"},
+}
 VALUES: dict[str, dict[str, dict[str, str]]] = {"sample": {"guidance": {"free": "cfg"}}}
 
 _PARTS: dict[str, Mapping[str, Keys]] = {

@@ -239,5 +239,5 @@ def test_first_weights_may_be_those_of_a_network_that_knows_less(tmp_path):
     assert (found[key][:, 3:] == 0).all()
     assert found[key].shape[1] == 7
     checkpoint.save(tmp_path / "wider.safetensors", found, wider)
-    with pytest.raises(CheckpointError, match=rf"train\.init: .* does not fit the model: {key}"):
+    with pytest.raises(CheckpointError, match=rf"train\.init_from: .* does not fit the model: {key}"):
         checkpoint.weights(str(tmp_path / "wider.safetensors"), base)

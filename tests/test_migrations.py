@@ -46,6 +46,32 @@ def test_shipped_starters_are_of_an_old_version_and_load(name):
     assert recipe["data"]["type"] in sources.names()
 
 
+def test_data_optim_train_and_tracker_keys_are_renamed():
+    shards = {"type": "shards", "path": "a", "caption": "json:title"}
+    scenes = {"type": "scenes", "glyphs": "shapes", "kinds": {"single": 1}, "colour": 0.1, "scatter": False}
+    old = {
+        "data": {"type": "mixture", "sources": [shards, scenes], "weights": [1, 1], "captions": False, "workers": 0},
+        "optim": {"lr": 1e-3, "warmup": 5, "final": 0.1, "clip_norm": 1.0},
+        "train": {"steps": 3, "ema": 0.9, "keep": 2, "init": "x", "preview": 0, "accumulate": 2, "shard": True},
+        "tracker": {"extras": ["wandb"]},
+    }
+    shards = {"type": "shards", "path": "a", "caption_column": "json:title"}
+    weights = {"scene_weights": {"single": 1}, "color_prob": 0.1, "random_positions": False}
+    sources = [shards, {"type": "scenes", "objects": "shapes", **weights}]
+    assert to_version_2(old) == {
+        "data": {
+            "type": "mixture", "sources": sources, "weights": [1, 1], "require_captions": False, "num_workers": 0,
+        },
+        "optim": {"lr": 1e-3, "warmup_steps": 5, "final_lr_ratio": 0.1, "max_grad_norm": 1.0},
+        "train": {
+            "steps": 3, "ema_decay": 0.9, "keep_last": 2, "init_from": "x", "preview_images": 0,
+            "grad_accum_steps": 2, "fsdp": True,
+        },
+        "tracker": {"report_to": ["wandb"]},
+    }  # fmt: skip
+    assert to_version_2({"data": {"type": "codes", "path": "x"}})["data"]["type"] == "image-tokens"
+
+
 def test_nested_parts_and_names_of_parts_are_renamed():
     old = {"type": "last-step", "first": {"type": "unet", "patch": 2, "attention": [1]}, "last": {"type": "unet"}}
     assert to_version_2({"model": old})["model"] == {

@@ -69,7 +69,7 @@ def test_fit_trains_and_continues(tmp_path):
 
 def test_fit_takes_recipes_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["train.steps=1", "train.batch_size=2", "train.preview=0", "data.samples=64", "data.workers=0"]
+    words = ["train.steps=1", "train.batch_size=2", "train.preview_images=0", "data.samples=64", "data.num_workers=0"]
     assert str(dalle_cli.fit("dvae/tiny", "mine", words, quiet=True)) == "checkpoints/mine/model.safetensors"
 
 

@@ -107,10 +107,10 @@ def test_bytes_that_are_no_text_are_named(here):
 
 
 def test_a_child_is_laid_over_its_parents(here):
-    write("middle.yaml", "extends: base.yaml\ntrain: {steps: 7, ema: 0.5}")
+    write("middle.yaml", "extends: base.yaml\ntrain: {steps: 7, ema_decay: 0.5}")
     write("child.yaml", "extends: middle.yaml\ntrain: {steps: 8}\noptim: {betas: [0.5, 0.5]}")
     found = load("child.yaml")
-    assert found["train"] == {"steps": 8, "batch_size": 8, "ema": 0.5}
+    assert found["train"] == {"steps": 8, "batch_size": 8, "ema_decay": 0.5}
     assert found["optim"] == {"lr": 1e-3, "betas": [0.5, 0.5]}
     assert "extends" not in found
 
@@ -132,14 +132,19 @@ def test_nor_does_one_inside_another(here):
 
 def test_an_argument_that_is_a_mapping_is_replaced_whole(here):
     """Weights by name that a child or an override does not give are not the parent's; a part's arguments are."""
-    scenes = "data: {type: scenes, size: 16, kinds: {single: 4, pair: 2}}"
+    scenes = "data: {type: scenes, size: 16, scene_weights: {single: 4, pair: 2}}"
     write("parent.yaml", f"model: {{type: clip, image: {{type: vit, size: 16}}}}\n{scenes}")
-    child = write("child.yaml", "extends: parent.yaml\nmodel: {image: {patch_size: 8}}\ndata: {kinds: {sign: 1}}")
+    child = write(
+        "child.yaml", "extends: parent.yaml\nmodel: {image: {patch_size: 8}}\ndata: {scene_weights: {sign: 1}}"
+    )
     found = load(child, complete=False)
-    assert found["data"] == {"type": "scenes", "size": 16, "kinds": {"sign": 1}}
+    assert found["data"] == {"type": "scenes", "size": 16, "scene_weights": {"sign": 1}}
     assert found["model"]["image"] == {"type": "vit", "size": 16, "patch_size": 8}
-    assert load("parent.yaml", "data.kinds={sign: 1}", complete=False)["data"]["kinds"] == {"sign": "1"}
-    assert load("parent.yaml", "data.kinds.pair=0", complete=False)["data"]["kinds"] == {"single": 4, "pair": "0"}
+    assert load("parent.yaml", "data.scene_weights={sign: 1}", complete=False)["data"]["scene_weights"] == {"sign": "1"}
+    assert load("parent.yaml", "data.scene_weights.pair=0", complete=False)["data"]["scene_weights"] == {
+        "single": 4,
+        "pair": "0",
+    }
     assert load("parent.yaml", "model.image={patch_size: 8}", complete=False)["model"]["image"]["size"] == 16
 
 
@@ -236,8 +241,8 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("tokenizer.type=dale", "tokenizer.type: no tokenizer 'dale' (did you mean 'dalle'?)"),
         ("frozen.clip=x", "frozen.clip: task 'dvae' takes no 'clip'"),
         (
-            "tracker.extras=[tensorbord]",
-            "tracker.extras.0: 'tensorbord' is not one of tensorboard, wandb",
+            "tracker.report_to=[tensorbord]",
+            "tracker.report_to.0: 'tensorbord' is not one of tensorboard, wandb",
         ),
         (
             "optim.schedule=cosin",
@@ -256,10 +261,10 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("tokenizer=clip", "tokenizer: expected a mapping with a type"),
         ("optim.lr=-1", "optim.lr: -1.0 is not a positive number"),
         ("optim.lr=nan", "optim.lr: expected a number, got 'nan'"),
-        ("optim.clip_norm=-1", "optim.clip_norm: -1.0 is negative"),
+        ("optim.max_grad_norm=-1", "optim.max_grad_norm: -1.0 is negative"),
         ("optim.betas=[0.9]", "optim.betas: [0.9] are not two numbers"),
         ("train.batch_size=0", "train.batch_size: 0 is not between 1 and"),
-        ("train.ema=1", "train.ema: 1.0 is not in [0, 1)"),
+        ("train.ema_decay=1", "train.ema_decay: 1.0 is not in [0, 1)"),
         ("train.save_every=soon", "train.save_every: 'soon' is not a time such as 30s, 10m or 3h50m"),
         ("train.save_every=0", "train.save_every: 0 would never save"),
     ],

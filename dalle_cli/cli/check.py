@@ -161,7 +161,7 @@ def _epochs(train: Any, epoch_samples: int | None) -> dict[str, Any]:
     samples = train.steps * train.batch_size
     return {
         "batch_size": train.batch_size,
-        "grad_accum_steps": train.accumulate,
+        "grad_accum_steps": train.grad_accum_steps,
         "steps": train.steps,
         "samples": samples,
         "epoch_samples": epoch_samples,
@@ -191,7 +191,7 @@ def _tokenizer(recipe: dict, needs: list[str]) -> dict[str, Any]:
 
     learn, kind = vocabulary.check(recipe)
     epoch = _epoch_samples(recipe["data"], needs)
-    return {"tokenizer": kind, "vocab_size": learn.size, "captions": learn.captions, "epoch_samples": epoch}
+    return {"tokenizer": kind, "vocab_size": learn.vocab_size, "captions": learn.captions, "epoch_samples": epoch}
 
 
 def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:

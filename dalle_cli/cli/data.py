@@ -62,7 +62,7 @@ def scenes(
     from ..data.scenes import Scenes
     from ..files import make_folder
 
-    source = Scenes(size=size, glyphs=glyphs.value, samples=count, held_out=held_out, seed=seed)
+    source = Scenes(size=size, objects=glyphs.value, samples=count, held_out=held_out, seed=seed)
     make_folder(out.parent, "OUT")
     watch = StageProgress(quiet)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -124,7 +124,7 @@ def _write_shard(folder: Path, shard: int, samples: Iterator[tuple[str, dict[str
     None,
     "dalle data check photos",
     "dalle data check 'shards/{00000..00099}.tar' --json",
-    "dalle data check pairs.csv data.caption=title --tokenizer starter/clip --context 24",
+    "dalle data check pairs.csv data.caption_column=title --tokenizer starter/clip --context 24",
     to=data,
 )
 def check(

@@ -17,7 +17,7 @@ MEASURED = 1000  # captions
 @command(
     TRAIN,
     "dalle train-tokenizer --recipe starter --out vocab.json",
-    "dalle train-tokenizer --recipe dalle1 data.path=/data/pairs learn.size=8192 --out vocab.json",
+    "dalle train-tokenizer --recipe dalle1 data.path=/data/pairs learn.vocab_size=8192 --out vocab.json",
     name="train-tokenizer",
 )
 def train_tokenizer(

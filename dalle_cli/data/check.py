@@ -62,7 +62,7 @@ def examine(
     places = [array("q"), array("q"), array("q")]  # of good samples: part, block, index
     sides, keys, pictures, texts, owners, lengths = (array(code) for code in "qQQQqq")
     empty = 0
-    for done, (place, facts) in enumerate(_survey(parts, threads, loading.captions), 1):
+    for done, (place, facts) in enumerate(_survey(parts, threads, loading.require_captions), 1):
         if isinstance(facts, BadSample):
             reasons[facts.reason.partition(":")[0]] += 1
             bad += [(facts.key, facts.reason)] if len(bad) < shown else []
@@ -111,7 +111,7 @@ def examine(
 
 def preview(node: Any, count: int = 16, seed: int = 0) -> Image.Image:
     """Contact sheet of the first `count` training samples as a model will see them, cropped and captioned."""
-    data: Data = build({**node, "workers": 0})
+    data: Data = build({**node, "num_workers": 0})
     batch = next(data.train(count, seed=seed))
     return contact_sheet([to_pil(image) for image in batch["image"]], batch["text"])
 

@@ -29,9 +29,9 @@ class Embeddings:
     path: the folder. pictures: False leaves pictures out, which a prior does not need.
     """
 
-    def __init__(self, path: str, pictures: bool = True):
+    def __init__(self, path: str, images: bool = True):
         self.files, self.problems = find_files(path, (".safetensors",))
-        self.pictures = pictures
+        self.images = images
         shapes = [_shape(file) for file in self.files]
         self.blocks = [shape[0] for shape in shapes]
         if len({shape[1] for shape in shapes}) > 1:
@@ -44,7 +44,7 @@ class Embeddings:
             if index >= min(len(text), len(key)):
                 raise BadSample("fewer captions than embeddings", f"{Path(self.files[block]).name}/{index}")
             sample = {"image": None, "text": text[index], "key": key[index], "embedding": rows[index : index + 1][0]}
-            if picture and self.pictures and pictures is not None:
+            if picture and self.images and pictures is not None:
                 sample["image"] = pictures[index : index + 1][0]
         except (SafetensorError, OSError) as error:
             raise BadSample(f"cannot be read: {error}", f"{Path(self.files[block]).name}/{index}") from None

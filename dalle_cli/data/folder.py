@@ -22,8 +22,8 @@ class Folder:
     def __init__(
         self,
         path: str = "",
-        image: str | None = None,
-        caption: str | None = None,
+        image_column: str | None = None,
+        caption_column: str | None = None,
         max_pixels: int = 50_000_000,
         at_least: int | None = None,
     ):
@@ -36,7 +36,7 @@ class Folder:
         self._table = None
         if found:
             metadata = os.path.join(self.path, found[0])
-            self._table = Table(metadata, image or "file_name", caption or "text", max_pixels, at_least)
+            self._table = Table(metadata, image_column or "file_name", caption_column or "text", max_pixels, at_least)
             self.blocks, self.window = self._table.blocks, self._table.window
             return
         self._keys = sorted(_pictures(self.path))

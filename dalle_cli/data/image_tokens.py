@@ -16,7 +16,7 @@ from . import sources
 from .source import BadSample, DataError, find_files
 
 
-@sources.register("codes")
+@sources.register("image-tokens")
 class Codes:
     """Samples with `codes` (h, w) in place of a picture. path: the folder."""
 

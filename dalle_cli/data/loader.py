@@ -77,7 +77,7 @@ class Data:
             self.sources, self.shares, length = source.sources, source.shares, source.samples
         self.problems = [line for one in self.sources for line in getattr(one, "problems", [])]
         sizes = [sum(one.blocks) for one in self.sources]
-        self.held_out = loading.validation
+        self.held_out = loading.val_samples
         if self.held_out is None:  # no source loses more than a twentieth
             self.held_out = min(
                 256, *(size * sum(self.shares) // (20 * share) for size, share in zip(sizes, self.shares))
@@ -85,7 +85,7 @@ class Data:
         self._held_out = shares(self.shares, self.held_out)
         for size, count in zip(sizes, self._held_out):
             if count >= size:
-                raise DataError(f"data.validation: {self.held_out} samples leave none of {size} to train on; lower it")
+                raise DataError(f"data.val_samples: {self.held_out} samples leave none of {size} to train on; lower it")
         self.samples = length or sum(sizes) - self.held_out
 
     def train(
@@ -110,7 +110,7 @@ class Data:
                 f"train.batch_size: {batch_size} does not divide among {world} processes x {accumulate} parts of a step"
             )
         reader = _Reader(self, seed, True, start, batch_size // parts, rank, world, collate)
-        return deliver(reader, itertools.count(), self.loading.workers, device)
+        return deliver(reader, itertools.count(), self.loading.num_workers, device)
 
     def validation(
         self,
@@ -129,14 +129,14 @@ class Data:
         batches = -(-self.held_out // max(batch_size, world))
         part = max(1, self.held_out // batches // world)
         reader = _Reader(self, 0, False, 0, part, rank, world, collate)
-        return deliver(reader, range(batches), min(self.loading.workers, batches), device)
+        return deliver(reader, range(batches), min(self.loading.num_workers, batches), device)
 
 
 class BadSamples:
-    """Counts bad samples, and stops the run when their share of those seen exceeds `max_bad`."""
+    """Counts bad samples, and stops the run when their share of those seen exceeds `max_bad_fraction`."""
 
-    def __init__(self, max_bad: float):
-        self.max_bad = max_bad
+    def __init__(self, max_bad_fraction: float):
+        self.max_bad_fraction = max_bad_fraction
         self.seen = 0
         self.reasons: Counter[str] = Counter()
         self.first: list[tuple[str, str]] = []
@@ -147,9 +147,12 @@ class BadSamples:
         self.reasons.update(reason.partition(":")[0] for _, reason in bad)
         self.first += bad[: 20 - len(self.first)]
         share = self.reasons.total() / max(self.seen, 1)
-        if self.seen >= 100 and share > self.max_bad:
+        if self.seen >= 100 and share > self.max_bad_fraction:
             summary = _summary(self.first, self.reasons)
-            raise DataError(f"{share:.1%} of {self.seen} samples are bad, above data.max_bad={self.max_bad}: {summary}")
+            raise DataError(
+                f"{share:.1%} of {self.seen} samples are bad, above "
+                f"data.max_bad_fraction={self.max_bad_fraction}: {summary}"
+            )
 
 
 class _Reader:
@@ -220,7 +223,7 @@ class _Reader:
         text = sample["text"]
         if not isinstance(text, str):
             text = (rng.choice(text) if self.training else text[0]) if text else ""
-        if loading.captions and not text.strip():
+        if loading.require_captions and not text.strip():
             raise BadSample("no caption", sample["key"])
         common = {"text": text, "key": sample["key"], "seed": seed}
         # what a dVAE or a CLIP has made of the picture before

@@ -20,25 +20,26 @@ GIVEN = ("size", "max_pixels", "at_least")  # what a source that wants to know i
 class Loading:
     """Keys of `data` that any source takes.
 
-    size: pixels of the square pictures. crop: one of `transforms.CROPS`. flip: mirror half of them. captions: whether
-    a sample without a caption is bad (False: it is ""). workers: processes that read; 0 reads in this one. max_bad:
-    share of bad samples above which the run stops. validation: samples held out of training; default, a twentieth of
-    them and 256 at most. max_pixels: larger pictures are bad samples.
+    size: side of the square images, in pixels. crop: one of `transforms.CROPS`. flip: mirror half of the images.
+    require_captions: a sample without a caption is bad; false gives it an empty caption. num_workers: worker processes
+    that read data; 0 reads in the main process. max_bad_fraction: fraction of bad samples above which the run stops.
+    val_samples: samples held out for validation; default, a twentieth of them and at most 256. max_pixels: larger
+    images are bad samples.
     """
 
     size: int
     crop: str = "center"
     flip: bool = False
-    captions: bool = True
-    workers: int = 2
-    max_bad: float = 0.05
-    validation: int | None = None
+    require_captions: bool = True
+    num_workers: int = 2
+    max_bad_fraction: float = 0.05
+    val_samples: int | None = None
     max_pixels: int = 50_000_000
 
     def __post_init__(self):
         check_choice(self.crop, CROPS, "data.crop")
         for name, low, high in (
-            ("size", 1, 1 << 16), ("workers", 0, 1024), ("max_bad", 0, 1), ("validation", 0, 1 << 40),
+            ("size", 1, 1 << 16), ("num_workers", 0, 1024), ("max_bad_fraction", 0, 1), ("val_samples", 0, 1 << 40),
             ("max_pixels", 1, 1 << 40),
         ):  # fmt: skip
             value = getattr(self, name)

@@ -33,16 +33,18 @@ class Index(NamedTuple):
 class Shards:
     """Pictures and captions in tar files.
 
-    path: a tar, a folder, a glob or a brace range (`data/{00000..00099}.tar`); numbers may be missing. caption: "txt"
-    for the `.txt` members, any other name for that field of the `.json` members (a list: several captions).
+    path: a tar, a folder, a glob or a brace range (`data/{00000..00099}.tar`); numbers may be missing. caption_column:
+    "txt" reads the `.txt` members; any other name reads that field of the `.json` members (a list: several captions).
     Counts come from img2dataset's `_stats.json` when the shard looks whole, else from the headers.
     """
 
-    def __init__(self, path: str = "", caption: str = "txt", max_pixels: int = 50_000_000, at_least: int | None = None):
+    def __init__(
+        self, path: str = "", caption_column: str = "txt", max_pixels: int = 50_000_000, at_least: int | None = None
+    ):
         self.files, self.problems = find_files(path, (".tar",))
-        self.caption, self.max_pixels, self.at_least = caption, max_pixels, at_least
+        self.caption, self.max_pixels, self.at_least = caption_column, max_pixels, at_least
         with ThreadPoolExecutor(16) as pool:
-            counted = list(pool.map(lambda file: _count(file, caption), self.files))
+            counted = list(pool.map(lambda file: _count(file, caption_column), self.files))
         self.blocks = [count for count, _ in counted]
         self.problems += [problem for _, problems in counted for problem in problems]
         if not sum(self.blocks):

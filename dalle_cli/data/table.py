@@ -44,8 +44,8 @@ class Table:
     def __init__(
         self,
         path: str = "",
-        image: str | None = None,
-        caption: str | None = None,
+        image_column: str | None = None,
+        caption_column: str | None = None,
         max_pixels: int = 50_000_000,
         at_least: int | None = None,
     ):
@@ -56,8 +56,8 @@ class Table:
         self.blocks: list[int] = []
         for number, file in enumerate(self.files):
             rows = _open(file)
-            picture = _column(file, rows.columns, "image", image, IMAGE_COLUMNS)
-            text = _column(file, rows.columns, "caption", caption, CAPTION_COLUMNS)
+            picture = _column(file, rows.columns, "image", image_column, IMAGE_COLUMNS)
+            text = _column(file, rows.columns, "caption", caption_column, CAPTION_COLUMNS)
             self._tables.append((rows, (picture, text, "key")))
             self._places += [(number, block) for block in range(len(rows.blocks))]
             self.blocks += rows.blocks
@@ -188,9 +188,11 @@ def _column(file: str, columns: list[str], role: str, name: str | None, usual: t
     if name is None:
         name = next((column for column in usual if column in columns), None)
         if name is None:
-            raise DataError(f"{file}: which column is the {role}? Say data.{role}=; its columns: {', '.join(columns)}")
+            raise DataError(
+                f"{file}: which column is the {role}? Say data.{role}_column=; its columns: {', '.join(columns)}"
+            )
     elif name not in columns:
-        raise DataError(f"data.{role}: {file} has no column '{name}'{suggest(name, columns)}")
+        raise DataError(f"data.{role}_column: {file} has no column '{name}'{suggest(name, columns)}")
     return name
 
 

@@ -75,7 +75,7 @@ def trained_size(name: str) -> int:
 def trained_positions(name: str) -> bool:
     """Return whether objects had random positions in the scenes that a decoder was trained on."""
     data = recipe.section(checkpoint.metadata(checkpoint.resolve(str(name)))["recipe"], "data")
-    return bool(data.get("random_positions", data.get("scatter", True)))
+    return bool(data.get("random_positions", True))
 
 
 def request_line(**fields: Any) -> str:

@@ -46,7 +46,7 @@ def unseen(
 
     distinct: no caption twice. scene_weights, random_positions: as the data source `scenes` takes them.
     """
-    source = Scenes(size, objects, kinds=scene_weights)
+    source = Scenes(size, objects, scene_weights=scene_weights)
     captions: set[str] = set()
     number = 0
     while count:
@@ -74,7 +74,7 @@ def own(data: Mapping[str, Any], count: int, size: int, captions: bool = True) -
 
     captions: whether a sample without a caption is bad; else its caption is "". Raises RecipeError, DataError.
     """
-    source = loader.build(loader.check({"captions": captions, **data, "size": size, "validation": 0}))
+    source = loader.build(loader.check({"require_captions": captions, **data, "size": size, "val_samples": 0}))
     count = min(count, source.samples)
     samples: list[Sample] = []
     for batch in source.train(min(BATCH, count)):

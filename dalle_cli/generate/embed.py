@@ -44,7 +44,7 @@ def embed(
     device = choose(precision)
     data = loader.check(data)
     task: Any = device.load(model, "clip")
-    samples = loader.build({**data, "validation": 0})
+    samples = loader.build({**data, "val_samples": 0})
     count = min(num_samples or samples.samples, samples.samples)
     manifest = {"clip": checkpoint.metadata(checkpoint.resolve(model))["crc32"], "data": data, "seed": seed}
     _claim(out, {**manifest, PIXELS: store_images, "samples": count})
@@ -57,7 +57,7 @@ def embed(
         for number, file in enumerate(files)
         if number % world_size == rank and not file.exists()
     }
-    bad = loader.BadSamples(samples.loading.max_bad)
+    bad = loader.BadSamples(samples.loading.max_bad_fraction)
     done, total = 0, sum(sizes.values())
     for number, size in sizes.items():
         columns: dict[str, list] = {"image": [], "caption": [], PIXELS: [], "text": [], "key": []}

@@ -25,7 +25,7 @@ class DVAETask(Task):
     min_log_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
     usage_penalty: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the
     paper. train_encoder: whether it learns; else the codes stay as they are (those that model.patches starts with, or
-    train.init's), and the decoder learns from hard ones.
+    train.init_from's), and the decoder learns from hard ones.
     """
 
     family = "dvae"

@@ -12,8 +12,8 @@ SAID = 20  # on the screen; the file lists all
 class Bad(BadSamples):
     """`BadSamples` that are also listed in RUN/bad_samples.jsonl."""
 
-    def __init__(self, max_bad: float, run: Path):
-        super().__init__(max_bad)
+    def __init__(self, max_bad_fraction: float, run: Path):
+        super().__init__(max_bad_fraction)
         self.path = run / "bad_samples.jsonl"
 
     def note(self, found: list[tuple[str, str]], good: int, progress: Progress) -> None:

@@ -45,11 +45,11 @@ class Step:
 
 def share(settings: Train, processes: int) -> int:
     """Samples that a process works on at once. Raises RecipeError when the batch does not divide."""
-    parts = processes * settings.accumulate
+    parts = processes * settings.grad_accum_steps
     if settings.batch_size % parts:
         raise RecipeError(
             f"train.batch_size: {settings.batch_size} does not divide among {processes} processes x "
-            f"{settings.accumulate} parts of a step"
+            f"{settings.grad_accum_steps} parts of a step"
         )
     return settings.batch_size // parts
 

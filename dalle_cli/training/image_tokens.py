@@ -24,7 +24,12 @@ from .signals import Stop
 
 CHUNK = 8192  # samples in a file
 BATCH = 256  # pictures encoded together, where they hold no more than ROOM
-COMMON = ("validation", "workers", "max_bad", "captions")  # keys of `data` that hold for codes as well
+COMMON = (
+    "val_samples",
+    "num_workers",
+    "max_bad_fraction",
+    "require_captions",
+)  # keys of `data` that hold for codes as well
 ROOM = 1 << 30  # bytes; not what is free, so that a run that goes on finds the same codes to the last bit
 
 
@@ -42,7 +47,9 @@ def cache(
     """
     data, folder = recipe["data"], run / "codes"
     # what changes no code may differ when the same command goes on
-    content = {key: value for key, value in data.items() if key not in ("validation", "workers", "max_bad")}
+    content = {
+        key: value for key, value in data.items() if key not in ("val_samples", "num_workers", "max_bad_fraction")
+    }
     crc = checkpoint.metadata(checkpoint.resolve(codec))["crc32"]
     about = json.dumps({"dvae": crc, "data": content, "seed": seed})
     sources = _sources(data, folder)
@@ -63,7 +70,7 @@ def cache(
         shown = progress("encoding", sum(file.size for file in own))
         size = (3, data["size"], data["size"])
         batch = together(lambda count: dvae.encode(torch.zeros(count, *size, device=layout.device)), BATCH, BATCH, ROOM)
-        bad = Bad(sources[0].samples.loading.max_bad, run)
+        bad = Bad(sources[0].samples.loading.max_bad_fraction, run)
         for file in own:
             if not stop.code:
                 _encode(file, dvae, seed, layout, shown, stop, batch, bad)
@@ -72,7 +79,7 @@ def cache(
     if code:
         raise Failure(f"stopped while encoding; the same command goes on from what is in {folder}", int(code))
     common = {key: data[key] for key in COMMON if key in data}
-    nodes = [{"type": "codes", "path": str(source.folder)} for source in sources]
+    nodes = [{"type": "image-tokens", "path": str(source.folder)} for source in sources]
     if data["type"] != "mixture":
         return {**nodes[0], "size": data["size"], **common}
     mixture = {key: data[key] for key in ("type", "weights", "samples") if key in data}
@@ -106,7 +113,7 @@ class _File:
 
 
 def _sources(data: dict, folder: Path) -> list[_Source]:
-    whole = loader.build({**data, "validation": 0})
+    whole = loader.build({**data, "val_samples": 0})
     if data["type"] != "mixture":
         return [_Source(folder, whole, whole.samples)]
     found = []

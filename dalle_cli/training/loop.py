@@ -48,7 +48,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
     with Stop(seconds(max_time) if max_time else None) as stop:
         # ---- processes, device, precision ---------------------------------------------------------------------------
         main = not quiet  # until the layout is known
-        sharded = sharding.wanted(settings.shard)
+        sharded = sharding.wanted(settings.fsdp)
         layout = ranks.accelerator(
             choose(settings.precision), tracker, run, lambda line: main and _print(line), sharded
         )
@@ -63,11 +63,11 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         # ---- what is trained: the same initial weights in every process ----------------------------------------------
         found = resumable(run, recipe, resume, progress.note)
         frozen = companions(recipe)
-        first = checkpoint.weights(settings.init, recipe) if settings.init and not found else None
+        first = checkpoint.weights(settings.init_from, recipe) if settings.init_from and not found else None
         torch.manual_seed(settings.seed)
         task: Any = checkpoint.compose(recipe)
         data = recipe["data"]
-        if task.codec and data["type"] != "codes":
+        if task.codec and data["type"] != "image-tokens":
             codec = str(recipe["frozen"][task.codec])
             shown = partial(Progress, quiet=quiet or not main)
             data = image_tokens.cache(recipe, run, codec, settings.seed, layout, shown, stop)
@@ -88,7 +88,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         else:
             wrapped = layout.prepare(torch.compile(task) if settings.compile else task)
         optimizer: Any = layout.prepare(optim.build(optim_options, model))
-        ema = EMA(model, settings.ema)
+        ema = EMA(model, settings.ema_decay)
 
         # ---- where it goes on ----------------------------------------------------------------------------------------
         step, seen, skipped = 0, 0, 0
@@ -105,13 +105,13 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         if ranks.agree([step, -step], layout) != [step, -step]:
             raise Failure(f"the processes find different states in {run}; it must be a folder that all of them share")
         batches = samples.train(
-            settings.batch_size, rank, world, seen, settings.seed, task.collate, settings.accumulate, device
+            settings.batch_size, rank, world, seen, settings.seed, task.collate, settings.grad_accum_steps, device
         )
-        bad = Bad(samples.loading.max_bad, run)
+        bad = Bad(samples.loading.max_bad_fraction, run)
         progress.note(
             f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters; {samples.samples} samples an epoch, "
-            f"{settings.batch_size} a step = {world} x {settings.accumulate} x "
-            f"{settings.batch_size // world // settings.accumulate}, "
+            f"{settings.batch_size} a step = {world} x {settings.grad_accum_steps} x "
+            f"{settings.batch_size // world // settings.grad_accum_steps}, "
             f"{settings.steps} steps = {settings.steps * settings.batch_size / samples.samples:.2f} epochs"
         )
         log = _open_log(run, recipe, step, seen, world, device, precision) if main else None
@@ -134,25 +134,25 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             keys: list[str] = []
             suspects: list[str] = []  # samples of parts whose loss is not finite
             values = _zeros(device)
-            for part in range(settings.accumulate):
+            for part in range(settings.grad_accum_steps):
                 asked = time.monotonic()
                 batch = next(batches)
                 waited += time.monotonic() - asked
                 bad.note(batch.pop("bad"), len(batch["key"]), progress)
                 keys += batch["key"]
-                last = part == settings.accumulate - 1
+                last = part == settings.grad_accum_steps - 1
                 with contextlib.nullcontext() if last else layout.no_sync(wrapped):
                     loss, logs = wrapped(batch, step)
-                    layout.backward(loss / settings.accumulate)
+                    layout.backward(loss / settings.grad_accum_steps)
                 suspects += [] if loss.detach().isfinite() else batch["key"]
                 for name, value in {"loss": loss, **logs}.items():
-                    values[name] += value.detach().float() / settings.accumulate
+                    values[name] += value.detach().float() / settings.grad_accum_steps
             seen += settings.batch_size
             now = time.monotonic()
             overdue = save_seconds and now - last_save > save_seconds
             infinite, code, overdue = ranks.agree([bool(suspects), stop.code, bool(overdue)], layout)
             if not infinite:
-                norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.clip_norm or math.inf)
+                norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.max_grad_norm or math.inf)
                 values["grad_norm"] += sharding.whole(norm)
             # The gradient is the same in all processes. That of fp16 may be infinite: the scaler then skips the step.
             if infinite or not (layout.scaler or values["grad_norm"].isfinite()):
@@ -162,11 +162,11 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 progress.note(f"step {step}: the {what} is not finite; skipped. Samples: {', '.join(keys[:8])}")
                 if log:
                     log.write(step=step, event="not finite", what=what, keys=keys)
-                if skipped > settings.patience:
+                if skipped > settings.max_skipped_steps:
                     raise Failure(
                         f"the {what} was not finite in step {step} with samples {', '.join(keys[:8])}; {skipped} steps "
-                        f"were skipped, over train.patience={settings.patience}. {run}/resume holds the state before: "
-                        "lower optim.lr or set optim.clip_norm, and add --resume changed"
+                        f"were skipped, over train.max_skipped_steps={settings.max_skipped_steps}. {run}/resume holds "
+                        "the state before: lower optim.lr or set optim.max_grad_norm, and add --resume changed"
                     )
             else:
                 optimizer.step()
@@ -205,7 +205,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 if main:
                     scaler = layout.scaler.state_dict() if layout.scaler else None
                     extra = {"skipped": skipped, "scaler": scaler, "layout": laid_out, "frozen": frozen}
-                    state.save(run, recipe, step, seen, tensors, extra, settings.keep)
+                    state.save(run, recipe, step, seen, tensors, extra, settings.keep_last)
                     state.save_model(run, recipe, step, seen, tensors, task.tokenizer)
                 layout.wait_for_everyone()
                 last_save = time.monotonic()
@@ -217,7 +217,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                     log.write(step=step, samples=seen, event="validation", **means)
                 layout.log({f"validation/{name}": value for name, value in means.items()}, step=step)
                 progress.note(f"step {step}: validation " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()))
-            if main and settings.preview and not sharded and _due(step, settings.preview_every, settings.steps):
+            if main and settings.preview_images and not sharded and _due(step, settings.preview_every, settings.steps):
                 preview(task, ema, samples, settings, run, step, layout)
 
         progress.close()
@@ -237,7 +237,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
 
 def validate(task: Any, ema: EMA, samples: loader.Data, settings: Train, layout: Accelerator) -> dict[str, float]:
     """Mean loss and logs over the held-out samples, with the averaged weights."""
-    batch_size = settings.batch_size // settings.accumulate
+    batch_size = settings.batch_size // settings.grad_accum_steps
     totals, count = _zeros(layout.device), 0
     task.model.eval()
     with ema.applied(task.model), torch.no_grad(), layout.autocast():
@@ -255,7 +255,7 @@ def preview(
     task: Any, ema: EMA, samples: loader.Data, settings: Train, run: Path, step: int, layout: Accelerator
 ) -> None:
     """Draw what the averaged weights make of held-out samples to RUN/samples/, for tasks that can show something."""
-    batch = next(samples.validation(settings.preview, collate=task.collate, device=layout.device), None)
+    batch = next(samples.validation(settings.preview_images, collate=task.collate, device=layout.device), None)
     if batch is None:
         return
     task.model.eval()

@@ -13,11 +13,12 @@ from ..registry import RecipeError
 
 @dataclass(frozen=True)
 class Optim:
-    """lr: peak rate, reached after `warmup` steps and then lowered by `schedule` to lr * final, in `schedule_steps` or
-    by the end of the run.
+    """The `optim` section.
 
-    weight_decay is decoupled and spares gains, biases and embeddings of one dimension. clip_norm: the gradient's
-    greatest norm.
+    lr: peak learning rate. type: the optimizer. betas: of AdamW; default 0.9, 0.999. eps: of AdamW. weight_decay:
+    decoupled; spares gains, biases and embeddings of one dimension. warmup_steps: steps in which the rate rises to the
+    peak. schedule: how the rate falls after that. schedule_steps: steps until it has fallen; default, the whole run.
+    final_lr_ratio: the last rate, as a fraction of the peak. max_grad_norm: gradients are clipped to this norm.
     """
 
     lr: float
@@ -25,18 +26,18 @@ class Optim:
     betas: list[float] | None = None
     eps: float = 1e-8
     weight_decay: float = 0.0
-    warmup: int = 0
+    warmup_steps: int = 0
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     schedule_steps: int | None = None
-    final: float = 0.0
-    clip_norm: float | None = None
+    final_lr_ratio: float = 0.0
+    max_grad_norm: float | None = None
 
     def __post_init__(self):
         if not 0 < self.lr < math.inf:
             raise RecipeError(f"optim.lr: {self.lr} is not a positive number")
         if self.betas is not None and (len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas)):
             raise RecipeError(f"optim.betas: {self.betas} are not two numbers in [0, 1)")
-        for name in ("eps", "weight_decay", "warmup", "final", "clip_norm"):
+        for name in ("eps", "weight_decay", "warmup_steps", "final_lr_ratio", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise RecipeError(f"optim.{name}: {value} is negative or no number")
@@ -70,11 +71,11 @@ def build(options: Optim, module: nn.Module) -> torch.optim.Optimizer:
 
 def lr_at(options: Optim, step: int, steps: int) -> float:
     """The learning rate of step `step` of `steps`, counted from 0."""
-    if step < options.warmup:
-        return options.lr * (step + 1) / options.warmup
+    if step < options.warmup_steps:
+        return options.lr * (step + 1) / options.warmup_steps
     last = options.schedule_steps or steps
-    done = min(1.0, (step - options.warmup) / max(1, last - options.warmup))
-    return options.lr * (options.final + (1 - options.final) * DECAY[options.schedule](done))
+    done = min(1.0, (step - options.warmup_steps) / max(1, last - options.warmup_steps))
+    return options.lr * (options.final_lr_ratio + (1 - options.final_lr_ratio) * DECAY[options.schedule](done))
 
 
 DECAY: dict[str, Callable[[float], float]] = {

@@ -16,44 +16,57 @@ from .trackers import Tracker
 class Train:
     """The `train` section.
 
-    batch_size: samples of one step, over all processes. init: a checkpoint whose weights are the first, to go on with
-    other data or another schedule. accumulate: parts in which each process works through its share. ema: decay of the
-    averaged weights. save_every: a time such as 10m, or a number of steps. keep: states kept. patience: steps with a
-    non-finite loss that are skipped before the run stops. validate_every, preview_every: steps; 0 is only at the end.
-    preview: pictures in one, 0 for none. shard: weights, gradients and moments are spread over the processes, without
-    previews.
+    steps: optimizer steps of the whole run. batch_size: samples of one step, over all processes. seed: of initial
+    weights, data order and noise. init_from: a checkpoint whose weights the run starts from, to continue with other
+    data or another schedule. grad_accum_steps: parts in which each process works through its samples of a step.
+    precision: auto is bf16 where the hardware multiplies it fast, else float32. ema_decay: decay of the averaged
+    weights. save_every: a time such as 10m, or a number of steps. keep_last: saved states kept. log_every: steps.
+    validate_every: steps; 0 validates only at the end. preview_every: steps; 0 only at the end. preview_images: images
+    in a preview, 0 for none. max_skipped_steps: steps with a non-finite loss that are skipped before the run stops.
+    compile: run the model through torch.compile. channels_last: memory layout of convolutions. fsdp: shard weights,
+    gradients and optimizer state over the processes; without previews.
     """
 
     steps: int
     batch_size: int
     seed: int = 0
-    init: str | None = None
-    accumulate: int = 1
+    init_from: str | None = None
+    grad_accum_steps: int = 1
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    ema: float = 0.999
+    ema_decay: float = 0.999
     save_every: str = "10m"
-    keep: int = 2
+    keep_last: int = 2
     log_every: int = 50
     validate_every: int = 1000
     preview_every: int = 1000
-    preview: int = 16
-    patience: int = 10
+    preview_images: int = 16
+    max_skipped_steps: int = 10
     compile: bool = False
     channels_last: bool = False
-    shard: bool = False
+    fsdp: bool = False
 
     def __post_init__(self):
-        least = {"steps": 1, "batch_size": 1, "accumulate": 1, "keep": 1, "log_every": 1, "seed": 0, "patience": 0}
-        least |= {"validate_every": 0, "preview_every": 0, "preview": 0}
+        least = {
+            "steps": 1,
+            "batch_size": 1,
+            "grad_accum_steps": 1,
+            "keep_last": 1,
+            "log_every": 1,
+            "seed": 0,
+            "max_skipped_steps": 0,
+        }
+        least |= {"validate_every": 0, "preview_every": 0, "preview_images": 0}
         for name, low in least.items():
             if not low <= getattr(self, name) < 1 << 40:
                 raise RecipeError(f"train.{name}: {getattr(self, name)} is not between {low} and 2^40")
-        if self.batch_size % self.accumulate:
-            raise RecipeError(f"train.batch_size: {self.batch_size} does not divide by accumulate={self.accumulate}")
-        if not 0 <= self.ema < 1:
-            raise RecipeError(f"train.ema: {self.ema} is not in [0, 1)")
-        if self.shard and (self.compile or self.precision == "fp16"):
-            raise RecipeError("train.shard: goes with neither train.compile nor train.precision=fp16; use bf16")
+        if self.batch_size % self.grad_accum_steps:
+            raise RecipeError(
+                f"train.batch_size: {self.batch_size} does not divide by grad_accum_steps={self.grad_accum_steps}"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise RecipeError(f"train.ema_decay: {self.ema_decay} is not in [0, 1)")
+        if self.fsdp and (self.compile or self.precision == "fp16"):
+            raise RecipeError("train.fsdp: goes with neither train.compile nor train.precision=fp16; use bf16")
         interval(self.save_every)
 
 

@@ -33,7 +33,7 @@ def accelerator(precision: str, tracker: Tracker, run: Path, say: Any, sharded: 
     if layout.num_processes != asked:
         raise Failure(f"{asked} processes were asked for and {layout.num_processes} started; use --processes", USAGE)
     trackers = []
-    for name in tracker.extras:
+    for name in tracker.report_to:
         try:
             layout.trackers, layout.log_with = [], filter_trackers([name], run)
             if not layout.log_with:

@@ -12,8 +12,8 @@ from . import state
 # Keys that may differ from the saved state's: they change how a run is watched, not what it computes. Companions may
 # lie elsewhere, but they are compared by their contents.
 FREE = (
-    "train.log_every", "train.save_every", "train.keep", "train.preview", "train.validate_every", "train.patience",
-    "train.shard", "tracker", "data.workers", "frozen",
+    "train.log_every", "train.save_every", "train.keep_last", "train.preview_images", "train.validate_every",
+    "train.max_skipped_steps", "train.fsdp", "tracker", "data.num_workers", "frozen",
 )  # fmt: skip
 CHOICES = ("auto", "no", "changed")
 

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def wanted(setting: bool) -> bool:
-    """Whether to shard: the recipe's `train.shard`, or what `accelerate launch --use_fsdp` asks for.
+    """Whether to shard: the recipe's `train.fsdp`, or what `accelerate launch --use_fsdp` asks for.
 
     That is taken from the environment, since Accelerate would wrap the model in its own way.
     """

@@ -75,7 +75,7 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = estimate.share(settings, processes)
     (step,) = estimate.measure(shapes.task, samples, found["data"]["size"], precision, device)
-    if settings.shard and processes > 1:
+    if settings.fsdp and processes > 1:
         parts = estimate.sharded(shapes.task, optim, step, processes, precision, device)
     else:
         parts = estimate.device_memory(shapes.task, optim, step, processes, device)

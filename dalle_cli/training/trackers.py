@@ -10,9 +10,9 @@ from ..console import json_safe
 
 @dataclass(frozen=True)
 class Tracker:
-    """The `tracker` section. extras: trackers beside the JSON lines. project: their name for it."""
+    """The `tracker` section. report_to: trackers beside the JSON lines. project: their name for it."""
 
-    extras: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    report_to: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
     project: str = "dalle"
 
 

@@ -22,9 +22,9 @@ from ..text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Learn:
-    """The `learn` section. size: entries of the vocabulary; captions: how many to read, spread over the data."""
+    """The `learn` section. vocab_size: entries of the vocabulary; captions: how many to read, spread over the data."""
 
-    size: int
+    vocab_size: int
     captions: int = 100_000
 
     def __post_init__(self):
@@ -52,8 +52,8 @@ def learn(
             yield caption
             watch("captions", done, options.captions)
 
-    tokenizer = learn_vocabulary(read(), options.size, kind, partial(watch, "merges"))
-    if tokenizer.vocab_size < options.size:
+    tokenizer = learn_vocabulary(read(), options.vocab_size, kind, partial(watch, "merges"))
+    if tokenizer.vocab_size < options.vocab_size:
         say(f"only {tokenizer.vocab_size} entries: no other pair occurs twice in {options.captions} captions")
     tokenizer.save(out)
     return tokenizer
@@ -68,8 +68,10 @@ def check(recipe: dict) -> tuple[Learn, str]:
     check_data(recipe.get("data"))
     options = Learn(**bind(Learn, section(recipe, "learn"), "learn"))
     least = smallest(node["type"])
-    if options.size < least:
-        raise RecipeError(f"learn.size: {options.size} is less than {least}, the bytes and special tokens alone")
+    if options.vocab_size < least:
+        raise RecipeError(
+            f"learn.vocab_size: {options.vocab_size} is less than {least}, the bytes and special tokens alone"
+        )
     return options, node["type"]
 
 

@@ -36,7 +36,7 @@ def test_scenes_are_written_as_they_would_be_drawn(dalle, tmp_path, layout):
     ended = dalle("data", "scenes", "out", *SHAPES, "--count", 25, "--per-shard", 10, "--format", layout, "--seed", 3)
     assert ended.result["samples"] == 25
     written, _ = open_source({"type": layout, "path": str(tmp_path / "out"), "size": 16})
-    drawn = Scenes(size=16, glyphs="shapes", seed=3)
+    drawn = Scenes(size=16, objects="shapes", seed=3)
     places = [(block, index) for block, size in enumerate(written.blocks) for index in range(size)]
     assert len(places) == 25
     for number, (block, index) in enumerate(places):
@@ -72,7 +72,7 @@ def test_shards_are_laid_out_as_img2dataset_does(dalle, tmp_path):
 
 def test_held_out_scenes_alone(dalle, tmp_path):
     dalle("data", "scenes", "out", *SHAPES, "--count", 15, "--held-out")
-    glyphs = Scenes(size=16, glyphs="shapes").glyphs
+    glyphs = Scenes(size=16, objects="shapes").glyphs
     captions = [file.read_text() for file in (tmp_path / "out").glob("*.txt")]
     assert len(captions) == 15
     assert all(held_out(parse(caption, glyphs)) for caption in captions)
@@ -203,9 +203,9 @@ def test_the_type_is_told_from_the_path(dalle, tmp_path):
 def test_keys_of_the_section_can_be_given(dalle, tmp_path, monkeypatch):
     picture(tmp_path / "0.png")
     (tmp_path / "pairs.csv").write_text("image,text,title\n0.png,one,one two three\n")
-    found = dalle("data", "check", "data.caption=title", "pairs.csv").result
+    found = dalle("data", "check", "data.caption_column=title", "pairs.csv").result
     assert found["captions"]["longest"] == 3
-    assert dalle("data", "check", "data.type=scenes", "data.glyphs=shapes", "data.samples=5").result["samples"] == 5
+    assert dalle("data", "check", "data.type=scenes", "data.objects=shapes", "data.samples=5").result["samples"] == 5
     monkeypatch.setenv("DALLE_DATA", "pairs.csv")
     assert dalle("data", "check").result["captions"]["longest"] == 1
 
@@ -218,7 +218,7 @@ def test_keys_of_the_section_can_be_given(dalle, tmp_path, monkeypatch):
         (("empty",), 3, "no pictures, .tar files or tables in 'empty'"),
         (("empty", "other"), 2, "data.path is given twice"),
         (("empty", "caption=title"), 2, "data.caption=title"),
-        (("empty", "data.type=folder", "data.captoin=x"), 2, "did you mean 'caption'?"),
+        (("empty", "data.type=folder", "data.caption_colum=x"), 2, "did you mean 'caption_column'?"),
         (("empty", "data.type=foldr"), 2, "did you mean 'folder'?"),
         (("data.type=folder",), 3, "data.path is not set"),
     ],
@@ -238,7 +238,7 @@ def test_preview_shows_what_a_training_batch_will(dalle, tmp_path):
     node = {"type": "folder", "path": "photos", "size": 24, "crop": "random"}
     shown = np.asarray(decode(tmp_path / "sheet.png"))
     assert np.array_equal(shown, np.asarray(preview(node, 5)))
-    batch = next(loader.build({**node, "workers": 0}).train(5))
+    batch = next(loader.build({**node, "num_workers": 0}).train(5))
     first = ((batch["image"][0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     large = first.repeat(6, axis=0).repeat(6, axis=1)  # enlarged to 144 px
     assert np.array_equal(shown[8 : 8 + 144, 8 : 8 + 144], large)
@@ -253,4 +253,4 @@ def test_preview_overwrites_only_when_told(dalle, tmp_path):
     assert dalle("data", "preview", "photos", "--overwrite").code == 0
     assert decode(tmp_path / "sheet.png").width > 256
     assert dalle("data", "preview", "photos", "--out", "sheet.jpg").code == 2
-    assert dalle("data", "preview", "photos", "--out", "new/sheet.png", "data.captions=false").code == 0
+    assert dalle("data", "preview", "photos", "--out", "new/sheet.png", "data.require_captions=false").code == 0

@@ -123,9 +123,9 @@ train: {steps: 3, batch_size: 20, precision: float32, preview: 0}
 
 
 def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_path):
-    done = dalle("embed", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip, "-q")
+    done = dalle("embed", "data.type=scenes", "data.objects=shapes", "-n", "120", "--model", tiny.clip, "-q")
     assert (done.code, done.result["samples"], done.result["path"]) == (0, 120, "embedded")
-    shown = dalle("embed", "data.type=scenes", "data.glyphs=shapes", "-n", "120", "--model", tiny.clip,
+    shown = dalle("embed", "data.type=scenes", "data.objects=shapes", "-n", "120", "--model", tiny.clip,
                   terminal=True)  # fmt: skip
     assert "train on them with data.type=embeddings data.path=embedded" in shown.out
     clip = checkpoint.load(tiny.clip)

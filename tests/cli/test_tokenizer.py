@@ -4,7 +4,7 @@ from dalle_cli.data.scenes import Scenes
 from dalle_cli.text import loading
 from tests.cli.conftest import one_line
 
-LEARN = ("train-tokenizer", "--recipe", "tiny", "learn.size=540", "learn.captions=300")
+LEARN = ("train-tokenizer", "--recipe", "tiny", "learn.vocab_size=540", "learn.captions=300")
 
 
 def test_a_vocabulary_is_learned_written_and_summed_up(dalle, tmp_path):
@@ -15,7 +15,7 @@ def test_a_vocabulary_is_learned_written_and_summed_up(dalle, tmp_path):
     assert (found["path"], found["type"], found["entries"], found["merges"]) == ("words.json", "dalle", 540, 28)
     assert (learned.kind, learned.vocab_size) == ("dalle", 540)
     assert 1 < found["tokens_per_caption"] < 0.7 * found["bytes_per_caption"]
-    caption = Scenes(size=16, glyphs="shapes").read(0, 0)["text"]
+    caption = Scenes(size=16, objects="shapes").read(0, 0)["text"]
     assert learned.decode(learned.encode(caption)) == caption
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_overwritten_unless_told(dalle, tmp_path):
         (("learn.sise=3",), 2, "did you mean 'size'?"),
         (("tokenizer.type=clp",), 2, "did you mean 'clip'?"),
         (("data.type=folder", "data.path=nowhere"), 3, "no folder 'nowhere'"),
-        (("learn.size=3",), 2, "learn.size: 3 is less than 512"),
+        (("learn.vocab_size=3",), 2, "learn.vocab_size: 3 is less than 512"),
         (("learn.captions=0",), 2, "learn.captions"),
         (("model.width=3",), 2, "no section 'model'"),
     ],

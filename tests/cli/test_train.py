@@ -12,11 +12,11 @@ def mine(tmp_path):
 
 
 def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
-    ended = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview=0")
+    ended = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview_images=0")
     assert (ended.code, ended.out) == (0, "")
     assert "1 process on cpu, precision float32" in ended.err
     assert (tmp_path / "checkpoints" / "dvae-mine" / "model.safetensors").exists()
-    again = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview=0")
+    again = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview_images=0")
     assert again.code == 0
     assert "from step 2" in again.err
     other = dalle("train-dvae", "--recipe", mine, "train.steps=3", "-q")
@@ -27,16 +27,20 @@ def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--recipe", "mine.yaml", "model.hiden=8"], 2, "did you mean 'hidden'"),
+        (["--recipe", "mine.yaml", "model.hiden=8"], 2, "did you mean 'n_hid'"),
         (["--recipe", "mine.yaml", "train.steps=many"], 2, "train.steps"),
         (["--recipe", "mine.yaml", "train.steps"], 2, "train.steps"),
         (["--recipe", "mein.yaml"], 2, "mein.yaml"),
         (["--recipe", "tinny"], 2, "did you mean 'tiny'"),
         (["--recipe", "mine.yaml", "data.type=folder", "data.path=nowhere"], 3, "nowhere"),
-        (["--recipe", "mine.yaml", "train.accumulate=3"], 2, "train.batch_size: 8 does not divide by accumulate=3"),
+        (
+            ["--recipe", "mine.yaml", "train.grad_accum_steps=3"],
+            2,
+            "train.batch_size: 8 does not divide by grad_accum_steps=3",
+        ),
         (["--recipe", "mine.yaml", "--max-time", "soon"], 2, "'soon' is not a time"),
         (["--recipe", "mine.yaml", "--resume", "maybe"], 2, "choose one of auto, no, changed"),
-        (["--recipe", "mine.yaml", "train.init=nowhere"], 3, "no checkpoint 'nowhere'"),
+        (["--recipe", "mine.yaml", "train.init_from=nowhere"], 3, "no checkpoint 'nowhere'"),
         (["--recipe", "openai"], 2, "no data given"),
     ],
 )
@@ -59,4 +63,4 @@ def test_the_default_recipe_is_the_starter(dalle, command):
     ended = dalle(command, "--dry-run", "-q")
     if ended.code:  # the emoji font is not needed for that
         pytest.fail(ended.err)
-    assert "glyphs: everyday" in ended.out
+    assert "objects: everyday" in ended.out

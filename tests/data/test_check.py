@@ -50,7 +50,7 @@ def test_everything_that_can_be_wrong(photos):
     assert report["bad_samples"] == [("000.png", "not an image"), ("001.png", "no caption")]
     assert report["captions"]["empty"] == 0
     assert report["captions"]["count"] == 39
-    without = examine(node(photos, captions=False))  # for training that reads pictures alone
+    without = examine(node(photos, require_captions=False))  # for training that reads pictures alone
     assert (without["good"], without["captions"]["empty"]) == (39, 1)
     assert report["captions"]["longest"] == 7
     assert report["duplicates"]["pictures"] == {"count": 2, "keys": ["003.png", "005.png"]}
@@ -71,7 +71,7 @@ def test_captions_against_a_context(photos):
 
 def test_pictures_are_measured_at_full_size(tmp_path):
     Image.fromarray(np.zeros((600, 900, 3), np.uint8)).save(tmp_path / "a.jpg")
-    assert [512, 1024, 1] in examine(node(tmp_path, captions=False))["sides"]
+    assert [512, 1024, 1] in examine(node(tmp_path, require_captions=False))["sides"]
 
 
 def test_problems_of_shards_and_repeated_keys(tmp_path):
@@ -89,7 +89,7 @@ def test_mixtures_are_examined_whole(photos, tmp_path):
     other.mkdir()
     (other / "a.png").write_bytes(picture(colour_of(5)))
     sources = [{"type": "folder", "path": str(folder)} for folder in (photos, other)]
-    report = examine({"type": "mixture", "sources": sources, "weights": [1, 1], "size": 8, "captions": False})
+    report = examine({"type": "mixture", "sources": sources, "weights": [1, 1], "size": 8, "require_captions": False})
     assert report["samples"] == 41
     assert report["duplicates"]["pictures"] == {"count": 1, "keys": ["a.png"]}
 

@@ -9,11 +9,11 @@ from dalle_cli.data.embeddings import Embeddings
 from dalle_cli.data.source import BadSample, DataError
 
 
-def write(path, start, count, width=8, pictures=False, texts=None):
+def write(path, start, count, width=8, images=False, texts=None):
     numbers = np.arange(start, start + count)
     tensors = {"image": np.repeat(numbers[:, None], width, axis=1).astype(np.float16)}
     tensors["caption"] = tensors["image"] + 1
-    if pictures:
+    if images:
         tensors["pictures"] = np.broadcast_to(numbers[:, None, None, None], (count, 6, 6, 3)).astype(np.uint8)
     words = [f"a picture of {number}" for number in numbers] if texts is None else texts
     for name, values in (("text", words), ("key", [str(number) for number in numbers])):
@@ -23,14 +23,14 @@ def write(path, start, count, width=8, pictures=False, texts=None):
 
 @pytest.fixture(params=[False, True], ids=["alone", "with pictures"])
 def folder(request, tmp_path):
-    write(tmp_path / "embeddings-00000.safetensors", 0, 30, pictures=request.param)
-    write(tmp_path / "embeddings-00001.safetensors", 30, 20, pictures=request.param)
+    write(tmp_path / "embeddings-00000.safetensors", 0, 30, images=request.param)
+    write(tmp_path / "embeddings-00001.safetensors", 30, 20, images=request.param)
     return tmp_path, request.param
 
 
 def test_batches_hold_each_embedding_with_its_caption_and_key(folder):
     path, pictures = folder
-    data = loader.build({"type": "embeddings", "path": str(path), "size": 6, "validation": 10, "workers": 0})
+    data = loader.build({"type": "embeddings", "path": str(path), "size": 6, "val_samples": 10, "num_workers": 0})
     assert (data.samples, data.held_out) == (40, 10)
     seen = []
     batches = data.train(20)
@@ -48,7 +48,7 @@ def test_batches_hold_each_embedding_with_its_caption_and_key(folder):
 
 def test_pictures_can_be_left_out(folder):
     path, _ = folder
-    assert Embeddings(str(path), pictures=False).read(0, 3)["image"] is None
+    assert Embeddings(str(path), images=False).read(0, 3)["image"] is None
     assert Embeddings(str(path)).read(0, 3, picture=False)["image"] is None
 
 

@@ -87,8 +87,8 @@ def test_metadata(photos, suffix):
 
 def test_metadata_with_other_columns(photos):
     (photos / "metadata.csv").write_text("image,caption\n003.png,told\n")
-    assert Folder(str(photos), image="image", caption="caption").read(0, 0)["text"] == "told"
-    with pytest.raises(DataError, match=r"data\.image: .* has no column 'file_name'"):
+    assert Folder(str(photos), image_column="image", caption_column="caption").read(0, 0)["text"] == "told"
+    with pytest.raises(DataError, match=r"data\.image_column: .* has no column 'file_name'"):
         Folder(str(photos))
 
 

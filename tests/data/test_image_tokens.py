@@ -19,7 +19,7 @@ def write(path, count, texts=None, shape=(2, 2)):
 
 
 def source(folder):
-    return sources.build({"type": "codes", "path": str(folder)}, "data")
+    return sources.build({"type": "image-tokens", "path": str(folder)}, "data")
 
 
 def test_a_sample_has_codes_in_place_of_a_picture(tmp_path):

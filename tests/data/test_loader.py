@@ -16,7 +16,7 @@ from .conftest import colour_of, pairs, picture, write_tar
 
 
 def data(photos, **keys):
-    return build({"type": "folder", "path": str(photos), "size": 16, "workers": 0, **keys})
+    return build({"type": "folder", "path": str(photos), "size": 16, "num_workers": 0, **keys})
 
 
 def take(batches, count) -> list[dict]:
@@ -59,7 +59,7 @@ def test_a_batch(photos):
 
 
 def test_each_sample_once_an_epoch_none_dropped_none_of_validation(photos):
-    photos40 = data(photos, validation=7)
+    photos40 = data(photos, val_samples=7)
     assert (photos40.samples, photos40.held_out) == (33, 7)
     held_out = keys(photos40.validation(7))
     assert len(set(held_out)) == 7
@@ -72,11 +72,11 @@ def test_each_sample_once_an_epoch_none_dropped_none_of_validation(photos):
 
 @pytest.mark.parametrize(("world", "accumulate", "workers"), [(1, 1, 2), (2, 1, 0), (1, 4, 0), (2, 2, 1), (3, 2, 0)])
 def test_the_same_steps_at_any_number_of_processes_parts_and_workers(photos, world, accumulate, workers):
-    options = {"crop": "dvae", "flip": True, "size": 8, "validation": 4}
+    options = {"crop": "dvae", "flip": True, "size": 8, "val_samples": 4}
     alone = take(data(photos, **options).train(12, seed=3), 7)
     ranks = [
         take(
-            data(photos, **options, workers=workers).train(12, rank, world, seed=3, accumulate=accumulate),
+            data(photos, **options, num_workers=workers).train(12, rank, world, seed=3, accumulate=accumulate),
             7 * accumulate,
         )
         for rank in range(world)
@@ -114,7 +114,7 @@ def test_reading_leaves_the_runs_own_generators_alone(photos):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for workers in (0, 1):
-        next(data(photos, workers=workers).train(4))
+        next(data(photos, num_workers=workers).train(4))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -127,7 +127,7 @@ def test_batch_sizes_that_do_not_divide(photos):
     ("held_out", "batch", "world"), [(7, 3, 1), (8, 4, 2), (7, 64, 2), (9, 4, 2), (1, 4, 3), (5, 2, 2)]
 )
 def test_validation_is_equal_for_every_process_and_nearly_whole(photos, held_out, batch, world):
-    source = data(photos, validation=held_out, flip=True, crop="random")
+    source = data(photos, val_samples=held_out, flip=True, crop="random")
     ranks = [list(source.validation(batch, rank, world)) for rank in range(world)]
     assert len({tuple(len(one["key"]) for one in rank) for rank in ranks}) == 1
     sizes = {len(one["key"]) * world for rank in ranks for one in rank}
@@ -142,10 +142,10 @@ def test_validation_is_equal_for_every_process_and_nearly_whole(photos, held_out
 
 def test_validation_by_default_is_a_twentieth(photos):
     assert data(photos).held_out == 2
-    assert data(photos, validation=0).held_out == 0
-    assert list(data(photos, validation=0).validation(4)) == []
-    with pytest.raises(DataError, match=r"^data\.validation: 40 samples leave none of 40 to train on; lower it$"):
-        data(photos, validation=40)
+    assert data(photos, val_samples=0).held_out == 0
+    assert list(data(photos, val_samples=0).validation(4)) == []
+    with pytest.raises(DataError, match=r"^data\.val_samples: 40 samples leave none of 40 to train on; lower it$"):
+        data(photos, val_samples=40)
 
 
 def test_validation_is_not_random(photos):
@@ -153,7 +153,7 @@ def test_validation_is_not_random(photos):
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 64, 3), dtype=np.uint8))
     for file in photos.glob("*.png"):
         wide.save(file)
-    source = data(photos, validation=39, flip=True, crop="random")
+    source = data(photos, val_samples=39, flip=True, crop="random")
     batch = next(source.validation(39))
     assert all(torch.equal(image, batch["image"][0]) for image in batch["image"])
     if "000.png" in batch["key"]:
@@ -176,7 +176,7 @@ def test_bad_samples_are_replaced_and_named_the_same_way_everywhere(photos):
     (photos / "004.txt").unlink()
     (photos / "005.txt").write_text(" \n")
     Image.new("RGB", (4000, 1)).save(photos / "006.png")
-    options = {"validation": 0, "max_pixels": 10_000, "size": 16}
+    options = {"val_samples": 0, "max_pixels": 10_000, "size": 16}
     batches = take(data(photos, **options).train(8, seed=1), 10)
     assert all(len(batch["key"]) == 8 for batch in batches)
     assert not {"003.png", "004.png", "005.png", "006.png"} & set(keys(batches))
@@ -187,7 +187,7 @@ def test_bad_samples_are_replaced_and_named_the_same_way_everywhere(photos):
         ("005.png", "no caption"),
         ("006.png", "too narrow: 4000x1, enlarged 16 times"),
     ]
-    assert all(same(*pair) for pair in zip(batches, take(data(photos, **options, workers=2).train(8, seed=1), 10)))
+    assert all(same(*pair) for pair in zip(batches, take(data(photos, **options, num_workers=2).train(8, seed=1), 10)))
 
 
 @pytest.mark.parametrize("count", [3, loader.STRIDE, 2 * loader.STRIDE])
@@ -200,7 +200,7 @@ def test_a_bad_sample_is_replaced_in_a_set_of_any_size(count):
                 raise BadSample("broken", "1")
             return {"image": np.zeros((2, 2, 3), np.uint8), "text": "x", "key": str(index)}
 
-    source = Data(OneBad(), Loading(size=2, workers=0, validation=0))
+    source = Data(OneBad(), Loading(size=2, num_workers=0, val_samples=0))
     batch = next(source.train(count))
     assert batch["bad"] == [("1", "broken")]
     assert len(set(batch["key"])) == count - 1
@@ -209,7 +209,7 @@ def test_a_bad_sample_is_replaced_in_a_set_of_any_size(count):
 def test_captions_can_be_done_without(photos):
     for file in photos.glob("*.txt"):
         file.unlink()
-    batch = next(data(photos, captions=False).train(4))
+    batch = next(data(photos, require_captions=False).train(4))
     assert batch["text"] == [""] * 4
     assert batch["bad"] == []
 
@@ -220,7 +220,7 @@ def test_all_bad_is_one_line(photos, workers):
         file.unlink()
     before = set(torch.multiprocessing.active_children())  # other tests of this process may have left some
     with pytest.raises(DataError) as raised:
-        next(data(photos, workers=workers).train(4))
+        next(data(photos, num_workers=workers).train(4))
     assert not set(torch.multiprocessing.active_children()) - before
     assert str(raised.value).startswith("data: 38 samples in a row are bad: no caption (38); the first: 0")
     assert "\n" not in str(raised.value)
@@ -232,7 +232,7 @@ def test_the_share_of_bad_samples_stops_a_run():
     with pytest.raises(DataError) as raised:
         counter.count(60, [("z.png", "too many pixels: 9x9"), ("y.png", "too many pixels: 8x8")])
     assert str(raised.value) == (
-        "21.1% of 152 samples are bad, above data.max_bad=0.05: not an image (30), too many pixels (2); "
+        "21.1% of 152 samples are bad, above data.max_bad_fraction=0.05: not an image (30), too many pixels (2); "
         "the first: 0.png, 1.png, 2.png"
     )
     fine = BadSamples(0.05)
@@ -248,7 +248,7 @@ def test_shards_and_their_problems(tmp_path):
     for shard in range(4):
         path = write_tar(tmp_path / f"{shard:05d}.tar", pairs(range(100 * shard, 100 * shard + 10)))
     os.truncate(path, path.stat().st_size // 2)
-    source = build({"type": "shards", "path": str(tmp_path), "size": 8, "workers": 0, "validation": 0})
+    source = build({"type": "shards", "path": str(tmp_path), "size": 8, "num_workers": 0, "val_samples": 0})
     assert 30 < source.samples < 40
     assert len(source.problems) == 1
     seen = keys(take(source.train(source.samples), 1))
@@ -266,8 +266,8 @@ def test_mixture(photos, tmp_path):
         "sources": [{"type": "folder", "path": str(photos)}, {"type": "folder", "path": str(other)}],
         "weights": [3, 1],
         "size": 8,
-        "workers": 0,
-        "validation": 8,
+        "num_workers": 0,
+        "val_samples": 8,
     }
     source = build(node)
     assert source.samples == 42
@@ -286,7 +286,7 @@ def test_mixture(photos, tmp_path):
 def test_a_small_source_keeps_most_of_its_samples(photos, tmp_path):
     node = {
         "type": "mixture",
-        "sources": [{"type": "folder", "path": str(photos)}, {"type": "scenes", "glyphs": "shapes"}],
+        "sources": [{"type": "folder", "path": str(photos)}, {"type": "scenes", "objects": "shapes"}],
         "weights": [1, 1],
         "size": 8,
     }
@@ -309,7 +309,7 @@ def test_batches_come_on_a_device(photos):
 
 
 def test_arrays_are_pictures_too():
-    batch = next(build({"type": "scenes", "glyphs": "shapes", "size": 16, "workers": 0}).train(3))
+    batch = next(build({"type": "scenes", "objects": "shapes", "size": 16, "num_workers": 0}).train(3))
     assert batch["image"].shape == (3, 3, 16, 16)
 
 

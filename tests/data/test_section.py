@@ -8,26 +8,36 @@ FOLDER = {"type": "folder", "path": "x", "size": 64}
 
 
 def test_common_keys_and_those_of_the_source_are_told_apart():
-    node = {**FOLDER, "crop": "dvae", "flip": "true", "workers": "0", "max_bad": "0.1", "caption": "text"}
+    node = {
+        **FOLDER,
+        "crop": "dvae",
+        "flip": "true",
+        "num_workers": "0",
+        "max_bad_fraction": "0.1",
+        "caption_column": "text",
+    }
     loading, rest = split(node)
-    assert loading == Loading(size=64, crop="dvae", flip=True, workers=0, max_bad=0.1)
-    assert rest == {"type": "folder", "path": "x", "caption": "text"}
+    assert loading == Loading(size=64, crop="dvae", flip=True, num_workers=0, max_bad_fraction=0.1)
+    assert rest == {"type": "folder", "path": "x", "caption_column": "text"}
 
 
 @pytest.mark.parametrize(
     ("node", "message"),
     [
         ({**FOLDER, "flp": True}, r"^data\.flp: data 'folder' takes no 'flp' \(did you mean 'flip'\?\)$"),
-        ({**FOLDER, "captoin": "x"}, r"^data\.captoin: .*\(did you mean 'caption'\?\)$"),
+        ({**FOLDER, "caption_colum": "x"}, r"^data\.caption_colum: .*\(did you mean 'caption_column'\?\)$"),
         ({**FOLDER, "at_least": 3}, r"^data\.at_least: data 'folder' takes no 'at_least'"),
         ({"type": "folder", "path": "x"}, r"^data: data needs 'size'$"),
         ({**FOLDER, "crop": "centre"}, r"^data\.crop: 'centre' is not one of center, random, "),
         ({**FOLDER, "size": "big"}, r"^data\.size: expected a whole number"),
         ({**FOLDER, "size": 0}, r"^data\.size: 0 is not between 1 and"),
-        ({**FOLDER, "max_bad": 5}, r"^data\.max_bad: 5\.0 is not between 0 and 1$"),
-        ({**FOLDER, "workers": -1}, r"^data\.workers: -1 is not between"),
+        ({**FOLDER, "max_bad_fraction": 5}, r"^data\.max_bad_fraction: 5\.0 is not between 0 and 1$"),
+        ({**FOLDER, "num_workers": -1}, r"^data\.num_workers: -1 is not between"),
         ({**FOLDER, "type": "fodler"}, r"^data\.type: no data 'fodler' \(did you mean 'folder'\?\)$"),
-        ({"path": "x"}, r"^data: expected a mapping with a type; one of .*folder, mixture, .*shards, table$"),
+        (
+            {"path": "x"},
+            r"^data: expected a mapping with a type; one of embeddings, folder, image-tokens, .*shards, table$",
+        ),
         (None, r"^data: expected a mapping with a type"),
     ],
 )

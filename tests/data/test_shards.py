@@ -180,7 +180,7 @@ def test_captions_from_json(tmp_path):
         for member in ((f"{number}.png", picture()), (f"{number}.json", json.dumps(field).encode()))
     ]
     members += [("5.png", picture()), ("5.json", b"{broken"), ("6.png", picture()), ("6.txt", b"not this one")]
-    source = Shards(str(write_tar(tmp_path / "x.tar", members)), caption="caption")
+    source = Shards(str(write_tar(tmp_path / "x.tar", members)), caption_column="caption")
     assert [source.read(0, index)["text"] for index in range(7)] == ["one", ["a", "b"], "", "", "", "", ""]
 
 

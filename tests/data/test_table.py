@@ -70,7 +70,7 @@ def test_paths_are_relative_to_the_table_or_absolute(pictures, monkeypatch):
 
 def test_named_columns_and_keys(pictures):
     rows = [["key", "text", "photo", "about"], ["k1", "no", "img/1.png", "yes"]]
-    sample = Table(write_rows(pictures / "t.csv", rows), image="photo", caption="about").read(0, 0)
+    sample = Table(write_rows(pictures / "t.csv", rows), image_column="photo", caption_column="about").read(0, 0)
     assert (sample["key"], sample["text"]) == ("k1", "yes")
 
 
@@ -87,9 +87,9 @@ def test_rows_that_are_too_short_or_point_nowhere(pictures):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image": "fotos"}, r"data\.image: .*t\.csv has no column 'fotos' \(did you mean 'foto'\?\)"),
-        ({}, r"t\.csv: which column is the image\? Say data\.image=; its columns: foto, words"),
-        ({"image": "foto"}, r"which column is the caption\? Say data\.caption="),
+        ({"image_column": "fotos"}, r"data\.image_column: .*t\.csv has no column 'fotos' \(did you mean 'foto'\?\)"),
+        ({}, r"t\.csv: which column is the image\? Say data\.image_column=; its columns: foto, words"),
+        ({"image_column": "foto"}, r"which column is the caption\? Say data\.caption_column="),
     ],
 )
 def test_columns_that_are_not_there(pictures, options, message):

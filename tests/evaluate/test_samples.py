@@ -70,7 +70,7 @@ def test_own_data_is_cropped_and_keeps_captions(tmp_path):
     for number, color in enumerate(("red", "blue", "lime")):
         Image.new("RGB", (40, 20), color).save(tmp_path / f"{number}.png")
         (tmp_path / f"{number}.txt").write_text(color)
-    data = {"type": "folder", "path": str(tmp_path), "workers": 0}
+    data = {"type": "folder", "path": str(tmp_path), "num_workers": 0}
     by_caption = {sample.caption: sample.image for sample in own(data, 10, 8)}
     assert sorted(by_caption) == ["blue", "lime", "red"]
     assert (by_caption["lime"] == (0, 255, 0)).all()

@@ -15,7 +15,7 @@ from dalle_cli.tasks import embedding
 from tests.fixtures.miniatures import packs
 from tests.tasks.priors import CLIP, words
 
-DATA = {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 60, "workers": 0}
+DATA = {"type": "scenes", "objects": "shapes", "size": 8, "samples": 60, "num_workers": 0}
 RECIPE = {"model": CLIP, "task": {"type": "clip"}}
 
 
@@ -38,7 +38,7 @@ def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
     assert (found["samples"], found["files"], found["width"], found["files_written"]) == (60, 3, 8, 3)
     assert seen[-1] == ("embedding", 60, 60)
     task = checkpoint.load(clip)
-    node = {"type": "embeddings", "path": str(tmp_path / "out"), "size": 8, "validation": 0, "workers": 0}
+    node = {"type": "embeddings", "path": str(tmp_path / "out"), "size": 8, "val_samples": 0, "num_workers": 0}
     data = loader.build(node)
     batch = next(data.train(60))
     assert len(set(batch["key"])) == 60

@@ -18,10 +18,11 @@ RECIPE = {
     "model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 2, "num_res_blocks": 1, "gain": 0.5,
               "patches": True},
     "task": {"type": "dvae", "kl_weight": 0.1, "kl_anneal_steps": 4, "temperature_steps": 4},
-    "data": {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 400, "validation": 8, "captions": False},
-    "optim": {"type": "adamw", "lr": 2e-3, "warmup": 2, "clip_norm": 1.0},
+    "data": {"type": "scenes", "objects": "shapes", "size": 16, "samples": 400, "val_samples": 8,
+             "require_captions": False},
+    "optim": {"type": "adamw", "lr": 2e-3, "warmup_steps": 2, "max_grad_norm": 1.0},
     "train": {"steps": 8, "batch_size": 8, "save_every": "3", "log_every": 2, "validate_every": 4, "preview_every": 4,
-              "preview": 2, "precision": "float32"},
+              "preview_images": 2, "precision": "float32"},
 }  # fmt: skip
 CAPTIONS = ["a red circle", "a blue square", "a green star on a pink background"] * 2
 
@@ -107,14 +108,28 @@ def families(tmp_path_factory):
         "tokenizer": dalle["tokenizer"],
         "frozen": {"clip": str(folder / "clip.safetensors")},
     }  # fmt: skip
-    train = {"steps": 6, "save_every": "3", "log_every": 1, "validate_every": 3, "preview_every": 0, "preview": 2}
+    train = {
+        "steps": 6,
+        "save_every": "3",
+        "log_every": 1,
+        "validate_every": 3,
+        "preview_every": 0,
+        "preview_images": 2,
+    }
     common = {
-        "data": {**RECIPE["data"], "samples": 90, "workers": 0},
+        "data": {**RECIPE["data"], "samples": 90, "num_workers": 0},
         # With Adam's own eps, gradients that are zero but for rounding, such as a key bias's, would step as any other.
         "optim": {**RECIPE["optim"], "eps": 1e-4},
         "train": {**RECIPE["train"], **train},
     }
-    shards = {"type": "shards", "path": str(folder), "size": 16, "validation": 8, "captions": False, "workers": 1}
+    shards = {
+        "type": "shards",
+        "path": str(folder),
+        "size": 16,
+        "val_samples": 8,
+        "require_captions": False,
+        "num_workers": 1,
+    }
     dvae |= common | {"data": shards}
     rest = {"clip": clip, "dalle": dalle, **priors, "unet": unet}
     return {"dvae": check(dvae)} | {name: check(common | recipe) for name, recipe in rest.items()}

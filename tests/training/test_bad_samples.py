@@ -23,5 +23,5 @@ def test_too_many_stop_the_run_and_none_leave_no_file(tmp_path):
     bad, progress = Bad(0.05, tmp_path), Progress("train", 10, quiet=True)
     bad.note([], 100, progress)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(DataError, match=r"above data\.max_bad=0\.05"):
+    with pytest.raises(DataError, match=r"above data\.max_bad_fraction=0\.05"):
         bad.note([(f"{number}.png", "no caption") for number in range(10)], 10, progress)

@@ -168,7 +168,7 @@ def test_pictures_encoded_before_count_where_they_hold_more():
 
 
 def test_a_batch_must_divide():
-    assert estimate.share(Train(steps=1, batch_size=12, accumulate=2), 3) == 2
+    assert estimate.share(Train(steps=1, batch_size=12, grad_accum_steps=2), 3) == 2
     with pytest.raises(RecipeError, match="12 does not divide among 5 processes x 1 parts"):
         estimate.share(Train(steps=1, batch_size=12), 5)
 
@@ -220,8 +220,8 @@ def peak_of_a_run(found, folder):
     ],
 )
 def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):
-    words = [*words, "train.precision=float32", "train.steps=2", "train.preview=0"]
-    words += ["data.type=scenes", "data.glyphs=shapes", "data.samples=400", "data.validation=8"]
+    words = [*words, "train.precision=float32", "train.steps=2", "train.preview_images=0"]
+    words += ["data.type=scenes", "data.objects=shapes", "data.samples=400", "data.val_samples=8"]
     found = check(recipe.load(name, family, words, checkpoint.accepts))
     settings = options(found)[1]
     task = compose_meta(found, []).task

@@ -132,7 +132,7 @@ def test_a_run_killed_between_its_last_state_and_its_model_still_leaves_the_mode
 @pytest.fixture
 def endless(tmp_path):
     """Start a run that would take hours, under a launcher; returned once it trains. Its words go to a pipe."""
-    train = {"steps": 1_000_000, "save_every": "1h", "validate_every": 0, "preview": 0, "log_every": 1}
+    train = {"steps": 1_000_000, "save_every": "1h", "validate_every": 0, "preview_images": 0, "log_every": 1}
     recipe = {**RECIPE, "train": {**RECIPE["train"], **train}}
     (tmp_path / "mine.yaml").write_text(to_yaml(recipe))
     log = tmp_path / "checkpoints" / "run" / "log.jsonl"
@@ -266,7 +266,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("room", [0, 8192])
 def test_a_disk_that_is_full_costs_only_what_is_not_saved(tmp_path, recipe, dalle, small_disk, monkeypatch, room):  # noqa: F811
     """room: bytes left when the second state is to be saved; the log and half a state find place in 8192."""
-    (tmp_path / "mine.yaml").write_text(to_yaml(recipe(train={"preview": 0, "log_every": 3})))
+    (tmp_path / "mine.yaml").write_text(to_yaml(recipe(train={"preview_images": 0, "log_every": 3})))
     run = tmp_path / "checkpoints" / "run"
     with monkeypatch.context() as patch:
         at_step(patch, 4, lambda: small_disk(room))
@@ -283,5 +283,5 @@ def test_a_disk_that_is_full_costs_only_what_is_not_saved(tmp_path, recipe, dall
     again = dalle("train-dvae", "--recipe", "mine.yaml", "--run", "run")
     assert again.code == 0
     assert "from step 3" in again.err
-    fit(recipe(train={"preview": 0}), tmp_path / "undisturbed", quiet=True)
+    fit(recipe(train={"preview_images": 0}), tmp_path / "undisturbed", quiet=True)
     assert all(torch.equal(weights(run)[name], value) for name, value in weights(tmp_path / "undisturbed").items())

@@ -18,7 +18,7 @@ from dalle_cli.training import image_tokens
 from dalle_cli.training.loop import fit
 from dalle_cli.training.options import check
 
-DATA = {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 60, "validation": 10}
+DATA = {"type": "scenes", "objects": "shapes", "size": 16, "samples": 60, "val_samples": 10}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def recipe(tmp_path, monkeypatch):
             "frozen": {"dvae": str(tmp_path / "dvae.safetensors")},
             "data": DATA,
             "optim": {"type": "adamw", "lr": 1e-3},
-            "train": {"steps": 3, "batch_size": 5, "precision": "float32", "preview": 2},
+            "train": {"steps": 3, "batch_size": 5, "precision": "float32", "preview_images": 2},
         }
     )
 
@@ -95,8 +95,8 @@ def test_a_grid_that_is_not_the_dvae_s_is_said_of_cached_codes_too(tmp_path, rec
 def test_the_codes_are_those_of_the_pictures_with_their_captions(tmp_path, recipe):
     fit(recipe, tmp_path / "run", quiet=True)
     dvae = checkpoint.load(recipe["frozen"]["dvae"]).model
-    pictures = loader.build({**DATA, "validation": 0, "captions": True})
-    cached = loader.build({"type": "codes", "path": str(tmp_path / "run" / "codes"), "size": 16})
+    pictures = loader.build({**DATA, "val_samples": 0, "require_captions": True})
+    cached = loader.build({"type": "image-tokens", "path": str(tmp_path / "run" / "codes"), "size": 16})
     source = cached.sources[0]
     found = {}
     for block, count in enumerate(source.blocks):
@@ -113,18 +113,18 @@ def test_the_codes_are_those_of_the_pictures_with_their_captions(tmp_path, recip
 
 
 def test_of_a_mixture_every_picture_is_encoded_once_and_validation_stays_apart(tmp_path, recipe):
-    few, many = ({"type": "scenes", "glyphs": "shapes", "samples": count, "seed": count} for count in (20, 90))
-    data = {"type": "mixture", "sources": [few, many], "weights": [1, 1], "size": 16, "validation": 2}
+    few, many = ({"type": "scenes", "objects": "shapes", "samples": count, "seed": count} for count in (20, 90))
+    data = {"type": "mixture", "sources": [few, many], "weights": [1, 1], "size": 16, "val_samples": 2}
     fit({**recipe, "data": data}, tmp_path / "run", quiet=True)
     assert sorted(path.name for path in (tmp_path / "run" / "codes").iterdir()) == ["0", "1", "about.json"]
-    nodes = [{"type": "codes", "path": str(tmp_path / "run" / "codes" / name)} for name in ("0", "1")]
+    nodes = [{"type": "image-tokens", "path": str(tmp_path / "run" / "codes" / name)} for name in ("0", "1")]
     cached = loader.build({**data, "sources": nodes})
     assert [sum(source.blocks) for source in cached.sources] == [20, 90]
     held_out = {(batch["text"][0], batch["codes"].sum().item()) for batch in cached.validation(1)}
     trained = {(batch["text"][0], batch["codes"].sum().item()) for batch, _ in zip(cached.train(1), range(400))}
     assert len(held_out) == 2
     assert not held_out & trained
-    limited = image_tokens._sources({**data, "samples": 30, "validation": 0}, tmp_path)
+    limited = image_tokens._sources({**data, "samples": 30, "val_samples": 0}, tmp_path)
     assert [source.count for source in limited] == [15, 15]
 
 
@@ -136,8 +136,8 @@ def test_bad_samples_stop_the_encoding_as_they_do_training(tmp_path, recipe):
         (pictures / f"{number:03d}.txt").write_text("red")
     for number in range(0, 200, 4):
         (pictures / f"{number:03d}.png").write_bytes(b"no picture")
-    wrong = {**recipe, "data": {"type": "folder", "path": str(pictures), "size": 16, "validation": 10}}
-    with pytest.raises(DataError, match=r"samples are bad, above data\.max_bad="):
+    wrong = {**recipe, "data": {"type": "folder", "path": str(pictures), "size": 16, "val_samples": 10}}
+    with pytest.raises(DataError, match=r"samples are bad, above data\.max_bad_fraction="):
         fit(wrong, tmp_path / "run", quiet=True)
     listed = [json.loads(line)["key"] for line in (tmp_path / "run" / "bad_samples.jsonl").open()]
     assert listed
@@ -148,7 +148,7 @@ def test_what_changes_no_code_may_change(tmp_path, recipe):
     run = tmp_path / "run"
     fit(recipe, run, quiet=True)
     files = {path: path.stat().st_mtime_ns for path in (run / "codes").glob("codes-*")}
-    assert fit({**recipe, "data": {**recipe["data"], "workers": 1}}, run, quiet=True) == 0
+    assert fit({**recipe, "data": {**recipe["data"], "num_workers": 1}}, run, quiet=True) == 0
     assert files == {path: path.stat().st_mtime_ns for path in (run / "codes").glob("codes-*")}
 
 

@@ -100,10 +100,10 @@ def test_time_that_is_up_stops_in_good_order(tmp_path, recipe):
 
 def test_a_torn_state_is_passed_over(tmp_path, recipe, undisturbed, capsys):
     run = tmp_path / "run"
-    fit(recipe(train={"keep": 3}), run, quiet=True)
+    fit(recipe(train={"keep_last": 3}), run, quiet=True)
     newest = state.saved(run)[0]
     newest.write_bytes(newest.read_bytes()[:-100])
-    assert fit(recipe(train={"keep": 3}), run) == 0
+    assert fit(recipe(train={"keep_last": 3}), run) == 0
     said = capsys.readouterr().err
     assert f"{newest.name}: cut short or padded" in said
     assert "from step 6" in said
@@ -124,14 +124,14 @@ def test_another_recipe_is_refused_until_it_is_asked_for(tmp_path, recipe, capsy
 
 def test_what_only_looks_on_changes_no_weights(tmp_path, recipe, undisturbed):
     quiet = {"log_every": 5, "save_every": "1h", "validate_every": 0, "preview_every": 0}
-    fit(recipe(train=quiet, data={"workers": 1}), tmp_path / "run", quiet=True)
+    fit(recipe(train=quiet, data={"num_workers": 1}), tmp_path / "run", quiet=True)
     found = weights(tmp_path / "run")
     assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
 
 
 def test_accumulated_parts_train_as_one_batch(tmp_path, recipe, undisturbed):
     """But for the k-means of the start, which sees the same batches, and for the order of sums."""
-    fit(recipe(train={"accumulate": 2}), tmp_path / "run", quiet=True)
+    fit(recipe(train={"grad_accum_steps": 2}), tmp_path / "run", quiet=True)
     found = weights(tmp_path / "run")
     for name, value in undisturbed.items():
         torch.testing.assert_close(found[name], value, rtol=0.02, atol=2e-3)
@@ -146,8 +146,8 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(tmp_path, r
 
     monkeypatch.setattr(DVAETask, "forward", broken)
     run = tmp_path / "run"
-    with pytest.raises(Failure, match=r"not finite in step 6 with samples scene-\d+.*over train\.patience=2"):
-        fit(recipe(train={"patience": 2}), run)
+    with pytest.raises(Failure, match=r"not finite in step 6 with samples scene-\d+.*over train\.max_skipped_steps=2"):
+        fit(recipe(train={"max_skipped_steps": 2}), run)
     assert "step 4: the loss is not finite; skipped. Samples: scene-" in capsys.readouterr().err
     assert all(value.isfinite().all() for value in weights(run).values())
     assert [line["step"] for line in log(run) if line.get("event") == "not finite"] == [4, 5, 6]
@@ -193,7 +193,7 @@ def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, m
 
     monkeypatch.setattr(DVAETask, "forward", broken)
     with pytest.raises(Failure, match="holds the state before"):
-        fit(recipe(**constant, train={"patience": 2}), tmp_path / "run", quiet=True)
+        fit(recipe(**constant, train={"max_skipped_steps": 2}), tmp_path / "run", quiet=True)
     four, newest = state.saved(tmp_path / "four")[0], state.saved(tmp_path / "run")[0]
     assert checkpoint.metadata(newest)["step"] == 6, "after two skipped steps"
     before, after = checkpoint.read_tensors(four), checkpoint.read_tensors(newest)
@@ -204,7 +204,7 @@ def test_skipped_steps_leave_the_state_before_them_as_it_was(tmp_path, recipe, m
 def test_a_run_starts_from_the_weights_of_another(tmp_path, recipe):
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(), first, quiet=True)
-    more = {"train": {"init": str(first), "steps": 2}, "task": {"train_encoder": False}}
+    more = {"train": {"init_from": str(first), "steps": 2}, "task": {"train_encoder": False}}
     fit(recipe(**more), second, quiet=True)
     before, after = weights(first), weights(second)
     for name, value in before.items():
@@ -215,8 +215,8 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_built(tmp_path, 
     first = tmp_path / "first"
     fit(recipe(), first, quiet=True)
     monkeypatch.setattr(checkpoint, "compose", None)
-    with pytest.raises(checkpoint.CheckpointError, match=r"train\.init: .* does not fit the model: decoder"):
-        fit(recipe(model={"n_hid": 8}, train={"init": str(first)}), tmp_path / "second", quiet=True)
+    with pytest.raises(checkpoint.CheckpointError, match=r"train\.init_from: .* does not fit the model: decoder"):
+        fit(recipe(model={"n_hid": 8}, train={"init_from": str(first)}), tmp_path / "second", quiet=True)
 
 
 def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):
@@ -228,14 +228,21 @@ def test_a_killed_decoder_goes_on_bit_for_bit(tmp_path, monkeypatch):
             "tokenizer": {"type": "glide", "path": str(tmp_path / "words.json")},
             "model": UNET | {"conditions": conditions, "dropout": 0.2},
             "task": {"type": "decoder", "size": 8, "text_drop_prob": 0.3, "max_noise": 0.2, "max_blur": 0.5},
-            "data": {"type": "scenes", "glyphs": "shapes", "size": 8, "samples": 100, "validation": 4, "workers": 0},
+            "data": {
+                "type": "scenes",
+                "objects": "shapes",
+                "size": 8,
+                "samples": 100,
+                "val_samples": 4,
+                "num_workers": 0,
+            },
             "optim": {"lr": 1e-3},
             "train": {
                 "steps": 6,
                 "batch_size": 4,
                 "save_every": "2",
                 "log_every": 2,
-                "preview": 2,
+                "preview_images": 2,
                 "precision": "float32",
             },
         }

@@ -18,7 +18,7 @@ def test_gains_and_biases_are_spared_from_decay_and_frozen_weights_from_everythi
 
 
 def test_the_rate_warms_up_and_falls_along_half_a_cosine_to_its_share():
-    options = Optim(lr=1.0, warmup=10, schedule="cosine", final=0.1)
+    options = Optim(lr=1.0, warmup_steps=10, schedule="cosine", final_lr_ratio=0.1)
     assert [lr_at(options, step, 110) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     for step, done in ((10, 0.0), (60, 0.5), (109, 0.99), (200, 1.0)):
         assert lr_at(options, step, 110) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2)
@@ -39,7 +39,7 @@ def test_a_schedule_may_end_before_the_run():
         ({"lr": 0.0}, "optim.lr: 0.0 is not a positive number"),
         ({"lr": float("nan")}, "optim.lr: nan is not a positive number"),
         ({"lr": 1.0, "betas": [0.9, 1.0]}, r"optim.betas: \[0.9, 1.0\] are not two numbers"),
-        ({"lr": 1.0, "warmup": -1}, "optim.warmup: -1 is negative"),
+        ({"lr": 1.0, "warmup_steps": -1}, "optim.warmup_steps: -1 is negative"),
         ({"lr": 1.0, "schedule_steps": 0}, "optim.schedule_steps: 0 is not at least 1"),
     ],
 )

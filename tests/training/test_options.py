@@ -29,7 +29,7 @@ def test_saving_goes_by_steps_or_by_time():
     [
         ({"steps": 0}, "train.steps: 0 is not between 1"),
         ({"batch_size": 1 << 41}, "train.batch_size"),
-        ({"ema": 1.0}, r"train.ema: 1.0 is not in \[0, 1\)"),
+        ({"ema_decay": 1.0}, r"train.ema_decay: 1.0 is not in \[0, 1\)"),
         ({"save_every": "often"}, "train.save_every: 'often' is not a time"),
     ],
 )
@@ -39,18 +39,18 @@ def test_numbers_that_make_no_run_are_refused(numbers, said):
 
 
 def test_values_are_typed_by_the_signature(recipe):
-    typed = recipe(train={"steps": "010", "ema": "0.5"}, optim={"lr": "1e-4"})
+    typed = recipe(train={"steps": "010", "ema_decay": "0.5"}, optim={"lr": "1e-4"})
     assert typed["train"]["steps"] == 10
-    assert (typed["train"]["ema"], typed["optim"]["lr"]) == (0.5, 1e-4)
+    assert (typed["train"]["ema_decay"], typed["optim"]["lr"]) == (0.5, 1e-4)
     optim, train, tracker = options(typed)
-    assert (optim.lr, train.steps, tracker.extras) == (1e-4, 10, [])
+    assert (optim.lr, train.steps, tracker.report_to) == (1e-4, 10, [])
 
 
 @pytest.mark.parametrize(
     ("section", "said"),
     [
         ({"train": {"stepz": 3}}, r"train\.stepz: .*did you mean 'steps'"),
-        ({"model": {"hiden": 3}}, r"model\.hiden: .*did you mean 'hidden'"),
+        ({"model": {"hiden": 3}}, r"model\.hiden: .*did you mean 'n_hid'"),
         ({"task": {"kl_weight": "much"}}, r"task\.kl"),
         ({"data": {"sise": 3}}, r"data\.sise: .*did you mean 'size'"),
     ],

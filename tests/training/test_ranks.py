@@ -38,7 +38,7 @@ def test_a_tracker_that_does_not_start_stops_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ranks, "filter_trackers", refuse)
     said = []
-    assert ranks.accelerator("no", Tracker(extras=["wandb"]), tmp_path, said.append).trackers == []
+    assert ranks.accelerator("no", Tracker(report_to=["wandb"]), tmp_path, said.append).trackers == []
     assert said == ["tracker wandb is left out: no network; pip install 'dalle[wandb]' if it is missing"]
 
 

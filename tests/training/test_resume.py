@@ -24,7 +24,7 @@ def test_a_fresh_folder_has_nothing_to_go_on_from(tmp_path, recipe):
 
 
 def test_the_same_recipe_goes_on_whatever_only_looks_on(run, recipe):
-    watched = recipe(train={"log_every": 7, "save_every": "9m", "keep": 5}, data={"workers": 2})
+    watched = recipe(train={"log_every": 7, "save_every": "9m", "keep_last": 5}, data={"num_workers": 2})
     assert resumable(run, watched, "auto", ignore) == state.saved(run)[0]
 
 

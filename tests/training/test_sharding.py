@@ -101,8 +101,8 @@ def test_accelerate_may_ask_for_it(monkeypatch):
 
 @pytest.mark.parametrize("other", [{"compile": True}, {"precision": "fp16"}])
 def test_what_it_does_not_go_with_is_refused(recipe, tmp_path, other):
-    with pytest.raises(RecipeError, match=r"train\.shard: goes with neither"):
-        fit(recipe() | {"train": {**recipe()["train"], "shard": True, **other}}, tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"train\.fsdp: goes with neither"):
+        fit(recipe() | {"train": {**recipe()["train"], "fsdp": True, **other}}, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +112,13 @@ def runs(families, tmp_path_factory):
     jobs = []
     for name, recipe in families.items():
         assert fit(recipe, folder / "one" / name, quiet=True) == 0
-        sharded = {**recipe, "train": {**recipe["train"], "shard": True}}
+        sharded = {**recipe, "train": {**recipe["train"], "fsdp": True}}
         jobs.append({"recipe": recipe, "run": folder / "two" / name})
         jobs.append({"recipe": sharded, "run": folder / "sharded" / name})
         if name == "clip":
             halved(folder / "one" / name, folder / "one-sharded" / name)
             jobs.append({"recipe": sharded, "run": folder / "one-sharded" / name})
-    broken = {**families["dvae"], "train": {**families["dvae"]["train"], "patience": 1}}
+    broken = {**families["dvae"], "train": {**families["dvae"]["train"], "max_skipped_steps": 1}}
     jobs.append({"recipe": broken, "run": folder / "broken" / "dvae", "broken": 4})
     assert run_in_two(folder, jobs) == 0
     for before in ("two", "sharded"):

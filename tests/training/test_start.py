@@ -53,8 +53,8 @@ def test_a_dry_run_needs_no_companion_and_says_what_stands_in_for_it(tmp_path, m
 
 
 def test_a_run_is_called_after_its_recipe_unless_it_has_a_name(mine, tmp_path):
-    assert train(mine, "train.steps=1", "train.preview=0") == 0
-    assert train(mine, "train.steps=1", "train.preview=0", run="other") == 0
+    assert train(mine, "train.steps=1", "train.preview_images=0") == 0
+    assert train(mine, "train.steps=1", "train.preview_images=0", run="other") == 0
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["dvae-mine", "other"]
 
 

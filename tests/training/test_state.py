@@ -73,7 +73,7 @@ def test_a_state_of_a_newer_format_is_not_passed_over(tmp_path, monkeypatch):
     tensors = state.gather(*trained())
     state.save(tmp_path, RECIPE, 1, 1, tensors, {}, keep=9)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "VERSION", 2)
+        patch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
         state.save(tmp_path, RECIPE, 2, 2, tensors, {}, keep=9)
     with pytest.raises(CheckpointError, match=r"step-000000002.* written by a newer dalle .* update dalle"):
         state.newest(tmp_path)

@@ -7,11 +7,11 @@ from dalle_cli.registry import RecipeError
 from dalle_cli.text import tokenizers
 from dalle_cli.training import vocabulary
 
-DATA = {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 5000}
+DATA = {"type": "scenes", "objects": "shapes", "size": 16, "samples": 5000}
 
 
 def recipe(**learn):
-    return {"tokenizer": {"type": "dalle"}, "learn": {"size": 540, "captions": 300, **learn}, "data": DATA}
+    return {"tokenizer": {"type": "dalle"}, "learn": {"vocab_size": 540, "captions": 300, **learn}, "data": DATA}
 
 
 def test_a_vocabulary_is_learned_from_captions_and_saved(tmp_path):
@@ -42,7 +42,7 @@ def test_the_captions_are_spread_over_the_data():
 
 def test_fewer_entries_than_asked_for_are_said(tmp_path):
     said = []
-    learned = vocabulary.learn(recipe(size=5000, captions=50), tmp_path / "words.json", False, said.append)
+    learned = vocabulary.learn(recipe(vocab_size=5000, captions=50), tmp_path / "words.json", False, said.append)
     assert said == [f"only {learned.vocab_size} entries: no other pair occurs twice in 50 captions"]
 
 
@@ -59,7 +59,7 @@ def test_a_file_that_is_there_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"learn": {"size": 600, "captions": 0}}, r"learn\.captions: 0 is not at least 1"),
+        ({"learn": {"vocab_size": 600, "captions": 0}}, r"learn\.captions: 0 is not at least 1"),
         ({"learn": {"sise": 600}}, r"learn\.sise"),
         ({"tokenizer": {"type": "dalle", "path": "x"}}, "expected a type alone"),
         ({"tokenizer": {"type": "dall"}}, "did you mean 'dalle'"),

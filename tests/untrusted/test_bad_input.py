@@ -47,8 +47,14 @@ def test_odd_pictures_are_pictures(run, files):
     checked = run(*CHECK, "@odd")
     assert (checked.code, checked.result["good"]) == (0, len(odd_pictures()))
     assert run("data", "preview", "@odd", "data.size=16").code == 0
-    data = ("data.type=folder", "data.path=@odd", "data.validation=0", "data.captions=true", "data.workers=0")
-    trained = run(*TRAIN, *data, "train.steps=2", "train.preview=0")
+    data = (
+        "data.type=folder",
+        "data.path=@odd",
+        "data.val_samples=0",
+        "data.require_captions=true",
+        "data.num_workers=0",
+    )
+    trained = run(*TRAIN, *data, "train.steps=2", "train.preview_images=0")
     assert trained.code == 0, trained.err
     assert not Path("checkpoints/dvae-train/bad_samples.jsonl").exists()
 
@@ -68,12 +74,12 @@ def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
 
 
 def test_bad_samples_are_counted_and_no_more(run, files, tmp_path):
-    found = run(*CHECK, "@bombs", "data.captions=false")
+    found = run(*CHECK, "@bombs", "data.require_captions=false")
     assert (found.code, found.err) == (4, "")
     assert found.result["bad"] == {"too many pixels": 2, "cannot be decoded": 1}
     assert found.result["good"] == 2
     for table, bad in (("nul", 1), ("numbers", 1)):
-        ended = run(*CHECK, f"@{table}.jsonl", "data.captions=false")
+        ended = run(*CHECK, f"@{table}.jsonl", "data.require_captions=false")
         assert (ended.code, ended.result["good"], sum(ended.result["bad"].values())) == (4, 1, bad)
     assert tree(tmp_path) == {}
 

@@ -59,7 +59,7 @@ def spread(codes: list[int], *wanted: int) -> None:
 # ---- recipes ---------------------------------------------------------------------------------------------------------
 
 CLIP = recipes(Path("dvae.safetensors"))["clip"] | {key: RECIPE[key] for key in ("data", "optim", "train")}
-TOKENIZER = {"tokenizer": {"type": "dalle"}, "learn": {"size": 600, "captions": 9}, "data": RECIPE["data"]}
+TOKENIZER = {"tokenizer": {"type": "dalle"}, "learn": {"vocab_size": 600, "captions": 9}, "data": RECIPE["data"]}
 SYSTEM = {"system": {"type": "dalle1"}, "parts": {"transformer": "x", "clip": "y"}, "sample": {"temperature": 0.9}}
 PRIOR = recipes(Path("@dvae.safetensors"))["dalle"] | {key: RECIPE[key] for key in ("data", "optim", "train")}
 
@@ -96,9 +96,9 @@ def fuzzed(check: Callable, strategy: st.SearchStrategy, examples: int) -> None:
 
 
 KEYS = st.sampled_from(
-    ["model", "model.n_hid", "model.type", "task.type", "task.kl", "data", "data.type", "data.path", "data.size",
-     "optim.betas", "optim.lr", "train.steps", "train.save_every", "tracker.extras", "frozen.x", "tokenizer", "extends",
-     "a.b.c", "model.", ".", ""]
+    ["model", "model.n_hid", "model.type", "task.type", "task.kl_weight", "data", "data.type", "data.path", "data.size",
+     "optim.betas", "optim.lr", "train.steps", "train.save_every", "tracker.report_to", "frozen.x", "tokenizer",
+     "extends", "a.b.c", "model.", ".", ""]
 )  # fmt: skip
 SCALARS = st.one_of(
     st.text(max_size=20),
@@ -174,7 +174,7 @@ def test_shards_and_tables(attempt, files, name):
             Path("case_stats.json").write_bytes(json.dumps({"successes": successes}).encode())
         codes.append(attempt(number, "data", "check", str(case), "-q"))
         if number % 5 == 0:
-            words = ("-n", "2", "--overwrite", "data.size=8", "data.captions=false")
+            words = ("-n", "2", "--overwrite", "data.size=8", "data.require_captions=false")
             codes.append(attempt(number, "data", "preview", str(case), *words))
         Path("case_stats.json").unlink(missing_ok=True)
     spread(codes, 3)

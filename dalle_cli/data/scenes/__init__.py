@@ -1,4 +1,4 @@
-"""Scenes: the built-in data. Pictures of glyphs with exact captions, drawn on demand, needing no download."""
+"""Scenes: the built-in data, images of objects with exact captions, rendered on demand without any download."""
 
 import random
 from collections.abc import Iterable, Mapping
@@ -13,50 +13,57 @@ from .grammar import KINDS, RELATIONS, caption, held_out, invent
 class Scenes:
     """Endless captioned scenes; sample i is a function of (seed, i).
 
-    glyphs: "shapes", "everyday", "words" or "emoji". kinds: weights of single, texture, pair, relation, count, sign;
-    those left out are 0. relations: the same of "left of", "right of", "above" and "below"; None is all alike.
-    background, colour: chances of a coloured ground and of a tint. held_out: False leaves out the combinations kept for
-    evaluation, True draws only scenes that hold one. wording: vary the captions' wording. scatter: vary where things
-    stand; the same places always are learned several times sooner.
+    objects: set of objects: "shapes", "everyday", "words" or "emoji". samples: length of an epoch. scene_weights:
+    weights of the kinds single, texture, pair, relation, count and sign; a kind left out has weight 0.
+    relation_weights: weights of "left of", "right of", "above" and "below"; None weighs all alike. background_prob:
+    probability of a colored background. color_prob: probability that an object is recolored. held_out: False leaves
+    out the combinations kept for evaluation, True generates only scenes that contain one. caption_variants: vary the
+    wording of captions. random_positions: vary where objects are placed; fixed positions are learned several times
+    faster. seed: of the scenes.
     """
 
     def __init__(
         self,
         size: int,
-        glyphs: str = "everyday",
+        objects: str = "everyday",
         samples: int = 1_000_000,
-        kinds: dict[str, float] | None = None,
-        relations: dict[str, float] | None = None,
-        background: float = 0.4,
-        colour: float = 0.3,
+        scene_weights: dict[str, float] | None = None,
+        relation_weights: dict[str, float] | None = None,
+        background_prob: float = 0.4,
+        color_prob: float = 0.3,
         held_out: bool = False,
-        wording: bool = True,
-        scatter: bool = True,
+        caption_variants: bool = True,
+        random_positions: bool = True,
         seed: int = 0,
     ):
         self.size = size
-        self.glyphs = glyph_set(glyphs)
-        self.kinds = _weights("kinds", KINDS if kinds is None else kinds, KINDS)
-        self.relations = relations and _weights("relations", relations, RELATIONS)
-        self.background, self.colour = background, colour
-        self.held_out, self.wording, self.scatter, self.seed = held_out, wording, scatter, seed
+        self.glyphs = glyph_set(objects)
+        self.kinds = _weights("scene_weights", KINDS if scene_weights is None else scene_weights, KINDS)
+        self.relations = relation_weights and _weights("relation_weights", relation_weights, RELATIONS)
+        self.background, self.color = background_prob, color_prob
+        self.held_out, self.caption_variants, self.random_positions, self.seed = (
+            held_out,
+            caption_variants,
+            random_positions,
+            seed,
+        )
         self.blocks = [samples]
 
     def read(self, block: int, index: int, picture: bool = True) -> dict:
         rng = random.Random(f"{self.seed}/{index}")
         scene = self.scene(rng)
-        text = caption(scene, rng if self.wording else None)
-        image = draw(scene, place(scene, rng, self.scatter), self.size, self.glyphs.drawn) if picture else None
+        text = caption(scene, rng if self.caption_variants else None)
+        image = draw(scene, place(scene, rng, self.random_positions), self.size, self.glyphs.drawn) if picture else None
         return {"image": image, "text": text, "key": f"scene-{index:09d}"}
 
     def scene(self, rng: random.Random):
         """A scene on the right side of the split between training and held-out combinations."""
         for _ in range(10_000):
-            scene = invent(rng, self.glyphs, self.kinds, self.background, self.colour, self.relations)
+            scene = invent(rng, self.glyphs, self.kinds, self.background, self.color, self.relations)
             if held_out(scene) == self.held_out:
                 return scene
         raise ValueError(
-            f"data.held_out={str(self.held_out).lower()} leaves no scenes: give data.kinds others than "
+            f"data.held_out={str(self.held_out).lower()} leaves no scenes: give data.scene_weights others than "
             f"{', '.join(kind for kind, weight in self.kinds.items() if weight > 0)}"
         )
 

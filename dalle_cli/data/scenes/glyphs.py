@@ -126,7 +126,7 @@ def font() -> ImageFont.FreeTypeFont:
                     continue
     raise MissingFont(
         "no colour emoji font found: install one (Debian, Ubuntu: apt install fonts-noto-color-emoji), "
-        "name its file in DALLE_EMOJI_FONT, or use data.glyphs=shapes"
+        "name its file in DALLE_EMOJI_FONT, or use data.objects=shapes"
     )
 
 

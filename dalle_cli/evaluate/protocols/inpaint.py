@@ -135,7 +135,7 @@ def masked_scenes(count: int, size: int, objects: str, random_positions: bool = 
 
     random_positions: as the data source takes it.
     """
-    source = Scenes(size, objects, kinds={"pair": 1.0, "relation": 1.0})
+    source = Scenes(size, objects, scene_weights={"pair": 1.0, "relation": 1.0})
     number = 0
     while count:
         rng = random.Random(f"{SEED}/inpaint/{number}")

@@ -74,7 +74,7 @@ def test_without_a_font_the_remedy_is_named(monkeypatch):
     monkeypatch.delenv("DALLE_EMOJI_FONT", raising=False)
     font.cache_clear()
     try:
-        with pytest.raises(MissingFont, match=r"fonts-noto-color-emoji.*DALLE_EMOJI_FONT.*data\.glyphs=shapes"):
+        with pytest.raises(MissingFont, match=r"fonts-noto-color-emoji.*DALLE_EMOJI_FONT.*data\.objects=shapes"):
             font()
     finally:
         font.cache_clear()

@@ -33,7 +33,7 @@ def test_training_and_evaluation_share_no_combination():
 
 
 def test_kinds_are_drawn_by_their_weights():
-    source = Scenes(32, "shapes", kinds={"single": 3.0, "pair": 1.0}, background=0.0)
+    source = Scenes(32, "shapes", scene_weights={"single": 3.0, "pair": 1.0}, background_prob=0.0)
     scenes = [parse(source.read(0, i)["text"], source.glyphs) for i in range(300)]
     kinds = Counter(scene.kind for scene in scenes if scene)
     assert set(kinds) == {"single", "pair"}
@@ -42,7 +42,7 @@ def test_kinds_are_drawn_by_their_weights():
 
 
 def test_one_wording_or_several():
-    plain, varied = (Scenes(32, "shapes", wording=wording) for wording in (False, True))
+    plain, varied = (Scenes(32, "shapes", caption_variants=wording) for wording in (False, True))
     assert all(plain.read(0, i)["text"].startswith(("a ", "an ", "two ", "three ")) for i in range(80))
     texts = [varied.read(0, i)["text"] for i in range(80)]
     assert any(text.startswith("a picture of ") for text in texts)
@@ -50,22 +50,30 @@ def test_one_wording_or_several():
 
 
 def test_relations_are_drawn_by_their_weights():
-    source = Scenes(32, "shapes", kinds={"relation": 1.0}, relations={"above": 3.0, "left of": 1.0}, background=0.0)
+    source = Scenes(
+        32,
+        "shapes",
+        scene_weights={"relation": 1.0},
+        relation_weights={"above": 3.0, "left of": 1.0},
+        background_prob=0.0,
+    )
     scenes = [parse(source.read(0, i, picture=False)["text"], source.glyphs) for i in range(200)]
     relations = Counter(scene.relation for scene in scenes if scene)
     assert set(relations) == {"above", "left of"}
     assert 2 < relations["above"] / relations["left of"] < 5
-    with pytest.raises(ValueError, match=r"data\.relations takes weights of left of, .*got beside"):
-        Scenes(32, "shapes", relations={"beside": 1.0})
+    with pytest.raises(ValueError, match=r"data\.relation_weights takes weights of left of, .*got beside"):
+        Scenes(32, "shapes", relation_weights={"beside": 1.0})
 
 
 @pytest.mark.parametrize(("kinds", "named"), [({"singel": 1.0}, "got singel"), ({"single": 0.0}, "got none")])
 def test_weights_that_mean_nothing_are_refused(kinds, named):
-    with pytest.raises(ValueError, match=f"data.kinds takes weights of single, .*{named}"):
-        Scenes(32, "shapes", kinds=kinds)
+    with pytest.raises(ValueError, match=f"data.scene_weights takes weights of single, .*{named}"):
+        Scenes(32, "shapes", scene_weights=kinds)
 
 
 def test_a_split_without_scenes_is_an_error_and_not_a_hang():
-    source = Scenes(32, "shapes", kinds={"sign": 1.0}, background=0.0, held_out=True)
-    with pytest.raises(ValueError, match=r"data\.held_out=true leaves no scenes: give data\.kinds others than sign"):
+    source = Scenes(32, "shapes", scene_weights={"sign": 1.0}, background_prob=0.0, held_out=True)
+    with pytest.raises(
+        ValueError, match=r"data\.held_out=true leaves no scenes: give data\.scene_weights others than sign"
+    ):
         source.read(0, 0)
