@@ -17,6 +17,7 @@ SMALL, LARGE = 128, 256  # pixels: bounds of a cell's width
 GAP, LINE, TEXT = 8, 15, 11  # pixels: between cells, between lines of text, and the size of the font
 TITLE_LINE, TITLE_TEXT = 18, 13  # pixels
 MAX_LINES = 4  # of a caption
+OUTLINE = (221, 221, 221)  # color of the line around images, which may be white themselves
 PAGE_CELLS, PAGE_ROWS, MAX_COLUMNS, GRID_COLUMNS = 100, 12, 16, 10
 
 Picture = Image.Image | str | Path
@@ -134,9 +135,11 @@ def _page(rows: Sequence[Row], columns: int, size: tuple[int, int]) -> Image.Ima
             if picture is not None:
                 opened = picture if isinstance(picture, Image.Image) else images.open_image(picture)
                 scaled = fit(opened, size)
-                page.paste(scaled, (left + (width - scaled.width) // 2, image_top + (height - scaled.height) // 2))
+                x, y = left + (width - scaled.width) // 2, image_top + (height - scaled.height) // 2
+                page.paste(scaled, (x, y))
+                draw.rectangle((x - 1, y - 1, x + scaled.width, y + scaled.height), outline=OUTLINE)
             for number, line in enumerate(lines):
-                _draw_text(draw, left, image_top + height + number * LINE, line, TEXT)
+                _draw_text(draw, left, image_top + height + 1 + number * LINE, line, TEXT)
         top += row_height
     fonts.warn_uncovered("".join("".join((row.title, *(caption for _, caption in row.cells))) for row in rows))
     return page

@@ -58,7 +58,7 @@ def test_layout_of_rows_captions_and_titles():
     assert pixels[GAP : GAP + TITLE_LINE, :100].min() < 128
     below = pixels[GAP + TITLE_LINE + 128 : GAP + TITLE_LINE + 128 + LINE]
     assert below[:, : GAP + 128].min() < 128  # a caption stays below its own cell
-    gap = pixels[GAP + TITLE_LINE :, GAP + 128 : GAP + 128 + GAP - 1]
+    gap = pixels[GAP + TITLE_LINE :, GAP + 128 + 1 : GAP + 128 + GAP - 1]
     assert gap.min() == 255
 
 

@@ -74,3 +74,30 @@ def test_without_the_trained_weights_the_line_names_them(dalle, picture, words):
     ended = dalle(*words, "--recipe", "glide-tiny")
     assert (ended.code, one_line(ended.err)) == (3, True)
     assert "no checkpoint 'checkpoints/decoder-" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("inpaint", "dog.png", "a star", "--box", "1,1,4,4", "--recipe", "INPAINT"), "1 files in none"),
+        (("upscale", "dog.png", "--recipe", "UPSAMPLER"), "1 files in none"),
+        (("reconstruct", "dog.png", "--model", "DVAE"), "1 files in none"),
+    ],
+)
+def test_dry_run_writes_nothing(dalle, glide, tiny, picture, tmp_path, words, said):
+    known = {"INPAINT": glide.inpaint, "UPSAMPLER": glide.upsampler, "DVAE": tiny.dvae}
+    before = sorted(tmp_path.rglob("*"))
+    ended = dalle(*(known.get(word, word) for word in words), "--dry-run", "--out", "none")
+    assert (ended.code, ended.out) == (0, ""), ended.err
+    assert said in ended.err
+    assert ".safetensors" in ended.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_box_beyond_the_image_is_said(dalle, glide, picture):
+    words = ("--recipe", glide.inpaint, "--steps", 2)
+    ended = dalle("inpaint", picture, "a star", "--box", "20,10,8,8", *words)
+    assert ended.code == 0, ended.err
+    assert "dog.png: box 20,10,8,8 reaches beyond the image of 24x16 px: only the part inside is inpainted" in ended.err
+    inside = dalle("inpaint", picture, "a star", "--box", "16,8,8,8", *words, "--out", "b")
+    assert "reaches beyond" not in inside.err

@@ -108,3 +108,19 @@ def test_texts_need_a_prior(dalle, unclip, tmp_path):
     ended = dalle("interpolate", "dog.png", "a snowman", "--recipe", "plain.yaml", "-q")
     assert (ended.code, one_line(ended.err)) == (2, True)
     assert "parts.prior" in ended.err
+
+
+@pytest.mark.usefixtures("picture")
+def test_cropping_is_said_once_and_padding_avoids_it(dalle, unclip):
+    noise(3, 16, 16).save("square.png")
+    words = ("--recipe", unclip.recipe, "--steps", 2, "--precision", "float32")
+    cropped = dalle("vary", "square.png", "dog.png", "cat.png", *words, "--eta", 0, "--out", "a")
+    assert cropped.code == 0
+    lines = [line for line in cropped.err.splitlines() if "--crop pad" in line]
+    assert len(lines) == 1
+    assert "dog.png of 24x16 px and 1 more are cropped to the middle square" in lines[0]
+    padded = dalle("vary", "dog.png", *words, "--eta", 0, "--crop", "pad", "--out", "b")
+    assert "cropped" not in padded.err
+    assert padded.result["psnr"] != cropped.results[1]["psnr"]
+    assert "cropped" not in dalle("vary", "square.png", *words, "--out", "c").err
+    assert "cropped" not in dalle("vary", "dog.png", *words, "--out", "d", "-q").err

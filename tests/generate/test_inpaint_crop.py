@@ -5,7 +5,7 @@ from PIL import Image
 
 from dalle_cli import images
 from dalle_cli.exits import BAD_INPUT, Failure
-from dalle_cli.generate.inpaint_crop import crop_around, inpaint_mask
+from dalle_cli.generate.inpaint_crop import clipping_note, crop_around, inpaint_mask
 from tests.fixtures.miniatures import noise
 
 
@@ -137,3 +137,9 @@ def test_the_seam_is_soft_and_nothing_old_shines_through():
     assert row[64] == 160
     assert (np.diff(row[32:64]) >= 0).all()
     assert row[32:96].min() >= 118
+
+
+def test_boxes_within_the_image_need_no_note():
+    assert clipping_note("a.png", (60, 40), (0, 0, 60, 40)) is None
+    for box in ((-1, 0, 5, 5), (0, -1, 5, 5), (56, 0, 5, 5), (0, 36, 5, 5)):
+        assert "reaches beyond the image of 60x40 px" in (clipping_note("a.png", (60, 40), box) or "")

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dalle_cli import checkpoint, images
-from dalle_cli.exits import BAD_INPUT, DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
+from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import reconstruct as module
 from dalle_cli.generate.image_requests import expand_folders
 from dalle_cli.generate.metadata import read
@@ -37,16 +37,6 @@ def reconstruct(tiny, tmp_path, capsys):
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run
-
-
-def test_folders_are_searched_and_other_words_left_alone(folder, tmp_path):
-    found = [str(folder / name) for name in ("a.PNG", "b.png", "deeper/c.webp")]
-    line = json.dumps({"path": "x.png", "note": "x" * 5000})
-    assert expand_folders(["-", str(folder), "x.png", line]) == ["-", *found, "x.png", line]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(Failure, match=r"empty: no images in this folder \(\.avif") as failure:
-        expand_folders([str(tmp_path / "empty")])
-    assert failure.value.code == BAD_INPUT
 
 
 def test_figures_are_those_of_a_plain_computation(reconstruct, folder, tiny):
