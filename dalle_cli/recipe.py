@@ -197,6 +197,17 @@ def headline(path: Path) -> str:
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
 
 
+def override(recipe: Recipe, words: Sequence[str], family: str = "decoder") -> Recipe:
+    """Return a recipe of plain data with override words `key.path=value` applied. Raises RecipeError."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create(recipe)
+    for word in words:
+        _override(config, word, family, None, lambda line: None)
+    changed: Any = OmegaConf.to_container(config)
+    return changed
+
+
 def to_yaml(recipe: Recipe) -> str:
     from omegaconf import OmegaConf
 

@@ -15,6 +15,7 @@ from .app import MANAGE, command
 from .options import Json
 
 PNG = b"\x89PNG\r\n\x1a\n"
+TORCH = (b"PK\x03\x04", b"\x80")  # how zip archives and pickles begin
 
 
 class InspectError(ValueError):
@@ -25,16 +26,20 @@ class InspectError(ValueError):
     MANAGE,
     "dalle inspect out/000000-0-an-avocado-chair.png",
     "dalle inspect starter/clip --verify",
+    "dalle inspect ViT-B-32.pt",
     "dalle inspect vocab.json --json",
 )
 def inspect(
-    file: Annotated[str, typer.Argument(help="A PNG, a tokenizer's JSON, or a checkpoint (file, run, starter/...).")],
+    file: Annotated[
+        str,
+        typer.Argument(help="A PNG, a tokenizer's JSON, a checkpoint (file, run, starter/...), or published weights."),
+    ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the tensors of a checkpoint with its checksum.")
+        bool, typer.Option("--verify", help="Read all tensors and compare their checksum. Default: only the header.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the metadata of an image, a checkpoint or a tokenizer."""
+    """Print the metadata of an image, a tokenizer, a checkpoint or published weights."""
     path = Path(file)
     head = b""
     exists = os.path.isfile(path)
@@ -45,8 +50,10 @@ def inspect(
         result = _image(path, head)
     elif head[:1] == b"{" or head[:2] == b"\x1f\x8b":
         result = _tokenizer_file(path)
+    elif _is_published(file, head):
+        result = _published(path, verify)
     elif exists and head[8:9] != b"{":
-        raise InspectError(f"{path}: not a PNG, a checkpoint or a tokenizer's JSON")
+        raise InspectError(f"{path}: not a PNG, a checkpoint, published weights or a tokenizer's JSON")
     else:
         result = _checkpoint(file, verify)
     print_result(result, align(_lines(result)), as_json)
@@ -70,6 +77,44 @@ def _tokenizer_file(path: Path) -> dict[str, Any]:
 
 def _tokenizer(tokenizer: Any) -> dict[str, Any]:
     return {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "published": tokenizer.published}
+
+
+def _is_published(name: str, head: bytes) -> bool:
+    """Whether a file or folder holds weights of other programs: torch's, or safetensors that are not ours."""
+    from .. import checkpoint
+
+    path = Path(name)
+    if path.is_dir():
+        try:
+            checkpoint.resolve(name)
+        except checkpoint.CheckpointError:
+            return any(path.iterdir())
+        return False
+    if not path.is_file() or head[8:9] != b"{":
+        return head.startswith(TORCH)
+    metadata = checkpoint.read_header(path).get("__metadata__", {})
+    return isinstance(metadata, dict) and metadata.get("format") != "dalle"
+
+
+def _published(path: Path, verify: bool) -> dict[str, Any]:
+    """Return the layout, recipe and sizes of published weights; only `verify` reads their numbers."""
+    from ..convert import dtypes
+    from ..convert.files.opening import open_weights
+    from ..convert.recognition import make_recipe
+
+    weights = open_weights(path)
+    tensors = weights.state.values()
+    return {
+        "kind": "published weights",
+        "path": str(path),
+        "bytes": sum(file.stat().st_size for file in weights.files),
+        "layout": weights.layout.name,
+        "published": weights.published_name() if verify else None,
+        "num_parameters": sum(tensor.numel() for tensor in tensors),
+        "tensors": len(tensors),
+        "dtypes": dict(Counter(dtypes.name(tensor.dtype) for tensor in tensors)),
+        "recipe": make_recipe(weights.layout, weights.state, weights.config),
+    }
 
 
 def _checkpoint(name: str, verify: bool) -> dict[str, Any]:
@@ -116,13 +161,16 @@ def _tensors(path: Path, is_state: bool) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
+    from ..convert.files.opening import DTYPES
+
     dtypes: Counter[str] = Counter()
     num_parameters = 0
     try:
         with safe_open(path, framework="numpy") as file:
             for key in file.keys():  # noqa: SIM118  (not a mapping)
                 tensor = file.get_slice(key)
-                dtypes[tensor.get_dtype()] += 1
+                dtype = str(tensor.get_dtype())
+                dtypes[DTYPES.get(dtype, dtype)] += 1
                 if key.startswith("model.") or not is_state:
                     num_parameters += math.prod(tensor.get_shape())
     except (SafetensorError, OSError, ValueError) as error:
@@ -143,7 +191,7 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
             shown |= {key: record[key] for key in ("options", "models", "fields") if record.get(key)}
             if record["command"] == "sample":
                 shown["reproduce"] = f"dalle sample --reproduce {shown['path']}"
-    elif "recipe" in shown:
+    elif "checksum" in shown:  # of a checkpoint
         shown["recipe"] = f"dalle show {shown['path']}"
     return [(key, _cell(value)) for key, value in shown.items() if value is not None]
 

@@ -1,4 +1,7 @@
-"""Our checkpoints in a published layout: one file, or a folder as open_clip and transformers open it."""
+"""Export checkpoints: in another precision, or in a published layout as one file or as a folder of Hugging Face's.
+
+A folder opens in open_clip, transformers or diffusers by the configuration that is written next to the weights.
+"""
 
 import json
 from pathlib import Path
@@ -10,57 +13,63 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
-from ..files import write_atomically
+from ..files import check_target, write_atomically
 from ..models.clip import MEAN, STD
 from ..recipe import section
 from ..registry import suggest
 from ..text.bpe import base_symbols
 from ..text.loading import from_state
-from . import native
+from . import dtypes
 from .layout import Layout
 from .layouts import all_layouts
-from .recognition import completed, export_state
+from .recognition import complete, export_state
 
-TORCH = (".pt", ".pth", ".bin", ".ckpt")
-NATIVE = "dalle"
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+NATIVE = "dalle"  # the layout of our checkpoints
 
 
 def export(name: str, layout: str, out: str, precision: str | None, overwrite: bool) -> list[str]:
     """Write the checkpoint `name` in a layout; returns the files.
 
-    layout: `dalle` for a checkpoint of ours, in float16 unless told; else one of `all_layouts()`, in the types that the
-    weights have unless told. out: a file (.safetensors, or one for torch.load), or the folder of a layout that has a
+    layout: `dalle` for a checkpoint of ours, by default in float16; otherwise one of `all_layouts()`, by default in the
+    dtypes of the weights. out: a file (.safetensors, or one for torch.load), or the folder of a layout that has a
     configuration. Raises CheckpointError, ConvertError, Failure.
     """
     known = {NATIVE, *all_layouts()}
     if layout not in known:
         raise Failure(f"--format {layout}: no such layout{suggest(layout, known)}", USAGE)
     if layout == NATIVE:
-        native.export(name, Path(out), precision or "float16", overwrite)
+        export_checkpoint(name, Path(out), precision or "float16", overwrite)
         return [out]
-    if precision is not None and precision not in native.TYPES:
-        raise Failure(f"--precision {precision}: choose {', '.join(native.TYPES)}", USAGE)
-    target, source = Path(out), all_layouts()[layout]
-    single = target.suffix in (*TORCH, ".safetensors")
-    if not single and source.config is None:
-        raise Failure(f"--out {out}: name a file ending in .safetensors, {', '.join(TORCH)}", USAGE)
+    dtype = dtypes.parse(precision)
+    target, published = Path(out), all_layouts()[layout]
+    single = target.suffix in (*TORCH_SUFFIXES, ".safetensors")
+    if not single and published.config is None:
+        raise Failure(f"--out {out}: name a file ending in .safetensors, {', '.join(TORCH_SUFFIXES)}", USAGE)
     if target.exists() and not overwrite:
         raise Failure(f"{target} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
     path = checkpoint.resolve(name)
-    found = checkpoint.metadata(path)
-    if not isinstance(found["recipe"].get("model"), dict):
+    metadata = checkpoint.metadata(path)
+    model = metadata["recipe"].get("model")
+    if not isinstance(model, dict):
         raise Failure(f"{path}: its recipe names no model", BAD_INPUT)
-    model, dtype = found["recipe"]["model"], native.TYPES[precision] if precision else None
-    state = export_state(layout, model, checkpoint.read_tensors(path), configured=not single)
-    state = {key: typed(tensor, dtype) for key, tensor in state.items()}
+    state = export_state(layout, model, checkpoint.read_tensors(path), with_config=not single)
+    state = {key: dtypes.cast(tensor, dtype) for key, tensor in state.items()}
     if single:
-        return _write_file(target, source, state, overwrite)
-    size = section(found["recipe"], "task").get("size")
-    return write_folder(target, source, state, model, found["tokenizer"], size)
+        return _write_file(target, published, state, overwrite)
+    size = section(metadata["recipe"], "task").get("size")
+    return write_folder(target, published, state, model, metadata["tokenizer"], size)
 
 
-def typed(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous()
+def export_checkpoint(name: str, out: Path, precision: str, overwrite: bool) -> None:
+    """Write the checkpoint `name` to `out` in another precision. Raises CheckpointError, Failure."""
+    dtype = dtypes.parse(precision)
+    check_target(out, "--out", overwrite)
+    path = checkpoint.resolve(name)
+    metadata = checkpoint.metadata(path)
+    tokenizer = from_state(metadata["tokenizer"]) if metadata["tokenizer"] else None
+    tensors = checkpoint.read_tensors(path)
+    checkpoint.save(out, tensors, metadata["recipe"], tokenizer, metadata["step"], metadata["samples"], dtype)
 
 
 def _write(path: Path, value: Any) -> None:
@@ -70,54 +79,57 @@ def _write(path: Path, value: Any) -> None:
         write_atomically(path, lambda temporary: torch.save(value, temporary))
 
 
-def _write_file(target: Path, source: Layout, state: dict[str, Tensor], overwrite: bool) -> list[str]:
-    """One file, as published where it is one of torch: wrapped, and with what belongs in a file of its own in that."""
+def _write_file(target: Path, layout: Layout, state: dict[str, Tensor], overwrite: bool) -> list[str]:
+    """Write one file; for torch, wrapped as published, and with a side file where the layout has one."""
     if target.suffix == ".safetensors":
         _write(target, state)
         return [str(target)]
     files = [target]
-    if source.side_file:
-        pattern, keys = source.side_file
+    if layout.side_file:
+        pattern, keys = layout.side_file
         files.append(target.with_name(pattern.replace("*", "ViT-L-14")))
         if files[1].exists() and not overwrite:
             raise Failure(f"{files[1]} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
         _write(files[1], tuple(state.pop(key) for key in keys))
-    _write(target, {source.wrapper: state} if source.wrapper else state)
+    _write(target, {layout.wrapper: state} if layout.wrapper else state)
     return [str(file) for file in files]
 
 
 def write_folder(
-    folder: Path, source: Layout, state: dict, model: dict, tokenizer: dict | None = None, size: int | None = None
+    folder: Path, layout: Layout, state: dict, model: dict, tokenizer: dict | None = None, size: int | None = None
 ) -> list[str]:
-    """The weights, the vocabulary as transformers reads it, and last the configuration, without which nothing opens.
+    """Write weights, vocabulary and configuration to a folder, or to a folder for each part; returns the files.
 
-    A layout in several folders has weights and a configuration in each. size: of pictures, where those are told it.
+    The configuration comes last, so that a broken export does not open. size: of the images, for configurations that
+    hold it.
     """
-    assert source.config is not None
-    configs = source.config.write(completed(model))
-    parts = {prefix: folder / name for prefix, name in source.files.items()} or {"": folder}
+    assert layout.config is not None
+    configs = layout.config.write(complete(model))
+    places = {prefix: folder / name for prefix, name in layout.files.items()} or {"": folder}
     files = []
-    for prefix, place in parts.items():
-        own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    for prefix, place in places.items():
+        part = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
         config = dict(configs[place.name] if prefix else configs)
         if size and "sample_size" in config:
             config["sample_size"] = size
         texts = vocabulary(from_state(tokenizer)) if tokenizer is not None and not prefix and "text" in model else {}
-        if source.config.file == "config.json" and model["type"] == "clip" and "image" in model:
+        if layout.config.file == "config.json" and model["type"] == "clip" and "image" in model:
             texts["preprocessor_config.json"] = json.dumps(preprocessing(model["image"]["size"]), indent=2)
-        texts[source.config.file] = json.dumps(config, indent=2)
-        _write(place / source.config.weights, own)
-        files += [place / source.config.weights, *write_texts(place, texts)]
+        texts[layout.config.file] = json.dumps(config, indent=2)
+        _write(place / layout.config.weights, part)
+        files += [place / layout.config.weights, *write_texts(place, texts)]
     return [str(file) for file in files]
 
 
 def write_texts(folder: Path, texts: dict[str, str]) -> list[Path]:
+    """Write text files by name; returns their paths."""
     for name, text in texts.items():
         write_atomically(folder / name, lambda path, text=text: path.write_text(text + "\n", encoding="utf-8"))
     return [folder / name for name in texts]
 
 
 def vocabulary(tokenizer: Any) -> dict[str, str]:
+    """Return the content of a tokenizer's files as transformers reads them, by name."""
     joined = [merge.replace(" ", "") for merge in tokenizer.merges]
     symbols = [*base_symbols(tokenizer.suffix), *joined, *tokenizer.specials]
     ids = {symbol: number for number, symbol in enumerate(symbols)}
@@ -125,6 +137,7 @@ def vocabulary(tokenizer: Any) -> dict[str, str]:
 
 
 def preprocessing(size: int) -> dict[str, Any]:
+    """Return the content of transformers' preprocessor_config.json for a CLIP of square images of `size` pixels."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": size},

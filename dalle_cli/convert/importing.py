@@ -1,8 +1,8 @@
-"""Published weights to a checkpoint of ours, with the recipe that their shapes tell and the tokenizer they need."""
+"""Import published weights as a checkpoint, with the recipe that their shapes give and the tokenizer they need."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,135 +12,160 @@ from .. import checkpoint
 from ..exits import BAD_INPUT, USAGE, WOULD_OVERWRITE, Failure
 from ..text import TextError, tokenizers
 from ..text.vocabulary import in_folder
+from . import dtypes
 from .files import hub
-from .files.opening import configuration, gather, published
+from .files.opening import Weights, open_weights
 from .layout import Layout, training_only
-from .native import TYPES
-from .recognition import import_state, recognize
+from .recognition import complete, convert_tensors, make_recipe, value_at
 
 VOCABULARIES = {
     "clip": ("merges.txt", "bpe_simple_vocab_16e6.txt", "tokenizer.json"),
     "glide": ("vocab.bpe", "merges.txt", "tokenizer.json"),
 }
 ACTIVATIONS = ("quick-gelu", "gelu")
+Log = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an import will do, all of it checked that can be before numbers are read."""
+class ImportOptions:
+    """What an import is asked to do besides its source and its target.
 
-    source: str
+    vocab: the vocabulary's file or folder, None to look for it. precision: of the weights, None to keep theirs.
+    activation: of a CLIP's towers. overrides: words such as `model.head_dim=32`; for a system, with the name of a part
+    before them. overwrite: replace existing files.
+    """
+
+    vocab: str | None = None
+    precision: str | None = None
+    activation: str | None = None
+    overrides: Sequence[str] = ()
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Raise Failure for a choice that does not exist."""
+        dtypes.parse(self.precision)
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise Failure(f"--activation {self.activation}: choose one of {', '.join(ACTIVATIONS)}", USAGE)
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What an import will write; all that can be checked before numbers are read is checked.
+
+    published: the name of the published file that the source is, None for an unknown checksum.
+    """
+
+    weights: Weights
     target: Path
-    layout: Layout
-    files: list[Path]
-    original: str | None
-    model: dict[str, Any]
+    published: str | None
     recipe: dict[str, Any]
     tokenizer: Any
     precision: str | None
 
-    def placed(self, target: Path) -> "Plan":
-        return replace(self, target=target)
+    @property
+    def model(self) -> dict[str, Any]:
+        """The recipe's model node."""
+        return self.recipe["model"]
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the weights."""
+        return self.weights.layout
 
 
-def import_(
-    source: str, out: str, vocab: str | None, precision: str | None, activation: str | None, overwrite: bool,
-    say: Callable[[str], Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Write the checkpoint of published weights; returns what they are.
+def import_weights(source: str, out: str, options: ImportOptions, log: Log) -> dict[str, Any]:
+    """Write the checkpoint of published weights; returns a description of it.
 
-    source: a file, a folder, or one of the Hugging Face hub (hub.py). out: a folder, or a file that ends in
-    .safetensors. precision: of the weights, None as they are. activation: of a CLIP's towers where nothing beside the
-    weights tells. Raises ConvertError, TextError, CheckpointError, Failure.
+    source: a file, a folder, or `hf:...` of the Hugging Face hub (hub.py). out: a folder, or a file that ends in
+    .safetensors. Raises ConvertError, TextError, CheckpointError, RecipeError, Failure.
     """
-    check_options(precision, activation)
+    options.check()
     target = Path(out) if out.endswith(".safetensors") else Path(out) / checkpoint.FILE
-    check_free(target, overwrite)
-    return carry(plan(hub.fetched(source, say), target, vocab, precision, activation, say))
-
-
-def check_options(precision: str | None, activation: str | None) -> None:
-    if precision is not None and precision not in TYPES:
-        raise Failure(f"--precision {precision}: choose {', '.join(TYPES)}", USAGE)
-    if activation is not None and activation not in ACTIVATIONS:
-        raise Failure(f"--activation {activation}: choose {', '.join(ACTIVATIONS)}", USAGE)
+    check_free(target, options.overwrite)
+    return write_checkpoint(plan_import(open_weights(hub.fetch_source(source, log)), target, options, log))
 
 
 def check_free(target: Path, overwrite: bool) -> None:
+    """Raise Failure where a target exists and may not be overwritten."""
     if target.exists() and not overwrite:
         raise Failure(f"{target} exists; add --overwrite, or choose another --out", WOULD_OVERWRITE)
 
 
-def plan(
-    source: str, target: Path, vocab: str | None, precision: str | None, activation: str | None,
-    say: Callable[[str], Any],
-) -> Plan:  # fmt: skip
-    """Recognise weights by their keys and shapes, and find what they need beside; no number is read."""
-    state, files = gather(source, empty=True)
-    layout, state = recognize(state)
-    config = configuration(layout, files[0])
-    left = training_only(layout, state)
-    model, _ = import_state(state, config)
-    if left:
-        say(f"{files[0]}: {len(left)} tensors of its training left out ({left[0]}, ...)")
-    tokenizer = _tokenizer(layout, model, vocab, files[0].parent) if layout.tokenizer and _reads(model) else None
-    original = published(layout, files[0])
-    if original is None and files[0].name in layout.checksums.values():
-        say(f"{files[0]}: its checksum is not that of the published {files[0].name}")
-    if model["type"] == "clip":
-        told = config is not None or original is not None or "input_resolution" in state  # in OpenAI's archives alone
-        model = _activated(model, activation, told, say)
-    recipe: dict[str, Any] = {"model": model}
-    if task := layout.task(model):
-        recipe["task"] = task
-    if tokenizer is not None:
-        recipe["tokenizer"] = {"type": layout.tokenizer, "path": vocab or "published"}
-    return Plan(source, target, layout, files, original, model, recipe, tokenizer, precision)
+def plan_import(weights: Weights, target: Path, options: ImportOptions, log: Log) -> ImportPlan:
+    """Make the recipe of opened weights and find their tokenizer; no number is read. Raises as `import_weights`."""
+    layout, state = weights.layout, weights.state
+    overrides = list(options.overrides)
+    if options.activation and layout.type == "clip":
+        overrides = [*_activation_words(weights, options.activation), *overrides]
+    recipe = make_recipe(layout, state, weights.config, overrides)
+    convert_tensors(layout, recipe["model"], dict(state))
+    if left_out := training_only(layout, state):
+        log(f"{weights.path}: {len(left_out)} tensors that only training needs were left out ({left_out[0]}, ...)")
+    tokenizer = None
+    if layout.tokenizer and _has_text(recipe["model"]):
+        tokenizer = _tokenizer(layout, recipe["model"], options.vocab, weights.path.parent)
+        recipe["tokenizer"] = {"type": layout.tokenizer, "path": options.vocab or "published"}
+    published = weights.published_name()
+    if published is None and weights.path.name in layout.checksums.values():
+        log(f"{weights.path}: its checksum is not that of the published {weights.path.name}")
+    if published is None:
+        _log_assumptions(weights, recipe, overrides, log)
+    return ImportPlan(weights, target, published, recipe, tokenizer, options.precision)
 
 
-def carry(plan: Plan) -> dict[str, Any]:
-    """Write what was planned; returns what it is. Raises as `import_`."""
-    layout = plan.layout
-    state, files = gather(plan.source)
-    _, state = recognize(state)
-    _, tensors = import_state(state, configuration(layout, files[0]))
-    dtype = TYPES[plan.precision] if plan.precision else None
-    checkpoint.save(plan.target, tensors, plan.recipe, plan.tokenizer, dtype=dtype, source=layout.name)
+def _activation_words(weights: Weights, activation: str) -> list[str]:
+    """Overrides that set the activation of the towers that have one."""
+    model = make_recipe(weights.layout, weights.state, weights.config)["model"]
+    towers = [name for name in ("image", "text") if model.get(name, {}).get("type") in ("vit", "clip-text")]
+    return [f"model.{name}.activation={activation}" for name in towers]
+
+
+def _log_assumptions(weights: Weights, recipe: dict, overrides: Sequence[str], log: Log) -> None:
+    """Log what neither the weights nor a configuration nor an override says."""
+    if weights.config is not None:
+        return
+    model = complete(recipe["model"])
+    given = {word.partition("=")[0].strip() for word in overrides}
+    keys = [key for key in weights.layout.assumed(recipe["model"], weights.state) if key not in given]
+    if keys:
+        values = " ".join(f"{key}={value_at({'model': model}, key)}" for key in keys)
+        log(
+            f"{weights.path}: the weights do not store {values}; these are the published models' values: "
+            "where the authors give others, add them to the command in this form"
+        )
+
+
+def write_checkpoint(plan: ImportPlan) -> dict[str, Any]:
+    """Write what was planned; returns a description of it. Raises as `import_weights`."""
+    tensors = convert_tensors(plan.layout, plan.model, plan.weights.load())
+    dtype = dtypes.parse(plan.precision)
+    checkpoint.save(plan.target, tensors, plan.recipe, plan.tokenizer, dtype=dtype, source=plan.layout.name)
     return {
         "path": str(plan.target),
-        "layout": layout.name,
-        "published": plan.original,
+        "layout": plan.layout.name,
+        "published": plan.published,
         "model": plan.model,
-        "values": sum(tensor.numel() for tensor in tensors.values()),
-        "types": _types(tensors) if dtype is None else plan.precision,
-        "entries": plan.tokenizer.vocab_size if plan.tokenizer else None,
+        "num_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "dtypes": _count_dtypes(tensors, dtype),
+        "vocab_size": plan.tokenizer.vocab_size if plan.tokenizer else None,
     }
 
 
-def _reads(model: dict) -> bool:
-    """Whether a model reads texts, or what a CLIP makes of them."""
+def _has_text(model: dict) -> bool:
+    """Whether a model reads texts, or their CLIP embeddings."""
     return model["type"] == "diffusion-prior" or "text" in model or "text" in (model.get("conditions") or {})
 
 
-def _types(tensors: dict[str, Tensor]) -> str:
-    counts = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
-
-
-def _activated(model: dict, activation: str | None, told: bool, say: Callable[[str], Any]) -> dict:
-    """A CLIP's node with its towers' activation."""
-    if activation is None:
-        if not told and (model.get("image") or {"type": "vit"})["type"] == "vit":
-            say("nothing beside the weights tells their activation: quick-gelu, as OpenAI's; else --activation gelu")
-        return model
-    activated = [name for name in ("image", "text") if model.get(name, {}).get("type") in ("vit", "clip-text")]
-    return model | {name: model[name] | {"activation": activation} for name in activated}
+def _count_dtypes(tensors: dict[str, Tensor], dtype: Any) -> dict[str, int]:
+    """The number of tensors by dtype, as they are written."""
+    written = (dtype if dtype and tensor.is_floating_point() else tensor.dtype for tensor in tensors.values())
+    return dict(Counter(map(dtypes.name, written)).most_common())
 
 
 def _tokenizer(layout: Layout, model: dict, vocab: str | None, folder: Path) -> Any:
-    """The tokenizer of an imported model: of --vocab, beside the weights, or where this machine has the published one.
+    """The tokenizer of an imported model, its vocabulary from --vocab, from next to the weights, or as published.
 
-    Raises TextError when there is none, or it is one of another model.
+    Raises TextError when there is none, Failure when it does not fit the model.
     """
     assert layout.tokenizer is not None
     path = _vocabulary(layout.tokenizer, vocab, folder)
@@ -148,13 +173,11 @@ def _tokenizer(layout: Layout, model: dict, vocab: str | None, folder: Path) -> 
         tokenizer = tokenizers.build({"type": layout.tokenizer, "path": path}, "tokenizer")
     except TextError as error:
         raise TextError(f"give --vocab FILE: {error}" if path == "published" else str(error)) from None
-    entries = (model.get("text") or (model.get("conditions") or {}).get("text") or {}).get("vocab_size")
-    if entries is None:  # of a CLIP that is not here
+    size = (model.get("text") or (model.get("conditions") or {}).get("text") or {}).get("vocab_size")
+    if size is None:  # the model reads the embeddings of a CLIP that is not here
         return tokenizer
-    if tokenizer.vocab_size > entries or (tokenizer.vocab_size < entries and not tokenizer.published):
-        raise Failure(
-            f"{path}: a vocabulary of {tokenizer.vocab_size} entries, where the model has {entries}", BAD_INPUT
-        )
+    if tokenizer.vocab_size > size or (tokenizer.vocab_size < size and not tokenizer.published):
+        raise Failure(f"{path}: a vocabulary of {tokenizer.vocab_size} entries, where the model has {size}", BAD_INPUT)
     return tokenizer
 
 
@@ -163,6 +186,6 @@ def _vocabulary(kind: str, vocab: str | None, folder: Path) -> str:
     if vocab and not Path(vocab).is_dir():
         return vocab
     for place in (Path(vocab),) if vocab else (folder, folder.parent / "tokenizer"):
-        if beside := in_folder(place, VOCABULARIES[kind]):
-            return str(beside)
+        if file := in_folder(place, VOCABULARIES[kind]):
+            return str(file)
     return vocab or "published"

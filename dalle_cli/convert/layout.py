@@ -1,7 +1,7 @@
-"""Key tables: how the weights of one published layout become ours, and ours become theirs.
+"""Layouts of published weights: what one holds, and key tables that convert its weights to ours and back.
 
-A table is a list of rows, the first whose pattern matches one of our keys names the published key that it comes from.
-Applied forwards it imports, backwards it exports; both fail on anything that is left over.
+A key table is a list of rows. The first row whose pattern matches one of our keys names the published key that it
+comes from. The same table imports and exports; both fail on any key that is left over.
 """
 
 import re
@@ -19,10 +19,11 @@ class ConvertError(ValueError):
 
 
 class Row(NamedTuple):
-    """Our keys (a regular expression for the whole key), the published key (its replacement), and what becomes of the
-    tensor on the way in and on the way out.
+    """One row of a key table.
 
-    published: or several keys; `read` then takes as many tensors, and `write` returns them.
+    ours: a regular expression that matches our whole key. published: its replacement, the published key, or several of
+    them. read: from the published tensor, or as many tensors as keys, to ours. write: from our tensor to the published
+    one or ones.
     """
 
     ours: str
@@ -32,11 +33,15 @@ class Row(NamedTuple):
 
 
 class FolderConfig(NamedTuple):
-    """What a folder says of weights that they do not say themselves.
+    """The configuration file in a folder of weights, which holds what the weights do not store.
 
-    file: its name; weights: that of the weights beside it. read: the model node that keys told, completed by the file's
-    content, or by folders' contents where `Layout.files` names those; write: the content for a model node. Raises
-    ConvertError for what our model has no place for.
+    file: its name.
+    weights: the name of the file of weights next to it.
+    read: from a model node and the content of the file to the completed model node; where `Layout.files` names folders,
+        the content is a mapping by folder.
+    write: from a model node to the content.
+
+    Both raise ConvertError for what our model, or the layout, cannot express.
     """
 
     file: str
@@ -52,6 +57,8 @@ class Layout:
     recognizes: whether a state has the keys of this layout and of no other.
     model: the recipe's model node, from keys and shapes.
     table: the rows for a model node.
+    assumed: the recipe keys that the weights do not store and that `model` sets as in the published models, from the
+        model node and the state; none where these are known to be right, such as for a published size.
     ignored_keys: published keys that hold no weights.
     training_keys: a pattern of the beginning of keys that only training needs; an import leaves them out and logs it.
     task: the recipe's task node for a model node, None where no task is known.
@@ -68,6 +75,7 @@ class Layout:
     recognizes: Callable[[State], bool]
     model: Callable[[State], dict]
     table: Callable[[dict], list[Row]]
+    assumed: Callable[[dict, State], tuple[str, ...]] = lambda model, state: ()
     ignored_keys: frozenset[str] = frozenset()
     training_keys: str | None = None
     task: Callable[[dict], dict | None] = lambda model: None
@@ -79,47 +87,47 @@ class Layout:
     config: FolderConfig | None = None
 
 
-def import_tensors(state: State, table: list[Row], ours: State, dropped: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Our state from a published one, every tensor in the type that it has there.
+def import_tensors(state: State, table: list[Row], expected: State, ignored: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Convert a published state to ours; tensors keep their dtypes.
 
-    state: tensors that are joined are taken out of it where it is a dict, so that they are not held twice. ours: our
-    keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which are missing, of
-    another shape or kind of number, or left over.
+    state: where it is a dict, tensors that are joined are removed from it, so that memory does not hold them twice.
+    expected: our keys with tensors of the right shapes, on any device. Raises ConvertError that lists the keys which
+    are missing, have another shape or kind of dtype, or are unknown.
     """
-    out, missing, misshapen, mistyped, used = {}, [], [], [], set(dropped)
-    for key, expected in ours.items():
-        row, names = _find(table, key)
+    out, missing, misshapen, mistyped, used = {}, [], [], [], set(ignored)
+    for key, wanted in expected.items():
+        row, names = _match(table, key)
         used.update(names)
         absent = [name for name in names if name not in state]
         missing += absent
         if absent:
             continue
-        name, given = names[0], [state[name] for name in names]
+        name, tensors = names[0], [state[name] for name in names]
         try:
-            tensor = row.read(*given) if row.read else given[0]
-        except (RuntimeError, IndexError):  # of a number of dimensions that cannot be
-            tensor = given[0]
+            tensor = row.read(*tensors) if row.read else tensors[0]
+        except (RuntimeError, IndexError):  # a wrong number of dimensions
+            tensor = tensors[0]
         if len(names) > 1 and isinstance(state, dict):
-            for one in names:
-                del state[one]
-        if tensor.shape != expected.shape:
-            misshapen.append(f"{name} {_shape(tensor)} instead of {_shape(expected)}")
-        elif tensor.is_floating_point() != expected.is_floating_point():
-            mistyped.append(f"{name} {_type(tensor)} instead of {_type(expected)}")
+            for joined in names:
+                del state[joined]
+        if tensor.shape != wanted.shape:
+            misshapen.append(f"{name} {_shape(tensor)} instead of {_shape(wanted)}")
+        elif tensor.is_floating_point() != wanted.is_floating_point():
+            mistyped.append(f"{name} {_dtype(tensor)} instead of {_dtype(wanted)}")
         out[key] = tensor
     unknown = [key for key in state if key not in used]
-    _refuse({"missing": missing, "of another shape": misshapen, "of another type": mistyped, "unknown": unknown})
+    _refuse({"missing": missing, "of another shape": misshapen, "of another dtype": mistyped, "unknown": unknown})
     return out
 
 
 def export_tensors(state: State, table: list[Row]) -> dict[str, Tensor]:
-    """Return the published state of ours; `import_tensors` undoes it.
+    """Convert our state to a published one, the inverse of `import_tensors`.
 
-    Raises ConvertError for a key that the layout has no place for.
+    Raises ConvertError for a key that the layout cannot hold.
     """
     out = {}
     for key, tensor in state.items():
-        row, names = _find(table, key)
+        row, names = _match(table, key)
         assert not out.keys() & set(names), f"two keys become '{names[0]}'"
         written = row.write(tensor) if row.write else tensor
         out |= dict(zip(names, written)) if len(names) > 1 else {names[0]: written}
@@ -127,37 +135,37 @@ def export_tensors(state: State, table: list[Row]) -> dict[str, Tensor]:
 
 
 def training_only(layout: Layout, state: State) -> list[str]:
-    """The keys of a state that its layout leaves aside."""
+    """Return the keys of a state that only training needs."""
     return [key for key in state if layout.training_keys and re.match(layout.training_keys, key)]
 
 
 def count_layers(state: State, pattern: str) -> int:
-    """How many different first groups the pattern has in keys that it begins: layers, mostly."""
+    """Count the distinct first groups of a pattern among the keys whose beginning it matches."""
     return len({match.group(1) for key in state if (match := re.match(pattern, key))})
 
 
-def _find(table: list[Row], key: str) -> tuple[Row, list[str]]:
+def _match(table: list[Row], key: str) -> tuple[Row, list[str]]:
     for row in table:
         match = re.fullmatch(row.ours, key)
         if match:
             names = (row.published,) if isinstance(row.published, str) else row.published
             return row, [match.expand(name) for name in names]
-    raise ConvertError(f"'{key}' has no place in this layout")
+    raise ConvertError(f"the layout cannot hold '{key}'")
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _type(tensor: Tensor) -> str:
+def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _refuse(faults: dict[str, list[str]]) -> None:
-    told = []
+    lists = []
     for fault, keys in faults.items():
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            told.append(f"{len(keys)} {fault}: {', '.join(keys[:5])}{more}")
-    if told:
-        raise ConvertError("keys do not fit; " + "; ".join(told))
+            lists.append(f"{len(keys)} {fault}: {', '.join(keys[:5])}{more}")
+    if lists:
+        raise ConvertError("keys do not fit; " + "; ".join(lists))

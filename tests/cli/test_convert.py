@@ -29,7 +29,7 @@ def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
     ("words", "code", "said"),
     [
         (("CLIP", "--out", "there"), 73, "--out there is there already: give --overwrite"),
-        (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose float16, bf16, float32"),
+        (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose one of float16, bf16, float32"),
         (("gone", "--out", "new"), 3, "no checkpoint 'gone'"),
         (("there", "--out", "new"), 3, "there: not a safetensors file"),
     ],
@@ -123,7 +123,7 @@ class Bait:
         (("text.pt", "--out", "new"), 3, "text.pt: a damaged pickle, or none"),
         (("CLIP", "--out", "new"), 3, "a checkpoint of dalle"),
         (("unknown.pt", "--out", "there"), 73, "exists; add --overwrite"),
-        (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose float16, bf16, float32"),
+        (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose one of float16, bf16, float32"),
         (("unknown.pt",), 2, "Missing option '--out'"),
         (("unknown.pt", "--out", "new", "--system"), 3, "--system imports a folder, and this is a file"),
         (("unknown.pt", "--out", "new", "--system", "--activation", "gelu"), 2, "is of one CLIP, not of a system"),

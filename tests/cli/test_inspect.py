@@ -14,6 +14,7 @@ from dalle_cli.text.learn import learn
 from dalle_cli.training import state
 from dalle_cli.training.ema import EMA
 from tests.cli.conftest import one_line
+from tests.convert.test_importing import CLIP, published
 
 RECIPE = {
     "model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 1, "num_res_blocks": 1},
@@ -43,7 +44,7 @@ def test_checkpoint(dalle, saved):
         "num_parameters": count,
     }
     assert expected.items() <= found.items()
-    assert found["dtypes"] == {"F16": found["tensors"]}
+    assert found["dtypes"] == {"float16": found["tensors"]}
     assert found["tokenizer"] == {"tokenizer": "clip", "vocab_size": 514, "published": False}
     assert found["recipe"] == RECIPE
     assert found["bytes"] == path.stat().st_size
@@ -197,3 +198,25 @@ def test_missing_file(dalle, tmp_path):
     for name in ("nothing", "folder", "starter/nothing", ""):
         ended = dalle("inspect", name)
         assert (ended.code, one_line(ended.err)) == (3, True), name
+
+
+@pytest.mark.parametrize("name", ["clip.pt", "clip.safetensors", "folder"])
+def test_published_weights_are_described_by_their_layout(dalle, tmp_path, name):
+    state = published()
+    target = tmp_path / ("folder/pytorch_model.bin" if name == "folder" else name)
+    target.parent.mkdir(exist_ok=True)
+    (save_file if name.endswith("safetensors") else torch.save)(state, target)
+    result = dalle("inspect", name).result
+    assert (result["kind"], result["layout"]) == ("published weights", "openai-clip")
+    assert (result["recipe"]["model"], result["published"]) == (CLIP, None)
+    assert result["num_parameters"] == sum(tensor.numel() for tensor in state.values())
+    assert sum(result["dtypes"].values()) == result["tensors"] == len(state)
+    assert result["dtypes"].keys() == {"float16", "float32"}
+    assert "layout          openai-clip\n" in dalle("inspect", name, terminal=True).out
+
+
+def test_unsupported_weights_are_named(dalle, tmp_path):
+    torch.save({"bert.embeddings.word_embeddings.weight": torch.ones(1)}, tmp_path / "bert.pt")
+    ended = dalle("inspect", "bert.pt")
+    assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True)
+    assert "weights of BERT are not supported" in ended.err

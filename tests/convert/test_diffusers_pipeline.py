@@ -27,7 +27,7 @@ def test_a_pipeline_comes_back_bit_for_bit(tmp_path, vocab, variation):  # noqa:
     assert all((tmp_path / file).is_file() for file in files)
     back = {}
     for name in {key.partition(".")[0] for key in state}:
-        found = opening.read(next((tmp_path / "again" / name).glob("*.safetensors")))
+        found = opening.read_file(next((tmp_path / "again" / name).glob("*.safetensors")))
         back |= {f"{name}.{key}": tensor for key, tensor in found.items()}
     assert equal(back, state)
     index = json.loads((tmp_path / "again" / "model_index.json").read_text())
@@ -85,7 +85,7 @@ def test_one_upsampler_stands_for_both(tmp_path, vocab):  # noqa: F811
     checkpoint.save(path, half, {"model": node, "task": found["recipe"]["task"]})
     pipeline.export("out", "again", "float16", False)
     one, two = (
-        opening.read(tmp_path / "again" / f"super_res_{name}" / "diffusion_pytorch_model.safetensors")
+        opening.read_file(tmp_path / "again" / f"super_res_{name}" / "diffusion_pytorch_model.safetensors")
         for name in ("first", "last")
     )
     assert equal(one, two)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dalle_cli import checkpoint
-from dalle_cli.convert.importing import import_
+from dalle_cli.convert.importing import ImportOptions, import_weights
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.layouts import all_layouts
 from dalle_cli.convert.recognition import export_state
@@ -49,9 +49,10 @@ def published(layout="openai-clip", node=CLIP):
     return {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in state.items()}
 
 
-def bring(source, out="out", vocab=None, precision=None, activation=None, overwrite=False):
-    said = []
-    return import_(str(source), out, vocab, precision, activation, overwrite, said.append), said
+def bring(source, out="out", vocab=None, **options):
+    """Import weights; returns what was written and the log lines."""
+    lines = []
+    return import_weights(str(source), out, ImportOptions(vocab, **options), lines.append), lines
 
 
 def weights(out="out"):
@@ -68,8 +69,8 @@ def test_an_archive_of_clip_becomes_a_checkpoint_that_ranks(tmp_path, vocab):
     extra = {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     torch.save(published() | extra, "clip.pt")
     result, said = bring("clip.pt", vocab=vocab)
-    assert (result["layout"], result["model"], result["entries"], said) == ("openai-clip", CLIP, 522, [])
-    assert result["types"].endswith("float16")
+    assert (result["layout"], result["model"], result["vocab_size"], said) == ("openai-clip", CLIP, 522, [])
+    assert "float16" in result["dtypes"]
     assert equal(export_state("openai-clip", CLIP, weights()), published())
     task = checkpoint.load("out", "clip")
     assert task.embed_texts(["a red circle"]).shape == (1, 8)
@@ -119,7 +120,7 @@ def test_the_two_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
     monkeypatch.delitem(sys.modules, "dall_e.encoder")
     monkeypatch.delitem(sys.modules, "dall_e")
     result, said = bring(tmp_path)
-    assert (result["layout"], result["model"], result["entries"], said) == ("openai-dvae", DVAE, None, [])
+    assert (result["layout"], result["model"], result["vocab_size"], said) == ("openai-dvae", DVAE, None, [])
     assert equal(weights(), state)
     assert checkpoint.load("out", "dvae").model.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 4)
 
@@ -142,8 +143,9 @@ def test_what_nothing_tells_is_said_and_can_be_told(vocab):
     result, said = bring("clip.bin", vocab=vocab)
     assert result["model"] == CLIP
     assert len(said) == 1
-    assert "--activation gelu" in said[0]
-    result, said = bring("clip.bin", "other", vocab, activation="gelu")
+    assert "model.image.activation=quick-gelu" in said[0]
+    heads = ["model.image.heads=1", "model.text.heads=1"]
+    result, said = bring("clip.bin", "other", vocab, activation="gelu", overrides=heads)
     assert said == []
     assert (result["model"]["image"]["activation"], result["model"]["text"]["activation"]) == ("gelu", "gelu")
     one, two = (checkpoint.load(name, "clip").embed_texts(["a red circle"]) for name in ("out", "other"))
@@ -154,7 +156,7 @@ def test_what_nothing_tells_is_said_and_can_be_told(vocab):
 def test_another_type_on_request(vocab, precision, dtype):
     torch.save(published(), "clip.pt")
     result, _ = bring("clip.pt", vocab=vocab, precision=precision)
-    assert result["types"] == precision
+    assert result["dtypes"].keys() == {str(dtype).removeprefix("torch.")}
     assert {tensor.dtype for tensor in weights().values()} == {dtype}
 
 
@@ -179,7 +181,7 @@ def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
     result, said = bring("ViT-B-32.pt", vocab=vocab)
     assert result["published"] is None
     assert any("its checksum is not that of the published ViT-B-32.pt" in line for line in said)
-    monkeypatch.setattr("dalle_cli.convert.importing.published", lambda layout, file: "ViT-B-32.pt")
+    monkeypatch.setattr("dalle_cli.convert.files.opening.Weights.published_name", lambda self: "ViT-B-32.pt")
     result, said = bring("ViT-B-32.pt", vocab=vocab, overwrite=True)
     assert (result["published"], said) == ("ViT-B-32.pt", [])
 
@@ -234,7 +236,7 @@ def test_glide_loads_with_its_tokenizer_and_process(conditions, tmp_path):
     node = UNET | {"conditions": {"text": {"type": "text-condition", **entries}, **conditions}}
     torch.save(published("openai-glide", node), "base.pt")
     result, _ = bring("base.pt", vocab="gpt.json")
-    assert (result["layout"], result["entries"]) == ("openai-glide", words.vocab_size)
+    assert (result["layout"], result["vocab_size"]) == ("openai-glide", words.vocab_size)
     task = checkpoint.load("out", "unet")
     assert task.size == (256 if conditions else 64)
     assert task.tokenizer.merges == words.merges
@@ -255,8 +257,8 @@ def test_nothing_is_written_when_it_is_refused(tmp_path, vocab):
         ({"source": "stray.pt"}, ConvertError, "1 unknown: stray"),
         ({"source": "unknown.pt"}, ConvertError, "no known layout"),
         ({"source": "gone.pt"}, Failure, "no such file"),
-        ({"source": "stray.pt", "precision": "int8"}, Failure, "choose float16"),
-        ({"source": "stray.pt", "activation": "relu"}, Failure, "choose quick-gelu"),
+        ({"source": "stray.pt", "precision": "int8"}, Failure, "choose one of float16"),
+        ({"source": "stray.pt", "activation": "relu"}, Failure, "choose one of quick-gelu"),
         ({"source": "stray.pt", "out": "there.safetensors"}, Failure, "exists; add --overwrite"),
     ):
         with pytest.raises(error, match=said) as caught:
@@ -280,9 +282,9 @@ def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
     else:
         torch.save(state, name, _use_new_zipfile_serialization=name != "old.pt")
     grown = peak(
-        "from dalle_cli.convert.importing import import_; from dalle_cli import convert\n"
+        "from dalle_cli.convert.importing import *; from dalle_cli import convert\n"
         "from dalle_cli.text import tokenizers; tokenizers.names(), models.names(), all_layouts()",
-        "import_(sys.argv[1], 'out', sys.argv[2], None, None, False, print)",
+        "import_weights(sys.argv[1], 'out', ImportOptions(sys.argv[2]), print)",
         name,
         vocab,
     )
@@ -336,9 +338,9 @@ def test_shards_take_no_more_memory_and_parts_of_a_system_take_turns(peak, tmp_p
         sizes[name] = sum(4 * shape.numel() for shape in own.values())
     (tmp_path / "theirs" / "text_encoder" / "config.json").write_text(json.dumps({"num_attention_heads": 1}))
     grown = peak(
-        "from dalle_cli.convert.importing import import_; from dalle_cli.convert.systems import import_system\n"
-        "import_('theirs/text_encoder', 'small', sys.argv[1], None, None, False, print)  # what is loaded once",
-        "import_system('theirs', 'out', sys.argv[1], None, False, print)",
+        "from dalle_cli.convert.importing import *; from dalle_cli.convert.systems import import_system\n"
+        "import_weights('theirs/text_encoder', 'small', ImportOptions(sys.argv[1]), print)  # what is loaded once",
+        "import_system('theirs', 'out', ImportOptions(sys.argv[1]), print)",
         vocab,
     )
     largest = max(sizes["prior"], sizes["decoder"] + sizes["text_proj"])

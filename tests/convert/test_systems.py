@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from dalle_cli import checkpoint, images, recipe
 from dalle_cli.convert import systems
+from dalle_cli.convert.importing import ImportOptions
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.recognition import export_state
 from dalle_cli.exits import BAD_INPUT, WOULD_OVERWRITE, Failure
@@ -62,10 +63,7 @@ def karlo(folder):
 
 
 def bring(folder, vocab, out="out", **more):
-    said = []
-    return systems.import_system(
-        str(folder), out, vocab, more.get("precision"), more.get("overwrite", False), said.append
-    )
+    return systems.import_system(str(folder), out, ImportOptions(vocab, **more), [].append)
 
 
 def test_karlo_becomes_a_system(tmp_path, vocab):

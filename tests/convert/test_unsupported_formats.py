@@ -42,7 +42,7 @@ def state(keys):
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("stranger", unsupported_formats.UNSUPPORTED)
 def test_strangers_are_refused_by_name(stranger, prefix):
-    with pytest.raises(ConvertError, match=f"weights of {stranger}, which are not read"):
+    with pytest.raises(ConvertError, match=f"weights of {stranger} are not supported"):
         import_state(state(prefix + key for key in KEYS[stranger]))
 
 

@@ -55,17 +55,17 @@ def _weight(key: str, seed: int, shape: list[int], dtype: str) -> Tensor:
     return torch.from_numpy(np.asarray(numbers, dtype=np.float32))
 
 
-def build(model: dict, state: Tensors) -> nn.Module:
+def load(case: dict, *overrides: str, more: Tensors | None = None) -> nn.Module:
+    """Our network with the weights of a case. overrides: what the weights do not store, as words of `dalle import`."""
+    model, state = import_state(weights(case) | (more or {}), overrides=overrides)
     network = models.build(model).eval()
     network.load_state_dict(state)
     return network
 
 
 def clip(case: dict, io: Tensors) -> Tensors:
-    model, state = import_state(weights(case))
-    model["text"]["heads"] = case["transformer_heads"]  # not in the weights; the import takes the published width / 64
-    network = build(model, state)
-    # the stored pictures are normalised already, which the network does itself
+    network = load(case, f"model.text.heads={case['transformer_heads']}")
+    # The stored images are normalized already, which the network does itself.
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
     image = 2 * (io["image"] * std + mean) - 1
@@ -79,10 +79,10 @@ def clip(case: dict, io: Tensors) -> Tensors:
 
 
 def dvae(case: dict, io: Tensors) -> Tensors:
-    network = build(*import_state(weights(case)))
+    network = load(case)
     logits = network.encode_logits(2 * io["image_0_1"] - 1)
     onehot = nn.functional.one_hot(io["token_ids"], logits.shape[1]).movedim(-1, 1).float()
-    # where the reference's id scores as high as our best within the limit, either is right
+    # Where the reference's id has the highest logit within the limit, either is right.
     reached = logits.gather(1, io["token_ids"].unsqueeze(1)).squeeze(1)
     tied = logits.amax(dim=1) - reached < LIMIT * logits.abs().max()
     return {
@@ -96,36 +96,41 @@ def dvae(case: dict, io: Tensors) -> Tensors:
 STEPS = timesteps("ddim5")
 
 
+def heads(sizes: dict) -> list[str]:
+    """Overrides for the attentions of a U-Net or a classifier."""
+    words = [f"model.head_dim={sizes['num_head_channels']}"]
+    if sizes["num_head_channels"] == -1:
+        words = [f"model.heads={sizes['num_heads']}"]
+    return [*words, "model.attention_order=new"] if sizes.get("use_new_attention_order") else words
+
+
 def unet(case: dict) -> nn.Module:
-    """The U-Net of a case; the width or number of heads is not in the weights, the import takes 64 wide ones."""
-    model, state = import_state(weights(case))
-    numbers = case["model"]["hparams"] if "model" in case else case
-    model["head_dim"] = numbers["num_head_channels"]
-    if "xf_heads" in numbers and "context" in model["conditions"]["text"]:
-        model["conditions"]["text"]["heads"] = numbers["xf_heads"]
-    return build(model, state)
+    """The U-Net of a case, with its heads, and those of its text transformer."""
+    sizes = case["model"]["hparams"] if "model" in case else case
+    text = [f"model.conditions.text.heads={sizes['xf_heads']}"] if case["kind"] == "glide" else []
+    return load(case, *heads(sizes), *text)
 
 
 def glide(case: dict, io: Tensors) -> Tensors:
     network = unet(case)
     x, t = io["x"], io["t"]
-    given: dict = {"text": (io["tokens"], io["mask"])}
+    inputs: dict = {"text": (io["tokens"], io["mask"])}
     if "inpaint_mask" in io:
-        given["inpaint"] = io["inpaint_image"], io["inpaint_mask"]
+        inputs["inpaint"] = io["inpaint_image"], io["inpaint_mask"]
     if "low_res" in io:
-        given["low_res"] = io["low_res"]
-    told = network.encode(**given)
+        inputs["low_res"] = io["low_res"]
+    conditions = network.encode(**inputs)
     schedule = {"squaredcos_cap_v2": cosine, "linear": linear}[case["noise_schedule"]]
     process = Process(schedule(1000), variance="learned-range")
-    free = process.denoiser(network, **told)
-    clipped = threshold(free)
-    outputs = {"model_output": network(x, t, **told), "ddim5_chain": ddim(process, clipped, x, STEPS)}
+    conditional = process.denoiser(network, **conditions)
+    clipped = threshold(conditional)
+    outputs = {"model_output": network(x, t, **conditions), "ddim5_chain": ddim(process, clipped, x, STEPS)}
     if "cfg3_ddim5_chain" in io:
         null = torch.zeros_like(io["tokens"]), torch.zeros_like(io["mask"])
-        both = network.encode(text=tuple(torch.cat(pair) for pair in zip(given["text"], null)))
+        both = network.encode(text=tuple(torch.cat(pair) for pair in zip(inputs["text"], null)))
         guided = threshold(classifier_free(process.denoiser(network, **both), 3.0))
         outputs["cfg3_ddim5_chain"] = ddim(process, guided, x, STEPS)
-        outputs["ddim_reverse_step_t2"] = process.move(x, free(x, full(STEPS[2], x)).eps, STEPS[2], STEPS[3])
+        outputs["ddim_reverse_step_t2"] = process.move(x, conditional(x, full(STEPS[2], x)).eps, STEPS[2], STEPS[3])
         prediction = clipped(x, full(STEPS[3], x))
         outputs["p_mean_t3"], outputs["p_log_variance_t3"] = process.respaced(STEPS).reverse(prediction, x, full(3, x))
         outputs["pred_xstart_t3"] = prediction.x0
@@ -133,9 +138,7 @@ def glide(case: dict, io: Tensors) -> Tensors:
 
 
 def noised_clip(case: dict, io: Tensors) -> Tensors:
-    model, state = import_state(weights(case))
-    model["image"]["heads"] = model["text"]["heads"] = case["n_head"]
-    network = build(model, state)
+    network = load(case, f"model.image.heads={case['n_head']}", f"model.text.heads={case['n_head']}")
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         image, text, scale = network(x, t, io["tokens"], io["lengths"])
@@ -148,18 +151,18 @@ def noised_clip(case: dict, io: Tensors) -> Tensors:
 
 def adm(case: dict, io: Tensors) -> Tensors:
     network = unet(case)
-    told = network.encode(label=io["y"])
+    conditions = network.encode(label=io["y"])
     process = Process(cosine(1000), variance="learned-range")
     noised = process.noise(io["x0"], io["t"], io["noise"])
-    total, mse, bound = loss(process, network(noised, io["t"], **told), io["x0"], io["t"], io["noise"])
+    total, mse, bound = loss(process, network(noised, io["t"], **conditions), io["x0"], io["t"], io["noise"])
     assert bound is not None
     return {
-        "model_output": network(io["x"], io["t"], **told),
+        "model_output": network(io["x"], io["t"], **conditions),
         "q_sample": noised,
         "loss": total,
         "loss_mse": mse,
         "loss_vb": bound,
-        "ddim5_chain": ddim(process, threshold(process.denoiser(network, **told)), io["x"], STEPS),
+        "ddim5_chain": ddim(process, threshold(process.denoiser(network, **conditions)), io["x"], STEPS),
     }
 
 
@@ -169,9 +172,7 @@ def adm_upsampler(case: dict, io: Tensors) -> Tensors:
 
 
 def adm_classifier(case: dict, io: Tensors) -> Tensors:
-    model, state = import_state(weights(case))
-    model["head_dim"] = case["num_head_channels"]
-    network = build(model, state)
+    network = load(case, *heads(case))
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         return network(x, t).log_softmax(dim=-1).gather(1, io["y"][:, None])[:, 0]
@@ -181,34 +182,33 @@ def adm_classifier(case: dict, io: Tensors) -> Tensors:
 
 def karlo_prior(case: dict, io: Tensors) -> Tensors:
     statistics = {name: io[name] for name in ("clip_mean", "clip_std")}
-    model, state = import_state(weights(case) | statistics)
-    model["heads"] = case["model"]["hparams"]["xf_heads"]
-    network = build(model, state)
-    told = network.encode(io["text_embedding"], io["text_encodings"], io["mask"])
-    process = Process(cosine(1000), predict="x0")
-    denoise = threshold(process.denoiser(network, **told), limit=10.0)
+    network = load(case, f"model.heads={case['model']['hparams']['xf_heads']}", more=statistics)
+    conditions = network.encode(io["text_embedding"], io["text_encodings"], io["mask"])
+    process = Process(cosine(1000), prediction_type="x0")
+    denoise = threshold(process.denoiser(network, **conditions), limit=10.0)
     return {
-        "model_output": network(io["x"], io["t"], **told),
+        "model_output": network(io["x"], io["t"], **conditions),
         "ddim5_chain_denormalised": network.unwhiten(ddim(process, denoise, io["x"], STEPS)),
     }
 
 
 def karlo_decoder(case: dict, io: Tensors) -> Tensors:
     network = unet(case)
-    told = network.encode(clip=io["image_embedding"], text=(io["text_embedding"], io["text_encodings"], io["mask"]))
+    text = io["text_embedding"], io["text_encodings"], io["mask"]
+    conditions = network.encode(clip=io["image_embedding"], text=text)
     process = Process(cosine(1000), variance="learned-range")
     return {
-        "model_output": network(io["x"], io["t"], **told),
-        "ddim5_chain": ddim(process, threshold(process.denoiser(network, **told)), io["x"], STEPS),
+        "model_output": network(io["x"], io["t"], **conditions),
+        "ddim5_chain": ddim(process, threshold(process.denoiser(network, **conditions)), io["x"], STEPS),
     }
 
 
 def karlo_upsampler(case: dict, io: Tensors) -> Tensors:
-    network = build(*import_state(weights(case)))
-    told = {"channels": io["low_res"]}  # the stored one is enlarged already
+    network = load(case)
+    conditions = {"channels": io["low_res"]}  # the stored image has the output size already
     return {
-        "first_steps_output": network.first(io["x"], io["t"], **told),
-        "last_step_output": network.last(io["x"], io["t"], **told),
+        "first_steps_output": network.first(io["x"], io["t"], **conditions),
+        "last_step_output": network.last(io["x"], io["t"], **conditions),
     }
 
 

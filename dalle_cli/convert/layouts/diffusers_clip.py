@@ -4,25 +4,26 @@ from torch import Tensor
 
 from ..layout import FolderConfig, Layout, Row, State
 from ..networks.hf_clip import POSITIONS, key_table, model_node, read_config, text_config, vision_config
+from ..networks.openai_clip import assumed
 
-# Two modules of a pipeline (karlo-v1-alpha-image-variations), a folder each.
+# The modules of a pipeline (karlo-v1-alpha-image-variations), a folder each.
 MODULES = {"text_encoder.": "text_encoder", "image_encoder.": "image_encoder"}
 
 
 def _joined(state: State) -> dict[str, Tensor]:
-    """The modules' state as that of a whole model."""
+    """The state of the modules as that of one model."""
     return {key.partition(".")[2]: tensor for key, tensor in state.items()}
 
 
-def _apart(model: dict) -> list[Row]:
+def _table(model: dict) -> list[Row]:
     rows = []
     for row in key_table(model):
-        if row.published == "logit_scale":  # which neither module has
+        if row.published == "logit_scale":  # neither module has it
             continue
         name = row.published if isinstance(row.published, str) else row.published[0]
         module = "text_encoder." if name.startswith("text_") else "image_encoder."
         whole = isinstance(row.published, str)
-        rows.append(row._replace(published=module + name if whole else tuple(module + one for one in row.published)))
+        rows.append(row._replace(published=module + name if whole else tuple(module + part for part in row.published)))
     return rows
 
 
@@ -46,7 +47,8 @@ LAYOUT = Layout(
         for name, tower in (("text", "text"), ("image", "vision"))
     ),
     model=lambda state: model_node(_joined(state)),
-    table=_apart,
+    table=_table,
+    assumed=assumed,
     ignored_keys=frozenset(f"{module}{key}" for module in MODULES for key in POSITIONS),
     task=lambda model: {"type": "clip"},
     tokenizer="clip",

@@ -1,55 +1,55 @@
 """The upsampler of unCLIP as diffusers keeps it: a UNet2DModel of the first steps and one of the last."""
 
 from ..layout import ConvertError, FolderConfig, Layout, Row, State
-from ..networks.diffusers_unet import PLAIN, WEIGHTS, check_unets, unet, unet_config, unet_rows
+from ..networks.diffusers_unet import PLAIN_BLOCK, WEIGHTS, check_configs, unet_config, unet_node, unet_table
 from ..networks.karlo import LOW_RES, under, upsampler_task
 
 HALVES = {"first": "super_res_first.", "last": "super_res_last."}
 
 
-def _is_upsampler(state: State) -> bool:
-    ends = [
-        (state.get(f"{half}conv_in.weight"), f"{half}down_blocks.0.downsamplers.0.conv1.weight")
-        for half in HALVES.values()
-    ]
-    return any(first is not None and first.shape[1:2] == (6,) and key in state for first, key in ends)
+def _recognizes(state: State) -> bool:
+    for prefix in HALVES.values():
+        conv_in = state.get(f"{prefix}conv_in.weight")
+        has_blocks = f"{prefix}down_blocks.0.downsamplers.0.conv1.weight" in state
+        if conv_in is not None and conv_in.shape[1:2] == (6,) and has_blocks:
+            return True
+    return False
 
 
-def _upsampler(state: State) -> dict:
-    return {"type": "two-stage-unet"} | {
-        half: unet(under(state, name), {"low_res": LOW_RES}) for half, name in HALVES.items()
-    }
+def _model(state: State) -> dict:
+    halves = {half: unet_node(under(state, prefix), {"low_res": LOW_RES}) for half, prefix in HALVES.items()}
+    return {"type": "two-stage-unet", **halves}
 
 
-def _upsampler_table(model: dict) -> list[Row]:
+def _table(model: dict) -> list[Row]:
     rows = []
-    for half, name in HALVES.items():
-        others = {one["type"] for one in (model[half].get("conditions") or {}).values()} - {LOW_RES["type"]}
-        if others:
-            raise ConvertError(f"no place for a condition of type '{min(others)}' in this layout")
-        rows += unet_rows(model[half], rf"{half}\.", name)
+    for half, prefix in HALVES.items():
+        types = {condition["type"] for condition in (model[half].get("conditions") or {}).values()}
+        if others := types - {LOW_RES["type"]}:
+            raise ConvertError(f"this layout cannot hold a condition of type '{min(others)}'")
+        rows += unet_table(model[half], rf"{half}\.", prefix)
     return rows
 
 
-def _upsampler_configs(model: dict) -> dict[str, dict]:
+def _write_configs(model: dict) -> dict[str, dict]:
     return {
-        name.removesuffix("."): {
+        prefix.removesuffix("."): {
             "_class_name": "UNet2DModel",
-            **unet_config(model[half], 256, PLAIN, PLAIN),
+            **unet_config(model[half], 256, PLAIN_BLOCK, PLAIN_BLOCK),
             "in_channels": 6,
             "add_attention": model[half]["middle_attention"],
         }
-        for half, name in HALVES.items()
+        for half, prefix in HALVES.items()
     }
 
 
 LAYOUT = Layout(
     name="diffusers-upsampler",
     type="two-stage-unet",
-    recognizes=_is_upsampler,
-    model=_upsampler,
-    table=_upsampler_table,
+    recognizes=_recognizes,
+    model=_model,
+    table=_table,
     task=upsampler_task,
-    files={name: name.removesuffix(".") for name in HALVES.values()},
-    config=FolderConfig("config.json", WEIGHTS, check_unets, _upsampler_configs),
+    files={prefix: prefix.removesuffix(".") for prefix in HALVES.values()},
+    config=FolderConfig("config.json", WEIGHTS, check_configs, _write_configs),
 )

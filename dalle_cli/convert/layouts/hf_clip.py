@@ -2,6 +2,7 @@
 
 from ..layout import FolderConfig, Layout
 from ..networks.hf_clip import POSITIONS, has_clip_keys, key_table, model_node, read_config, write_config
+from ..networks.openai_clip import assumed
 
 LAYOUT = Layout(
     name="hf-clip",
@@ -9,6 +10,7 @@ LAYOUT = Layout(
     recognizes=has_clip_keys,
     model=model_node,
     table=key_table,
+    assumed=assumed,
     ignored_keys=POSITIONS,
     task=lambda model: {"type": "clip"},
     tokenizer="clip",

@@ -3,45 +3,38 @@
 from collections.abc import Callable
 
 from ..layout import Layout, Row, State
-from ..networks.adm_unet import rows_by_type, table, unet
-from ..networks.karlo import SUMS, decoder_task, under
+from ..networks.adm_unet import assumed, condition_rows, unet_node, unet_table
+from ..networks.karlo import CHECKSUMS, DECODER_CHANNELS, decoder_task, under
 
 
-def _decoder(state: State) -> dict:
+def _model(state: State) -> dict:
     state = under(state, "model.")
-    width, states = state["text_seq_proj.0.weight"].shape
+    width, text_width = state["text_seq_proj.0.weight"].shape
     embed_dim = state["clip_emb.weight"].shape[1]
     tokens = len(state["clip_tok_proj.weight"]) // width
-    return unet(
-        state,
-        {
-            "clip": {"type": "clip-condition", "embed_dim": embed_dim, "tokens": tokens, "width": width},
-            "text": {
-                "type": "clip-text-condition",
-                "embed_dim": state["text_feat_proj.weight"].shape[1],
-                "text_width": states,
-                "width": width,
-            },
-        },
-    )
+    image = {"type": "clip-condition", "embed_dim": embed_dim, "tokens": tokens, "width": width}
+    text_embed_dim = state["text_feat_proj.weight"].shape[1]
+    text = {"type": "clip-text-condition", "embed_dim": text_embed_dim, "text_width": text_width, "width": width}
+    return unet_node(state, {"clip": image, "text": text})
 
 
-def _decoder_table(model: dict) -> list[Row]:
+def _table(model: dict) -> list[Row]:
     rows: dict[str, Callable[[str], list[Row]]] = {
         "clip-condition": lambda ours: [Row(rf"{ours}(.+)", r"model.\1")],
         "clip-text-condition": lambda ours: [Row(rf"{ours}(.+)", r"model.\1")],
     }
-    return table(rows_by_type(model, rows), published="model.")
+    return unet_table(condition_rows(model, rows), published="model.")
 
 
 LAYOUT = Layout(
     name="karlo-decoder",
     type="unet",
     recognizes=lambda state: "model.cf_param" in state,
-    model=_decoder,
-    table=_decoder_table,
+    model=_model,
+    table=_table,
+    assumed=lambda model, state: assumed(model, DECODER_CHANNELS),
     task=decoder_task,
     tokenizer="clip",
     wrapper="state_dict",
-    checksums=SUMS,
+    checksums=CHECKSUMS,
 )

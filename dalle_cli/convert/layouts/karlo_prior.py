@@ -4,38 +4,33 @@ The statistics that whiten its embeddings are in a file of their own, `ViT-L-14_
 """
 
 from ..layout import Layout, Row, State, count_layers
-from ..networks.karlo import SUMS, prior_task, under
-
-STATS = ("*_stats.th", ("clip_mean", "clip_std"))
+from ..networks.karlo import CHECKSUMS, prior_assumed, prior_task, under
 
 
-def _prior(state: State) -> dict:
+def _model(state: State) -> dict:
     state = under(state, "model.")
-    width, states = state["text_enc_proj.weight"].shape
+    width, text_width = state["text_enc_proj.weight"].shape
     return {
         "type": "diffusion-prior",
         "embed_dim": len(state["out_proj.weight"]),
         "context_length": state["positional_embedding"].shape[1] - 4,
-        "text_width": states,
+        "text_width": text_width,
         "width": width,
         "depth": count_layers(state, r"transformer\.resblocks\.(\d+)\."),
         "heads": max(1, width // 64),
     }
 
 
-def _prior_table(model: dict) -> list[Row]:
-    return [Row(r"(mean|std)", r"clip_\1"), Row(r"(.+)", r"model.\1")]
-
-
 LAYOUT = Layout(
     name="karlo-prior",
     type="diffusion-prior",
     recognizes=lambda state: "model.prd_emb" in state,
-    model=_prior,
-    table=_prior_table,
+    model=_model,
+    table=lambda model: [Row(r"(mean|std)", r"clip_\1"), Row(r"(.+)", r"model.\1")],
+    assumed=prior_assumed,
     task=prior_task,
     tokenizer="clip",
-    side_file=STATS,
+    side_file=("*_stats.th", ("clip_mean", "clip_std")),
     wrapper="state_dict",
-    checksums=SUMS,
+    checksums=CHECKSUMS,
 )

@@ -1,24 +1,24 @@
 """Karlo's upsampler (github.com/kakaobrain/karlo): one U-Net for all steps but the last, and one for the last."""
 
 from ..layout import ConvertError, Layout, Row, State
-from ..networks.adm_unet import table, unet
-from ..networks.karlo import LOW_RES, SUMS, under, upsampler_task
+from ..networks.adm_unet import unet_node, unet_table
+from ..networks.karlo import CHECKSUMS, LOW_RES, under, upsampler_task
 
-NETWORKS = {"first": "model_first_steps.", "last": "model_last_step."}
-
-
-def _upsampler(state: State) -> dict:
-    networks = {ours: unet(under(state, name), {"low_res": LOW_RES}) for ours, name in NETWORKS.items()}
-    return {"type": "two-stage-unet", **networks}
+HALVES = {"first": "model_first_steps.", "last": "model_last_step."}
 
 
-def _upsampler_table(model: dict) -> list[Row]:
+def _model(state: State) -> dict:
+    halves = {half: unet_node(under(state, prefix), {"low_res": LOW_RES}) for half, prefix in HALVES.items()}
+    return {"type": "two-stage-unet", **halves}
+
+
+def _table(model: dict) -> list[Row]:
     rows = []
-    for ours, published in NETWORKS.items():
-        others = {condition["type"] for condition in (model[ours].get("conditions") or {}).values()} - {LOW_RES["type"]}
-        if others:
-            raise ConvertError(f"no place for a condition of type '{min(others)}' in this layout")
-        rows += table([], f"{ours}.", published)
+    for half, prefix in HALVES.items():
+        types = {condition["type"] for condition in (model[half].get("conditions") or {}).values()}
+        if others := types - {LOW_RES["type"]}:
+            raise ConvertError(f"this layout cannot hold a condition of type '{min(others)}'")
+        rows += unet_table([], f"{half}.", prefix)
     return rows
 
 
@@ -26,9 +26,9 @@ LAYOUT = Layout(
     name="karlo-upsampler",
     type="two-stage-unet",
     recognizes=lambda state: "model_first_steps.out.2.weight" in state,
-    model=_upsampler,
-    table=_upsampler_table,
+    model=_model,
+    table=_table,
     task=upsampler_task,
     wrapper="state_dict",
-    checksums=SUMS,
+    checksums=CHECKSUMS,
 )

@@ -1,9 +1,9 @@
 """OpenAI's CLIP (github.com/openai/CLIP), and open_clip's where its text tower has no prefix."""
 
 from ..layout import FolderConfig, Layout
-from ..networks.openai_clip import FILES, has_clip_keys, key_table, model_node, read_config, write_config
+from ..networks.openai_clip import FILES, assumed, has_clip_keys, key_table, model_node, read_config, write_config
 
-SUMS = {
+CHECKSUMS = {
     "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762": "RN50.pt",
     "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599": "RN101.pt",
     "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd": "RN50x4.pt",
@@ -21,9 +21,10 @@ LAYOUT = Layout(
     recognizes=has_clip_keys(""),
     model=model_node,
     table=key_table,
+    assumed=assumed,
     ignored_keys=frozenset({"input_resolution", "context_length", "vocab_size"}),
     task=lambda model: {"type": "clip"},
     tokenizer="clip",
-    checksums=SUMS,
+    checksums=CHECKSUMS,
     config=FolderConfig(**FILES, read=read_config, write=write_config),
 )

@@ -10,14 +10,14 @@ def _recognizes(state: State) -> bool:
 
 
 def _model(state: State) -> dict:
-    places = [match for key in state if (match := re.match(r"encoder\.blocks\.group_(\d+)\.block_(\d+)\.", key))]
+    blocks = [match for key in state if (match := re.match(r"encoder\.blocks\.group_(\d+)\.block_(\d+)\.", key))]
     return {
         "type": "dvae",
         "vocab_size": len(state["encoder.blocks.output.conv.w"]),
         "n_hid": len(state["encoder.blocks.input.w"]),
         "n_init": len(state["decoder.blocks.input.w"]),
-        "groups": len({match.group(1) for match in places}),
-        "num_res_blocks": len({match.group(2) for match in places}),
+        "groups": len({match.group(1) for match in blocks}),
+        "num_res_blocks": len({match.group(2) for match in blocks}),
     }
 
 

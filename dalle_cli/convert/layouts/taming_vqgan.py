@@ -1,6 +1,6 @@
-"""taming's VQGAN (github.com/CompVis/taming-transformers), and latent diffusion's codecs with a codebook.
+"""taming's VQGAN (github.com/CompVis/taming-transformers), and latent diffusion's autoencoders with a codebook.
 
-A checkpoint of training holds the loss too, with its discriminator and the network of its perceptual distance: `loss.`.
+Training checkpoints also hold the loss, `loss.`: its discriminator and the network of its perceptual distance.
 """
 
 from ..layout import Layout, Row, State, count_layers
@@ -13,10 +13,10 @@ def _recognizes(state: State) -> bool:
 def _model(state: State) -> dict:
     levels = count_layers(state, r"encoder\.down\.(\d+)\.")
     channels = len(state["encoder.conv_in.weight"])
-    vocab, embed_dim = state["quantize.embedding.weight"].shape
+    vocab_size, embed_dim = state["quantize.embedding.weight"].shape
     return {
         "type": "vqgan",
-        "vocab_size": vocab,
+        "vocab_size": vocab_size,
         "embed_dim": embed_dim,
         "base_channels": channels,
         "channel_mult": [len(state[f"encoder.down.{i}.block.0.conv1.weight"]) / channels for i in range(levels)],

@@ -8,24 +8,22 @@ from torch import Tensor
 from ..layout import ConvertError, Row, State, count_layers
 
 BLOCKS = r"(?:input_blocks|middle_block|output_blocks)\..+"
+HEAD_DIM = 64  # of the published models; the weights do not store it
 
 
-def unet(state: State, conditions: dict[str, dict]) -> dict:
-    """The recipe node of a U-Net as its keys and shapes tell it. Heads are taken to be 64 wide, their order legacy."""
-    saved = count_layers(
-        state, r"output_blocks\.(\d+)\.0\.in_layers\.0\.weight"
-    )  # a level's blocks, and one for its way down
+def unet_node(state: State, conditions: dict[str, dict]) -> dict:
+    """Return the recipe node of a U-Net, from its keys and shapes; heads have 64 channels, in the legacy order."""
+    outputs = count_layers(state, r"output_blocks\.(\d+)\.0\.in_layers\.0\.weight")  # of a level: blocks + 1
     ups = [key for key in state if re.fullmatch(r"output_blocks\.\d+\.[12]\.(?:in_layers\.0|conv)\.weight", key)]
     if state["input_blocks.0.0.weight"].shape[1] > 10 or len(state["out.2.weight"]) not in (3, 6):
-        raise ValueError("no published network reads or draws squares of pixels as one place (model.patch_size)")
+        raise ValueError("no published network works on patches of pixels (model.patch_size)")
     levels = len(ups) + 1
-    blocks = saved // levels - 1
     width = len(state["input_blocks.1.0.in_layers.2.weight"])
     return {
         "type": "unet",
-        **encoder(state, levels, blocks),
+        **encoder_sizes(state, levels, outputs // levels - 1),
         "conditions": conditions,
-        "head_dim": 64,
+        "head_dim": HEAD_DIM,
         "heads": None,
         "attention_order": "legacy",
         "middle_attention": "middle_block.1.qkv.weight" in state,
@@ -35,7 +33,8 @@ def unet(state: State, conditions: dict[str, dict]) -> dict:
     }
 
 
-def encoder(state: State, levels: int, blocks: int) -> dict:
+def encoder_sizes(state: State, levels: int, blocks: int) -> dict:
+    """Return the channels, blocks and attention of the levels of an encoder. blocks: of each level."""
     firsts = [1 + level * (blocks + 1) for level in range(levels)]
     channels = state["time_embed.0.weight"].shape[1]
     widths = [len(state[f"input_blocks.{first}.0.in_layers.2.weight"]) for first in firsts]
@@ -47,8 +46,17 @@ def encoder(state: State, levels: int, blocks: int) -> dict:
     }
 
 
-def table(conditions: list[Row], ours: str = "", published: str = "") -> list[Row]:
-    """The rows of a U-Net, of its conditions first; ours, published: what comes before each key of the network."""
+def assumed(model: dict, *published: int) -> tuple[str, ...]:
+    """Return the recipe keys that weights do not store. published: base channels of models whose values are known."""
+    attention = model["attention_factors"] or model.get("middle_attention")
+    if not attention or model["base_channels"] in published:
+        return ()
+    width = () if model.get("heads") else ("model.head_dim",)  # a number of heads gives their width
+    return (*width, "model.attention_order")
+
+
+def unet_table(conditions: list[Row], ours: str = "", published: str = "") -> list[Row]:
+    """Return the rows of a U-Net, those of its conditions first. ours, published: prefixes of the network's keys."""
     ours = re.escape(ours)
     return [
         *conditions,
@@ -57,20 +65,21 @@ def table(conditions: list[Row], ours: str = "", published: str = "") -> list[Ro
     ]
 
 
-def to_linear(x: Tensor) -> Tensor:
-    """The weight of a 1x1 convolution over places as that of a linear layer."""
-    return x.squeeze(-1)
+def to_linear(weight: Tensor) -> Tensor:
+    """Convert the weight of a 1x1 convolution over positions, (O, I, 1), to that of a linear layer, (O, I)."""
+    return weight.squeeze(-1)
 
 
-def to_convolution(x: Tensor) -> Tensor:
-    return x.unsqueeze(-1)
+def to_convolution(weight: Tensor) -> Tensor:
+    """Convert the weight of a linear layer, (O, I), to that of a 1x1 convolution over positions, (O, I, 1)."""
+    return weight.unsqueeze(-1)
 
 
-def rows_by_type(model: dict, rows: dict[str, Callable[[str], list[Row]]]) -> list[Row]:
-    """The rows of a U-Net's conditions. rows: by type, from what comes before our keys, as a pattern, to the rows."""
-    found = []
+def condition_rows(model: dict, by_type: dict[str, Callable[[str], list[Row]]]) -> list[Row]:
+    """Return the rows of a U-Net's conditions. by_type: from a pattern of the prefix of our keys to the rows."""
+    rows = []
     for name, condition in (model.get("conditions") or {}).items():
-        if condition["type"] not in rows:
-            raise ConvertError(f"no place for a condition of type '{condition['type']}' in this layout")
-        found += rows[condition["type"]](re.escape(f"conditions.{name}."))
-    return found
+        if condition["type"] not in by_type:
+            raise ConvertError(f"this layout cannot hold a condition of type '{condition['type']}'")
+        rows += by_type[condition["type"]](re.escape(f"conditions.{name}."))
+    return rows

@@ -12,26 +12,29 @@ from ..layout import ConvertError, Row, State, count_layers
 
 ACTIVATIONS = {"quick_gelu": "quick-gelu", "gelu": "gelu"}
 EPS = 1e-5  # of layer norms; torch's and ours
-SCALE = 100.0  # of all of OpenAI's models once they were trained: its bound (Radford et al. 2021, section 2.5)
+LOGIT_SCALE = 100.0  # of all of OpenAI's trained models: its upper bound (Radford et al. 2021, section 2.5)
 TOWERS = {"image": "vision", "text": "text"}
 
 
 def has_clip_keys(state: State) -> bool:
+    """Return whether a state is that of a CLIP or of one of its towers."""
     return any(f"{tower}_model.embeddings.position_embedding.weight" in state for tower in ("text", "vision"))
 
 
 def model_node(state: State) -> dict:
-    """Of both towers, or of the one that is there; without the factor of cosines it is that of all published models."""
+    """Return the recipe node of both towers or of one; without a logit scale it has that of all published models."""
     model: dict = {"type": "clip"}
     if "vision_model.embeddings.position_embedding.weight" in state:
         model |= {"embed_dim": len(state["visual_projection.weight"]), "image": _vision(state)}
     if "text_model.embeddings.position_embedding.weight" in state:
         model |= {"embed_dim": len(state["text_projection.weight"]), "text": _text(state)}
     if "logit_scale" not in state:
-        return model | {"fixed_logit_scale": SCALE}
+        return model | {"fixed_logit_scale": LOGIT_SCALE}
     for ours, tower in TOWERS.items():
         if ours not in model:
-            raise ConvertError(f"the {tower} tower is missing; one that is published alone has no logit_scale")
+            raise ConvertError(
+                f"the {tower} tower is missing; the other tower has no logit_scale when published separately"
+            )
     return model
 
 
@@ -68,21 +71,22 @@ def _split(whole: Tensor) -> tuple[Tensor, ...]:
     return whole.chunk(3)
 
 
-IN_BLOCK = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2"} | {
+BLOCK = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2"} | {
     **{"mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"},
 }
 
 
 def key_table(model: dict) -> list[Row]:
+    """Return the rows of a CLIP, or of one of its towers."""
     if "image" in model and model["image"]["type"] != "vit":
-        raise ConvertError(f"no place for an image tower of type '{model['image']['type']}' in this layout")
+        raise ConvertError(f"this layout cannot hold an image tower of type '{model['image']['type']}'")
     rows = [
         Row(r"image_projection\.(.+)", r"visual_projection.\1"),
         Row(r"text_projection\.weight", "text_projection.weight"),
         Row("logit_scale", "logit_scale"),
         Row(r"visual\.class_embedding", r"vision_model.embeddings.class_embedding"),
         Row(r"visual\.conv1\.weight", r"vision_model.embeddings.patch_embedding.weight"),
-        Row(r"visual\.ln_pre\.(.+)", r"vision_model.pre_layrnorm.\1"),  # spelled so
+        Row(r"visual\.ln_pre\.(.+)", r"vision_model.pre_layrnorm.\1"),  # transformers' spelling
         Row(r"visual\.ln_post\.(.+)", r"vision_model.post_layernorm.\1"),
         Row(r"text\.token_embedding\.weight", r"text_model.embeddings.token_embedding.weight"),
         Row(r"text\.ln_final\.(.+)", r"text_model.final_layer_norm.\1"),
@@ -93,13 +97,13 @@ def key_table(model: dict) -> list[Row]:
         rows += [
             Row(rf"{ours}\.positional_embedding", f"{tower}.embeddings.position_embedding.weight"),
             Row(rf"{block}attn\.in_proj_(weight|bias)", qkv, _join, _split),
-            *(Row(rf"{block}{part}\.(weight|bias)", rf"{layer}{name}.\2") for part, name in IN_BLOCK.items()),
+            *(Row(rf"{block}{part}\.(weight|bias)", rf"{layer}{name}.\2") for part, name in BLOCK.items()),
         ]
     return rows
 
 
 def read_config(model: dict, config: dict) -> dict:
-    """A model node with the heads and activations of a config.json; what it leaves out is transformers' default."""
+    """Complete a model node with the heads and activations of a config.json, or else transformers' defaults."""
     node = dict(model)
     for ours, name, heads in (("image", "vision_config", 12), ("text", "text_config", 8)):
         if ours not in model:
@@ -107,9 +111,9 @@ def read_config(model: dict, config: dict) -> dict:
         part = config.get(name, config if len(TOWERS.keys() & model.keys()) == 1 else {})  # of one tower it is flat
         activation = part.get("hidden_act", "quick_gelu")
         if activation not in ACTIVATIONS:
-            raise ConvertError(f"{name}.hidden_act: '{activation}' is none that our CLIP has")
+            raise ConvertError(f"{name}.hidden_act: '{activation}' is not supported")
         if part.get("layer_norm_eps", EPS) != EPS:
-            raise ConvertError(f"{name}.layer_norm_eps: {part['layer_norm_eps']}, where our CLIP has {EPS}")
+            raise ConvertError(f"{name}.layer_norm_eps: {part['layer_norm_eps']} is not supported, only {EPS}")
         node[ours] = {**model[ours], "heads": part.get("num_attention_heads", heads)}
         if activation != "quick_gelu":
             node[ours]["activation"] = ACTIVATIONS[activation]
@@ -117,6 +121,7 @@ def read_config(model: dict, config: dict) -> dict:
 
 
 def write_config(model: dict) -> dict:
+    """Return the content of a config.json, flat for one tower."""
     towers = {"image": vision_config, "text": text_config}
     parts = {name: of(model) for name, of in towers.items() if name in model}
     if len(parts) == 1:
@@ -144,6 +149,7 @@ def _tower(model: dict, part: dict) -> dict:
 
 
 def vision_config(model: dict) -> dict:
+    """Return the configuration of a CLIPVisionModelWithProjection."""
     image = model["image"]
     return _tower(model, image) | {
         "architectures": ["CLIPVisionModelWithProjection"],
@@ -154,6 +160,7 @@ def vision_config(model: dict) -> dict:
 
 
 def text_config(model: dict) -> dict:
+    """Return the configuration of a CLIPTextModelWithProjection."""
     text = model["text"]
     return _tower(model, text) | {
         "architectures": ["CLIPTextModelWithProjection"],

@@ -20,14 +20,14 @@ from dalle_cli.exits import Failure
     ],
 )
 def test_which_files_are_weights(names, chosen):
-    assert folders.weights(reversed(names), ["*_stats.th"]) == chosen
+    assert folders.weight_files(reversed(names), ["*_stats.th"]) == chosen
 
 
 def test_shards_need_their_index():
     with pytest.raises(
-        Failure, match=r"model-00001-of-00003.bin: one of 3 shards, and model.bin.index.json, .* missing"
+        Failure, match=r"model-00001-of-00003.bin: one of 3 shards, but their index model.bin.index.json is missing"
     ):
-        folders.weights(["model-00001-of-00003.bin"])
+        folders.weight_files(["model-00001-of-00003.bin"])
 
 
 def test_missing_shards_are_named(tmp_path):
@@ -36,7 +36,7 @@ def test_missing_shards_are_named(tmp_path):
     (tmp_path / "one.bin").touch()
     with pytest.raises(Failure, match=r"1 of 2 shards are missing: two.bin"):
         folders.shards(index)
-    files, keys = folders.shards(index, there=False)
+    files, keys = folders.shards(index, must_exist=False)
     assert ([file.name for file in files], keys) == (["one.bin", "two.bin"], {"a", "b", "c"})
 
 

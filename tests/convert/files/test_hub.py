@@ -6,15 +6,15 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import torch
 from safetensors.torch import save
 
 from dalle_cli.convert.files import hub
-from dalle_cli.convert.files.opening import gather
+from dalle_cli.convert.files.opening import open_weights
 from dalle_cli.exits import USAGE, Failure
+from tests.convert.test_importing import CLIP, equal, published
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-STATE = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+STATE = published("hf-clip", CLIP)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     server.files["model.safetensors"] = save(STATE)
     server.files["config.json"] = b'{"model_type": "clip"}'
     server.files["README.md"] = b"of no use"
@@ -108,11 +108,7 @@ def server(tmp_path, monkeypatch):
 
 def fetch(source="hf:me/net", system=False):
     said = []
-    return hub.fetched(source, said.append, system), said
-
-
-def equal(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    return hub.fetch_source(source, said.append, system), said
 
 
 def ranges(server):
@@ -122,13 +118,13 @@ def ranges(server):
 def test_a_repository_becomes_a_folder_that_is_kept(server, tmp_path):
     path, said = fetch()
     assert path == str(tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT)
-    assert equal(gather(path)[0], STATE)
+    assert equal(open_weights(path).load(), STATE)
     assert sorted(name.name for name in (tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT).iterdir()) == [
         "config.json",
         "model.safetensors",
     ]
     assert [line.split(":")[0] for line in said] == ["me/net"]
-    assert "to fetch to" in said[0]
+    assert "to download to" in said[0]
     assert ranges(server) == [None]
     assert fetch() == (path, [])  # nothing is fetched again
     assert ranges(server) == [None]
@@ -136,46 +132,53 @@ def test_a_repository_becomes_a_folder_that_is_kept(server, tmp_path):
     assert fetch("/a/path:x") == ("/a/path:x", [])
 
 
-def test_a_connection_that_breaks_goes_on(server):
-    server.cuts = [40, 30]
-    assert equal(gather(fetch()[0])[0], STATE)
-    assert ranges(server) == [None, "bytes=40-", "bytes=70-"]
+def test_a_broken_connection_resumes(server):
+    server.cuts = [4000, 3000]
+    assert equal(open_weights(fetch()[0]).load(), STATE)
+    assert ranges(server) == [None, "bytes=4000-", "bytes=7000-"]
 
 
-def test_a_download_that_broke_off_is_resumed_by_the_next_command(server, tmp_path):
-    server.cuts = [50] + [0] * 20
-    with pytest.raises(Failure, match=r"model.safetensors broke off after 0.0 of 0.0 MB; the same command goes on"):
+def test_complete_files_are_kept_when_a_download_breaks_off(server):
+    server.cuts = [5000] + [0] * 20
+    with pytest.raises(Failure, match=r"the download of model.safetensors broke off .*; run the command again"):
         fetch()
-    (partial,) = (tmp_path / "cache" / "models--me--net" / "blobs").glob("*.dalle.incomplete")
-    assert partial.stat().st_size == 50
     server.cuts, server.asked = [], []
-    assert equal(gather(fetch()[0])[0], STATE)
-    assert ranges(server) == ["bytes=50-"]
-    assert not partial.exists()
+    assert equal(open_weights(fetch()[0]).load(), STATE)
+    assert [path.rpartition("/")[2] for kind, path, _ in server.asked if kind == "GET" and "/api/" not in path] == [
+        "model.safetensors"
+    ]
 
 
-def test_what_arrives_damaged_is_refused_and_not_kept(server, tmp_path):
+def test_damaged_downloads_are_refused_and_removed(server, tmp_path):
     data = server.files["model.safetensors"]
     server.sent["model.safetensors"] = data[:-1] + bytes([data[-1] ^ 1])
     with pytest.raises(Failure, match=r"model.safetensors arrived damaged \(its checksum differs\)"):
         fetch()
-    assert not list((tmp_path / "cache").glob("**/*.incomplete"))
+    blob = tmp_path / "cache" / "models--me--net" / "blobs" / hashlib.sha256(data).hexdigest()
+    assert not blob.exists()
     server.sent.clear()
+    assert equal(open_weights(fetch()[0]).load(), STATE)
+
+
+def test_damaged_files_of_the_cache_are_downloaded_again(server, tmp_path):
     fetch()
-    kept = tmp_path / "cache" / "models--me--net" / "blobs" / hashlib.sha256(data).hexdigest()
-    kept.write_bytes(data[:-1] + b"\0" if data[-1] else data[:-1] + b"\1")
-    with pytest.raises(Failure, match="not what the hub has"):
-        fetch()
+    data = server.files["model.safetensors"]
+    blob = tmp_path / "cache" / "models--me--net" / "blobs" / hashlib.sha256(data).hexdigest()
+    blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    path, lines = fetch()
+    assert lines == ["model.safetensors: its checksum differs from the hub's; downloading it again"]
+    assert equal(open_weights(path).load(), STATE)
 
 
 def test_shards_are_fetched_by_their_index(server):
     del server.files["model.safetensors"]
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    server.files |= {name: save({key: STATE[key]}) for name, key in zip(names, STATE)}
+    weight_map = {key: names[i % 2] for i, key in enumerate(STATE)}
+    server.files |= {name: save({key: STATE[key] for key in STATE if weight_map[key] == name}) for name in names}
     server.files["model-00001-of-00001.safetensors"] = b"of another"
-    server.files["model.safetensors.index.json"] = json.dumps({"weight_map": dict(zip(STATE, names))}).encode()
+    server.files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     server.files["pytorch_model.bin"] = b"the same once more"
-    assert equal(gather(fetch()[0])[0], STATE)
+    assert equal(open_weights(fetch()[0]).load(), STATE)
     assert {path.rpartition("/")[2] for kind, path, _ in server.asked if kind == "GET"} >= set(names)
     assert not any(path.endswith((".bin", "of-00001.safetensors")) for _, path, _ in server.asked)
     del server.files[names[0]]
@@ -204,7 +207,7 @@ def test_what_is_not_there_is_one_line(server, source, said):
 
 def test_a_gated_repository(server):
     server.gated = True
-    with pytest.raises(Failure, match="me/net is given only to those who were let in: accept its terms at http"):
+    with pytest.raises(Failure, match="me/net is gated: accept its terms at http"):
         fetch()
 
 
@@ -213,6 +216,6 @@ def test_without_a_network(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again, said = fetch()
     assert again == path
-    assert "cannot be reached; taking what was fetched before" in said[0]
-    with pytest.raises(Failure, match=r"http://127.0.0.1:9 cannot be reached, and me/gone was not fetched before"):
+    assert "cannot be reached; using what was downloaded before" in said[0]
+    with pytest.raises(Failure, match=r"http://127.0.0.1:9 cannot be reached, and me/gone was not downloaded before"):
         fetch("hf:me/gone")

@@ -44,7 +44,7 @@ def test_weights_equal_those_of_karlo():
     ("config", "message"),
     [
         ({"added_emb_type": None}, "config.json: added_emb_type: None"),
-        ({"attention_head_dim": 32}, "attention_head_dim: 32, where ours are 64"),
+        ({"attention_head_dim": 48}, "attention_head_dim: 48 does not divide the width 128"),
     ],
 )
 def test_config_of_another_model_is_refused(config, message):
@@ -55,4 +55,4 @@ def test_config_of_another_model_is_refused(config, message):
 def test_text_states_of_another_width_are_refused():
     prior = PRIOR | {"text_width": 20}
     with pytest.raises(ConvertError, match="text states of another width, 20"):
-        export_state("diffusers-prior", prior, state_of(prior), configured=True)
+        export_state("diffusers-prior", prior, state_of(prior), with_config=True)

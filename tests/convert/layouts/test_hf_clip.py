@@ -79,8 +79,8 @@ def test_configuration_tells_heads_and_activation():
     [
         ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act: 'relu'"),
         ({"text_config": {"layer_norm_eps": 1e-6}}, "text_config.layer_norm_eps: 1e-06"),
-        ({"text_config": "none"}, "not what belongs"),
-        ({"vision_config": {"hidden_act": []}}, "not what belongs"),
+        ({"text_config": "none"}, "does not belong"),
+        ({"vision_config": {"hidden_act": []}}, "does not belong"),
     ],
 )
 def test_a_configuration_of_another_model_is_refused(config, said):
@@ -118,11 +118,11 @@ def test_configuration_that_is_written_is_read_back():
     state = state_of(node)
     with pytest.raises(ConvertError, match=r"model.image.heads is 8.*activation is gelu"):
         export_state("hf-clip", node, state)  # keys alone do not tell
-    assert export_state("hf-clip", node, state, configured=True).keys() == published().keys()
+    assert export_state("hf-clip", node, state, with_config=True).keys() == published().keys()
 
 
 def test_residual_networks_have_no_place():
     image = {"type": "modified-resnet", "size": 64, "layers": [1, 1, 1, 1], "width": 8, "heads": 4}
     node = NODE | {"image": image}
-    with pytest.raises(ConvertError, match="hf-clip: no place for an image tower of type 'modified-resnet'"):
+    with pytest.raises(ConvertError, match="hf-clip: this layout cannot hold an image tower of type 'modified-resnet'"):
         export_state("hf-clip", node, state_of(node))

@@ -25,7 +25,7 @@ def test_published_size():
 
 def test_other_conditions_are_refused():
     decoder = DECODER | {"conditions": {"label": {"type": "label-condition", "classes": 3}}}
-    with pytest.raises(ConvertError, match="no place for a condition of type 'label-condition'"):
+    with pytest.raises(ConvertError, match="this layout cannot hold a condition of type 'label-condition'"):
         export_state("karlo-decoder", decoder, state_of(decoder))
     for changes, message in (
         ({"depth": 1}, "depth is 1, would be read as 0"),

@@ -22,11 +22,11 @@ def test_published_size():
 def test_half_an_upsampler_is_refused():
     published = export_state("karlo-upsampler", UPSAMPLER, state_of(UPSAMPLER))
     half = {key: tensor for key, tensor in published.items() if key.startswith("model_first_steps.")}
-    with pytest.raises(ConvertError, match="is missing; the file is not whole"):
+    with pytest.raises(ConvertError, match="is missing; the file is incomplete"):
         import_state(half)
 
 
 def test_other_conditions_are_refused():
     label = {"label": {"type": "label-condition", "classes": 3}}
-    with pytest.raises(ConvertError, match="no place for a condition of type 'label-condition'"):
+    with pytest.raises(ConvertError, match="this layout cannot hold a condition of type 'label-condition'"):
         export_state("karlo-upsampler", UPSAMPLER | {"last": HALF | {"conditions": label}}, {})

@@ -118,7 +118,7 @@ def test_what_the_layout_cannot_tell_is_not_exported():
         ({"heads": 2}, "model.heads is 2, would be read as None"),
         ({"attention_order": "new"}, "model.attention_order is new, would be read as legacy"),
         ({"conditions": {"text": {"type": "clip-condition", "embed_dim": 8, "tokens": 4, "width": 8}}},
-         "no place for a condition of type 'clip-condition'"),
+         "this layout cannot hold a condition of type 'clip-condition'"),
     ):  # fmt: skip
         node = UNET | change
         with pytest.raises(ConvertError, match=message):
@@ -134,5 +134,5 @@ def test_a_key_too_few_is_named():
 
 def test_a_network_of_patches_has_no_published_layout():
     node = UNET | {"patch_size": 2}
-    with pytest.raises(ValueError, match=r"squares of pixels as one place \(model\.patch_size\)"):
+    with pytest.raises(ValueError, match=r"patches of pixels \(model\.patch_size\)"):
         export_state("openai-adm", node, models.build(node).state_dict())

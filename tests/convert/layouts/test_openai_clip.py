@@ -126,7 +126,7 @@ def test_another_kind_of_model_is_not_exported():
 def test_heads_that_a_configuration_tells_are_exported_and_read():
     model = node({**VIT, "heads": 4, "activation": "gelu"})
     model["text"] = TEXT | {"activation": "gelu"}
-    state = export_state("openai-clip", model, state_of(model), configured=True)
+    state = export_state("openai-clip", model, state_of(model), with_config=True)
     kept = all_layouts()["openai-clip"].config
     assert import_state(state, kept.write(model))[0] == model
     with pytest.raises(ConvertError, match=r"model.image.heads is 4.*activation is gelu, would be read as quick"):
@@ -138,7 +138,7 @@ def test_heads_that_a_configuration_tells_are_exported_and_read():
     [
         ({"vision_cfg": {"timm_model_name": "convnext"}}, "vision_cfg.timm_model_name: convnext"),
         ({"text_cfg": {"heads": 2, "no_causal_mask": True}}, "text_cfg.no_causal_mask: True"),
-        ({"vision_cfg": None}, "not what belongs to these weights"),
+        ({"vision_cfg": None}, "does not belong to these weights"),
     ],
 )
 def test_an_open_clip_model_that_ours_is_not_is_refused(changes, said):

@@ -71,5 +71,5 @@ def test_an_unheard_of_number_of_input_channels_is_refused():
 
 def test_other_conditions_are_not_exported():
     node = UNET | {"conditions": {"label": {"type": "label-condition", "classes": 3}}}
-    with pytest.raises(ConvertError, match="no place for a condition of type 'label-condition'"):
+    with pytest.raises(ConvertError, match="this layout cannot hold a condition of type 'label-condition'"):
         export_state("openai-glide", node, state_of(node))

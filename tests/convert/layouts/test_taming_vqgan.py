@@ -9,7 +9,7 @@ from PIL import Image
 
 from dalle_cli import checkpoint
 from dalle_cli.convert.exporting import export
-from dalle_cli.convert.importing import import_
+from dalle_cli.convert.importing import ImportOptions, import_weights
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.recognition import export_state, import_state
 from dalle_cli.generate.reconstruct import reconstruct
@@ -95,9 +95,11 @@ def test_published_sizes_are_told_by_their_shapes(vocab):
 
 def test_a_lightning_checkpoint_is_imported_and_exported_bit_for_bit(lightning):
     said = []
-    result = import_(lightning, "codec", None, None, None, False, said.append)
+    result = import_weights(lightning, "codec", ImportOptions(), said.append)
     assert (result["layout"], result["model"]) == ("taming-vqgan", NODE)
-    assert said == ["last.ckpt: 2 tensors of its training left out (loss.perceptual_loss.net.slice1.0.weight, ...)"]
+    assert said == [
+        "last.ckpt: 2 tensors that only training needs were left out (loss.perceptual_loss.net.slice1.0.weight, ...)"
+    ]
     export("codec", "taming-vqgan", "back.ckpt", None, False)
     back = torch.load("back.ckpt", weights_only=True)["state_dict"]
     assert back.keys() == state_of().keys()
@@ -113,7 +115,7 @@ def test_other_keys_are_not_left_out():
 
 
 def test_pictures_are_reconstructed_with_it(lightning, tmp_path, capsys):
-    import_(lightning, "codec", None, None, None, False, print)
+    import_weights(lightning, "codec", ImportOptions(), print)
     capsys.readouterr()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("a.png")

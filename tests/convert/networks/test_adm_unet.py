@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dalle_cli.convert.layout import ConvertError
-from dalle_cli.convert.networks.adm_unet import rows_by_type, to_convolution, to_linear
+from dalle_cli.convert.networks.adm_unet import assumed, condition_rows, to_convolution, to_linear
 
 
 def test_linear_weights_become_1x1_convolutions_and_back():
@@ -13,6 +13,13 @@ def test_linear_weights_become_1x1_convolutions_and_back():
 
 def test_a_condition_without_rows_is_refused_by_type():
     model = {"conditions": {"text": {"type": "text-condition"}}}
-    assert rows_by_type(model, {"text-condition": lambda prefix: []}) == []
+    assert condition_rows(model, {"text-condition": lambda prefix: []}) == []
     with pytest.raises(ConvertError, match="text-condition"):
-        rows_by_type(model, {})
+        condition_rows(model, {})
+
+
+def test_only_unpublished_sizes_are_assumed():
+    model = {"base_channels": 96, "attention_factors": [2]}
+    assert assumed(model, 192) == ("model.head_dim", "model.attention_order")
+    assert assumed(model | {"base_channels": 192}, 192) == ()
+    assert assumed(model | {"attention_factors": [], "middle_attention": False}, 192) == ()
