@@ -69,7 +69,7 @@ def import_(
     if system:
         result = import_system(source, out, options, log)
         rows = [(part, f"{made['layout']}, {_dtypes(made)}") for part, made in result["parts"].items()]
-        rows += [("sample", f'dalle sample "a red circle" --recipe {out}')] if result["recipes"] else []
+        rows += [("sample", f'dalle sample "..." --recipe {out}')] if result["recipes"] else []
     else:
         result = import_weights(source, out, options, log)
         shown = {**result, "dtypes": _dtypes(result), "model": f"{result['model']['type']}: dalle show {out}"}

@@ -20,7 +20,7 @@ def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     found = dalle("inspect", "small/dalle.safetensors", "--verify").result
     assert (found["checksum"], found["step"], found["recipe"]["model"]["type"]) == ("verified", 7, "dalle")
-    assert found["tokenizer"]["entries"] == 520
+    assert found["tokenizer"]["vocab_size"] == 520
     assert dalle("sample", "zebra", "--recipe", "small/dalle.safetensors").code == 0
     assert dalle("export", tiny.dvae, "--out", "x", terminal=True).out == "x\n"
 
@@ -67,7 +67,7 @@ def test_an_imported_clip_ranks_as_the_original_does(dalle, tiny, tmp_path, layo
         noise(i, 32, 32).save(tmp_path / "in" / f"{i}.png")
     ended = carried(dalle, tiny, "clip", layout, "clip", "checkpoints/mine")
     assert ended.err == ""
-    assert (ended.result["layout"], ended.result["entries"]) == (layout, 522)
+    assert (ended.result["layout"], ended.result["vocab_size"]) == (layout, 522)
     words = ("rerank", "in", "--prompt", "a red circle", "--precision", "float32", "--model")
     assert dalle(*words, "mine").results == dalle(*words, tiny.clip).results
     assert json.loads(dalle("show", "mine", "--json").out)["model"] == ended.result["model"]
@@ -78,7 +78,7 @@ def test_an_imported_dvae_reconstructs_as_the_original_does(dalle, tiny, tmp_pat
     carried(dalle, tiny, "dvae", "openai-dvae", "dvae.pt", "mine")
     words = ("reconstruct", "x.png", "--size", 16, "--overwrite", "--model")
     one, two = (dalle(*words, model).result for model in ("mine", tiny.dvae))
-    assert (one["psnr"], one["codes"]) == (two["psnr"], two["codes"])
+    assert (one["psnr"], one["unique_tokens"]) == (two["psnr"], two["unique_tokens"])
 
 
 def test_import_says_to_a_person_what_it_found(dalle, tiny):
@@ -126,7 +126,7 @@ class Bait:
         (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose one of float16, bf16, float32"),
         (("unknown.pt",), 2, "Missing option '--out'"),
         (("unknown.pt", "--out", "new", "--system"), 3, "--system imports a folder, and this is a file"),
-        (("unknown.pt", "--out", "new", "--system", "--activation", "gelu"), 2, "is of one CLIP, not of a system"),
+        (("unknown.pt", "--out", "new", "--system", "--activation", "gelu"), 2, "is an option of one CLIP"),
         (("hf:karlo", "--out", "new"), 2, "hf:karlo: write hf:owner/name"),
     ],
 )
