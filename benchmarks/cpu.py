@@ -24,9 +24,9 @@ SEED = 0
 
 def matmul() -> None:
     """Matrix products of 2,048 cubed: the peak of the machine, in bf16 too if it is not emulated."""
-    from dalle_cli.hardware.capabilities import fast_bf16
+    from dalle_cli.hardware.capabilities import has_fast_bf16
 
-    for kind in (torch.float32, torch.bfloat16) if fast_bf16() else (torch.float32,):
+    for kind in (torch.float32, torch.bfloat16) if has_fast_bf16() else (torch.float32,):
         a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
         each = seconds(partial(torch.mm, a, b))
         line("matrix product", str(kind).removeprefix("torch."), 2 * 2048**3 / each / 1e9, "GFLOP/s")
@@ -101,7 +101,7 @@ def sampling() -> None:
     task = DALLETask(model, dvae, tokenizer).eval()
     seeds = [[1, 2]]
     tokens, times = [], []
-    for generate in (task.draw, task.draw_naively):
+    for generate in (task.sample, task.sample_without_cache):
         began = time.perf_counter()
         tokens.append(generate(["an avocado chair"], seeds))
         times.append(time.perf_counter() - began)
@@ -113,12 +113,12 @@ def sampling() -> None:
 def training() -> None:
     """Training speed of the starter transformer, in bf16 if it is fast, and the fraction of the peak."""
     from dalle_cli import recipe
-    from dalle_cli.hardware.capabilities import fast_bf16, keep_memory
+    from dalle_cli.hardware.capabilities import has_fast_bf16, keep_freed_memory
     from dalle_cli.models import models
-    from dalle_cli.models.dalle import loss
+    from dalle_cli.models.dalle import token_losses
 
-    keep_memory()
-    kind = torch.bfloat16 if fast_bf16() else torch.float32
+    keep_freed_memory()
+    kind = torch.bfloat16 if has_fast_bf16() else torch.float32
     a, b = (torch.randn(2048, 2048).to(kind) for _ in range(2))
     peak = 2 * 2048**3 / seconds(lambda: a @ b)
     torch.manual_seed(SEED)
@@ -130,7 +130,7 @@ def training() -> None:
     def step() -> None:
         with torch.autocast("cpu", kind, enabled=kind != torch.float32):
             logits = model(text, image)
-            text_loss, image_loss = loss(*logits, text, image)
+            text_loss, image_loss = token_losses(*logits, text, image)
         (text_loss + 7 * image_loss).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -174,12 +174,12 @@ def _estimated(checkpointing: bool, batch: int) -> dict[str, int]:
 def _real_steps(checkpointing: bool, batch: int) -> int:
     """Return the peak memory, in bytes, of a process that trains two steps."""
     from dalle_cli import checkpoint, recipe
-    from dalle_cli.hardware.capabilities import keep_memory, return_memory
+    from dalle_cli.hardware.capabilities import keep_freed_memory, return_freed_memory
     from dalle_cli.training import optim
     from dalle_cli.training.ema import EMA
 
     loaded = recipe.load("vit-b32", "clip", [f"model.gradient_checkpointing={checkpointing}"], complete=False)
-    return_memory() if checkpointing else keep_memory()
+    return_freed_memory() if checkpointing else keep_freed_memory()
     task: Any = checkpoint.compose(loaded, SimpleNamespace(vocab_size=49408))
     average, optimizer = EMA(task.model, 0.999), optim.build(optim.Optim(**loaded["optim"]), task)
     for step in range(2):

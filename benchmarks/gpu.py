@@ -11,9 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dalle_cli import recipe
-from dalle_cli.hardware.cuda_graphs import recorded
+from dalle_cli.hardware.cuda_graphs import as_cuda_graph
 from dalle_cli.models import models
-from dalle_cli.models.dalle import loss
+from dalle_cli.models.dalle import token_losses
 from dalle_cli.nn.all_gather import contrastive_loss
 
 from .stopwatch import line, seconds
@@ -64,7 +64,7 @@ def _train_transformer(rate: float, batch: int, compiled: bool) -> None:
     image = torch.randint(network.image_vocab_size, (batch, network.grid_size**2), device="cuda")
 
     def measured() -> torch.Tensor:
-        text_loss, image_loss = loss(*network(text, image), text, image)
+        text_loss, image_loss = token_losses(*network(text, image), text, image)
         return text_loss / 8 + image_loss
 
     _training("1B transformer trains", network, measured, batch, "samples/s", rate, compiled)
@@ -113,8 +113,8 @@ def _sample(bandwidth: float) -> None:
 
     for how, work in (
         ("", plain),
-        (", recorded", partial(replayed, recorded(one))),
-        (", compiled", partial(replayed, recorded(torch.compile(one)))),
+        (", recorded", partial(replayed, as_cuda_graph(one))),
+        (", compiled", partial(replayed, as_cuda_graph(torch.compile(one)))),
     ):
         each = _seconds(work, 3) / TOKENS
         line("1B transformer samples", f"{each / bound:.1f} times the bound{how}", 1 / each, "tokens/s", "2 times")

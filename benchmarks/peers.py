@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from dalle_cli import recipe
-from dalle_cli.hardware.capabilities import fast_bf16, keep_memory
+from dalle_cli.hardware.capabilities import has_fast_bf16, keep_freed_memory
 from dalle_cli.models import dalle as transformer
 from dalle_cli.models import models
 from dalle_cli.models.unet import UNet
-from dalle_cli.nn.prepacked import LEAST, packed
+from dalle_cli.nn.prepacked import MIN_WEIGHTS, prepacked
 from tests.parity import packages
 from tests.parity.peers import Missing, absent, peer
 
@@ -70,7 +70,7 @@ def dvae(ours: bool) -> Iterator[Row]:
         theirs = peer("dall_e")
         encoder, decoder = theirs.Encoder(), theirs.Decoder()
         maps = F.one_hot(tokens, 8192).permute(0, 3, 1, 2).float()  # the input of its decoder
-        if not fast_bf16():
+        if not has_fast_bf16():
             for module in (*encoder.modules(), *decoder.modules()):
                 if hasattr(module, "use_float16"):
                     module.use_float16 = False
@@ -88,7 +88,7 @@ def dalle(ours: bool) -> Iterator[Row]:
         config = theirs.GPT2Config(vocab_size=8192, n_positions=1280, n_embd=512, n_layer=12, n_head=8)
         network = theirs.GPT2LMHeadModel(config)
     network.eval()
-    if fast_bf16():
+    if has_fast_bf16():
         network.to(torch.bfloat16)
     for batch, count, target in ((1, 128, "2 times"), (8, 128, "3 times"), (32, 64, "6 times")):
         work = partial(_sample, network, batch, count) if ours else partial(_generate, theirs, network, batch, count)
@@ -109,7 +109,7 @@ def _sample(model: Any, batch: int, count: int) -> None:
 
 
 def _continue(model: Any, logits: torch.Tensor, cache: Any, count: int) -> None:
-    with packed(model, least=LEAST):
+    with prepacked(model, min_weights=MIN_WEIGHTS):
         for position in range(4 * model.grid_size, 4 * model.grid_size + count):
             logits = model.step(logits.argmax(-1), position, cache)
 
@@ -132,7 +132,7 @@ def dalle_trains(ours: bool) -> Iterator[Row]:
         network: Any = _transformer()
 
         def measured() -> torch.Tensor:
-            text_loss, image_loss = transformer.loss(*network(text, image), text, image)
+            text_loss, image_loss = transformer.token_losses(*network(text, image), text, image)
             return text_loss / 8 + image_loss
     else:
         # of the packages that it imports, these serve other features or no longer exist
@@ -247,7 +247,7 @@ def _ready(ours: bool, network: nn.Module) -> ExitStack:
     stack = ExitStack()
     if ours:
         with _autocast():
-            stack.enter_context(packed(network))
+            stack.enter_context(prepacked(network))
     return stack
 
 
@@ -269,11 +269,11 @@ def _built(family: str, name: str, *overrides: str) -> Any:
 
 
 def _kind() -> torch.dtype:
-    return torch.bfloat16 if fast_bf16() else torch.float32
+    return torch.bfloat16 if has_fast_bf16() else torch.float32
 
 
 def _autocast() -> Any:
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16())
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16())
 
 
 def _quiet(work: Callable[[], object], mixed: bool = True) -> Callable[[], object]:
@@ -312,7 +312,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
 def measure(name: str, ours: bool) -> list[tuple[str, str, str, float]]:
     """Return what, unit, target and units per second of each row. Raises Missing."""
     if ours:
-        keep_memory()
+        keep_freed_memory()
     return [(row.what, row.unit, row.target, row.count / seconds(row.work, row.repeats)) for row in PARTS[name](ours)]
 
 

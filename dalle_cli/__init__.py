@@ -61,9 +61,9 @@ def fit(
         family, name = located
         if family in recipes.SECTIONS:
             raise Failure(f"{recipe}: only recipes of models can be trained, such as clip/tiny", USAGE)
-        resolved = recipes.load(name, family, overrides, checkpoint.accepts)
+        resolved = recipes.load(name, family, overrides, checkpoint.accepted_arguments)
     else:
-        resolved = recipes.from_mapping(recipe, overrides, checkpoint.accepts)
+        resolved = recipes.from_mapping(recipe, overrides, checkpoint.accepted_arguments)
     folder = Path(run) if "/" in str(run) else Path("checkpoints") / run
     if code := loop.fit(options.check(resolved), folder, resume, max_time, quiet):
         raise Failure(f"{folder}: stopped early, state saved; call fit again to continue", code)

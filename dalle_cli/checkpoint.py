@@ -43,18 +43,16 @@ class NewerFormat(CheckpointError):
     """A file of a later version of dalle."""
 
 
-def compose(
-    recipe: Recipe, tokenizer: Any = None, companions: Mapping[str, str | nn.Module] | None = None
-) -> nn.Module:
-    """The task of a training recipe: a fresh model, its frozen companions and its objective.
+def compose(recipe: Recipe, tokenizer: Any = None, frozen: Mapping[str, str | nn.Module] | None = None) -> nn.Module:
+    """The task of a training recipe: a fresh model, its frozen models and its objective.
 
-    tokenizer: one that is already built, instead of the recipe's. companions: checkpoints, or their models, to take in
+    tokenizer: one that is already built, instead of the recipe's. frozen: checkpoints, or their models, to take in
     place of those that the recipe's `frozen` names.
     """
     if tokenizer is None and recipe.get("tokenizer"):
         tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
     given: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
-    frozen = {**section(recipe, "frozen"), **(companions or {})}
+    frozen = {**section(recipe, "frozen"), **(frozen or {})}
     part, _ = tasks.bind(recipe.get("task"), "task", {*given, *frozen, "model"})
     _check_frozen(frozen, part, recipe)
     kinds = typing.get_type_hints(part.__init__)
@@ -90,7 +88,7 @@ def _check_frozen(names: Iterable[str], part: Callable, recipe: Recipe) -> None:
             raise RecipeError(f"frozen.{name}: task '{recipe['task']['type']}' takes no '{name}'")
 
 
-def accepts(path: str, name: str) -> set[str] | None:
+def accepted_arguments(path: str, name: str) -> set[str] | None:
     """Names of the arguments that the part `name` takes at a place of a recipe; None for places without parts."""
     from .data import sources
     from .data.loader import Loading
@@ -217,12 +215,12 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 def load(
     name: str,
     kind: str | tuple[str, ...] | None = None,
-    companions: Mapping[str, str | nn.Module] | None = None,
-    mapped: bool = False,
+    frozen: Mapping[str, str | nn.Module] | None = None,
+    mmap: bool = False,
 ) -> nn.Module:
     """The task of a checkpoint, in evaluation mode, float32.
 
-    name: see `resolve`. kind: the model type that is expected, or several. companions: see `compose`. mapped: the
+    name: see `resolve`. kind: the model type that is expected, or several. frozen: see `compose`. mapped: the
     weights stay in the file, in the types that they have there, and are read where they are used.
     """
     path = resolve(name)
@@ -238,9 +236,9 @@ def load(
         tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
         if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
             raise ValueError(", ".join(wrong))
-        with meta_init.Unset() if mapped else nullcontext():
-            task: Any = compose(recipe, tokenizer, companions)
-        if mapped:
+        with meta_init.NoInit() if mmap else nullcontext():
+            task: Any = compose(recipe, tokenizer, frozen)
+        if mmap:
             task.requires_grad_(False).model.load_state_dict(tensors, assign=True)
         else:
             floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
@@ -252,24 +250,24 @@ def load(
     return task.eval()
 
 
-def shapes(name: str, companions: Mapping[str, str] | None = None) -> nn.Module:
+def load_meta(name: str, frozen: Mapping[str, str] | None = None) -> nn.Module:
     """The task of a checkpoint on the meta device: what `load` gives, without weights. Raises CheckpointError."""
     found = metadata(resolve(name))
     tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
-    frozen = {**(found["recipe"].get("frozen") or {}), **(companions or {})}
-    with meta_init.shapes():
+    frozen = {**(found["recipe"].get("frozen") or {}), **(frozen or {})}
+    with meta_init.on_meta_device():
         built = {key: models.build(metadata(resolve(str(one)))["recipe"]["model"]) for key, one in frozen.items()}
         return compose(found["recipe"], tokenizer, built).eval()
 
 
-def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
+def initial_weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
     """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it.
 
     A model that can take over the weights of a smaller one has a method `adopt`.
     """
     path = resolve(name)
     tensors = {key: value.float() for key, value in read_tensors(path).items()}
-    with meta_init.shapes():
+    with meta_init.on_meta_device():
         model: Any = models.build(recipe.get("model"), "model")
         if hasattr(model, "adopt"):
             tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
@@ -280,7 +278,7 @@ def weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
 
 def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
     """The first four reasons why tensors are not the weights of a recipe's model."""
-    with meta_init.shapes():
+    with meta_init.on_meta_device():
         wanted = models.build(recipe.get("model"), "model").state_dict()
     wrong = [f"no {key}" for key in sorted(wanted.keys() - tensors.keys())]
     wrong += [f"unknown {key}" for key in sorted(tensors.keys() - wanted.keys())]
@@ -292,7 +290,7 @@ def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
     return wrong[:4]
 
 
-def pixels(path: Path, default: int) -> int:
+def trained_image_size(path: Path, default: int) -> int:
     """The side of the pictures that a checkpoint was trained on; `default` where its recipe does not say."""
     data = metadata(path)["recipe"].get("data")
     size = data.get("size") if isinstance(data, dict) else None

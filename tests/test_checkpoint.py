@@ -78,7 +78,7 @@ def test_its_shapes_are_those_of_the_task_without_weights(dvae, monkeypatch):
     path = dvae.parent.parent / "dalle.safetensors"
     checkpoint.save(path, task.model.state_dict(), recipe, WORDS)
     monkeypatch.setattr(checkpoint, "read_tensors", lambda path: pytest.fail("weights were read"))
-    found = checkpoint.shapes(str(path))
+    found = checkpoint.load_meta(str(path))
     assert {name: value.shape for name, value in found.named_parameters()} == {
         name: value.shape for name, value in task.named_parameters()
     }
@@ -233,11 +233,11 @@ def test_first_weights_may_be_those_of_a_network_that_knows_less(tmp_path):
     state = models.build(base["model"]).state_dict()
     checkpoint.save(tmp_path / "base.safetensors", state, base)
     wider = {"model": UNET | {"conditions": {"label": LABEL, "inpaint": INPAINT}}}
-    found = checkpoint.weights(str(tmp_path / "base.safetensors"), wider)
+    found = checkpoint.initial_weights(str(tmp_path / "base.safetensors"), wider)
     key = "input_blocks.0.0.weight"
     assert torch.equal(found[key][:, :3], state[key])
     assert (found[key][:, 3:] == 0).all()
     assert found[key].shape[1] == 7
     checkpoint.save(tmp_path / "wider.safetensors", found, wider)
     with pytest.raises(CheckpointError, match=rf"train\.init_from: .* does not fit the model: {key}"):
-        checkpoint.weights(str(tmp_path / "wider.safetensors"), base)
+        checkpoint.initial_weights(str(tmp_path / "wider.safetensors"), base)

@@ -65,7 +65,7 @@ def test_recipe_and_overrides_are_valid(command: Command):
     if str(values["recipe"]).endswith(".yaml"):
         return
     resolved = recipe.load(
-        values["recipe"], family, list(values["overrides"] or ()), checkpoint.accepts,
+        values["recipe"], family, list(values["overrides"] or ()), checkpoint.accepted_arguments,
         complete="data.path" not in _open_keys(values["recipe"], family) or _names_data(values),
     )  # fmt: skip
     if family != "tokenizer" and (resolved.get("data") or {}).get("path", "") is not None:

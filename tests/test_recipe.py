@@ -35,7 +35,7 @@ def write(name, text):
 
 
 def load(name="base.yaml", *overrides, family="dvae", **options):
-    return recipe.load(name, family, overrides, checkpoint.accepts, **options)
+    return recipe.load(name, family, overrides, checkpoint.accepted_arguments, **options)
 
 
 # ---- finding ---------------------------------------------------------------------------------------------------------

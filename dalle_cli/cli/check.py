@@ -112,7 +112,7 @@ def examine(family: str, name: str, overrides: list[str], hardware: dict[str, An
     from .. import checkpoint
     from .. import recipe as recipes
 
-    recipe = recipes.load(name, family, overrides, checkpoint.accepts, log, complete=False)
+    recipe = recipes.load(name, family, overrides, checkpoint.accepted_arguments, log, complete=False)
     title = name if name.endswith((".yaml", ".yml")) else f"{family}/{name}"
     needs = _open_values(recipe)
     data = recipe.get("data")
@@ -131,7 +131,7 @@ def examine(family: str, name: str, overrides: list[str], hardware: dict[str, An
 def _takes_path(data_type: Any) -> bool:
     from .. import checkpoint
 
-    return "path" in (checkpoint.accepts("data", data_type) or ())
+    return "path" in (checkpoint.accepted_arguments("data", data_type) or ())
 
 
 def _training(recipe: dict, needs: list[str], hardware: dict[str, Any] | None) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _estimate_lines(estimate: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the rows of an estimate, its assumptions first."""
-    from ..hardware.memory_meter import readable
+    from ..hardware.memory_meter import describe_bytes
 
     assumed = estimate["assumed"]
     checkpointing = "on" if assumed["gradient_checkpointing"] else "off"
@@ -262,7 +262,10 @@ def _estimate_lines(estimate: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "activations", ", ".join(sizes)
     for name, title in (("ddp", "DDP"), ("fsdp", "FSDP")):
         if name in estimate:
-            yield f"memory, {title}", readable({key: size for key, size in estimate[name].items() if key != "fits"})
+            yield (
+                f"memory, {title}",
+                describe_bytes({key: size for key, size in estimate[name].items() if key != "fits"}),
+            )
             verdict = "fits" if estimate[name]["fits"] else "does not fit"
             yield "", f"{verdict}; at most {estimate['max_batch_size'][name]:,} samples fit on a GPU"
     yield "speed", f"{estimate['samples_per_s']:,.1f} samples/s"

@@ -114,7 +114,7 @@ def accepts(path: str, name: str) -> set[str] | None:
     """Call `checkpoint.accepts`, imported only when an override changes the type of a part."""
     from .. import checkpoint
 
-    return checkpoint.accepts(path, name)
+    return checkpoint.accepted_arguments(path, name)
 
 
 def _check(recipe: dict, family: str) -> None:
@@ -151,7 +151,7 @@ def _environment() -> dict[str, Any]:
     import torch
 
     from .. import __version__, distributed
-    from ..hardware.capabilities import fast_bf16
+    from ..hardware.capabilities import has_fast_bf16
 
     return {
         "dalle": __version__,
@@ -163,7 +163,7 @@ def _environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
-        "bf16_fast": fast_bf16(),
+        "bf16_fast": has_fast_bf16(),
         "emoji_font": _emoji_font(),
         "variables": {key: os.environ[key] for key in sorted(os.environ) if key.startswith("DALLE_")},
     }

@@ -59,7 +59,7 @@ def export(name: str, out: str, precision: str | None, overwrite: bool) -> list[
             place = folder / "prior" if part == "prior" else folder
             files += _write_part(str(parts[part]), layout, place, dtype, dry_run)
         files += _write_clip(str(parts["clip"]), folder, dtype, bool(prior), dry_run)
-    limit: Any = checkpoint.shapes(str(prior)).clip_sample_range if prior else None
+    limit: Any = checkpoint.load_meta(str(prior)).clip_sample_range if prior else None
     return [*files, *_write_index(folder, limit)]
 
 
@@ -85,7 +85,7 @@ def _read(name: str, dry_run: bool) -> tuple[dict, dict[str, Any], dict[str, Any
     path = checkpoint.resolve(name)
     metadata = checkpoint.metadata(path)
     if dry_run:
-        state = checkpoint.shapes(name).model.state_dict()  # type: ignore[union-attr]
+        state = checkpoint.load_meta(name).model.state_dict()  # type: ignore[union-attr]
     else:
         state = checkpoint.read_tensors(path)
     return metadata["recipe"]["model"], state, metadata

@@ -106,7 +106,7 @@ def _shapes(layout: Layout, model: dict, state: State) -> State:
     """Our keys with tensors of their shapes, on the meta device."""
     model = models.typed(model, "model")
     try:
-        with meta_init.shapes():
+        with meta_init.on_meta_device():
             return models.build(model).state_dict()
     except ValueError as error:
         keys = layout.assumed(model, state)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nn.noise import normal, uniform
+from ..nn.noise import TrainingStream, normal, uniform
 
 
 def reduced(image: Tensor, factor: int, seeds: Tensor, blur: float = 0.0, noise: float = 0.0) -> Tensor:
@@ -18,11 +18,13 @@ def reduced(image: Tensor, factor: int, seeds: Tensor, blur: float = 0.0, noise:
     sharp nor as clean as a reduced photograph (Ho et al. 2021, section 4; Ramesh et al. 2022, section 2.2).
     """
     small = F.avg_pool2d(image, factor)
-    degree = uniform(seeds, 2)
+    degree = uniform(seeds, 2, stream=TrainingStream.AUGMENTATION)
     if blur:
         small = blurred(small, (blur * degree[:, 0]).clamp(min=1e-3), blur)
     if noise:
-        small = small + (noise * degree[:, 1]).view(-1, 1, 1, 1) * normal(seeds + 1, *small.shape[1:])
+        small = small + (noise * degree[:, 1]).view(-1, 1, 1, 1) * normal(
+            seeds, *small.shape[1:], stream=TrainingStream.DEGRADATION
+        )
     return rounded(small)
 
 

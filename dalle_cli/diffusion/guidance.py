@@ -31,7 +31,7 @@ def classifier_free(denoise: Denoiser, scale: float) -> Denoiser:
     return guided
 
 
-def keep(denoise: Denoiser, image: Tensor, mask: Tensor) -> Denoiser:
+def keep_known(denoise: Denoiser, image: Tensor, mask: Tensor) -> Denoiser:
     """With the data known to be `image` where the mask, which broadcasts, is 1. Nichol et al. 2022, section 2.3."""
 
     def guided(x: Tensor, t: Tensor) -> Prediction:
@@ -41,31 +41,31 @@ def keep(denoise: Denoiser, image: Tensor, mask: Tensor) -> Denoiser:
     return guided
 
 
-def threshold(denoise: Denoiser, limit: float = 1.0, share: float | None = None) -> Denoiser:
+def threshold(denoise: Denoiser, limit: float = 1.0, percentile: float | None = None) -> Denoiser:
     """With x0 clamped to [-limit, limit].
 
-    share: dynamic thresholding: x0 is clamped where this share of a sample's values ends (0.995, say), if that is
+    percentile: dynamic thresholding: x0 is clamped where this share of a sample's values ends (0.995, say), if that is
     beyond the limit, and shrunk to the limit. Saharia et al. 2022, section 2.3.
     """
 
     def guided(x: Tensor, t: Tensor) -> Prediction:
         prediction = denoise(x, t)
         x0 = prediction.x0
-        if share is None:
+        if percentile is None:
             return prediction.with_x0(x0.clamp(-limit, limit))
         size = x0.abs().flatten(1)
-        size = size.kthvalue(max(1, math.ceil(share * size.shape[1])), dim=1).values  # quantile() has a size limit
+        size = size.kthvalue(max(1, math.ceil(percentile * size.shape[1])), dim=1).values  # quantile() has a size limit
         size = size.clamp(min=limit).view(-1, *[1] * (x0.dim() - 1))
         return prediction.with_x0(x0.clamp(-size, size) * (limit / size))
 
     return guided
 
 
-def toward(denoise: Denoiser, gradient: Gradient) -> Denoiser:
+def gradient_guided(denoise: Denoiser, gradient: Gradient) -> Denoiser:
     """Along the gradient of a classifier, or of CLIP, added to the score; x0 is not clamped again.
 
     The form for DDIM and other samplers that use eps: Dhariwal and Nichol 2021, algorithm 2. For their algorithm 1, the
-    ancestral form, give the same gradient to the sampler `ddpm` as its `shift`.
+    ancestral form, give the same gradient to the sampler `ddpm` as its `mean_gradient`.
     """
 
     def guided(x: Tensor, t: Tensor) -> Prediction:
@@ -78,7 +78,7 @@ def toward(denoise: Denoiser, gradient: Gradient) -> Denoiser:
     return guided
 
 
-def gradient(score: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0) -> Gradient:
+def score_gradient(score: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0) -> Gradient:
     """The gradient by x of a score that says how well a noisy sample fits.
 
     score: from x: (B, ...) and t: (B,) to (B,); a classifier's log-probability of the label, or the product of CLIP's
@@ -93,7 +93,7 @@ def gradient(score: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0) -> G
     return of
 
 
-def interval(inside: Denoiser, outside: Denoiser, low: int, high: int) -> Denoiser:
+def in_interval(inside: Denoiser, outside: Denoiser, low: int, high: int) -> Denoiser:
     """One denoiser at the steps low <= t <= high, another at the others.
 
     Guidance in the middle of the way alone (Kynkaanniemi et al. 2024), or a network of its own for the last step. The

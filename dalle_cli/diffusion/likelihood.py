@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .loss import bound, normal_kl
-from .process import Denoiser, Process, full
+from .loss import normal_kl, variational_bound
+from .process import Denoiser, Process, timesteps_like
 from .samplers import Noise
 
 
@@ -24,6 +24,6 @@ def bits_per_dimension(
     zero = torch.zeros_like(x0)
     total = normal_kl(alpha * x0, zero + 2 * math.log(sigma), zero, zero).flatten(1).mean(dim=1) / math.log(2)
     for i, step in enumerate(steps):
-        x = kept.noise(x0, full(i, x0), noise(x0))
-        total += bound(kept, denoise(x, full(step, x0)), x0, x, full(i, x0))
+        x = kept.noise(x0, timesteps_like(i, x0), noise(x0))
+        total += variational_bound(kept, denoise(x, timesteps_like(step, x0)), x0, x, timesteps_like(i, x0))
     return total

@@ -18,7 +18,7 @@ class Loss(NamedTuple):
     bound: Tensor | None
 
 
-def loss(process: Process, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Loss:
+def diffusion_loss(process: Process, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Loss:
     """The cost of a network's output for the data x0 with the noise eps, `process.noise(x0, t, eps)`, at steps t.
 
     Mean squared error of what the process predicts. With a learned variance, the bound at t times T / 1000 is added: in
@@ -33,11 +33,11 @@ def loss(process: Process, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -
     if prediction.variance is None:
         return Loss(mse, mse, None)
     held = replace(prediction, x0=prediction.x0.detach(), eps=prediction.eps.detach())
-    vlb = bound(process, held, x0, x, t)
+    vlb = variational_bound(process, held, x0, x, t)
     return Loss(mse + len(process) / 1000 * vlb, mse, vlb)
 
 
-def bound(process: Process, prediction: Prediction, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def variational_bound(process: Process, prediction: Prediction, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """The term of the variational bound at steps t, in bits per dimension: (B,).
 
     The divergence of the predicted step from the true one; at step 0 the data's negative log-likelihood. prediction: of

@@ -96,7 +96,7 @@ class Process:
 
     def noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The data x0 at steps t with the noise eps. x0, eps: (B, ...); t: (B,) int64."""
-        return at(self.alpha_bar.sqrt(), t, x0) * x0 + at((1 - self.alpha_bar).sqrt(), t, x0) * eps
+        return entries_at(self.alpha_bar.sqrt(), t, x0) * x0 + entries_at((1 - self.alpha_bar).sqrt(), t, x0) * eps
 
     def move(self, x: Tensor, eps: Tensor, t: int, s: int) -> Tensor:
         """x taken from step t to step s, up or down, along the noise that is in it. Song et al. 2021, section 4.3."""
@@ -121,7 +121,7 @@ class Process:
         if learned:
             output, variance = output.chunk(2, dim=1)
             variance = (variance + 1) / 2 if self.variance == "learned-range" else variance
-        alpha, sigma = at(self.alpha_bar.sqrt(), t, x), at((1 - self.alpha_bar).sqrt(), t, x)
+        alpha, sigma = entries_at(self.alpha_bar.sqrt(), t, x), entries_at((1 - self.alpha_bar).sqrt(), t, x)
         if self.prediction_type == "eps":
             x0, eps = (x - sigma * output) / alpha, output
         elif self.prediction_type == "x0":
@@ -136,27 +136,27 @@ class Process:
 
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, as x, and log-variance, (B, 1, ...), of x one step back, where the data is known."""
-        mean = at(self.posterior_x0, t, x) * x0 + at(self.posterior_x, t, x) * x
-        return mean, at(self.log_variance, t, x)
+        mean = entries_at(self.posterior_x0, t, x) * x0 + entries_at(self.posterior_x, t, x) * x
+        return mean, entries_at(self.log_variance, t, x)
 
     def reverse(self, prediction: Prediction, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, as x, and log-variance, as x or (B, 1, ...), of x one step back, as predicted."""
         mean, low = self.posterior(prediction.x0, x, t)
         if self.variance == "large":
-            return mean, at(self.log_large, t, x)
+            return mean, entries_at(self.log_large, t, x)
         if prediction.variance is None:
             return mean, low
         if self.variance == "learned":
             return mean, prediction.variance
-        return mean, low + prediction.variance * (at(self.beta.log(), t, x) - low)
+        return mean, low + prediction.variance * (entries_at(self.beta.log(), t, x) - low)
 
 
-def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+def entries_at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """The entries of a table at steps t: (B,), as (B, 1, ...) to go with `like`: (B, ...)."""
     # the type before the device: some devices have no float64
     return table.to(like.dtype).to(like.device)[t].view(-1, *[1] * (like.dim() - 1))
 
 
-def full(t: int, like: Tensor) -> Tensor:
+def timesteps_like(t: int, like: Tensor) -> Tensor:
     """The same step for each sample of `like`: (B,) int64."""
     return torch.full((len(like),), t, device=like.device)

@@ -1,7 +1,7 @@
 """Samplers: functions from noise to data over a denoiser.
 
 Each takes x at the last of `steps`, ascending steps of the process, and walks down them to clean data. `noise` gives
-standard normal numbers as its argument; `watch` is called at each step with t and the expected data.
+standard normal numbers as its argument; `on_step` is called at each step with t and the expected data.
 """
 
 import math
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from .guidance import Gradient
-from .process import Denoiser, Process, full
+from .process import Denoiser, Process, timesteps_like
 
 Noise = Callable[[Tensor], Tensor]
-Watch = Callable[[int, Tensor], Any]
+StepCallback = Callable[[int, Tensor], Any]
 Sampler = Callable[..., Tensor]
 
 
@@ -27,22 +27,23 @@ def ddpm(
     x: Tensor,
     steps: Sequence[int],
     noise: Noise = torch.randn_like,
-    watch: Watch | None = None,
-    shift: Gradient | None = None,
+    on_step: StepCallback | None = None,
+    mean_gradient: Gradient | None = None,
 ) -> Tensor:
     """Ancestral sampling, with the process's variance. Ho et al. 2020, algorithm 2.
 
-    shift: a gradient that moves each step's mean by itself times the variance. Dhariwal and Nichol 2021, algorithm 1.
+    mean_gradient: a gradient that moves each step's mean by itself times the variance. Dhariwal and Nichol 2021,
+    algorithm 1.
     """
     kept = process.respaced(steps)
     for i in reversed(range(len(steps))):
-        t = full(steps[i], x)
+        t = timesteps_like(steps[i], x)
         prediction = denoise(x, t)
-        if watch:
-            watch(steps[i], prediction.x0)
-        mean, log_variance = kept.reverse(prediction, x, full(i, x))
-        if shift:
-            mean = mean + log_variance.exp() * shift(x, t)
+        if on_step:
+            on_step(steps[i], prediction.x0)
+        mean, log_variance = kept.reverse(prediction, x, timesteps_like(i, x))
+        if mean_gradient:
+            mean = mean + log_variance.exp() * mean_gradient(x, t)
         x = mean + (log_variance / 2).exp() * noise(x) if i else mean
     return x
 
@@ -54,7 +55,7 @@ def ddim(
     x: Tensor,
     steps: Sequence[int],
     noise: Noise = torch.randn_like,
-    watch: Watch | None = None,
+    on_step: StepCallback | None = None,
     eta: float = 0.0,
 ) -> Tensor:
     """From noise to data along a fixed way at eta 0, as random as the small-variance `ddpm` at eta 1.
@@ -64,9 +65,9 @@ def ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta {eta} is not between 0 and 1")
     for t, s in pairwise([*reversed(steps), -1]):
-        prediction = denoise(x, full(t, x))
-        if watch:
-            watch(t, prediction.x0)
+        prediction = denoise(x, timesteps_like(t, x))
+        if on_step:
+            on_step(t, prediction.x0)
         (alpha, sigma), (next_alpha, next_sigma) = process.level(t), process.level(s)
         fresh = eta * next_sigma / sigma * math.sqrt(1 - (alpha / next_alpha) ** 2)
         x = next_alpha * prediction.x0 + math.sqrt(next_sigma**2 - fresh**2) * prediction.eps
@@ -82,7 +83,7 @@ def plms(
     x: Tensor,
     steps: Sequence[int],
     noise: Noise = torch.randn_like,
-    watch: Watch | None = None,
+    on_step: StepCallback | None = None,
 ) -> Tensor:
     """Linear multistep over eps, of the fourth order once four are known; without noise. Liu et al. 2022, section 3.3.
 
@@ -91,9 +92,9 @@ def plms(
     """
     earlier: list[Tensor] = []
     for t, s in pairwise([*reversed(steps), -1]):
-        prediction = denoise(x, full(t, x))
-        if watch:
-            watch(t, prediction.x0)
+        prediction = denoise(x, timesteps_like(t, x))
+        if on_step:
+            on_step(t, prediction.x0)
         earlier = [prediction.eps, *earlier[:3]]
         eps = torch.zeros_like(x)
         for weight, one in zip(_ADAMS_BASHFORTH[len(earlier)], earlier):
@@ -117,7 +118,7 @@ def dpm_solver(
     x: Tensor,
     steps: Sequence[int],
     noise: Noise = torch.randn_like,
-    watch: Watch | None = None,
+    on_step: StepCallback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M): second-order multistep over x0 in the logarithm of alpha / sigma; without noise.
 
@@ -125,9 +126,9 @@ def dpm_solver(
     """
     last_x0, last_step = x, 0.0
     for t, s in pairwise([*reversed(steps), -1]):
-        prediction = denoise(x, full(t, x))
-        if watch:
-            watch(t, prediction.x0)
+        prediction = denoise(x, timesteps_like(t, x))
+        if on_step:
+            on_step(t, prediction.x0)
         (alpha, sigma), (next_alpha, next_sigma) = process.level(t), process.level(s)
         shrink = next_sigma / sigma * alpha / next_alpha  # exp(-step)
         x0, step = prediction.x0, -math.log(shrink) if s >= 0 else math.inf
@@ -139,22 +140,24 @@ def dpm_solver(
 
 
 @torch.no_grad()
-def invert(process: Process, denoise: Denoiser, x: Tensor, steps: Sequence[int], refine: int = 0) -> Tensor:
+def ddim_inversion(
+    process: Process, denoise: Denoiser, x: Tensor, steps: Sequence[int], inversion_iters: int = 0
+) -> Tensor:
     """The noise from which `ddim` along the same steps comes back to the clean data x: x at the last of `steps`.
 
-    Without threshold, which would lose what it clamps. refine: how often each step is solved anew with what is expected
-    at its end, for which `ddim` comes back exactly; 0 takes the noise expected at its beginning. Dhariwal and Nichol
-    2021, appendix F; Ramesh et al. 2022, section 3.
+    Without threshold, which would lose what it clamps. inversion_iters: how often each step is solved anew with what is
+    expected at its end, for which `ddim` comes back exactly; 0 takes the noise expected at its beginning. Dhariwal and
+    Nichol 2021, appendix F; Ramesh et al. 2022, section 3.
     """
     for s, t in pairwise([-1, *steps]):
-        start = denoise(x, full(max(s, steps[0]), x))  # no network knows step -1
+        start = denoise(x, timesteps_like(max(s, steps[0]), x))  # no network knows step -1
         end = process.move(x, start.eps, s, t)
         (alpha, sigma), (next_alpha, next_sigma) = process.level(s), process.level(t)
         across, along = next_sigma * alpha - next_alpha * sigma, next_alpha * alpha + next_sigma * sigma
-        for _ in range(refine):
+        for _ in range(inversion_iters):
             # A step turns (x, v) by an angle, of this sine and cosine. Solved for v it converges at both ends of the
             # process; for eps it would stand still at the noisy one, for x0 at the clean one.
-            found = denoise(end, full(t, x))
+            found = denoise(end, timesteps_like(t, x))
             end = (x + across * (next_alpha * found.eps - next_sigma * found.x0)) / along
         x = end
     return x

@@ -69,7 +69,7 @@ def trained_size(name: str) -> int:
     """Return the side of the images that a decoder of a system was trained on, which its CLIP has seen as well."""
     path = checkpoint.resolve(str(name))
     size = recipe.section(checkpoint.metadata(path)["recipe"], "task").get("size")
-    return checkpoint.pixels(path, size if isinstance(size, int) else 64)
+    return checkpoint.trained_image_size(path, size if isinstance(size, int) else 64)
 
 
 def trained_positions(name: str) -> bool:

@@ -13,7 +13,7 @@ from .. import checkpoint, distributed
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..files import make_folder, remove_left_overs, write_atomically
-from ..nn.prepacked import packed
+from ..nn.prepacked import prepacked
 from ..systems.device import choose
 from ..tasks import embedding
 
@@ -61,7 +61,7 @@ def embed(
     done, total = 0, sum(sizes.values())
     for number, size in sizes.items():
         columns: dict[str, list] = {"image": [], "caption": [], PIXELS: [], "text": [], "key": []}
-        with device.autocast(), packed(task.model):
+        with device.autocast(), prepacked(task.model):
             start = number * FILE_SAMPLES
             for batch in samples.train(min(BATCH, size), start=start, seed=seed, device=device.name):
                 bad.count(len(batch["key"]), batch["bad"])
@@ -79,9 +79,9 @@ def embed(
 
 def _append(columns: dict[str, list], task: Any, batch: dict[str, Any], store_images: bool) -> None:
     """Append the embeddings of a batch to the columns of a file."""
-    ids = embedding.pack(task.model, task.tokenizer, batch["text"])
-    columns["image"].append(embedding.embed(task.model, batch["image"]).cpu().half().numpy())
-    columns["caption"].append(embedding.read(task.model, ids)[0].cpu().half().numpy())
+    ids = embedding.tokenize(task.model, task.tokenizer, batch["text"])
+    columns["image"].append(embedding.embed_images(task.model, batch["image"]).cpu().half().numpy())
+    columns["caption"].append(embedding.read_texts(task.model, ids)[0].cpu().half().numpy())
     if store_images:
         columns[PIXELS].append(_uint8(batch["image"]))
     for name in ("text", "key"):

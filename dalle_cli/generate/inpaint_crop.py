@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import images
 from ..exits import BAD_INPUT, USAGE, Failure
-from ..tasks.decoder import Known
+from ..tasks.decoder import KnownRegion
 
 CONTEXT = 2.0  # side of the crop in sides of the masked region
 SEAM = 1 / 32  # standard deviation, in sides of the crop, of the blur that carries colors across the seam
@@ -96,7 +96,7 @@ class InpaintCrop:
     def side(self) -> int:
         return len(self.pixels)
 
-    def at_size(self, size: int) -> Known:
+    def at_size(self, size: int) -> KnownRegion:
         """Return the square at a model's size, (1, 3, size, size), and its known part, (1, 1, size, size).
 
         A pixel of the model is known if all pixels that it covers are.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nn.pca import Components
+from ..nn.pca import PrincipalComponents
 
 MIN_SINE = 1e-4  # of the angle between two directions, below which they span no plane in float32
 
@@ -58,13 +58,13 @@ def rotate_towards(z: Tensor, direction: Tensor, t: float | Tensor) -> Tensor:
     return slerp(z, direction * z.norm(dim=1, keepdim=True), t)
 
 
-def project(z: Tensor, components: Components, count: int) -> Tensor:
+def project(z: Tensor, components: PrincipalComponents, count: int) -> Tensor:
     """Project embeddings (B, e) onto the mean and the first `count` principal components, norms kept."""
     basis = components.basis[:count]
     projected = components.mean + (z.double() - components.mean) @ basis.T @ basis
     return (F.normalize(projected, dim=1) * z.double().norm(dim=1, keepdim=True)).to(z.dtype)
 
 
-def explained_variance(components: Components, count: int) -> float:
+def explained_variance(components: PrincipalComponents, count: int) -> float:
     """Return the fraction of the variance that the first `count` principal components explain."""
     return (components.variances[:count].sum() / components.variances.sum().clamp(min=1e-300)).item()

@@ -12,7 +12,7 @@ from .. import checkpoint, console, distributed, images
 from ..console import Progress
 from ..exits import DONE, USAGE, Failure
 from ..hardware.capabilities import free_memory
-from ..hardware.memory_meter import SHARE, together
+from ..hardware.memory_meter import MEMORY_FRACTION, choose_batch_size
 from ..recipe import type_of
 from ..systems import device
 from .image_requests import read_image_requests
@@ -58,15 +58,15 @@ def reconstruct(
     path = checkpoint.resolve(model)
     target = device.choose(precision)
     tokenizer: Any = checkpoint.load(model, IMAGE_TOKENIZERS).model.to(target.name)
-    size = size or checkpoint.pixels(path, 256)
+    size = size or checkpoint.trained_image_size(path, 256)
     if size % tokenizer.factor:
         raise Failure(f"--size {size}: give a multiple of {tokenizer.factor}, the side of an image token", USAGE)
     kind = str(type_of(checkpoint.metadata(path)["recipe"], "model"))
     origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
     progress = Progress("reconstruct", -(-len(outputs.todo) // distributed.world_size()), quiet=quiet)
-    batch_size = batch_size or together(
+    batch_size = batch_size or choose_batch_size(
         lambda count: tokenizer.decode(tokenizer.encode(torch.zeros(count, 3, size, size, device=target.name))),
-        len(outputs.todo), BATCH, int(SHARE * free_memory(target.name)),
+        len(outputs.todo), BATCH, int(MEMORY_FRACTION * free_memory(target.name)),
     )  # fmt: skip
     used: set[int] = set()
     ratios: list[float] = []

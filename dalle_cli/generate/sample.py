@@ -16,11 +16,11 @@ from torch import Tensor
 from .. import checkpoint, distributed, images, recipe
 from ..console import Progress
 from ..exits import DONE, USAGE, Failure
-from ..hardware.memory_meter import readable
+from ..hardware.memory_meter import describe_bytes
 from ..registry import RecipeError, bind, convert, suggest
 from ..systems import device, memory, systems
 from ..systems.scorer import DIGITS, Scorer
-from ..tasks.decoder import NETWORKS
+from ..tasks.decoder import DIFFUSION_MODELS
 from .denoising_strip import Strip
 from .metadata import Origin, digest, recall
 from .outputs import Collected, Outputs, Results
@@ -96,7 +96,7 @@ def sample(job: Job, results: Collected | None = None) -> int:
             system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
             scorer = Scorer(shapes, reranker) if job.rerank else None
             held = memory.estimate(system, scorer, options, len(requests), candidates, job.batch_size)
-            print(f"memory: {readable(held)}", file=sys.stderr)
+            print(f"memory: {describe_bytes(held)}", file=sys.stderr)
         return DONE
     if job.image:
         _check_picture(job.image)
@@ -253,7 +253,7 @@ def load_system(name: str) -> dict:
             return recipe.load(name, "systems")  # which says what there is
         found = checkpoint.metadata(path)["recipe"]
         kind = recipe.type_of(found, "model")
-        if kind in NETWORKS:
+        if kind in DIFFUSION_MODELS:
             free = recipe.section(found, "task").get("text_drop_prob")  # without, no guidance is possible
             scale = {} if free else {"sample": {"guidance_scale": 1.0}}
             return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}

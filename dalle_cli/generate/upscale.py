@@ -13,7 +13,7 @@ from .. import checkpoint, distributed, images
 from ..console import Progress
 from ..exits import DONE
 from ..models.conditions import LowResCondition
-from ..nn.noise import stream
+from ..nn.noise import noise_source
 from ..recipe import type_of
 from ..registry import RecipeError
 from ..systems import device
@@ -112,7 +112,7 @@ def _enlarge(
     multiple = task.model.factor // math.gcd(task.model.factor, factor)
     height, width = pixels.shape[1:]
     padded = F.pad(pixels[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
-    large = enlarge(target, task, [text], padded, stream(torch.tensor([seed])), options)
+    large = enlarge(target, task, [text], padded, noise_source(torch.tensor([seed])), options)
     return large[0, :, : factor * height, : factor * width].float().cpu()
 
 
@@ -121,7 +121,7 @@ def upsampler_sizes(name: str) -> tuple[int, int]:
 
     Raises RecipeError for a model that is not an upsampler, CheckpointError.
     """
-    task: Any = checkpoint.shapes(name)
+    task: Any = checkpoint.load_meta(name)
     return task.size, _low_res_condition(task, name).factor
 
 

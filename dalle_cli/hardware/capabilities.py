@@ -13,7 +13,7 @@ from torch import Tensor
 MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -3, -1, -2, -8  # glibc's malloc.h
 
 
-def fast_bf16() -> bool:
+def has_fast_bf16() -> bool:
     """Whether bfloat16 multiplies faster than float32: CUDA from Ampere on, CPUs with AMX, AMD's with AVX512-BF16.
 
     Intel's AVX512-BF16 alone is slower: 84 GFLOP/s where float32 has 143, on one core of a Xeon whose AMX is shut off.
@@ -36,7 +36,7 @@ _stands_for: list[str] = []  # the device that tensors on the CPU stand for, the
 
 
 @contextmanager
-def counted_as(device: str) -> Iterator[None]:
+def estimating_for(device: str) -> Iterator[None]:
     """Inside, tensors on the CPU stand for ones on `device`: estimates for a GPU do without what is done for CPUs."""
     _stands_for.append(device)
     try:
@@ -66,7 +66,7 @@ def free_memory(device: str) -> int:
         return free
 
 
-def all_memory() -> int:
+def total_memory() -> int:
     """Bytes of memory of this machine, or of this process's container."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
@@ -75,7 +75,7 @@ def all_memory() -> int:
         return whole
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep freed memory in the process: returned, every large activation is faulted in anew, page by page.
 
     On a CPU that costs convolutional networks more than their arithmetic does. Without glibc, nothing is done.
@@ -83,7 +83,7 @@ def keep_memory() -> None:
     _mallopt((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 1 << 26))
 
 
-def return_memory() -> None:
+def return_freed_memory() -> None:
     """Have glibc return large blocks at once: the other way, for those who recompute activations to hold little.
 
     Kept, what is held over many blocks lies between holes that nothing fits: of ViT's activations, recomputed, 406 MB

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def recorded(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def as_cuda_graph(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The same work as a CUDA graph. It reads and writes the same tensors at every call, and returns the same one.
 
     work: runs a few times before it is recorded; nothing in it may wait for the GPU. Raises RuntimeError where that

@@ -22,14 +22,14 @@ FORMULAS = {
 # Memory on a CPU that is not in tensors: the program with its libraries, and heap fragmentation where freed memory is
 # kept (hardware/capabilities.py), measured at 6 to 79 % of what a step allocates and frees, depending on the network
 # and the machine. Neither is known for a GPU.
-PROGRAM = {"cpu": 400 << 20, "cuda": 0}
-HOLES = {"cpu": 1.45, "cuda": 1.0}
+PROGRAM_BYTES = {"cpu": 400 << 20, "cuda": 0}
+FRAGMENTATION = {"cpu": 1.45, "cuda": 1.0}
 
-FEW = 8  # items that are worked on together without looking at memory
-SHARE = 0.6  # of the free memory that may be taken, holes not counted: others want some, too
+SMALL_BATCH = 8  # items that are worked on together without looking at memory
+MEMORY_FRACTION = 0.6  # of the free memory that may be taken, holes not counted: others want some, too
 
 
-class Meter(TorchDispatchMode):
+class MemoryMeter(TorchDispatchMode):
     """Counts what is done while it is entered, on real tensors or on those of torch's FakeTensorMode, which hold none.
 
     flops: of matrix products, convolutions and attention, a multiplication and an addition being two; attention is
@@ -90,7 +90,7 @@ def _key(tensor: Tensor) -> int:
 
 
 @dataclass(frozen=True)
-class Line:
+class PeakMemory:
     """Bytes that some work holds at its peak: `fixed`, and `each` for every item that it works on at once."""
 
     fixed: int
@@ -104,7 +104,7 @@ class Line:
         return max(1, (room - self.fixed) // max(self.each, 1))
 
 
-def readable(parts: dict[str, int]) -> str:
+def describe_bytes(parts: dict[str, int]) -> str:
     """Bytes in parts, `total` among them, as words."""
     total, *rest = (
         f"{name} {size / 2**30:.2f} GiB" if size >= 2**30 else f"{name} {size / 2**20:.0f} MiB"
@@ -114,23 +114,23 @@ def readable(parts: dict[str, int]) -> str:
     return f"{total.removeprefix('total ')} ({', '.join(rest)})"
 
 
-def line_of(work: Callable[[int], Any]) -> Line:
+def fit_peak_memory(work: Callable[[int], Any]) -> PeakMemory:
     """What `work(n)` holds, tried with two and with three items: of one alone, copies may be views."""
     two, three = (_peak(work, count) for count in (2, 3))
     each = max(0, three - two)
-    return Line(two - 2 * each, each)
+    return PeakMemory(two - 2 * each, each)
 
 
-def together(work: Callable[[int], Any], wanted: int, most: int, room: int) -> int:
+def choose_batch_size(work: Callable[[int], Any], wanted: int, most: int, room: int) -> int:
     """How many of the items wanted to work on at once: at most `most`, and as many as `room` bytes hold.
 
     work(n) is tried where more than a few are wanted.
     """
     count = min(wanted, most)
-    return count if count <= FEW else min(count, line_of(work).within(room))
+    return count if count <= SMALL_BATCH else min(count, fit_peak_memory(work).within(room))
 
 
 def _peak(work: Callable[[int], Any], count: int) -> int:
-    with torch.no_grad(), Meter() as meter:
+    with torch.no_grad(), MemoryMeter() as meter:
         work(count)
     return meter.peak["all"]

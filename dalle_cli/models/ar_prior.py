@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.pca import components as principal
+from ..nn.pca import principal_components as principal
 from . import models
 from .adm import unmixed
 from .prior import Prior, causal

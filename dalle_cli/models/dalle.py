@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..nn import masks
-from ..nn.attention import attend, attend_bands
+from ..nn.attention import attend, attend_by_line
 from ..nn.meta_init import normal
 from . import models
 
@@ -137,7 +137,7 @@ class DALLE(nn.Module):
         self.vocab_size, self.context_length = vocab_size, context_length
         self.image_vocab_size, self.grid_size = image_vocab_size, grid_size
         self.gradient_checkpointing = gradient_checkpointing
-        self.patterns = masks.layers(attention, depth)
+        self.patterns = masks.layer_patterns(attention, depth)
         self.start = normal(width, std=0.02)
         self.text_embedding = nn.Embedding(
             vocab_size + context_length, width
@@ -192,7 +192,7 @@ class DALLE(nn.Module):
         if pattern == "full":
             return partial(attend, causal=True)
         band = getattr(self, f"{pattern}_band")
-        return partial(attend_bands, text=self.context_length + 1, mask=band, transposed=pattern == "column")
+        return partial(attend_by_line, text=self.context_length + 1, mask=band, transposed=pattern == "column")
 
     # ---- drawing, place by place; equal to `forward`, as the tests show ---------------------------------------------
 
@@ -244,7 +244,7 @@ class DALLE(nn.Module):
         return self.code_embedding(codes) + where
 
 
-def loss(text_scores: Tensor, code_scores: Tensor, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(text_scores: Tensor, code_scores: Tensor, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropies of text and codes, each a mean over its tokens, in nats."""
     return (
         F.cross_entropy(text_scores.float().flatten(0, 1), text.flatten()),

@@ -153,7 +153,7 @@ class UNet(nn.Module):
         for stage in self.input_blocks:
             x = stage(x, time, tokens, mask, gradient_checkpointing)
             if self.places and not saved:
-                x = x + self.places(waves(self.places.in_channels // 4, x))
+                x = x + self.places(position_waves(self.places.in_channels // 4, x))
             saved.append(x)
         x = self.middle_block(x, time, tokens, mask, gradient_checkpointing)
         for stage in self.output_blocks:
@@ -195,7 +195,7 @@ class UNet(nn.Module):
         return {**weights, key: new}
 
 
-def waves(count: int, x: Tensor) -> Tensor:
+def position_waves(count: int, x: Tensor) -> Tensor:
     """Sines and cosines of where a place of x, (B, C, h, w), lies in height and width: (1, 4 count, h, w).
 
     The first is half as long as the picture, the next ones each half as long as the one before. Vaswani et al. 2017,

@@ -33,7 +33,7 @@ def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def gather(x: Tensor) -> Tensor:
+def all_gather_with_grad(x: Tensor) -> Tensor:
     """The rows of every process in the order of ranks; each row's gradient is the sum over the processes.
 
     x: (B, ...), the same shape on every process; returns (world * B, ...), or x itself in a single process.
@@ -52,7 +52,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     target = torch.arange(first, first + len(image), device=image.device)
     with torch.autocast(image.device.type, enabled=False):  # at a scale of 100, bf16 logits would be off by 0.4
         image, text = image.float(), text.float()
-        all_images, all_texts = gather(torch.stack([image, text], dim=1)).unbind(dim=1)  # (world * B, D)
+        all_images, all_texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)  # (world * B, D)
         to_text = scale * image @ all_texts.T  # (B, world * B)
         to_image = scale * text @ all_images.T
         return (F.cross_entropy(to_text, target) + F.cross_entropy(to_image, target)) / 2

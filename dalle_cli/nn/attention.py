@@ -13,7 +13,7 @@ from ..hardware.capabilities import on_cpu
 # CLIP's 50 with its gradient. In parts, scores are rounded to bfloat16, which the fused kernel spares them. So many a
 # head may be held for a gradient; beyond, they would take more memory than is saved in time. Without one they are soon
 # gone: more may be held, rows of the batch one after the other.
-FEW_SCORES, MANY_SCORES, HELD_SCORES = 512**2, 1536**2, 1 << 24
+MAX_LOGITS_WITH_GRAD, MAX_LOGITS, MAX_HELD_LOGITS = 512**2, 1536**2, 1 << 24
 SHORT_ROW = 128
 
 
@@ -28,21 +28,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     if causal:
         mask = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril()
-    rows = max(1, HELD_SCORES // (q.shape[1] * q.shape[-2] * k.shape[-2]))
+    rows = max(1, MAX_HELD_LOGITS // (q.shape[1] * q.shape[-2] * k.shape[-2]))
     if rows >= len(q):
-        return attend_in_parts(q, k, v, mask)
+        return attend_unfused(q, k, v, mask)
     masks = [mask] * len(q) if mask is None or mask.ndim < 4 or len(mask) == 1 else mask.split(rows)
     parts = zip(q.split(rows), k.split(rows), v.split(rows), masks)
-    return torch.cat([attend_in_parts(*part) for part in parts])
+    return torch.cat([attend_unfused(*part) for part in parts])
 
 
 def _in_parts(q: Tensor, k: Tensor) -> bool:
     scores = q.shape[-2] * k.shape[-2]
     held = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    return on_cpu(q) and q.dtype == torch.bfloat16 and scores <= (FEW_SCORES if held else MANY_SCORES)
+    return on_cpu(q) and q.dtype == torch.bfloat16 and scores <= (MAX_LOGITS_WITH_GRAD if held else MAX_LOGITS)
 
 
-def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend_unfused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention by two products and a softmax between, whose input has the type of q; arguments of `attend`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
     if mask is not None:
@@ -53,7 +53,7 @@ def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     return scores.softmax(dim=-1, dtype=kind).to(v.dtype) @ v
 
 
-def attend_bands(q: Tensor, k: Tensor, v: Tensor, text: int, mask: Tensor, transposed: bool = False) -> Tensor:
+def attend_by_line(q: Tensor, k: Tensor, v: Tensor, text: int, mask: Tensor, transposed: bool = False) -> Tensor:
     """Attention of `text` positions, causal, and then a picture whose lines see the text and the lines just before.
 
     A sparse pattern costs what it sees, not the square of the stream. q, k, v: (B, H, text + L * C, D), the picture in

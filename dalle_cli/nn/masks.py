@@ -52,7 +52,7 @@ PATTERNS: dict[str, Callable[[int, int], Tensor]] = {
 }
 
 
-def layers(kind: str, depth: int) -> list[str]:
+def layer_patterns(kind: str, depth: int) -> list[str]:
     """The pattern of each layer: "full" everywhere, or "sparse": row, column, row, row, ... and last, convolution."""
     if kind == "full":
         return ["full"] * depth

@@ -16,7 +16,7 @@ def normal(*shape: int, std: float) -> nn.Parameter:
     return nn.init.normal_(nn.Parameter(torch.empty(shape)), std=std)  # type: ignore[return-value]
 
 
-class Unset(TorchFunctionMode):
+class NoInit(TorchFunctionMode):
     """Inside, parameters keep what their memory holds: pages that nobody writes to take no memory."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -27,10 +27,10 @@ class Unset(TorchFunctionMode):
 
 
 @contextmanager
-def shapes() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Inside, networks are built as shapes alone, on the meta device.
 
     Their random start is passed over: it does nothing there, but has torch load its compiler, which takes a second.
     """
-    with torch.device("meta"), Unset():
+    with torch.device("meta"), NoInit():
         yield

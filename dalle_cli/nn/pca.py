@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Components(NamedTuple):
+class PrincipalComponents(NamedTuple):
     """mean: (e,); basis: (e, e), a component a row, of unit length; variances: (e,), falling."""
 
     mean: Tensor
@@ -19,7 +19,7 @@ class Components(NamedTuple):
         return min(len(reached), 1 + int((reached < share - 1e-9).sum()))
 
 
-def components(vectors: Tensor) -> Components:
+def principal_components(vectors: Tensor) -> PrincipalComponents:
     """The principal components of vectors (N, e), found in float64 on the CPU.
 
     Signs are those for which a component's largest number is positive, so that they do not depend on the machine.
@@ -29,4 +29,4 @@ def components(vectors: Tensor) -> Components:
     values, vectors_ = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # rising
     basis = vectors_.T.flip(0)
     largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
-    return Components(mean, basis * largest.sign(), values.flip(0).clamp(min=0))
+    return PrincipalComponents(mean, basis * largest.sign(), values.flip(0).clamp(min=0))

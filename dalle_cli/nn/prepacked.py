@@ -14,25 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hardware.capabilities import all_memory
+from ..hardware.capabilities import total_memory
 from .attention import SelfAttention
 
-ROWS = 8  # of an input, for which weights are laid out; products of any number are done with that layout
+LAYOUT_ROWS = 8  # of an input, for which weights are laid out; products of any number are done with that layout
 # Weights of a layer for which it is worth it where a few rows at a time are multiplied: with fewer, handing over to
 # oneDNN takes longer than the product.
-LEAST = 1 << 18
+MIN_WEIGHTS = 1 << 18
 # Of the memory that the copies of a machine's processes may take; not of what is free, so that it is the same always.
-SHARE = 1 / 4
+MEMORY_FRACTION = 1 / 4
 
 
 @contextmanager
-def packed(*models: nn.Module, least: int = 0) -> Iterator[None]:
-    """Inside, the models' layers of at least so many weights work with copies in oneDNN's layout; without gradients.
+def prepacked(*models: nn.Module, min_weights: int = 0) -> Iterator[None]:
+    """Inside, the models' layers of at min_weights so many weights work with copies in oneDNN's layout; without
+    gradients.
 
     To be entered under the autocast that the layers work in, by which room is found for the copies; they are made when
     a layer is first used. Where there is no such layout for the device and the type, or no room, layers work as ever.
     """
-    layers = [layer for model in models for layer in _layers(model, least)] if size(*models, least=least) else []
+    layers = (
+        [layer for model in models for layer in _layers(model, min_weights)]
+        if prepacked_bytes(*models, min_weights=min_weights)
+        else []
+    )
     try:
         for layer in layers:
             setattr(layer.module, layer.method, layer)
@@ -46,7 +51,7 @@ _short: list[bool] = []
 
 
 @contextmanager
-def unpacked() -> Iterator[None]:
+def without_prepacking() -> Iterator[None]:
     """Inside, `packed` does nothing: where memory is short, and the copies would hold a model twice."""
     _short.append(True)
     try:
@@ -55,13 +60,13 @@ def unpacked() -> Iterator[None]:
         _short.pop()
 
 
-def size(*models: nn.Module, least: int = 0) -> int:
+def prepacked_bytes(*models: nn.Module, min_weights: int = 0) -> int:
     """Bytes that the copies of `packed` would take here if all layers are used; 0 where none would be made."""
     if _short:
         return 0
-    layers = [layer for model in models for layer in _layers(model, least)]
+    layers = [layer for model in models for layer in _layers(model, min_weights)]
     found = sum(layer.weight.numel() * _type(layer.weight).itemsize for layer in layers)
-    return found if found <= SHARE * all_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) else 0
+    return found if found <= MEMORY_FRACTION * total_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) else 0
 
 
 class _Product:
@@ -87,7 +92,7 @@ class _Product:
         return (x.dtype,)
 
     def _laid_out(self, weight: Tensor, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+        return torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS)
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.numel() == x.shape[-1]:  # of one row oneDNN rounds otherwise than of more
@@ -113,7 +118,7 @@ class _Convolution(_Product):
         return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how, "none", [], "")
 
 
-def _layers(model: nn.Module, least: int) -> list[_Product]:
+def _layers(model: nn.Module, min_weights: int) -> list[_Product]:
     found: list[_Product] = []
     for module in model.modules():
         if type(module) is nn.Linear:
@@ -125,7 +130,7 @@ def _layers(model: nn.Module, least: int) -> list[_Product]:
     return [
         layer
         for layer in found
-        if layer.weight.numel() >= least
+        if layer.weight.numel() >= min_weights
         and layer.method not in vars(layer.module)
         and _known(layer.weight.device.type, _type(layer.weight))
     ]

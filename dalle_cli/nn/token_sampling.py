@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def choose(
+def sample_token(
     scores: Tensor, chance: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
     """The token whose share of the probability `chance` falls into. scores: (..., V); chance: (...) in [0, 1).

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import checkpoint, images
 from ..hardware.capabilities import free_memory
-from ..hardware.memory_meter import FEW, SHARE, Meter, together
+from ..hardware.memory_meter import MEMORY_FRACTION, SMALL_BATCH, MemoryMeter, choose_batch_size
 from ..registry import RecipeError
 from ..tasks.dalle import DALLETask
 from . import systems
@@ -48,8 +48,8 @@ class DALLE1:
         """Nothing of options depends on parts."""
 
     def __init__(self, device: Device, transformer: str, dvae: str | None = None):
-        companions = {"dvae": dvae} if dvae else None
-        task = device.load(transformer, "dalle", companions)
+        frozen = {"dvae": dvae} if dvae else None
+        task = device.load(transformer, "dalle", frozen)
         assert isinstance(task, DALLETask)
         self.device = device
         self.task = task
@@ -79,7 +79,7 @@ class DALLE1:
         rows = []
         for part in range(0, len(seeds[0]), batch):
             own = [one[part : part + batch] for one in seeds]
-            codes = self.task.draw(
+            codes = self.task.sample(
                 prompts, own, options.temperature, options.top_k, options.top_p, options.guidance_scale, first
             )
             pictures = self._decode(codes.flatten(0, 1))
@@ -92,8 +92,8 @@ class DALLE1:
         """What drawing holds in memory, by the number of prompts and candidates; tried with few."""
 
         def held(prompts: int, candidates: int) -> int:
-            with Meter() as meter:
-                self.task.rehearse(
+            with MemoryMeter() as meter:
+                self.task.probe_memory(
                     prompts, candidates, options.temperature, options.top_k, options.top_p, options.guidance_scale
                 )
             return meter.peak["all"]
@@ -110,9 +110,9 @@ class DALLE1:
 
     def _decode(self, codes: Tensor) -> Tensor:
         """(B, h, w) to (B, 3, S, S) on the CPU, as many at a time as memory is free for."""
-        if len(codes) > FEW and self._decoding is None:
-            room = int(SHARE * free_memory(self.device.name))
-            self._decoding = together(self.try_decoding, self.together, self.together, room)
+        if len(codes) > SMALL_BATCH and self._decoding is None:
+            room = int(MEMORY_FRACTION * free_memory(self.device.name))
+            self._decoding = choose_batch_size(self.try_decoding, self.together, self.together, room)
         return torch.cat([self._decoded(part) for part in codes.split(self._decoding or self.together)])
 
     @torch.no_grad()

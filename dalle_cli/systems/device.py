@@ -12,8 +12,8 @@ from torch import nn
 
 from .. import checkpoint, distributed
 from ..exits import USAGE, Failure
-from ..hardware.capabilities import fast_bf16, keep_memory
-from ..nn.prepacked import unpacked
+from ..hardware.capabilities import has_fast_bf16, keep_freed_memory
+from ..nn.prepacked import without_prepacking
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Device:
     empty: bool = False
     offload: bool = False
 
-    def load(self, name: str, kind: str | tuple[str, ...], companions: Mapping[str, str] | None = None) -> nn.Module:
+    def load(self, name: str, kind: str | tuple[str, ...], frozen: Mapping[str, str] | None = None) -> nn.Module:
         """The task of a checkpoint on this device; see checkpoint.load."""
         if self.empty:
-            return checkpoint.shapes(name, companions)
-        task = checkpoint.load(name, kind, companions, mapped=self.offload)
+            return checkpoint.load_meta(name, frozen)
+        task = checkpoint.load(name, kind, frozen, mmap=self.offload)
         return self.place(task)
 
     def place(self, task: nn.Module, dtype: torch.dtype = torch.float32, full: Iterable[nn.Module] = ()) -> nn.Module:
@@ -59,7 +59,7 @@ class Device:
 
     @contextlib.contextmanager
     def turn(self, *tasks: nn.Module) -> Iterator[None]:
-        """These tasks and their companions are on the device inside; with `offload`, no longer."""
+        """These tasks and their frozen are on the device inside; with `offload`, no longer."""
         if not self.offload:
             yield
             return
@@ -72,7 +72,7 @@ class Device:
                 # copied, for what is computed in a file's pages, where numbers lie anyhow, differs in the last bit
                 tensor.data = data.to(self.name, getattr(tensor, "in_turn", None), copy=True)
                 tensor.here = True  # type: ignore[attr-defined]
-            with unpacked():
+            with without_prepacking():
                 yield
         finally:
             for tensor, data in kept:
@@ -90,13 +90,13 @@ def _floating(module: nn.Module) -> list[Any]:
 
 def choose(precision: str = "auto", offload: bool = False) -> Device:
     """The machine's device. precision: auto (bf16 where the hardware multiplies it fast), float32, bf16 or fp16."""
-    keep_memory()
+    keep_freed_memory()
     name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and distributed.world_size() > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     types = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "auto":
-        return Device(name, torch.bfloat16 if fast_bf16() else torch.float32, offload=offload)
+        return Device(name, torch.bfloat16 if has_fast_bf16() else torch.float32, offload=offload)
     if precision not in types:
         raise Failure(f"--precision {precision}: choose auto, {', '.join(types)}", USAGE)
     if precision == "fp16" and name == "cpu":

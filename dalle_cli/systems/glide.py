@@ -14,13 +14,13 @@ from ..data.degradations import rounded
 from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.respacing import timesteps
-from ..diffusion.samplers import SAMPLERS, Watch, invert
+from ..diffusion.samplers import SAMPLERS, StepCallback, ddim_inversion
 from ..models.conditions import ClipCondition, ClipTextCondition, InpaintCondition, LowResCondition, TextCondition
 from ..models.unet import UNet
-from ..nn.noise import stream
-from ..nn.prepacked import packed
+from ..nn.noise import noise_source
+from ..nn.prepacked import prepacked
 from ..registry import RecipeError
-from ..tasks.decoder import NETWORKS, DecoderTask, Known
+from ..tasks.decoder import DIFFUSION_MODELS, DecoderTask, KnownRegion
 from . import systems
 from .device import Device
 from .guides import Guide, toward_class, toward_clip
@@ -147,8 +147,8 @@ class GLIDE:
         batch: int,
         first: None = None,
         watch: Callable[[int], Any] | None = None,
-        see: Watch | None = None,
-        region: Callable[[int], Known] | None = None,
+        see: StepCallback | None = None,
+        region: Callable[[int], KnownRegion] | None = None,
     ) -> Tensor:
         """Pictures, (prompts, candidates, 3, S, S) in [-1, 1], on the CPU.
 
@@ -161,7 +161,7 @@ class GLIDE:
         drawn = []
         for start in range(0, len(texts), batch):
             some = texts[start : start + batch]
-            noise = stream(torch.tensor(flat[start : start + batch]))
+            noise = noise_source(torch.tensor(flat[start : start + batch]))
             with self.device.turn(self.decoder, *self._guiding(options)):
                 pictures = self._base(some, noise, options, see, region)
             if self.upsampler:
@@ -177,14 +177,14 @@ class GLIDE:
         texts: list[str],
         noise: Callable[[Tensor], Tensor],
         options: Sampling,
-        see: Watch | None,
-        region: Callable[[int], Known] | None,
+        see: StepCallback | None,
+        region: Callable[[int], KnownRegion] | None,
     ) -> Tensor:
         task = self.decoder
         known = known_at(self.device, region, task.size, len(texts))
         by_text = options.guidance == "cfg"
         denoise = task.denoiser(
-            texts, options.guidance_scale if by_text else 1.0, region=known, guided_at=options.guidance_interval
+            texts, options.guidance_scale if by_text else 1.0, known=known, guidance_interval=options.guidance_interval
         )
         gradient: Gradient | None = None
         if options.guidance == "clip":
@@ -209,7 +209,7 @@ class GLIDE:
         return Guide(self.device, str(self.guides["classifier"]), ("classifier",), self.decoder)
 
 
-def known_at(device: Device, region: Callable[[int], Known] | None, size: int, count: int) -> Known | None:
+def known_at(device: Device, region: Callable[[int], KnownRegion] | None, size: int, count: int) -> KnownRegion | None:
     """What is known of `count` pictures of a size, on the device."""
     if region is None:
         return None
@@ -217,12 +217,12 @@ def known_at(device: Device, region: Callable[[int], Known] | None, size: int, c
     return image, mask
 
 
-def load(device: Device, name: str, companions: Mapping[str, Any] | None = None) -> DecoderTask:
+def load(device: Device, name: str, frozen: Mapping[str, Any] | None = None) -> DecoderTask:
     """A decoder on its device, its weights fixed, and in the device's type but for its ends, as published.
 
-    companions: see checkpoint.compose. Raises CheckpointError, or RecipeError for what draws nothing.
+    frozen: see checkpoint.compose. Raises CheckpointError, or RecipeError for what draws nothing.
     """
-    task = checkpoint.load(name, NETWORKS, companions, mapped=device.offload)
+    task = checkpoint.load(name, DIFFUSION_MODELS, frozen, mmap=device.offload)
     if not isinstance(task, DecoderTask):
         raise RecipeError(f"{name} is no decoder that draws by itself")
     task.requires_grad_(False)
@@ -244,7 +244,7 @@ def enlarge(
     small: Tensor,
     noise: Callable[[Tensor], Tensor],
     options: Diffusion,
-    region: Known | None = None,
+    region: KnownRegion | None = None,
     whole: bool = True,
 ) -> Tensor:
     """Pictures, (B, 3, h, w), enlarged by an upsampler, without guidance. whole: rounded before, as files are."""
@@ -252,7 +252,7 @@ def enlarge(
     height, width = (enlarged(task, side) or 0 for side in small.shape[-2:])
     start = options.up_temperature * noise(torch.empty(len(small), 3, height, width))
     with device.turn(task):
-        denoise = task.denoiser(texts, small=small.to(device.name), region=region)
+        denoise = task.denoiser(texts, low_res=small.to(device.name), known=region)
         return run(device, task, denoise, start, noise, options.up_steps, options.up_sampler)
 
 
@@ -267,7 +267,7 @@ def run(
     eta: float = 0.0,
     share: float | None = None,
     gradient: Gradient | None = None,
-    see: Watch | None = None,
+    see: StepCallback | None = None,
     clamp: bool = True,
 ) -> Tensor:
     """From noise x to pictures by one sampler.
@@ -275,13 +275,13 @@ def run(
     share: see guidance.threshold; gradient: see guidance.toward; clamp: False leaves what is expected as it is.
     """
     if clamp:
-        denoise = guidance.threshold(denoise, share=share)
+        denoise = guidance.threshold(denoise, percentile=share)
     more: dict[str, Any] = {"eta": eta} if sampler == "ddim" else {}
     if gradient and sampler == "ddpm":
-        more["shift"] = gradient
+        more["mean_gradient"] = gradient
     elif gradient:
-        denoise = guidance.toward(denoise, gradient)
-    with device.autocast(), packed(task.model):
+        denoise = guidance.gradient_guided(denoise, gradient)
+    with device.autocast(), prepacked(task.model):
         visited = timesteps(steps, len(task.process))
         return SAMPLERS[sampler](task.process, denoise, x.to(device.name), visited, noise, see, **more)
 
@@ -295,8 +295,10 @@ def inverted(
     """
     if clamps(task):
         denoise = guidance.threshold(denoise)
-    with device.autocast(), packed(task.model):
-        return invert(task.process, denoise, images.to(device.name), timesteps(steps, len(task.process)), refine)
+    with device.autocast(), prepacked(task.model):
+        return ddim_inversion(
+            task.process, denoise, images.to(device.name), timesteps(steps, len(task.process)), refine
+        )
 
 
 def clamps(task: DecoderTask) -> bool:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import checkpoint
-from ..diffusion.guidance import Gradient, gradient
+from ..diffusion.guidance import Gradient, score_gradient
 from ..diffusion.process import Denoiser
 from ..registry import RecipeError
 from ..tasks.clip import CLIPTask
@@ -23,7 +23,7 @@ class Guide:
         kind = checkpoint.metadata(path)["recipe"].get("model", {}).get("type")
         if kind not in kinds:
             raise RecipeError(f"{path} holds a '{kind}', where one of {', '.join(kinds)} is to guide")
-        self.task: Any = device.place(checkpoint.load(name, mapped=device.offload).requires_grad_(False))
+        self.task: Any = device.place(checkpoint.load(name, mmap=device.offload).requires_grad_(False))
         self.noisy = kind != "clip"
         self.size = (self.task.model if kind == "classifier" else self.task.model.visual).size
         if self.noisy and self.size != decoder.size:
@@ -44,7 +44,7 @@ def toward_clip(guide: Guide, texts: Sequence[str], denoise: Denoiser, scale: fl
     task = guide.task
     text = task.embed_texts(list(texts))
     if guide.noisy:
-        return gradient(lambda x, t: guide.score(text, x, t), scale)
+        return score_gradient(lambda x, t: guide.score(text, x, t), scale)
     assert isinstance(task, CLIPTask)
 
     def score(x: Tensor, t: Tensor) -> Tensor:
@@ -54,9 +54,9 @@ def toward_clip(guide: Guide, texts: Sequence[str], denoise: Denoiser, scale: fl
         features = F.normalize(task.model.encode_image(image).float(), dim=-1)
         return task.model.logit_scale.exp() * (features * text).sum(dim=1)
 
-    return gradient(score, scale)
+    return score_gradient(score, scale)
 
 
 def toward_class(guide: Guide, texts: Sequence[str], scale: float) -> Gradient:
     """The gradient of a classifier's log-probability of each text's class. Dhariwal and Nichol 2021, section 4."""
-    return gradient(lambda x, t: guide.score(texts, x, t), scale)
+    return score_gradient(lambda x, t: guide.score(texts, x, t), scale)

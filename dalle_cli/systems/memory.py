@@ -5,9 +5,9 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..hardware.capabilities import counted_as, free_memory
-from ..hardware.memory_meter import FEW, HOLES, PROGRAM, SHARE, line_of
-from ..nn.prepacked import LEAST, size
+from ..hardware.capabilities import estimating_for, free_memory
+from ..hardware.memory_meter import FRAGMENTATION, MEMORY_FRACTION, PROGRAM_BYTES, SMALL_BATCH, fit_peak_memory
+from ..nn.prepacked import MIN_WEIGHTS, prepacked_bytes
 from .scorer import BATCH, Scorer
 
 
@@ -47,9 +47,9 @@ def plan(system: Any, options: Any, prompts: int, candidates: int) -> tuple[int,
     """Prompts and candidates of each to draw together on the system's device, looking at memory where many are."""
     most = system.together
     group, batch = _most(prompts, candidates, most)
-    if group * batch <= FEW or not hasattr(system, "needs"):
+    if group * batch <= SMALL_BATCH or not hasattr(system, "needs"):
         return group, most
-    return system.needs(options).plan(prompts, candidates, most, int(SHARE * free_memory(system.device.name)))
+    return system.needs(options).plan(prompts, candidates, most, int(MEMORY_FRACTION * free_memory(system.device.name)))
 
 
 def estimate(
@@ -60,27 +60,27 @@ def estimate(
     system: of a kind with `needs`; it and the scorer on an `empty` device. asked: --batch-size.
     """
     device = system.device.name
-    room = int(SHARE * free_memory(device))
+    room = int(MEMORY_FRACTION * free_memory(device))
     models = [system.task, *(scorer.tasks if scorer else ())]
     weights = [sum(value.nbytes for value in (*one.parameters(), *one.buffers())) for one in models]
     read = max(4 * sum(value.numel() for value in one.model.parameters()) for one in models)  # as float32, beside it
-    with FakeTensorMode(allow_non_fake_inputs=True), counted_as(device):
+    with FakeTensorMode(allow_non_fake_inputs=True), estimating_for(device):
         for model in models:
             model.to_empty(device="cpu")
         with system.device.autocast():
-            copies = {"drawing": size(system.task.model, least=LEAST) if device == "cpu" else 0}
+            copies = {"drawing": prepacked_bytes(system.task.model, min_weights=MIN_WEIGHTS) if device == "cpu" else 0}
         needs = system.needs(options)
         group, batch = needs.plan(prompts, candidates, system.together, room)
         if asked:
             group, batch = max(1, min(asked // candidates, prompts)), min(asked, candidates)
-        decoding = line_of(system.try_decoding)
+        decoding = fit_peak_memory(system.try_decoding)
         works = {"drawing": needs.drawing(group, batch)}
         works["decoding"] = decoding.of(min(group * batch, decoding.within(room)))
         if scorer:
-            scoring = line_of(scorer.try_scoring)
+            scoring = fit_peak_memory(scorer.try_scoring)
             copies["scoring"] = scorer.copies()
             works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room - copies["scoring"])))
-    found = {"program": PROGRAM[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
-    found |= {name: int(HOLES[device] * held) + copies.get(name, 0) for name, held in works.items()}
+    found = {"program": PROGRAM_BYTES[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
+    found |= {name: int(FRAGMENTATION[device] * held) + copies.get(name, 0) for name, held in works.items()}
     most = found["pictures"] + max(found[name] for name in works)
     return {**found, "total": found["program"] + found["weights"] + max(read, most)}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .. import checkpoint, images
 from ..hardware.capabilities import free_memory
-from ..hardware.memory_meter import FEW, SHARE, together
-from ..nn.prepacked import packed, size
+from ..hardware.memory_meter import MEMORY_FRACTION, SMALL_BATCH, choose_batch_size
+from ..nn.prepacked import prepacked, prepacked_bytes
 from ..tasks.clip import CLIPTask
 from ..tasks.noised_clip import NoisedCLIPTask
 from .device import Device
@@ -53,9 +53,9 @@ class Scorer:
     @torch.no_grad()
     def pictures(self, batch: Tensor, watch: Callable[[int], Any] | None = None) -> Tensor:
         """Unit features of square pictures of any size, (B, 3, S, S) in [-1, 1] to (B, e)."""
-        if len(batch) > FEW and self._together is None:
-            room = int(SHARE * free_memory(self.device.name)) - self.copies()
-            self._together = together(self.try_scoring, BATCH, BATCH, room)
+        if len(batch) > SMALL_BATCH and self._together is None:
+            room = int(MEMORY_FRACTION * free_memory(self.device.name)) - self.copies()
+            self._together = choose_batch_size(self.try_scoring, BATCH, BATCH, room)
         features = []
         with self._packed():
             for part in batch.split(self._together or BATCH):
@@ -69,13 +69,13 @@ class Scorer:
         stack = ExitStack()
         if not self.device.offload:
             with self.device.autocast():
-                stack.enter_context(packed(*self._towers()))
+                stack.enter_context(prepacked(*self._towers()))
         return stack
 
     def copies(self) -> int:
         """Bytes of the weights that are laid out."""
         with self.device.autocast():
-            return 0 if self.device.offload or self.device.name != "cpu" else size(*self._towers())
+            return 0 if self.device.offload or self.device.name != "cpu" else prepacked_bytes(*self._towers())
 
     def _towers(self) -> list[nn.Module]:
         return [task.model.visual for task in self.tasks]

@@ -15,21 +15,19 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..diffusion.samplers import Watch
+from ..diffusion.samplers import StepCallback
 from ..models.conditions import ClipCondition, LowResCondition
-from ..nn.noise import stream
-from ..nn.prepacked import packed
+from ..nn.noise import Stream, noise_source
+from ..nn.prepacked import prepacked
 from ..registry import RecipeError
 from ..tasks import embedding
 from ..tasks.clip import CLIPTask
-from ..tasks.decoder import DecoderTask, Known
+from ..tasks.decoder import DecoderTask, KnownRegion
 from . import systems
 from .device import Device
 from .glide import Diffusion, Name, clamps, enlarge, enlarged, inverted, known_at, load, run
 
 Noise = Callable[[Tensor], Tensor]
-# What each part adds to a picture's seed, so that none begins with the numbers of another.
-PRIOR_SEED, UPSAMPLER_SEED = 1, 2
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,8 @@ class UnCLIP:
         name = self._named["prior"]
         if not name:
             raise RecipeError("parts.prior: drawing from words needs a prior, and the recipe names none")
-        task: Any = checkpoint.load(name, companions={"clip": self.clip.model}, mapped=self.device.offload)
-        if not hasattr(task, "draw") or not hasattr(task.model, "embed_dim"):
+        task: Any = checkpoint.load(name, frozen={"clip": self.clip.model}, mmap=self.device.offload)
+        if not hasattr(task, "sample") or not hasattr(task.model, "embed_dim"):
             raise RecipeError(f"parts.prior: {name} is no prior that draws CLIP embeddings")
         self._fits("prior", name, task.model.embed_dim)
         return self.device.place(task.requires_grad_(False))
@@ -141,8 +139,8 @@ class UnCLIP:
         batch: int,
         first: None = None,
         watch: Callable[[int], Any] | None = None,
-        see: Watch | None = None,
-        region: Callable[[int], Known] | None = None,
+        see: StepCallback | None = None,
+        region: Callable[[int], KnownRegion] | None = None,
     ) -> Tensor:
         """Pictures, (prompts, candidates, 3, S, S) in [-1, 1], on the CPU; see GLIDE.draw for the arguments."""
         texts = [text for text, own in zip(prompts, seeds) for _ in own]
@@ -164,29 +162,33 @@ class UnCLIP:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP embeddings of texts, (B, e), float32; each distinct text is read once."""
         distinct = list(dict.fromkeys(texts))
-        with self.device.turn(self.clip), self.device.autocast(), packed(self.clip.model):
-            ids = embedding.pack(self.clip.model, self.clip.tokenizer, distinct)
-            found, _, _ = embedding.read(self.clip.model, ids)
+        with self.device.turn(self.clip), self.device.autocast(), prepacked(self.clip.model):
+            ids = embedding.tokenize(self.clip.model, self.clip.tokenizer, distinct)
+            found, _, _ = embedding.read_texts(self.clip.model, ids)
         return found[[distinct.index(text) for text in texts]]
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """CLIP embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1], to (B, e), float32."""
-        with self.device.turn(self.clip), self.device.autocast(), packed(self.clip.model):
-            return embedding.embed(self.clip.model, images.to(self.device.name))
+        with self.device.turn(self.clip), self.device.autocast(), prepacked(self.clip.model):
+            return embedding.embed_images(self.clip.model, images.to(self.device.name))
 
     @torch.no_grad()
     def imagine(self, texts: Sequence[str], seeds: Sequence[int], options: Sampling) -> Tensor:
         """The prior's embeddings of pictures that texts describe, (B, e). Raises RecipeError without a prior."""
-        own = [seed + PRIOR_SEED for seed in seeds]
-        how = {"scale": options.prior_guidance_scale, "steps": options.prior_steps, "best_of": options.prior_samples}
+        own = [seed + Stream.PRIOR for seed in seeds]
+        how = {
+            "guidance_scale": options.prior_guidance_scale,
+            "steps": options.prior_steps,
+            "num_samples": options.prior_samples,
+        }
         prior = self.prior
         with self.device.turn(prior), self.device.autocast():
-            return prior.draw(texts, own, **how).float()
+            return prior.sample(texts, own, **how).float()
 
     def noise(self, seeds: Sequence[int]) -> Noise:
         """The random numbers of pictures: first the decoder's x_T, then what its sampler adds."""
-        return stream(torch.tensor(list(seeds)))
+        return noise_source(torch.tensor(list(seeds)))
 
     def blank(self, count: int) -> Tensor:
         """A tensor of the decoder's shape, (count, 3, S, S), for `noise`."""
@@ -199,8 +201,8 @@ class UnCLIP:
         noise: Tensor,
         options: Sampling,
         fresh: Noise | None = None,
-        see: Watch | None = None,
-        region: Callable[[int], Known] | None = None,
+        see: StepCallback | None = None,
+        region: Callable[[int], KnownRegion] | None = None,
         exact: bool = False,
     ) -> Tensor:
         """Pictures of the decoder's size, (B, 3, S, S), from embeddings (B, e), or None for none, and noise x_T.
@@ -216,7 +218,11 @@ class UnCLIP:
         told = None if embeddings is None else embeddings.to(self.device.name)
         with self.device.turn(task):
             denoise = task.denoiser(
-                texts, options.guidance_scale, region=known, image=told, guided_at=options.guidance_interval
+                texts,
+                options.guidance_scale,
+                known=known,
+                image_embedding=told,
+                guidance_interval=options.guidance_interval,
             )
             return run(
                 self.device, task, denoise, noise, fresh or torch.zeros_like, options.steps, options.sampler,
@@ -240,7 +246,7 @@ class UnCLIP:
         task = self.decoder
         told = None if embeddings is None else embeddings.to(self.device.name)
         with self.device.turn(task):
-            denoise = task.denoiser(texts, scale, image=told, guided_at=guided_at)
+            denoise = task.denoiser(texts, scale, image_embedding=told, guidance_interval=guided_at)
             return inverted(self.device, task, denoise, images, steps, refine)
 
     def enlarge(
@@ -248,10 +254,10 @@ class UnCLIP:
         pictures: Tensor,
         seeds: Sequence[int],
         options: Sampling,
-        region: Callable[[int], Known] | None = None,
+        region: Callable[[int], KnownRegion] | None = None,
     ) -> Tensor:
         """Pictures of the decoder's size through all upsamplers, to (B, 3, `size`, `size`); not rounded, as Karlo's."""
-        noise = self.noise([seed + UPSAMPLER_SEED for seed in seeds])
+        noise = self.noise([seed + Stream.UPSAMPLER for seed in seeds])
         second = replace(options, up_steps=options.up_steps_2, up_sampler=options.up_sampler_2)
         for task, how in zip(self.upsamplers, (options, second)):
             known = known_at(self.device, region, task.size, len(pictures))

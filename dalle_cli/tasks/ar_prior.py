@@ -12,11 +12,11 @@ from torch import Tensor
 from ..models.ar_prior import ARPrior
 from ..models.clip import CLIP
 from ..nn.noise import uniform
-from ..nn.prepacked import LEAST, packed
-from ..nn.token_sampling import choose
+from ..nn.prepacked import MIN_WEIGHTS, prepacked
+from ..nn.token_sampling import sample_token
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
-from .prior import PriorTask, Watch, best, candidates
+from .prior import PriorTask, ProgressCallback, candidate_seeds, pick_best
 
 
 @tasks.register("ar-prior")
@@ -45,7 +45,7 @@ class ARPriorTask(PriorTask):
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         truth = self.truth(batch)
-        text, states, real = embedding.read(self._clip(), (batch["ids"], batch["real"]))
+        text, states, real = embedding.read_texts(self._clip(), (batch["ids"], batch["real"]))
         codes = self.model.quantise(truth)
         product = self.model.product(truth, text).masked_fill(batch["dropped"], self.model.buckets)
         scores = self.model(codes, product, text, states, real)
@@ -55,58 +55,64 @@ class ARPriorTask(PriorTask):
         return loss, {"first": each[:, 0].mean()}
 
     @torch.no_grad()
-    def draw(
+    def sample(
         self,
         texts: Sequence[str],
         seeds: Sequence[int],
-        scale: float = 1.0,
+        guidance_scale: float = 1.0,
         steps: str | None = None,
-        best_of: int | None = None,
-        watch: Watch | None = None,
+        num_samples: int | None = None,
+        on_progress: ProgressCallback | None = None,
         temperature: float = 1.0,
-        least: float = 0.5,
+        min_fit_quantile: float = 0.5,
     ) -> Tensor:
-        """See PriorTask; there are as many steps as components. best_of: default 1.
+        """See PriorTask; there are as many steps as components. num_samples: default 1.
 
-        least: the embedding is asked to fit its text at least as well as this share of pictures do their captions; the
-        paper compared 0.5, 0.7, 0.85 and 0.95 and kept 0.5.
+        min_fit_quantile: the embedding is asked to fit its text at least as well as this share of pictures do their
+        captions; the paper compared 0.5, 0.7, 0.85 and 0.95 and kept 0.5.
         """
-        if not 0 <= least < 1:
-            raise ValueError(f"least {least} is not in [0, 1)")
-        best_of, guided, count = best_of or 1, scale != 1.0, int(self.model.kept)
-        chance, product = self._chances(seeds, best_of, count, least)
-        text, told = self.told(texts, best_of, guided)
+        if not 0 <= min_fit_quantile < 1:
+            raise ValueError(f"min_fit_quantile {min_fit_quantile} is not in [0, 1)")
+        num_samples, guided, count = num_samples or 1, guidance_scale != 1.0, int(self.model.kept)
+        chance, product = self._chances(seeds, num_samples, count, min_fit_quantile)
+        text, told = self.told(texts, num_samples, guided)
         if guided:
             product = torch.cat([product, torch.full_like(product, self.model.buckets)])
         codes = torch.empty(len(text), count, dtype=torch.int64, device=text.device)
-        with packed(self.model, least=LEAST):
+        with prepacked(self.model, min_weights=MIN_WEIGHTS):
             scores, cache = self.model.start(product, **told)
             for place in range(count):
                 if guided:
                     with_text, without = scores.chunk(2)
-                    scores = torch.lerp(without, with_text, scale)
-                codes[:, place] = choose(scores, chance[:, place], temperature)
-                if watch:
-                    watch(place + 1, count)
+                    scores = torch.lerp(without, with_text, guidance_scale)
+                codes[:, place] = sample_token(scores, chance[:, place], temperature)
+                if on_progress:
+                    on_progress(place + 1, count)
                 if place < count - 1:
                     latest = codes[:, place]
                     scores = self.model.step(latest.repeat(2) if guided else latest, place, cache)
-        return best(self.model.dequantise(codes), text, best_of)
+        return pick_best(self.model.dequantise(codes), text, num_samples)
 
     @torch.no_grad()
-    def draw_naively(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """`draw` without guidance by running the whole row for each component; what the fast one is tested against."""
+    def sample_without_cache(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """`sample` without guidance by running the whole row for each component: slow and simple."""
         count = int(self.model.kept)
         chance, product = self._chances(seeds, 1, count, 0.5)
-        read = embedding.read(self._clip(), self._pack(texts))
+        read = embedding.read_texts(self._clip(), self._pack(texts))
         codes = torch.zeros(len(texts), self.model.components, dtype=torch.int64, device=chance.device)
         for place in range(count):
-            codes[:, place] = choose(self.model(codes, product, *read)[:, place], chance[:, place])
+            codes[:, place] = sample_token(self.model(codes, product, *read)[:, place], chance[:, place])
         return self.model.dequantise(codes[:, :count])
 
-    def _chances(self, seeds: Sequence[int], best_of: int, count: int, least: float) -> tuple[Tensor, Tensor]:
+    def _chances(
+        self, seeds: Sequence[int], num_samples: int, count: int, min_fit_quantile: float
+    ) -> tuple[Tensor, Tensor]:
         """The numbers that decide, (B * C, P), and the token of how well they shall fit, (B * C,)."""
         device = self.model.basis.device
-        drawn = uniform(candidates(seeds, best_of), 1 + count).to(device)  # made on the CPU: the same on any device
-        share = least + (1 - least) * drawn[:, 0]  # buckets hold as many each, so that a share of them is one of all
+        drawn = uniform(candidate_seeds(seeds, num_samples), 1 + count).to(
+            device
+        )  # made on the CPU: the same on any device
+        share = (
+            min_fit_quantile + (1 - min_fit_quantile) * drawn[:, 0]
+        )  # buckets hold as many each, so that a share of them is one of all
         return drawn[:, 1:], (share * self.model.buckets).long().clamp(max=self.model.buckets - 1)

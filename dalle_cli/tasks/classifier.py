@@ -10,8 +10,8 @@ from ..data.loader import stack
 from ..models.classifier import Classifier
 from . import tasks
 from .base import Task
-from .labels import check, labels
-from .noising import Schedule, noised, process
+from .labels import check_class_names, class_labels
+from .noising import Schedule, add_noise, make_process
 
 
 @tasks.register("classifier")
@@ -27,24 +27,24 @@ class ClassifierTask(Task):
         self, model: Classifier, schedule: Schedule = "cosine", steps: int = 1000, classes: list[str] | None = None
     ):
         super().__init__(model)
-        check(classes, model.classes)
+        check_class_names(classes, model.classes)
         self.classes = classes
-        self.process = process(schedule, steps)
+        self.process = make_process(schedule, steps)
 
     def collate(self, samples: list[dict]) -> dict:
         batch = stack(samples)
-        return {**batch, "label": labels(batch["text"], self.classes, self.model.classes)}
+        return {**batch, "label": class_labels(batch["text"], self.classes, self.model.classes)}
 
     def example(self, count: int, size: int) -> dict:
         return {**super().example(count, size), "label": torch.zeros(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        x, t, _ = noised(self.process, batch["image"], batch["seed"])
+        x, t, _ = add_noise(self.process, batch["image"], batch["seed"])
         scores = self.model(x, t).float()
         right = (scores.argmax(dim=1) == batch["label"]).float()
         return F.cross_entropy(scores, batch["label"]), {"accuracy": right.mean()}
 
     def score(self, texts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
         """Log-probability of each text's class: (B,). x: (B, 3, S, S), noisy; t: (B,)."""
-        label = labels(texts, self.classes, self.model.classes).to(x.device)
+        label = class_labels(texts, self.classes, self.model.classes).to(x.device)
         return F.log_softmax(self.model(x, t).float(), dim=1).gather(1, label[:, None])[:, 0]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..data.loader import stack
-from ..hardware.cuda_graphs import recorded
-from ..models.dalle import DALLE, Cache, loss
+from ..hardware.cuda_graphs import as_cuda_graph
+from ..models.dalle import DALLE, Cache, token_losses
 from ..models.dvae import DVAE
 from ..nn.noise import uniform
-from ..nn.prepacked import LEAST, packed
-from ..nn.token_sampling import choose
+from ..nn.prepacked import MIN_WEIGHTS, prepacked
+from ..nn.token_sampling import sample_token
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Preview, Task
@@ -83,7 +83,7 @@ class DALLETask(Task):
         codes = self._checked(batch["codes"]) if "codes" in batch else self.encode(batch["image"])
         text, codes = self.model.pad(batch["ids"], batch["real"]), codes.flatten(1)
         text_scores, code_scores = self.model(text, codes)
-        text_loss, image_loss = loss(text_scores, code_scores, text, codes)
+        text_loss, image_loss = token_losses(text_scores, code_scores, text, codes)
         total = self.text_weight * text_loss + (1 - self.text_weight) * image_loss
         return total, {"text": text_loss, "image": image_loss}
 
@@ -99,48 +99,50 @@ class DALLETask(Task):
         return codes
 
     @torch.no_grad()
-    def draw(
+    def sample(
         self,
         texts: Sequence[str],
         seeds: Sequence[Sequence[int]],
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        scale: float = 1.0,
-        first: Tensor | None = None,
-        watch: Callable[[int], None] | None = None,
+        guidance_scale: float = 1.0,
+        prefix: Tensor | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Codes of candidates of each prompt: (prompts, candidates, h, w).
 
-        seeds: for every prompt, one for each candidate, as many for all; a candidate depends on its own alone. scale:
-        classifier-free guidance, 1 for none. first: (n,) or (prompts, n) codes to continue. watch: called with the
-        number of places done.
+        seeds: for every prompt, one for each candidate, as many for all; a candidate depends on its own alone.
+        guidance_scale: classifier-free guidance, 1 for none. prefix: (n,) or (prompts, n) codes to continue.
+        on_progress: called with the number of places done.
         """
         device = self.model.start.device
         count, places = len(seeds[0]), self.model.grid_size**2
         if len(texts) == count == 1:  # its products with the text may be few; see models/dalle.py
-            return self.draw(texts, [[*seeds[0]] * 2], temperature, top_k, top_p, scale, first, watch)[:, :1]
-        chance = uniform(torch.tensor(seeds, device=device).flatten(), places).view(len(texts), count, places)
-        guided = scale != 1.0
+            return self.sample(
+                texts, [[*seeds[0]] * 2], temperature, top_k, top_p, guidance_scale, prefix, on_progress
+            )[:, :1]
+        chance = uniform(torch.tensor(seeds).flatten(), places).view(len(texts), count, places).to(device)
+        guided = guidance_scale != 1.0
         text = self._read([*texts, *[""] * len(texts)] if guided else texts)
         scores, cache = self.model.prefill(text, count)
         codes = torch.empty(len(texts), count, places, dtype=torch.int64, device=device)
-        given = 0 if first is None else first.shape[-1]
-        if first is not None:
-            codes[:, :, :given] = first.view(-1, 1, given)
-        with packed(self.model, least=LEAST):
+        given = 0 if prefix is None else prefix.shape[-1]
+        if prefix is not None:
+            codes[:, :, :given] = prefix.view(-1, 1, given)
+        with prepacked(self.model, min_weights=MIN_WEIGHTS):
             step = self._step(len(text), count, cache)
             for place in range(places):
                 if place >= given:
                     if guided:
                         with_text, without = scores.chunk(2)
-                        scores = without + scale * (with_text - without)
-                    codes[:, :, place] = choose(scores, chance[:, :, place], temperature, top_k, top_p)
+                        scores = without + guidance_scale * (with_text - without)
+                    codes[:, :, place] = sample_token(scores, chance[:, :, place], temperature, top_k, top_p)
                 if place < places - 1:
                     latest = codes[:, :, place]
                     scores = step(torch.cat([latest, latest]) if guided else latest, place)
-                if watch:
-                    watch(place + 1)
+                if on_progress:
+                    on_progress(place + 1)
         return codes.view(len(texts), count, self.model.grid_size, self.model.grid_size)
 
     def _step(self, rows: int, count: int, cache: Cache) -> Callable[[Tensor, int], Tensor]:
@@ -151,7 +153,7 @@ class DALLETask(Task):
         if latest.device.type != RECORDED:
             return lambda codes, place: self.model.step(codes, place, cache)
         try:
-            replay = recorded(lambda: self.model.step(latest, at, cache))
+            replay = as_cuda_graph(lambda: self.model.step(latest, at, cache))
         except RuntimeError as error:
             warnings.warn(f"drawn without a CUDA graph, more slowly: {error}", stacklevel=2)
             return lambda codes, place: self.model.step(codes, place, cache)
@@ -164,30 +166,36 @@ class DALLETask(Task):
         return step
 
     @torch.no_grad()
-    def rehearse(
-        self, prompts: int, candidates: int, temperature: float, top_k: int | None, top_p: float | None, scale: float
+    def probe_memory(
+        self,
+        prompts: int,
+        candidates: int,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        guidance_scale: float,
     ) -> None:
-        """The work of `draw` for a single place, which holds as much memory as that for all; for estimates."""
+        """The work of `sample` for a single place, which holds as much memory as that for all; for estimates."""
         device, places = self.model.start.device, self.model.grid_size**2
-        sides = 1 if scale == 1.0 else 2
-        chance = uniform(torch.zeros(prompts * candidates, dtype=torch.int64, device=device), places)
+        sides = 1 if guidance_scale == 1.0 else 2
+        chance = torch.zeros(prompts * candidates, places, device=device)
         _, cache = self.model.prefill(self._read([""] * sides * prompts), candidates)
         codes = torch.zeros(prompts, candidates, places, dtype=torch.int64, device=device)
         scores = self.model.step(codes[:, :, 0].repeat(sides, 1), max(0, places - 2), cache)
-        choose(scores[:prompts], chance[:, 0].view(prompts, candidates), temperature, top_k, top_p)
+        sample_token(scores[:prompts], chance[:, 0].view(prompts, candidates), temperature, top_k, top_p)
 
     @torch.no_grad()
-    def draw_naively(self, texts: Sequence[str], seeds: Sequence[Sequence[int]], **options: float) -> Tensor:
-        """`draw` without guidance by running the whole stream for each place; what the fast one is tested against."""
+    def sample_without_cache(self, texts: Sequence[str], seeds: Sequence[Sequence[int]], **options: float) -> Tensor:
+        """`sample` without guidance by running the whole stream for each place; what the fast one is tested against."""
         places = self.model.grid_size**2
         device = self.model.start.device
         drawn = []
         for text, own in zip(self._read(texts), seeds):
-            chance = uniform(torch.tensor(own, device=device), places)
+            chance = uniform(torch.tensor(own), places).to(device)
             codes = torch.zeros(len(own), places, dtype=torch.int64, device=device)
             for place in range(places):
                 scores = self.model(text.expand(len(own), -1), codes)[1][:, place]
-                codes[:, place] = choose(scores, chance[:, place], **options)  # type: ignore[arg-type]
+                codes[:, place] = sample_token(scores, chance[:, place], **options)  # type: ignore[arg-type]
             drawn.append(codes)
         return torch.stack(drawn).view(len(texts), -1, self.model.grid_size, self.model.grid_size)
 
@@ -198,5 +206,5 @@ class DALLETask(Task):
 
     def preview(self, batch: dict) -> Preview:
         """One picture of each held-out caption."""
-        codes = self.draw(batch["text"], [[0]] * len(batch["text"]))[:, 0]
+        codes = self.sample(batch["text"], [[0]] * len(batch["text"]))[:, 0]
         return [*self.dvae.decode(codes)], batch["text"], None

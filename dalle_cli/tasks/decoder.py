@@ -16,9 +16,9 @@ from torch import Tensor
 from ..data.bsr_degradation import worse
 from ..data.degradations import cropped, known, reduced
 from ..data.loader import stack
-from ..diffusion.guidance import classifier_free, interval, threshold
-from ..diffusion.guidance import keep as keep_known
-from ..diffusion.loss import loss
+from ..diffusion.guidance import classifier_free, in_interval, threshold
+from ..diffusion.guidance import keep_known as keep_known
+from ..diffusion.loss import diffusion_loss
 from ..diffusion.process import Denoiser, PredictionType, Variance
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import ddim
@@ -35,21 +35,21 @@ from ..models.conditions import (
     merge,
 )
 from ..models.unet import UNet
-from ..nn.noise import stream
-from ..nn.prepacked import packed
+from ..nn.noise import TrainingStream, noise_source
+from ..nn.prepacked import prepacked
 from ..registry import RecipeError
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Preview, Task
-from .labels import check, labels
-from .noising import Schedule, checked, noised, process
+from .labels import check_class_names, class_labels
+from .noising import Schedule, add_noise, check_timestep_shift, make_process
 
-Known = tuple[Tensor, Tensor]
+KnownRegion = tuple[Tensor, Tensor]
 """A picture, (B, 3, S, S), and where it is known, (B, 1, S, S), 1 for known and 0 for unknown."""
 
 Degradation = Literal["blur", "bsr"]
 PREVIEW_STEPS, PREVIEW_SCALE = "25", 3.0
-NETWORKS = ("unet", "two-stage-unet")  # types of models that draw by diffusion
+DIFFUSION_MODELS = ("unet", "two-stage-unet")  # types of models that draw by diffusion
 
 
 @tasks.register("decoder")
@@ -93,7 +93,10 @@ class DecoderTask(Task):
         self.size, self.side, self.classes = size, round(crop_fraction * size), classes
         self.text_drop_prob, self.image_drop_prob, self.full_mask_prob = text_drop_prob, image_drop_prob, full_mask_prob
         self.max_blur, self.max_noise, self.degradation = max_blur, max_noise, degradation
-        self.process, self.timestep_shift = process(schedule, steps, prediction_type, variance), checked(timestep_shift)
+        self.process, self.timestep_shift = (
+            make_process(schedule, steps, prediction_type, variance),
+            check_timestep_shift(timestep_shift),
+        )
         if not 0 < crop_fraction <= 1:
             raise ValueError(f"task.crop_fraction: {crop_fraction} is not in (0, 1]")
         for name, side in (("size", size), ("crop_fraction", self.side)):
@@ -115,7 +118,7 @@ class DecoderTask(Task):
                     f"model.conditions.{name}.vocab_size: {condition.vocab_size} is less than the tokenizer's {had}"
                 )
         elif isinstance(condition, LabelCondition):
-            check(self.classes, condition.classes)
+            check_class_names(self.classes, condition.classes)
         elif isinstance(condition, LowResCondition):
             if self.side % condition.factor:
                 raise ValueError(f"task.size: {self.side} does not divide by the small picture's {condition.factor}")
@@ -128,7 +131,7 @@ class DecoderTask(Task):
                     f"{self.clip.embed_dim}"
                 )
             if isinstance(condition, ClipTextCondition):
-                embedding.check(self.clip, self.tokenizer)
+                embedding.check_tokenizer(self.clip, self.tokenizer)
                 own = condition.token_embedding
                 if own and own.num_embeddings < self.tokenizer.vocab_size:
                     had = self.tokenizer.vocab_size
@@ -154,14 +157,17 @@ class DecoderTask(Task):
             keep.append(rng.random() >= self.image_drop_prob)
         if self.side < self.size:
             self._expect(samples[0]["image"], self.size)
-            samples = [{**one, "image": cropped(one["image"], self.side, one["seed"] + 1)} for one in samples]
+            samples = [
+                {**one, "image": cropped(one["image"], self.side, one["seed"] + TrainingStream.DEGRADATION)}
+                for one in samples
+            ]
         batch = stack(samples)
         if self.condition(TextCondition):
             batch["ids"], batch["real"] = self._pack(texts)
         if self.condition(ClipTextCondition):
-            batch["clip_ids"], batch["clip_real"] = embedding.pack(self._needed(), self.tokenizer, texts)
+            batch["clip_ids"], batch["clip_real"] = embedding.tokenize(self._needed(), self.tokenizer, texts)
         if condition := self.condition(LabelCondition):
-            batch["label"] = labels(batch["text"], self.classes, condition.classes)
+            batch["label"] = class_labels(batch["text"], self.classes, condition.classes)
         if self.condition(InpaintCondition):
             batch["known"] = torch.stack(masks)
         if self.condition(ClipCondition):
@@ -189,9 +195,9 @@ class DecoderTask(Task):
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = self._picture(batch)
-        x, t, eps = noised(self.process, image, batch["seed"], self.timestep_shift)
+        x, t, eps = add_noise(self.process, image, batch["seed"], self.timestep_shift)
         output = self.model(x, t, **self.model.encode(**self._given(batch)))
-        each = loss(self.process, output, image, t, eps)
+        each = diffusion_loss(self.process, output, image, t, eps)
         logs = {"mse": each.mse.mean()}
         if each.bound is not None:
             logs["bound"] = each.bound.mean()
@@ -246,12 +252,12 @@ class DecoderTask(Task):
         clip, image = self._needed(), batch["image"]
         result = torch.zeros(len(image), clip.embed_dim, device=image.device)
         if len(told):
-            result[told] = embedding.embed(clip, image[told])
+            result[told] = embedding.embed_images(clip, image[told])
         return result
 
-    def _told(self, packed: embedding.Packed) -> tuple[Tensor, ...]:
+    def _told(self, packed: embedding.Tokens) -> tuple[Tensor, ...]:
         """What a ClipTextCondition is called with."""
-        return *embedding.read(self._needed(), packed), packed[0].to(self.device)
+        return *embedding.read_texts(self._needed(), packed), packed[0].to(self.device)
 
     def _needed(self) -> CLIP:
         if self.clip is None:
@@ -263,50 +269,54 @@ class DecoderTask(Task):
     def denoiser(
         self,
         texts: Sequence[str],
-        scale: float = 1.0,
-        small: Tensor | None = None,
-        region: Known | None = None,
-        image: Tensor | None = None,
-        guided_at: Sequence[int] | None = None,
+        guidance_scale: float = 1.0,
+        low_res: Tensor | None = None,
+        known: KnownRegion | None = None,
+        image_embedding: Tensor | None = None,
+        guidance_interval: Sequence[int] | None = None,
     ) -> Denoiser:
         """What the network expects of as many noisy pictures as there are texts, each text read once.
 
-        scale: classifier-free guidance, 1 for none; guided_at: the first and the last time that is guided, None for
-        all. small: (B, 3, s, s), for an upsampler. region: what is known of the pictures; it is told to a network that
-        inpaints, and kept in what any other expects. image: CLIP embeddings (B, e), for a decoder that reads them; None
-        leaves them out, as guidance does. Raises ValueError for guidance where nothing can be left out, and for an
-        upsampler without small pictures.
+        guidance_scale: classifier-free guidance, 1 for none; guidance_interval: the first and the last time that is
+        guided, None for all. low_res: (B, 3, s, s), for an upsampler. known: what is known of the pictures; it is told
+        to a network that inpaints, and kept in what any other expects. image_embedding: CLIP embeddings (B, e), for a
+        decoder that reads them; None leaves them out, as guidance does. Raises ValueError for guidance where nothing
+        can be left out, and for an upsampler without small pictures.
         """
-        guided = scale != 1.0
+        guided = guidance_scale != 1.0
         if guided and not any(map(self.condition, (TextCondition, ClipTextCondition, ClipCondition))):
-            raise ValueError(f"scale {scale}: guidance needs a decoder that reads text; leave the scale at 1")
+            raise ValueError(
+                f"guidance_scale {guidance_scale}: guidance needs a decoder that reads text; leave it at 1"
+            )
         twice = 2 if guided else 1
         rows = [*texts, *[""] * len(texts)] if guided else list(texts)
         parts = []
-        with torch.no_grad(), packed(self.model), packed(*filter(None, [self.clip])):
+        with torch.no_grad(), prepacked(self.model), prepacked(*filter(None, [self.clip])):
             for condition in self.model.conditions.values():
                 if isinstance(condition, LowResCondition):
-                    if small is None:
+                    if low_res is None:
                         raise ValueError("this decoder enlarges pictures and was given none")
-                    parts.append(condition(small.repeat(twice, 1, 1, 1)))
+                    parts.append(condition(low_res.repeat(twice, 1, 1, 1)))
                 elif isinstance(condition, InpaintCondition):
                     nothing = torch.zeros(len(texts), 4, self.size, self.size, device=self.device)
-                    pixels, mask = region or (nothing[:, :3], nothing[:, 3:])
+                    pixels, mask = known or (nothing[:, :3], nothing[:, 3:])
                     parts.append(condition(pixels.repeat(twice, 1, 1, 1), mask.repeat(twice, 1, 1, 1)))
                 elif isinstance(condition, ClipCondition):
-                    own = image if image is not None else torch.zeros(len(texts), condition.embed_dim)
-                    keep = torch.arange(len(rows), device=self.device) < (0 if image is None else len(texts))
+                    own = (
+                        image_embedding if image_embedding is not None else torch.zeros(len(texts), condition.embed_dim)
+                    )
+                    keep = torch.arange(len(rows), device=self.device) < (0 if image_embedding is None else len(texts))
                     parts.append(condition(own.to(self.device).repeat(twice, 1), keep))
                 else:
                     parts.append(self._read(condition, rows))
         told = merge(parts)
         denoise = self.process.denoiser(self.model, **told)
         if guided:
-            denoise = classifier_free(denoise, scale)
-        if guided and guided_at:
+            denoise = classifier_free(denoise, guidance_scale)
+        if guided and guidance_interval:
             wanted = {name: value[: len(texts)] for name, value in told.items()}
-            denoise = interval(denoise, self.process.denoiser(self.model, **wanted), *guided_at)
-        return keep_known(denoise, *region) if region else denoise
+            denoise = in_interval(denoise, self.process.denoiser(self.model, **wanted), *guidance_interval)
+        return keep_known(denoise, *known) if known else denoise
 
     @property
     def device(self) -> torch.device:
@@ -320,10 +330,10 @@ class DecoderTask(Task):
             ids, real = self._pack(distinct)
             told = condition(ids.to(self.device), real.to(self.device))
         elif isinstance(condition, ClipTextCondition):
-            told = condition(*self._told(embedding.pack(self._needed(), self.tokenizer, distinct)))
+            told = condition(*self._told(embedding.tokenize(self._needed(), self.tokenizer, distinct)))
         else:
             assert isinstance(condition, LabelCondition)
-            told = condition(labels(distinct, self.classes, condition.classes).to(self.device))
+            told = condition(class_labels(distinct, self.classes, condition.classes).to(self.device))
         rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
         return {name: value[rows] for name, value in told.items()}
 
@@ -340,7 +350,7 @@ class DecoderTask(Task):
         told = self._embedding(batch, torch.arange(len(image))) if self.condition(ClipCondition) else None
         guided = self.text_drop_prob and (self.condition(TextCondition) or self.condition(ClipTextCondition))
         denoise = threshold(self.denoiser(texts, PREVIEW_SCALE if guided else 1.0, small, region, told))
-        noise = stream(batch["seed"])(image)
+        noise = noise_source(batch["seed"])(image)
         drawn = ddim(self.process, denoise, noise, timesteps(PREVIEW_STEPS, len(self.process)))
         if region:
             shown = image * batch["known"]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.dvae import DVAE, map_pixels, unmap_pixels
-from ..nn.all_gather import gather
+from ..nn.all_gather import all_gather_with_grad
 from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task
@@ -91,7 +91,7 @@ class DVAETask(Task):
         if self.usage_penalty:
             # of sharpened scores: flat ones would use every code a little and say nothing
             use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2), keepdim=True) * vocab
-            use = gather(use).mean(dim=0)  # over the batches of all processes
+            use = all_gather_with_grad(use).mean(dim=0)  # over the batches of all processes
             loss = loss + self.usage_penalty * F.relu(1 - 7 * use).mean()
         figures = self._figures(image, mean, logits.argmax(dim=-1))
         logs = {"likelihood": likelihood, "divergence": divergence, **figures}

@@ -14,11 +14,11 @@ from torch import Tensor
 from ..models.clip import CLIP
 from ..text.tokenizer import Tokenizer
 
-Packed = tuple[Tensor, Tensor]
+Tokens = tuple[Tensor, Tensor]
 """Token ids, (B, M), and which of them are no padding, (B, M)."""
 
 
-def pack(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Packed:
+def tokenize(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Texts as the CLIP's text tower wants them; texts too long are cut."""
     text: Any = clip.text
     ids, real = tokenizer.pack(texts, text.context_length)
@@ -26,7 +26,7 @@ def pack(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Packed:
 
 
 @torch.no_grad()
-def read(clip: CLIP, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+def read_texts(clip: CLIP, packed: Tokens) -> tuple[Tensor, Tensor, Tensor]:
     """Text embeddings (B, e), states of the tokens (B, M, w), and which are real, (B, M), on the CLIP's device."""
     ids, real = (one.to(clip.logit_scale.device) for one in packed)
     embedding, states = clip.read_text(ids)
@@ -34,7 +34,7 @@ def read(clip: CLIP, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def embed(clip: CLIP, image: Tensor) -> Tensor:
+def embed_images(clip: CLIP, image: Tensor) -> Tensor:
     """Embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1] to (B, e)."""
     size = clip.visual.size
     if image.shape[-1] != size:
@@ -42,7 +42,7 @@ def embed(clip: CLIP, image: Tensor) -> Tensor:
     return clip.encode_image(image.to(clip.logit_scale.device)).float()
 
 
-def check(clip: CLIP, tokenizer: Tokenizer | None) -> None:
+def check_tokenizer(clip: CLIP, tokenizer: Tokenizer | None) -> None:
     """Raises ValueError when a task's tokenizer cannot be the CLIP's."""
     vocab = clip.text.vocab_size  # type: ignore[union-attr]
     if tokenizer is None or tokenizer.vocab_size > int(vocab):  # type: ignore[arg-type]

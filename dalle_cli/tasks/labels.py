@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def labels(texts: Sequence[str], names: Sequence[str] | None, classes: int) -> Tensor:
+def class_labels(texts: Sequence[str], names: Sequence[str] | None, classes: int) -> Tensor:
     """The class of each caption, (B,) int64: its number or, where classes have names, the one that it holds.
 
     Of several names the longest counts ("polar bear" before "bear"). Raises ValueError for a caption of no class.
@@ -25,7 +25,7 @@ def labels(texts: Sequence[str], names: Sequence[str] | None, classes: int) -> T
     return torch.tensor(found)
 
 
-def check(names: Sequence[str] | None, classes: int) -> None:
+def check_class_names(names: Sequence[str] | None, classes: int) -> None:
     """Raises ValueError when there are names, and not one for each class."""
     if names and len(names) != classes:
         raise ValueError(f"task.classes: {len(names)} names for a model of {classes} classes")

@@ -11,11 +11,11 @@ from ..data.loader import stack
 from ..models.dvae import DVAE
 from ..models.noised_clip import NoisedCLIP
 from ..nn.all_gather import contrastive_loss
-from ..nn.noise import uniform
+from ..nn.noise import TrainingStream, uniform
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
-from .noising import Schedule, checked, noised, process
+from .noising import Schedule, add_noise, check_timestep_shift, make_process
 
 
 @tasks.register("noised-clip")
@@ -48,9 +48,9 @@ class NoisedCLIPTask(Task):
             raise ValueError(
                 f"model.text.vocab_size: {model.text.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}"
             )
-        self.max_logit_scale, self.timestep_shift = max_logit_scale, checked(timestep_shift)
+        self.max_logit_scale, self.timestep_shift = max_logit_scale, check_timestep_shift(timestep_shift)
         self.dvae, self.reconstruction_prob = dvae, reconstruction_prob
-        self.process = process(schedule, len(model.visual.time_embedding))
+        self.process = make_process(schedule, len(model.visual.time_embedding))
 
     def collate(self, samples: list[dict]) -> dict:
         batch = stack(samples)
@@ -62,7 +62,7 @@ class NoisedCLIPTask(Task):
         return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        x, t, _ = noised(self.process, self._redrawn(batch), batch["seed"], self.timestep_shift)
+        x, t, _ = add_noise(self.process, self._redrawn(batch), batch["seed"], self.timestep_shift)
         image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])
         with torch.no_grad():
             right = (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
@@ -75,7 +75,7 @@ class NoisedCLIPTask(Task):
         if not self.reconstruction_prob:
             return image
         assert self.dvae is not None  # as __init__ saw to
-        chosen = uniform(batch["seed"] + 4, 1) < self.reconstruction_prob  # noise takes the seeds before
+        chosen = uniform(batch["seed"], 1, stream=TrainingStream.RECONSTRUCTION) < self.reconstruction_prob
         # all go through it: how many are chosen is a number that estimates on shapes alone do not have
         return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
 

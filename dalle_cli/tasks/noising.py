@@ -7,12 +7,12 @@ from torch import Tensor
 
 from ..diffusion.process import PredictionType, Process, Variance
 from ..diffusion.schedules import SCHEDULES
-from ..nn.noise import normal, uniform
+from ..nn.noise import TrainingStream, normal, uniform
 
 Schedule = Literal["cosine", "linear"]
 
 
-def process(
+def make_process(
     schedule: Schedule, steps: int, prediction_type: PredictionType = "eps", variance: Variance = "small"
 ) -> Process:
     """Raises ValueError for a number of steps that the schedule does not take."""
@@ -22,21 +22,21 @@ def process(
         return Process(SCHEDULES[schedule](steps), prediction_type, variance)
 
 
-def checked(timestep_shift: float) -> float:
+def check_timestep_shift(timestep_shift: float) -> float:
     """What `noised` may be given. Raises ValueError."""
     if timestep_shift <= 0:
         raise ValueError(f"task.timestep_shift: {timestep_shift} is not over 0")
     return timestep_shift
 
 
-def noised(
+def add_noise(
     process: Process, image: Tensor, seeds: Tensor, timestep_shift: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,).
 
     timestep_shift: over 1, more of the steps hide most of the picture. Esser et al. 2024, section 5.3.2.
     """
-    share = uniform(seeds + 2, 1)[:, 0]
+    share = uniform(seeds, 1, stream=TrainingStream.TIMESTEP)[:, 0]
     t = (timestep_shift * share / (1 + (timestep_shift - 1) * share) * len(process)).long().clamp(max=len(process) - 1)
-    eps = normal(seeds + 3, *image.shape[1:])  # seeds 0 and 1 are those of what is done to the picture before
+    eps = normal(seeds, *image.shape[1:], stream=TrainingStream.DIFFUSION)
     return process.noise(image, t, eps), t, eps

@@ -16,21 +16,21 @@ from torch import Tensor
 from ..data.loader import stack
 from ..data.order import combine
 from ..diffusion.guidance import classifier_free, threshold
-from ..diffusion.loss import loss
+from ..diffusion.loss import diffusion_loss
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import SAMPLERS
 from ..models.clip import CLIP
 from ..models.prior import DiffusionPrior, Prior
-from ..nn.noise import stream
-from ..nn.prepacked import packed
+from ..nn.noise import noise_source
+from ..nn.prepacked import prepacked
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Task
-from .noising import Schedule, noised, process
+from .noising import Schedule, add_noise, make_process
 
 FIT = 32  # embeddings for each of their dimensions, from which mean, deviation and components are found
 PART = 256  # pictures embedded at once while preparing
-Watch = Callable[[int, int], Any]
+ProgressCallback = Callable[[int, int], Any]
 
 
 class PriorTask(Task):
@@ -47,7 +47,7 @@ class PriorTask(Task):
         if clip is None:
             return
         text: Any = clip.text
-        embedding.check(clip, tokenizer)
+        embedding.check_tokenizer(clip, tokenizer)
         wanted = {"embed_dim": clip.embed_dim, "context_length": text.context_length, "text_width": text.width}
         for name, size in wanted.items():
             if getattr(model, name) != size:
@@ -59,7 +59,7 @@ class PriorTask(Task):
         """Tokenise, leaving out a share of the texts, by the sample's own seed."""
         dropped = [random.Random(sample["seed"]).random() < self.text_drop_prob for sample in samples]
         texts = ["" if drop else sample["text"] for sample, drop in zip(samples, dropped)]
-        ids, real = embedding.pack(self._clip(), self._tokenizer(), texts)
+        ids, real = embedding.tokenize(self._clip(), self._tokenizer(), texts)
         return {**stack(samples), "ids": ids, "real": real, "dropped": torch.tensor(dropped)}
 
     def example(self, count: int, size: int) -> dict:
@@ -69,7 +69,7 @@ class PriorTask(Task):
     def truth(self, batch: dict) -> Tensor:
         """Embeddings of a batch's pictures, (B, e): those that the data bring, else the frozen CLIP's."""
         if "embedding" not in batch:
-            return embedding.embed(self._clip(), batch["image"])
+            return embedding.embed_images(self._clip(), batch["image"])
         found = batch["embedding"]
         if found.shape[1] != self.model.embed_dim:
             raise ValueError(
@@ -90,7 +90,7 @@ class PriorTask(Task):
             known = "embedding" if "embedding" in batch else "image"
             for ids, real, part, dropped in zip(*parts, batch[known].split(PART), batch["dropped"].split(PART)):
                 images.append(self.truth({known: part})[~dropped])
-                texts.append(embedding.read(self._clip(), (ids, real))[0][~dropped])
+                texts.append(embedding.read_texts(self._clip(), (ids, real))[0][~dropped])
                 count += len(images[-1])
             if count >= self.enough():
                 break
@@ -102,19 +102,20 @@ class PriorTask(Task):
 
     # ---- drawing -----------------------------------------------------------------------------------------------------
 
-    def draw(
+    def sample(
         self,
         texts: Sequence[str],
         seeds: Sequence[int],
-        scale: float = 1.0,
+        guidance_scale: float = 1.0,
         steps: str | None = None,
-        best_of: int | None = None,
-        watch: Watch | None = None,
+        num_samples: int | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> Tensor:
         """Image embeddings of texts, (B, e) on the model's device, each from its own seed alone.
 
-        scale: classifier-free guidance, 1 for none. steps: of a diffusion prior. best_of: candidates of each, of which
-        the one whose cosine with the text is greatest stays. watch: called with steps done and steps in all.
+        guidance_scale: classifier-free guidance, 1 for none. steps: of a diffusion prior. num_samples: candidates of
+        each, of which the one whose cosine with the text is greatest stays. on_progress: called with steps done and
+        steps in all.
         """
         raise NotImplementedError
 
@@ -122,18 +123,18 @@ class PriorTask(Task):
         """The embeddings of texts, (B, e), and what the model makes of them; each distinct one is read once."""
         distinct = list(dict.fromkeys(texts))
         device = self.model.positional_embedding.device
-        found = [one.to(device) for one in embedding.read(self._clip(), self._pack(distinct))]
+        found = [one.to(device) for one in embedding.read_texts(self._clip(), self._pack(distinct))]
         rows = torch.tensor([distinct.index(text) for text in texts], device=device)
         return found[0][rows], {name: value[rows] for name, value in self.model.encode(*found).items()}
 
-    def told(self, texts: Sequence[str], best_of: int, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def told(self, texts: Sequence[str], num_samples: int, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """`read` for C candidates of each text, side by side; guided: and as many rows of no text after them."""
-        rows = [text for text in texts for _ in range(best_of)]
+        rows = [text for text in texts for _ in range(num_samples)]
         text, told = self.read([*rows, *[""] * len(rows)] if guided else rows)
         return text[: len(rows)], told
 
-    def _pack(self, texts: Sequence[str]) -> embedding.Packed:
-        return embedding.pack(self._clip(), self._tokenizer(), texts)
+    def _pack(self, texts: Sequence[str]) -> embedding.Tokens:
+        return embedding.tokenize(self._clip(), self._tokenizer(), texts)
 
     def _clip(self) -> CLIP:
         if self.clip is None:
@@ -146,19 +147,19 @@ class PriorTask(Task):
         return self.tokenizer
 
 
-def candidates(seeds: Sequence[int], best_of: int) -> Tensor:
+def candidate_seeds(seeds: Sequence[int], num_samples: int) -> Tensor:
     """Seeds of the candidates of each seed, (B * C,): the first ones are the same for any number of them."""
-    if best_of < 1:
-        raise ValueError(f"best of {best_of}: 1 at least")
-    own = combine(np.array([seed % 2**64 for seed in seeds], np.uint64)[:, None], np.arange(best_of)[None])
+    if num_samples < 1:
+        raise ValueError(f"best of {num_samples}: 1 at least")
+    own = combine(np.array([seed % 2**64 for seed in seeds], np.uint64)[:, None], np.arange(num_samples)[None])
     return torch.from_numpy(own.flatten().view(np.int64))
 
 
-def best(drawn: Tensor, text: Tensor, best_of: int) -> Tensor:
+def pick_best(drawn: Tensor, text: Tensor, num_samples: int) -> Tensor:
     """Of C embeddings of each text the one that fits it best. drawn, text: (B * C, e), to (B, e)."""
-    fit = F.cosine_similarity(drawn, text, dim=1).view(-1, best_of)
+    fit = F.cosine_similarity(drawn, text, dim=1).view(-1, num_samples)
     chosen = fit.argmax(dim=1)
-    return drawn.view(-1, best_of, drawn.shape[1])[torch.arange(len(chosen), device=drawn.device), chosen]
+    return drawn.view(-1, num_samples, drawn.shape[1])[torch.arange(len(chosen), device=drawn.device), chosen]
 
 
 @tasks.register("diffusion-prior")
@@ -185,7 +186,7 @@ class DiffusionPriorTask(PriorTask):
         super().__init__(model, clip, tokenizer, text_drop_prob)
         if not clip_sample_range > 0:
             raise ValueError(f"task.clip_sample_range: {clip_sample_range} is not positive")
-        self.process, self.clip_sample_range = process(schedule, steps, "x0"), clip_sample_range
+        self.process, self.clip_sample_range = make_process(schedule, steps, "x0"), clip_sample_range
 
     def fit(self, images: Tensor, texts: Tensor) -> None:
         self.model.fit(images)
@@ -193,32 +194,35 @@ class DiffusionPriorTask(PriorTask):
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         truth = self.truth(batch)
         white = self.model.whiten(truth)
-        x, t, eps = noised(self.process, white, batch["seed"])
-        read = embedding.read(self._clip(), (batch["ids"], batch["real"]))
+        x, t, eps = add_noise(self.process, white, batch["seed"])
+        read = embedding.read_texts(self._clip(), (batch["ids"], batch["real"]))
         output = self.model(x, t, **self.model.encode(*read)).float()
         with torch.no_grad():
             cosine = F.cosine_similarity(self.model.unwhiten(output), truth, dim=1).mean()
-        return loss(self.process, output, white, t, eps).total.mean(), {"cosine": cosine}
+        return diffusion_loss(self.process, output, white, t, eps).total.mean(), {"cosine": cosine}
 
     @torch.no_grad()
-    def draw(
+    def sample(
         self,
         texts: Sequence[str],
         seeds: Sequence[int],
-        scale: float = 1.0,
+        guidance_scale: float = 1.0,
         steps: str | None = None,
-        best_of: int | None = None,
-        watch: Watch | None = None,
+        num_samples: int | None = None,
+        on_progress: ProgressCallback | None = None,
         sampler: str = "ddpm",
     ) -> Tensor:
-        """See PriorTask. steps: as diffusion/respacing.py writes them; default 25. best_of: default 2, the paper's."""
-        best_of, kept = best_of or 2, timesteps(steps or "25", len(self.process))
-        guided, noise = scale != 1.0, stream(candidates(seeds, best_of))
+        """See PriorTask.
+
+        steps: as diffusion/respacing.py writes them; default 25. num_samples: default 2, the paper's.
+        """
+        num_samples, kept = num_samples or 2, timesteps(steps or "25", len(self.process))
+        guided, noise = guidance_scale != 1.0, noise_source(candidate_seeds(seeds, num_samples))
         done = iter(range(1, len(kept) + 1))
-        seen = (lambda t, x0: watch(next(done), len(kept))) if watch else None
-        with packed(self.model), packed(self._clip()):
-            text, told = self.told(texts, best_of, guided)
+        seen = (lambda t, x0: on_progress(next(done), len(kept))) if on_progress else None
+        with prepacked(self.model), prepacked(self._clip()):
+            text, told = self.told(texts, num_samples, guided)
             denoise = self.process.denoiser(self.model, **told)
-            denoise = threshold(classifier_free(denoise, scale) if guided else denoise, self.clip_sample_range)
-            x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, watch=seen)
-        return best(self.model.unwhiten(x), text, best_of)
+            denoise = threshold(classifier_free(denoise, guidance_scale) if guided else denoise, self.clip_sample_range)
+            x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, on_step=seen)
+        return pick_best(self.model.unwhiten(x), text, num_samples)

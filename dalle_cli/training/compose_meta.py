@@ -38,7 +38,7 @@ def compose_meta(found: Recipe, needs: list[str]) -> MetaTask:
     substitutes = []
     frozen: dict[str, nn.Module | None] = {}
     companions: dict[str, nn.Module] = {}
-    with meta_init.shapes():
+    with meta_init.on_meta_device():
         if found.get("tokenizer"):
             try:
                 if "tokenizer.path" not in needs:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..hardware.capabilities import counted_as
-from ..hardware.memory_meter import HOLES, PROGRAM, Meter, line_of
+from ..hardware.capabilities import estimating_for
+from ..hardware.memory_meter import FRAGMENTATION, PROGRAM_BYTES, MemoryMeter, fit_peak_memory
 from ..registry import RecipeError
 from . import image_tokens
 from .optim import Optim
@@ -62,7 +62,7 @@ def measure(task: Any, samples: int, size: int, precision: str, device: str = "c
     """
     model = task.model
     found = []
-    with FakeTensorMode(allow_non_fake_inputs=True), counted_as(device):
+    with FakeTensorMode(allow_non_fake_inputs=True), estimating_for(device):
         task.to_empty(device="cpu").train()
         encoding = _encoding(task, size)
         found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
@@ -74,7 +74,7 @@ def measure(task: Any, samples: int, size: int, precision: str, device: str = "c
 
 
 def _step(task: Any, samples: int, size: int, dtype: torch.dtype) -> Step:
-    meter = Meter(task.parameters())
+    meter = MemoryMeter(task.parameters())
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
     hooks = [one.register_post_accumulate_grad_hook(lambda p: meter.call(p.grad, "gradients")) for one in trained]
     with meter:
@@ -95,7 +95,7 @@ def _step(task: Any, samples: int, size: int, dtype: torch.dtype) -> Step:
 def _encoding(task: Any, size: int) -> int:
     if not task.codec:
         return 0
-    held = line_of(lambda count: getattr(task, task.codec).encode(torch.zeros(count, 3, size, size)))
+    held = fit_peak_memory(lambda count: getattr(task, task.codec).encode(torch.zeros(count, 3, size, size)))
     return held.of(min(image_tokens.BATCH, held.within(image_tokens.ROOM)))
 
 
@@ -105,7 +105,7 @@ def device_memory(task: Any, optim: Optim, step: Step, processes: int, device: s
     program: what is there before any tensor. buckets: gradients on their way between processes. step: gradients and
     activations together at their peak, with the holes of the heap; encoding is over before.
     """
-    parts = {"program": PROGRAM[device], **_state(task, optim)}
+    parts = {"program": PROGRAM_BYTES[device], **_state(task, optim)}
     gradients = parts.pop("gradients")
     if processes > 1:
         parts["buckets"] = gradients
@@ -126,7 +126,10 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str,
     in the type of the arithmetic; of blocks that it computes again, of one.
     """
     frozen = _bytes(p for p in task.parameters() if not p.requires_grad)
-    parts = {"program": PROGRAM[device], **{name: size // processes for name, size in _state(task, optim).items()}}
+    parts = {
+        "program": PROGRAM_BYTES[device],
+        **{name: size // processes for name, size in _state(task, optim).items()},
+    }
     parts["weights"] += frozen - frozen // processes
     inside = [sum(p.numel() for p in block.parameters()) for block in blocks(task.model)]
     whole = sum(p.numel() for p in task.model.parameters())
@@ -142,7 +145,7 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str,
 
 def _holes(task: Any, device: str) -> float:
     """The loop has large blocks returned where activations are recomputed."""
-    return 1.0 if getattr(task.model, "gradient_checkpointing", False) else HOLES[device]
+    return 1.0 if getattr(task.model, "gradient_checkpointing", False) else FRAGMENTATION[device]
 
 
 def _state(task: Any, optim: Optim) -> dict[str, int]:

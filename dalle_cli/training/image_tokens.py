@@ -16,7 +16,7 @@ from ..console import Progress
 from ..data import loader
 from ..exits import Failure
 from ..files import make_folder, remove_left_overs, write_atomically
-from ..hardware.memory_meter import together
+from ..hardware.memory_meter import choose_batch_size
 from ..models.dvae import DVAE
 from . import ranks
 from .bad_samples import Bad
@@ -69,7 +69,9 @@ def cache(
         dvae.to(layout.device, memory_format=torch.channels_last)
         shown = progress("encoding", sum(file.size for file in own))
         size = (3, data["size"], data["size"])
-        batch = together(lambda count: dvae.encode(torch.zeros(count, *size, device=layout.device)), BATCH, BATCH, ROOM)
+        batch = choose_batch_size(
+            lambda count: dvae.encode(torch.zeros(count, *size, device=layout.device)), BATCH, BATCH, ROOM
+        )
         bad = Bad(sources[0].samples.loading.max_bad_fraction, run)
         for file in own:
             if not stop.code:

@@ -24,7 +24,7 @@ from ..contact_sheet import contact_sheet
 from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
-from ..hardware.capabilities import keep_memory, return_memory
+from ..hardware.capabilities import keep_freed_memory, return_freed_memory
 from ..recipe import to_yaml
 from . import image_tokens, optim, ranks, sharding, state
 from .bad_samples import Bad
@@ -63,7 +63,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         # ---- what is trained: the same initial weights in every process ----------------------------------------------
         found = resumable(run, recipe, resume, progress.note)
         frozen = companions(recipe)
-        first = checkpoint.weights(settings.init_from, recipe) if settings.init_from and not found else None
+        first = checkpoint.initial_weights(settings.init_from, recipe) if settings.init_from and not found else None
         torch.manual_seed(settings.seed)
         task: Any = checkpoint.compose(recipe)
         data = recipe["data"]
@@ -82,7 +82,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             model.load_state_dict(first)
         elif not found:  # every process prepares from the same samples
             task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
-        return_memory() if getattr(task.model, "gradient_checkpointing", False) else keep_memory()
+        return_freed_memory() if getattr(task.model, "gradient_checkpointing", False) else keep_freed_memory()
         if sharded:
             wrapped: Any = sharding.shard(task, layout)
         else:

@@ -9,7 +9,7 @@ import torch
 
 from .. import checkpoint, recipe
 from ..exits import DONE, USAGE, Failure
-from ..hardware.memory_meter import readable
+from ..hardware.memory_meter import describe_bytes
 from ..registry import RecipeError
 from ..tasks import tasks
 from . import estimate, options
@@ -26,7 +26,7 @@ def train(
     launching = processes > 1 and "RANK" not in os.environ
     if processes > 1 and not launching and os.environ.get("WORLD_SIZE") != str(processes):
         raise Failure(f"--processes {processes} within a launch of other processes; leave it out", USAGE)
-    found = recipe.load(name, family, overrides, checkpoint.accepts, _silent if launching or quiet else _say)
+    found = recipe.load(name, family, overrides, checkpoint.accepted_arguments, _silent if launching or quiet else _say)
     found = options.check(found)
     own = tasks.get(found["task"]["type"]).family  # type: ignore[attr-defined]
     if own is None:
@@ -79,7 +79,7 @@ def _describe(found: recipe.Recipe, processes: int) -> None:
         parts = estimate.sharded(shapes.task, optim, step, processes, precision, device)
     else:
         parts = estimate.device_memory(shapes.task, optim, step, processes, device)
-    _say(f"memory in every process: {readable(parts)}")
+    _say(f"memory in every process: {describe_bytes(parts)}")
 
 
 def _say(line: str) -> None:

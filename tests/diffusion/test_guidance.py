@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from dalle_cli.diffusion.guidance import classifier_free, gradient, interval, keep, threshold, toward
+from dalle_cli.diffusion.guidance import (
+    classifier_free,
+    gradient_guided,
+    in_interval,
+    keep_known,
+    score_gradient,
+    threshold,
+)
 from dalle_cli.diffusion.process import Process
 from dalle_cli.diffusion.schedules import linear
 
@@ -47,7 +54,7 @@ def test_known_region_is_kept_and_the_rest_left(denoise, x):
     image = torch.randn_like(x)
     mask = torch.zeros(4, 1, 2, 2)
     mask[..., 0] = 1
-    free, kept = denoise(x, T), keep(denoise, image, mask)(x, T)
+    free, kept = denoise(x, T), keep_known(denoise, image, mask)(x, T)
     assert torch.equal(kept.x0[..., 0], image[..., 0])
     assert torch.equal(kept.x0[..., 1], free.x0[..., 1])
     consistent(kept, x)
@@ -66,7 +73,7 @@ def test_dynamic_threshold_shrinks_what_goes_beyond_the_limit_and_nothing_else(p
     t = torch.tensor([500, 500])
     x = process.noise(x0, t, torch.zeros_like(x0))
     denoise = Process(process.alpha_bar, "x0").denoiser(lambda x, t: x0)
-    shrunk = threshold(denoise, share=0.8)(x, t).x0
+    shrunk = threshold(denoise, percentile=0.8)(x, t).x0
     size = row.abs().sort().values[math.ceil(0.8 * 101) - 1]
     torch.testing.assert_close(shrunk[0], (row / size).clamp(-1, 1))
     torch.testing.assert_close(shrunk[1], row / 8)
@@ -74,7 +81,7 @@ def test_dynamic_threshold_shrinks_what_goes_beyond_the_limit_and_nothing_else(p
 
 def test_gradient_is_that_of_the_score_and_needs_no_gradients_around(x):
     with torch.no_grad():
-        got = gradient(lambda x, t: t * x.square().flatten(1).sum(dim=1), scale=0.5)(x, T)
+        got = score_gradient(lambda x, t: t * x.square().flatten(1).sum(dim=1), scale=0.5)(x, T)
     torch.testing.assert_close(got, T.view(4, 1, 1, 1) * x)
     assert not got.requires_grad
 
@@ -90,7 +97,7 @@ def test_toward_a_likelihood_gives_the_posterior(process, x):
         variance = DEVIATION**2 * (1 - alpha_bar) / spread  # of the data, given x
         return Normal(mean, (variance + blur**2).sqrt()).log_prob(torch.tensor(y)).flatten(1).sum(dim=1)
 
-    guided = toward(process.denoiser(best_network(process)), gradient(seen))(x, T)
+    guided = gradient_guided(process.denoiser(best_network(process)), score_gradient(seen))(x, T)
     alpha_bar = process.alpha_bar[T].view(4, 1, 1, 1)
     precision = 1 / DEVIATION**2 + 1 / blur**2 + alpha_bar / (1 - alpha_bar)
     expected = (MEAN / DEVIATION**2 + y / blur**2 + alpha_bar.sqrt() * x / (1 - alpha_bar)) / precision
@@ -100,6 +107,6 @@ def test_toward_a_likelihood_gives_the_posterior(process, x):
 
 def test_interval_chooses_by_the_step(process, x):
     inside, outside = (process.denoiser(lambda x, t, c=c: torch.full_like(x, c)) for c in (1.0, 2.0))
-    chosen = interval(inside, outside, 100, 200)
+    chosen = in_interval(inside, outside, 100, 200)
     for t, expected in ((99, 2), (100, 1), (200, 1), (201, 2)):
         assert (chosen(x, torch.full((4,), t)).eps == expected).all()

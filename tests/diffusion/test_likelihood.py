@@ -6,7 +6,7 @@ import torch
 from dalle_cli.diffusion.likelihood import bits_per_dimension
 from dalle_cli.diffusion.process import Process
 from dalle_cli.diffusion.schedules import linear
-from dalle_cli.nn.noise import stream
+from dalle_cli.nn.noise import noise_source
 
 from .conftest import DEVIATION, MEAN, best_network
 
@@ -43,7 +43,7 @@ def test_a_worse_denoiser_needs_more_bits():
     process = Process(linear(1000))
     best, data = best_network(process), pictures(4)
     good, bad = (
-        bits_per_dimension(process, process.denoiser(network), data, range(1000), noise=stream(torch.arange(4)))
+        bits_per_dimension(process, process.denoiser(network), data, range(1000), noise=noise_source(torch.arange(4)))
         for network in (best, lambda x, t: best(x, t) + 0.3)
     )
     assert (bad > good + 0.1).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from dalle_cli.diffusion.loss import bound, log_likelihood, loss, normal_kl
+from dalle_cli.diffusion.loss import diffusion_loss, log_likelihood, normal_kl, variational_bound
 from dalle_cli.diffusion.process import Process
 from dalle_cli.diffusion.schedules import cosine, linear
 
@@ -18,11 +18,11 @@ def test_error_is_that_of_what_is_predicted(predict, x):
     alpha, sigma = process.alpha_bar[T].sqrt().view(4, 1, 1, 1), (1 - process.alpha_bar[T]).sqrt().view(4, 1, 1, 1)
     truth = {"eps": eps, "x0": x, "v": alpha * eps - sigma * x}[predict]
     output = torch.randn_like(x)
-    result = loss(process, output, x, T, eps)
+    result = diffusion_loss(process, output, x, T, eps)
     torch.testing.assert_close(result.mse, (output - truth).square().mean(dim=(1, 2, 3)))
     assert torch.equal(result.total, result.mse)
     assert result.bound is None
-    assert loss(process, truth, x, T, eps).mse.max() < 1e-20
+    assert diffusion_loss(process, truth, x, T, eps).mse.max() < 1e-20
     assert noised.isfinite().all()
 
 
@@ -57,7 +57,7 @@ def test_bound_is_the_divergence_of_the_steps_and_at_the_first_the_likelihood(x)
     process, output = learned(x0)
     noised = process.noise(x0, T, torch.randn_like(x0))
     prediction = process.read(output, noised, T)
-    got = bound(process, prediction, x0, noised, T)
+    got = variational_bound(process, prediction, x0, noised, T)
     mean, log_variance = process.reverse(prediction, noised, T)
     true_mean, true_log_variance = process.posterior(x0, noised, T)
     true, ours = (Normal(m, (v / 2).exp()) for m, v in ((true_mean, true_log_variance), (mean, log_variance)))
@@ -70,7 +70,7 @@ def test_bound_is_the_divergence_of_the_steps_and_at_the_first_the_likelihood(x)
 def test_learned_variance_adds_a_tenth_of_the_bound_for_a_hundred_steps(x):
     x0 = x.clamp(-1, 1)
     process, output = learned(x0)
-    result = loss(process, output, x0, T, torch.randn_like(x0))
+    result = diffusion_loss(process, output, x0, T, torch.randn_like(x0))
     assert result.bound is not None
     torch.testing.assert_close(result.total, result.mse + 0.1 * result.bound)
 
@@ -78,7 +78,7 @@ def test_learned_variance_adds_a_tenth_of_the_bound_for_a_hundred_steps(x):
 def test_bound_teaches_the_variance_alone(x):
     x0 = x.clamp(-1, 1)
     process, output = learned(x0)
-    result = loss(process, output, x0, T, torch.randn_like(x0))
+    result = diffusion_loss(process, output, x0, T, torch.randn_like(x0))
     assert result.bound is not None
     (gradient,) = torch.autograd.grad(result.bound.sum(), output)
     assert (gradient[:, :3] == 0).all()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dalle_cli.diffusion.process import Process, at, full
+from dalle_cli.diffusion.process import Process, entries_at, timesteps_like
 from dalle_cli.diffusion.schedules import cosine, linear
 
 T = torch.tensor([0, 1, 500, 999])
@@ -45,7 +45,7 @@ def test_posterior_is_what_bayes_rule_gives():
     precision = step / (1 - step) + 1 / (1 - before)
     x0, x = torch.tensor([[0.7]]).double(), torch.tensor([[-0.4]]).double()
     mean = (math.sqrt(step) / (1 - step) * x + math.sqrt(before) / (1 - before) * x0) / precision
-    got, log_variance = process.posterior(x0, x, full(t, x))
+    got, log_variance = process.posterior(x0, x, timesteps_like(t, x))
     torch.testing.assert_close(got, mean)
     assert log_variance.item() == pytest.approx(-math.log(precision))
 
@@ -63,7 +63,7 @@ def test_noise_is_added_one_step_after_another():
 
 def outputs(process, x0, eps, t):
     """What a perfect network gives, by what it predicts."""
-    alpha, sigma = at(process.alpha_bar.sqrt(), t, x0), at((1 - process.alpha_bar).sqrt(), t, x0)
+    alpha, sigma = entries_at(process.alpha_bar.sqrt(), t, x0), entries_at((1 - process.alpha_bar).sqrt(), t, x0)
     return {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}
 
 
@@ -90,7 +90,7 @@ def test_new_data_brings_the_noise_that_makes_the_same_sample(x):
 
 def test_learned_range_lies_between_posterior_and_beta(x):
     process = Process(linear(1000), variance="learned-range")
-    low, high = (at(table, T, x) for table in (process.log_variance, process.beta.log()))
+    low, high = (entries_at(table, T, x) for table in (process.log_variance, process.beta.log()))
     for said, expected in ((-1.0, low), (1.0, high), (0.5, 0.25 * low + 0.75 * high)):
         output = torch.cat([torch.zeros_like(x), torch.full_like(x, said)], dim=1)
         prediction = process.read(output, x, T)
@@ -111,7 +111,7 @@ def test_fixed_variances(x):
         mean, log_variance = process.reverse(process.read(x, x, T), x, T)
         table = expected(process).clone()
         table[0] = process.posterior_variance[1]
-        torch.testing.assert_close(log_variance.exp(), at(table, T, x))
+        torch.testing.assert_close(log_variance.exp(), entries_at(table, T, x))
         torch.testing.assert_close(mean, process.posterior(process.read(x, x, T).x0, x, T)[0])
 
 
@@ -143,7 +143,7 @@ def test_steps_of_like_noise_in_another_schedule():
 
 def test_move_keeps_data_and_noise_in_both_directions(x):
     process, eps = Process(linear(1000)), torch.randn(4, 3, 2, 2, dtype=torch.float64)
-    at_100, at_700 = (process.noise(x, full(t, x), eps) for t in (100, 700))
+    at_100, at_700 = (process.noise(x, timesteps_like(t, x), eps) for t in (100, 700))
     torch.testing.assert_close(process.move(at_100, eps, 100, 700), at_700)
     torch.testing.assert_close(process.move(at_700, eps, 700, 100), at_100)
     torch.testing.assert_close(process.move(at_100, eps, 100, -1), x)

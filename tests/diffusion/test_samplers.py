@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 
-from dalle_cli.diffusion.guidance import gradient, keep, threshold
-from dalle_cli.diffusion.process import Process, full
+from dalle_cli.diffusion.guidance import keep_known, score_gradient, threshold
+from dalle_cli.diffusion.process import Process, timesteps_like
 from dalle_cli.diffusion.respacing import timesteps
-from dalle_cli.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver, invert, plms
+from dalle_cli.diffusion.samplers import SAMPLERS, ddim, ddim_inversion, ddpm, dpm_solver, plms
 from dalle_cli.diffusion.schedules import cosine, linear
-from dalle_cli.nn.noise import stream
+from dalle_cli.nn.noise import noise_source
 
 from .conftest import DEVIATION, MEAN, best_network, flow
 
@@ -43,7 +43,7 @@ def test_higher_orders_are_closer_with_few_steps(process, x):
 def test_ddim_step_by_step(process, denoise, x):
     got, bars = x, process.alpha_bar.tolist()
     for t, s in ((800, 300), (300, 10), (10, None)):
-        prediction = denoise(got, full(t, x))
+        prediction = denoise(got, timesteps_like(t, x))
         after = 1.0 if s is None else bars[s]
         got = math.sqrt(after) * prediction.x0 + math.sqrt(1 - after) * prediction.eps
     torch.testing.assert_close(ddim(process, denoise, x, [10, 300, 800]), got)
@@ -54,9 +54,9 @@ def test_noise_of_ddim_has_the_published_deviation(process, denoise, x):
     ones, eta = torch.ones_like, 0.4
     a, b = process.alpha_bar[800].item(), process.alpha_bar[300].item()
     sigma = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
-    prediction = denoise(x, full(800, x))
+    prediction = denoise(x, timesteps_like(800, x))
     middle = math.sqrt(b) * prediction.x0 + math.sqrt(1 - b - sigma**2) * prediction.eps + sigma
-    expected = denoise(middle, full(300, x)).x0
+    expected = denoise(middle, timesteps_like(300, x)).x0
     torch.testing.assert_close(ddim(process, denoise, x, [300, 800], noise=ones, eta=eta), expected)
 
 
@@ -67,15 +67,15 @@ def test_ddpm_step_by_step(variance, x):
     a, b = process.alpha_bar[800].item(), process.alpha_bar[300].item()
     beta = 1 - a / b
     spread = beta if variance == "large" else beta * (1 - b) / (1 - a)
-    prediction = denoise(x, full(800, x))
+    prediction = denoise(x, timesteps_like(800, x))
     mean = math.sqrt(b) * beta / (1 - a) * prediction.x0 + math.sqrt(1 - beta) * (1 - b) / (1 - a) * x
-    expected = denoise(mean + math.sqrt(spread), full(300, x)).x0
+    expected = denoise(mean + math.sqrt(spread), timesteps_like(300, x)).x0
     torch.testing.assert_close(ddpm(process, denoise, x, [300, 800], noise=torch.ones_like), expected)
 
 
 def test_ddim_with_all_its_noise_is_ddpm(process, denoise, x):
     def drawn():
-        return stream(torch.arange(4))
+        return noise_source(torch.arange(4))
 
     torch.testing.assert_close(
         ddim(process, denoise, x, STEPS, noise=drawn(), eta=1.0), ddpm(process, denoise, x, STEPS, noise=drawn())
@@ -91,25 +91,25 @@ def test_ddpm_with_all_steps_gives_the_distribution_of_the_data():
 
 
 def test_shift_moves_the_mean_by_the_variance_times_the_gradient(process, denoise, x):
-    slope = gradient(lambda x, t: 2 * x.flatten(1).sum(dim=1))
+    slope = score_gradient(lambda x, t: 2 * x.flatten(1).sum(dim=1))
     steps = [300, 800]
     kept = process.respaced(steps)
-    mean, log_variance = kept.reverse(denoise(x, full(800, x)), x, full(1, x))
+    mean, log_variance = kept.reverse(denoise(x, timesteps_like(800, x)), x, timesteps_like(1, x))
     middle = mean + 2 * log_variance.exp()
-    mean, log_variance = kept.reverse(denoise(middle, full(300, x)), middle, full(0, x))
+    mean, log_variance = kept.reverse(denoise(middle, timesteps_like(300, x)), middle, timesteps_like(0, x))
     expected = mean + 2 * log_variance.exp()
-    got = ddpm(process, denoise, x, steps, noise=torch.zeros_like, shift=slope)
+    got = ddpm(process, denoise, x, steps, noise=torch.zeros_like, mean_gradient=slope)
     torch.testing.assert_close(got, expected)
 
 
 def test_inversion_comes_back(process, denoise, x):
     data = MEAN + DEVIATION * x
-    exact = invert(process, denoise, data, STEPS, refine=100)
+    exact = ddim_inversion(process, denoise, data, STEPS, inversion_iters=100)
     torch.testing.assert_close(ddim(process, denoise, exact, STEPS), data)
     errors = []
     for spec in ("ddim10", "ddim100", "ddim1000"):
         steps = timesteps(spec)
-        back = ddim(process, denoise, invert(process, denoise, data, steps), steps)
+        back = ddim(process, denoise, ddim_inversion(process, denoise, data, steps), steps)
         errors.append((back - data).abs().max().item())
     assert errors[0] > 4 * errors[1] > 16 * errors[2]
 
@@ -119,7 +119,7 @@ def test_a_few_refinements_are_enough_up_to_pure_noise(x):
     process, steps = Process(cosine(1000)), timesteps("27")
     denoise, data = process.denoiser(best_network(process)), MEAN + DEVIATION * x
     errors = [
-        (ddim(process, denoise, invert(process, denoise, data, steps, refine), steps) - data).abs().max().item()
+        (ddim(process, denoise, ddim_inversion(process, denoise, data, steps, refine), steps) - data).abs().max().item()
         for refine in (0, 1, 3, 8)
     ]
     assert errors[1] < errors[0] / 10
@@ -130,18 +130,18 @@ def test_a_few_refinements_are_enough_up_to_pure_noise(x):
 def test_inversion_of_one_step_is_the_reverse_formula(process, denoise, x):
     """From step 40 to 80, between the first, which takes the noise of step 40 for clean data, and nothing."""
     a, b = process.alpha_bar[40].item(), process.alpha_bar[80].item()
-    middle = process.move(x, denoise(x, full(40, x)).eps, -1, 40)
-    prediction = denoise(middle, full(40, x))
+    middle = process.move(x, denoise(x, timesteps_like(40, x)).eps, -1, 40)
+    prediction = denoise(middle, timesteps_like(40, x))
     assert a > b
     expected = math.sqrt(b) * prediction.x0 + math.sqrt(1 - b) * prediction.eps
-    torch.testing.assert_close(invert(process, denoise, x, [40, 80]), expected)
+    torch.testing.assert_close(ddim_inversion(process, denoise, x, [40, 80]), expected)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_known_region_arrives_as_it_was(name, process, denoise, x):
     image, mask = torch.rand_like(x), torch.zeros(4, 1, 2, 2)
     mask[..., 0] = 1
-    got = SAMPLERS[name](process, threshold(keep(denoise, image, mask)), x, STEPS)
+    got = SAMPLERS[name](process, threshold(keep_known(denoise, image, mask)), x, STEPS)
     torch.testing.assert_close(got[..., 0], image[..., 0])
     assert (got[..., 1] - image[..., 1]).abs().max() > 0.01
 
@@ -155,14 +155,14 @@ def test_every_step_is_asked_for_once_and_watched(name, process, x):
         asked.append(t.tolist())
         return best(x, t)
 
-    SAMPLERS[name](process, process.denoiser(network), x, [3, 50, 999], watch=lambda t, x0: watched.append(t))
+    SAMPLERS[name](process, process.denoiser(network), x, [3, 50, 999], on_step=lambda t, x0: watched.append(t))
     assert asked == [[999] * 4, [50] * 4, [3] * 4]
     assert watched == [999, 50, 3]
 
 
 def test_seeded_samples_are_the_same_in_any_batch(process, denoise, x):
-    all_four = ddpm(process, denoise, x, STEPS, noise=stream(torch.tensor([5, 6, 7, 8])))
-    one = ddpm(process, denoise, x[2:3], STEPS, noise=stream(torch.tensor([7])))
+    all_four = ddpm(process, denoise, x, STEPS, noise=noise_source(torch.tensor([5, 6, 7, 8])))
+    one = ddpm(process, denoise, x[2:3], STEPS, noise=noise_source(torch.tensor([7])))
     torch.testing.assert_close(one, all_four[2:3])
     assert (all_four[0] - all_four[1]).abs().max() > 1e-3
 

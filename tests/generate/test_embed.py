@@ -44,10 +44,12 @@ def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
     assert len(set(batch["key"])) == 60
     with torch.no_grad():
         torch.testing.assert_close(
-            embedding.embed(task.model, batch["image"]), batch["embedding"], rtol=2e-3, atol=2e-3
+            embedding.embed_images(task.model, batch["image"]), batch["embedding"], rtol=2e-3, atol=2e-3
         )
         one = load_file(tmp_path / "out" / "embeddings-00002.safetensors")
-        read = embedding.read(task.model, embedding.pack(task.model, task.tokenizer, json.loads(one["text"].tobytes())))
+        read = embedding.read_texts(
+            task.model, embedding.tokenize(task.model, task.tokenizer, json.loads(one["text"].tobytes()))
+        )
     np.testing.assert_allclose(one["caption"], read[0].numpy(), rtol=2e-3, atol=2e-3)
     assert one["image"].shape == (10, 8)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dalle_cli.generate.latents import explained_variance, project, rotate_towards, slerp, text_diff
-from dalle_cli.nn.pca import components
+from dalle_cli.nn.pca import principal_components
 
 
 def points(*shape: int, seed: int = 0) -> Tensor:
@@ -90,7 +90,7 @@ def test_fewer_components_are_farther_and_as_long():
     rotation, _ = torch.linalg.qr(points(5, 5))
     spread = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
     vectors = points(4000, 5, seed=2) * spread @ rotation + 7
-    known = components(vectors)
+    known = principal_components(vectors)
     assert explained_variance(known, 2) == pytest.approx(13 / 14.25, abs=0.02)
     assert explained_variance(known, 5) == pytest.approx(1)
     z = vectors[:3]

@@ -12,7 +12,7 @@ from dalle_cli.hardware import capabilities
 def test_gpus_multiply_bf16_fast_from_ampere_on(monkeypatch, capability, fast):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert capabilities.fast_bf16() == fast
+    assert capabilities.has_fast_bf16() == fast
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_cpus_multiply_bf16_fast_with_amx_or_with_amds_units(monkeypatch, amx, a
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(capabilities, "_vendor", lambda: vendor)
-    assert capabilities.fast_bf16() == fast
+    assert capabilities.has_fast_bf16() == fast
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
@@ -45,13 +45,13 @@ def test_freed_memory_is_kept_where_there_is_no_gpu(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    capabilities.keep_memory()
+    capabilities.keep_freed_memory()
     assert asked == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    capabilities.keep_memory()
+    capabilities.keep_freed_memory()
     assert {capabilities.MMAP_MAX, capabilities.TRIM_THRESHOLD} <= set(asked)
     asked.clear()
-    capabilities.return_memory()
+    capabilities.return_freed_memory()
     assert capabilities.MMAP_MAX not in asked
     assert capabilities.MMAP_THRESHOLD in asked
 
@@ -61,7 +61,7 @@ def test_a_system_without_glibc_does_without(monkeypatch):
         raise OSError("no such library")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    capabilities.keep_memory()
+    capabilities.keep_freed_memory()
 
 
 @pytest.mark.parametrize(

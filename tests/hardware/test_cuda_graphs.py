@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.hardware.cuda_graphs import recorded
+from dalle_cli.hardware.cuda_graphs import as_cuda_graph
 
 pytestmark = [
     pytest.mark.gpu,
@@ -11,7 +11,7 @@ pytestmark = [
 
 def test_what_is_replayed_reads_what_its_tensors_hold_now():
     x, total = torch.zeros(3, device="cuda"), torch.zeros(3, device="cuda")
-    replay = recorded(lambda: total.add_(x) * 2)
+    replay = as_cuda_graph(lambda: total.add_(x) * 2)
     total.zero_()
     for number in (1.0, 2.0, 3.0):
         x.fill_(number)
@@ -23,6 +23,6 @@ def test_what_cannot_be_recorded_leaves_the_stream_as_it_was():
     x = torch.ones(3, device="cuda")
     before = torch.cuda.current_stream()
     with pytest.raises(RuntimeError):
-        recorded(lambda: x * x.sum().item())  # which waits for the GPU
+        as_cuda_graph(lambda: x * x.sum().item())  # which waits for the GPU
     assert torch.cuda.current_stream() == before
     assert (x + 1).tolist() == [2.0] * 3

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from dalle_cli.hardware import memory_meter as module
-from dalle_cli.hardware.memory_meter import Line, Meter, line_of, readable, together
+from dalle_cli.hardware.memory_meter import MemoryMeter, PeakMemory, choose_batch_size, describe_bytes, fit_peak_memory
 from dalle_cli.nn.attention import attend
 
 
@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 def step(kind):
     network = Network()
-    meter = Meter(network.parameters())
+    meter = MemoryMeter(network.parameters())
     for parameter in network.parameters():
         parameter.register_post_accumulate_grad_hook(lambda one: meter.call(one.grad, "gradients"))
     with meter:
@@ -53,18 +53,18 @@ def test_shapes_alone_take_what_real_tensors_do(kind):
 
 
 def test_operations_are_two_for_each_multiplication():
-    with Meter() as meter:
+    with MemoryMeter() as meter:
         F.linear(torch.zeros(5, 7), torch.zeros(11, 7))
     assert meter.flops == 2 * 5 * 7 * 11
     q = torch.zeros(2, 3, 64, 16)
-    with Meter() as meter:
+    with MemoryMeter() as meter:
         attend(q, q, q, causal=True)
     assert meter.flops == 2 * 2 * (2 * 3 * 64 * 64 * 16)
 
 
 def test_what_is_let_go_counts_no_more_and_views_count_once():
     given = torch.zeros(1000)
-    with Meter() as meter:
+    with MemoryMeter() as meter:
         given.add_(1).view(10, 100)  # nothing is made
         assert meter.live["all"] == 0
         one = given + 1
@@ -82,28 +82,28 @@ def test_work_is_a_line_of_its_items():
         held = [torch.zeros(250), torch.zeros(count, 500)]
         del held
 
-    assert line_of(work) == Line(1000, 2000)
-    assert Line(1000, 2000).of(3) == 7000
-    assert [Line(1000, 2000).within(room) for room in (0, 6999, 7000)] == [1, 2, 3]
+    assert fit_peak_memory(work) == PeakMemory(1000, 2000)
+    assert PeakMemory(1000, 2000).of(3) == 7000
+    assert [PeakMemory(1000, 2000).within(room) for room in (0, 6999, 7000)] == [1, 2, 3]
 
 
 def test_as_many_together_as_room_holds(monkeypatch):
-    monkeypatch.setattr(module, "FEW", 2)
+    monkeypatch.setattr(module, "SMALL_BATCH", 2)
     tried = []
 
     def work(count):
         tried.append(count)
         torch.zeros(count, 250)
 
-    assert together(work, wanted=2, most=100, room=0) == 2  # so few are not tried
+    assert choose_batch_size(work, wanted=2, most=100, room=0) == 2  # so few are not tried
     assert tried == []
-    assert together(work, wanted=50, most=100, room=10_000) == 10
-    assert together(work, wanted=50, most=100, room=1 << 30) == 50
-    assert together(work, wanted=500, most=100, room=1 << 30) == 100
-    assert together(work, wanted=50, most=100, room=0) == 1
+    assert choose_batch_size(work, wanted=50, most=100, room=10_000) == 10
+    assert choose_batch_size(work, wanted=50, most=100, room=1 << 30) == 50
+    assert choose_batch_size(work, wanted=500, most=100, room=1 << 30) == 100
+    assert choose_batch_size(work, wanted=50, most=100, room=0) == 1
     assert max(tried) == 3
 
 
 def test_parts_are_told_with_their_total_first():
     parts = {"program": 400 << 20, "none": 0, "step": 3 << 29, "total": 2 << 30}
-    assert readable(parts) == "2.00 GiB (program 400 MiB, step 1.50 GiB)"
+    assert describe_bytes(parts) == "2.00 GiB (program 400 MiB, step 1.50 GiB)"

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dalle_cli.models import models
-from dalle_cli.models.dalle import DALLE, loss
+from dalle_cli.models.dalle import DALLE, token_losses
 from dalle_cli.nn import masks
 
 VOCAB, CONTEXT, CODES, GRID = 11, 4, 7, 4
@@ -55,7 +55,7 @@ def test_shapes_of_the_scores():
 @pytest.mark.parametrize("pattern", masks.PATTERNS)
 def test_one_layer_looks_exactly_where_its_mask_says(pattern, monkeypatch):
     """Changing what stands at one place changes the scores of those that see it, and no others."""
-    monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+    monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=1)
     ids, real, codes = stream(1)
     text = model.pad(ids, real)
@@ -77,7 +77,7 @@ def test_one_layer_looks_exactly_where_its_mask_says(pattern, monkeypatch):
 @pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
 def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, monkeypatch):
     if pattern != "sparse":
-        monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+        monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=4)
     prompts, candidates = 2, 3
     ids, real, _ = stream(prompts)
@@ -97,7 +97,7 @@ def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, mo
 def test_a_place_in_a_tensor_is_a_place(pattern, monkeypatch):
     """So that a GPU's graph, which does the same whatever the place is, draws the same."""
     if pattern != "sparse":
-        monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+        monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=4)
     ids, real, codes = stream(2)
     caches = [model.prefill(model.pad(ids, real), 3)[1] for _ in range(2)]
@@ -113,7 +113,7 @@ def test_a_place_in_a_tensor_is_a_place(pattern, monkeypatch):
 @pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
 def test_what_is_not_drawn_yet_is_not_seen(pattern, monkeypatch):
     if pattern != "sparse":
-        monkeypatch.setattr(masks, "layers", lambda kind, depth: [pattern] * depth)
+        monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=4)
     ids, real, codes = stream(1)
     found = []
@@ -160,7 +160,7 @@ def test_recomputing_blocks_changes_no_gradient():
     for checkpointing in (False, True):
         model = build(gradient_checkpointing=checkpointing)
         text = model.pad(ids, real)
-        sum(loss(*model(text, codes), text, codes)).backward()
+        sum(token_losses(*model(text, codes), text, codes)).backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         assert gradient is not None, name
@@ -171,7 +171,7 @@ def test_a_fresh_model_knows_nothing():
     torch.manual_seed(0)
     model = DALLE(vocab_size=500, context_length=8, image_vocab_size=300, grid_size=4, width=64, depth=4, heads=2)
     text, codes = torch.randint(508, (8, 8)), torch.randint(300, (8, 16))
-    text_loss, code_loss = loss(*model(text, codes), text, codes)
+    text_loss, code_loss = token_losses(*model(text, codes), text, codes)
     assert abs(text_loss - math.log(508)) < 0.1
     assert abs(code_loss - math.log(300)) < 0.1
 
@@ -180,7 +180,7 @@ def test_loss_is_the_mean_cross_entropy_of_each_kind_of_token():
     text_scores, code_scores = torch.randn(2, 3, 5), torch.randn(2, 4, 6)
     text, codes = torch.randint(5, (2, 3)), torch.randint(6, (2, 4))
     for found, scores, wanted in zip(
-        loss(text_scores, code_scores, text, codes), (text_scores, code_scores), (text, codes)
+        token_losses(text_scores, code_scores, text, codes), (text_scores, code_scores), (text, codes)
     ):
         log_p = F.log_softmax(scores, -1)
         expected = [-log_p[b, i, wanted[b, i]] for b in range(2) for i in range(wanted.shape[1])]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dalle_cli.models import models
-from dalle_cli.models.unet import TwoStageUNet, UNet, waves
+from dalle_cli.models.unet import TwoStageUNet, UNet, position_waves
 
 from .test_adm import awake
 
@@ -186,7 +186,7 @@ def test_two_networks_cannot_share_conditions_with_weights():
 
 
 def test_waves_tell_places_apart():
-    planes = waves(3, torch.zeros(2, 5, 8, 16))
+    planes = position_waves(3, torch.zeros(2, 5, 8, 16))
     assert planes.shape == (1, 12, 8, 16)
     assert planes.flatten(2)[0].T.unique(dim=0).shape[0] == 8 * 16
     assert torch.allclose(planes[0, 0, :, 3], torch.sin(2 * torch.pi * (torch.arange(8) + 0.5) / 8))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dalle_cli.nn.all_gather import contrastive_loss, gather
+from dalle_cli.nn.all_gather import all_gather_with_grad, contrastive_loss
 
 PROCESSES, ROWS = 2, 3
 
@@ -38,7 +38,7 @@ def one_of_many(rank, folder):
     image, text = batch()
     loss = model(image[own], text[own])
     loss.backward()
-    gathered = gather(torch.full((1, 2), float(rank)))
+    gathered = all_gather_with_grad(torch.full((1, 2), float(rank)))
     gradients = {name: parameter.grad for name, parameter in model.module.named_parameters()}
     torch.save({"loss": loss.detach(), "gathered": gathered, **gradients}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -68,7 +68,7 @@ def test_processes_give_the_loss_and_gradients_of_the_whole_batch(of_many):
 
 def test_a_single_process_gathers_nothing():
     x = torch.randn(2, 3)
-    assert gather(x) is x
+    assert all_gather_with_grad(x) is x
 
 
 def test_loss_is_the_mean_of_both_cross_entropies():

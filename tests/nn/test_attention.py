@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dalle_cli.nn import attention, masks
-from dalle_cli.nn.attention import SelfAttention, attend, attend_bands, attend_in_parts
+from dalle_cli.nn.attention import SelfAttention, attend, attend_by_line, attend_unfused
 
 
 def naive(q, k, v, mask):
@@ -41,7 +41,7 @@ def test_in_parts_it_is_what_the_fused_kernel_gives(qkv, hidden):
     mask |= torch.eye(6, dtype=torch.bool)
     mask = mask if hidden else None
     found = []
-    for how in (attend, attend_in_parts):
+    for how in (attend, attend_unfused):
         given = qkv.clone().requires_grad_()
         out = how(*given, mask)
         out.square().sum().backward()
@@ -80,8 +80,8 @@ def test_rows_of_a_batch_may_follow_one_another(monkeypatch, rows, shape):
     mask = None if shape is None else torch.rand(shape) < 0.5
     if mask is not None:
         mask[..., 0] = True
-    monkeypatch.setattr(attention, "HELD_SCORES", rows * 4 * 6 * 6)
-    assert torch.equal(attend(q, k, v, mask), attend_in_parts(q, k, v, mask))
+    monkeypatch.setattr(attention, "MAX_HELD_LOGITS", rows * 4 * 6 * 6)
+    assert torch.equal(attend(q, k, v, mask), attend_unfused(q, k, v, mask))
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -99,9 +99,9 @@ def test_in_parts_bfloat16_is_not_much_less_exact_than_in_the_fused_kernel(hidde
         (out * weight.to(kind)).sum().backward()
         return out.detach().double(), given.grad.double()
 
-    exact = found(attend_in_parts, torch.float64)
+    exact = found(attend_unfused, torch.float64)
     fused = found(lambda *a: F.scaled_dot_product_attention(*a[:3], attn_mask=a[3]), torch.bfloat16)
-    for ours, theirs, right in zip(found(attend_in_parts, torch.bfloat16), fused, exact):
+    for ours, theirs, right in zip(found(attend_unfused, torch.bfloat16), fused, exact):
         error, other = ((one - right).norm() / right.norm() for one in (ours, theirs))
         assert error < min(0.02, 6 * other)
 
@@ -134,5 +134,5 @@ def test_attention_by_lines_equals_attention_under_the_whole_mask(pattern, trans
     whole = torch.ones(text + side**2, text + side**2, dtype=torch.bool).tril()
     whole[text:, :text] = True
     whole[text + order[:, None], text + order] = image
-    found = attend_bands(q, k, v, text, masks.band(image, side), transposed)
+    found = attend_by_line(q, k, v, text, masks.band(image, side), transposed)
     torch.testing.assert_close(found, attend(q, k, v, whole))

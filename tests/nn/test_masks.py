@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.nn.masks import PATTERNS, band, column, convolution, full, layers, row, window
+from dalle_cli.nn.masks import PATTERNS, band, column, convolution, full, layer_patterns, row, window
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (2, 3), (3, 2), (4, 4), (5, 7)]
 
@@ -72,13 +72,13 @@ def test_through_the_layers_the_last_place_sees_every_other(name):
 
 
 def test_sparse_layers_repeat_row_column_row_row_and_end_with_a_convolution():
-    kinds = layers("sparse", 64)
+    kinds = layer_patterns("sparse", 64)
     assert kinds[-1] == "convolution"
     assert [i for i, kind in enumerate(kinds, 1) if kind == "column"] == list(range(2, 64, 4))
     assert kinds.count("row") == 63 - 16
-    assert layers("full", 3) == ["full"] * 3
+    assert layer_patterns("full", 3) == ["full"] * 3
     with pytest.raises(ValueError, match=r"no pattern 'dense' \(known: sparse, full\)"):
-        layers("dense", 3)
+        layer_patterns("dense", 3)
 
 
 @pytest.mark.parametrize(("pattern", "before"), [(row, 1), (convolution, 5), (full, 5)])

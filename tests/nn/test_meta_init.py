@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from dalle_cli.nn.meta_init import Unset, normal, shapes
+from dalle_cli.nn.meta_init import NoInit, normal, on_meta_device
 
 
 def test_nothing_is_drawn_for_parameters():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with Unset():
+    with NoInit():
         layers = [nn.Linear(8, 8), nn.Conv2d(3, 4, 3), nn.Embedding(5, 8), nn.LayerNorm(8), nn.BatchNorm2d(4)]
         nn.init.normal_(layers[0].weight, std=0.1)
         nn.init.zeros_(layers[1].weight)
@@ -30,7 +30,7 @@ def test_normal_parameters_have_their_spread():
 
 
 def test_other_tensors_are_drawn():
-    with Unset():
+    with NoInit():
         noise = torch.empty(100).normal_()
         filled = nn.init.ones_(torch.empty(3))
     assert noise.std() > 0.5
@@ -39,7 +39,7 @@ def test_other_tensors_are_drawn():
 
 
 def test_shapes_are_those_of_the_network():
-    with shapes():
+    with on_meta_device():
         found = nn.Sequential(nn.Linear(8, 4), nn.Embedding(5, 8))
         found.extra = normal(2, 3, std=0.1)
         inner = torch.arange(3, device="cpu")
@@ -54,10 +54,10 @@ BUILD = """
 import sys
 from dalle_cli import recipe
 from dalle_cli.models import models
-from dalle_cli.nn.meta_init import shapes
+from dalle_cli.nn.meta_init import on_meta_device
 found = ["dvae/openai", "clip/vit-b32", "prior/dalle1-12b", "decoder/karlo-decoder", "classifier/tiny"]
 for family, name in (one.split("/") for one in found):
-    with shapes():
+    with on_meta_device():
         models.build(recipe.load(name, family, [], complete=False)["model"], "model")
     assert "torch._dynamo" not in sys.modules, (family, name)
 """

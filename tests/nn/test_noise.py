@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dalle_cli.nn.noise import hashed, normal, stream, uniform
+from dalle_cli.nn.noise import hashed_noise, noise_source, normal, uniform
 
 SEEDS = torch.tensor([0, 1, 2**62, 2**32, -3])  # of which torch's own CPU generator would make three
 
 
 def on_gpu(gaussian):
     """The numbers of a GPU, worked out here."""
-    return lambda seeds, *shape: hashed(seeds, math.prod(shape), gaussian).view(len(seeds), *shape)
+    return lambda seeds, *shape: hashed_noise(seeds, math.prod(shape), gaussian).view(len(seeds), *shape)
 
 
 @pytest.mark.parametrize("draw", [uniform, normal, on_gpu(False), on_gpu(True)])
@@ -49,7 +49,7 @@ def test_the_numbers_have_their_distribution(uniform, normal):
 
 def test_a_gpu_s_numbers_are_splitmix():
     first = torch.tensor([0xE220A8 / 2**24])  # the upper bits of its first number from the state 0
-    assert torch.equal(hashed(torch.tensor([0]), 1, False)[0], first)
+    assert torch.equal(hashed_noise(torch.tensor([0]), 1, False)[0], first)
 
 
 def test_no_sample_is_no_number():
@@ -64,11 +64,11 @@ def test_where_tensors_are_shapes_alone_so_are_the_numbers():
 
 def test_a_stream_goes_on_for_each_seed_by_itself():
     def drawn(seeds):
-        more = stream(seeds)
+        more = noise_source(seeds)
         return torch.stack([more(torch.zeros(len(seeds), 3, 4)) for _ in range(2)])
 
     together = drawn(SEEDS)
     assert not torch.equal(together[0], together[1])
     for i in range(len(SEEDS)):
         assert torch.equal(drawn(SEEDS[i : i + 1])[:, 0], together[:, i])
-    assert stream(SEEDS)(torch.zeros(5, 2, dtype=torch.float64)).dtype == torch.float64
+    assert noise_source(SEEDS)(torch.zeros(5, 2, dtype=torch.float64)).dtype == torch.float64

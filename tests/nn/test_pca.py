@@ -1,6 +1,6 @@
 import torch
 
-from dalle_cli.nn.pca import components
+from dalle_cli.nn.pca import principal_components
 
 
 def stretched(count=4000):
@@ -12,7 +12,7 @@ def stretched(count=4000):
 
 def test_directions_come_by_falling_variance():
     vectors, turned = stretched()
-    found = components(vectors)
+    found = principal_components(vectors)
     torch.testing.assert_close(found.variances.sqrt().float(), torch.tensor([3.0, 2.0, 0.5]), rtol=0.05, atol=0)
     alike = (found.basis.float() @ turned[:, [2, 0, 1]]).abs().diagonal()
     assert alike.min() > 0.99
@@ -21,14 +21,14 @@ def test_directions_come_by_falling_variance():
 
 def test_the_basis_is_orthonormal_and_its_signs_are_fixed():
     vectors, _ = stretched()
-    basis = components(vectors).basis
+    basis = principal_components(vectors).basis
     torch.testing.assert_close(basis @ basis.T, torch.eye(3, dtype=torch.float64))
     assert (basis.gather(1, basis.abs().argmax(dim=1, keepdim=True)) > 0).all()
 
 
 def test_enough_is_the_fewest_that_have_the_share():
-    found = components(stretched()[0])  # variances about 9, 4 and 1/4
+    found = principal_components(stretched()[0])  # variances about 9, 4 and 1/4
     assert [found.enough(share) for share in (0.1, 0.6, 0.9, 0.99, 1.0)] == [1, 1, 2, 3, 3]
-    still = components(torch.ones(5, 3))
+    still = principal_components(torch.ones(5, 3))
     assert still.enough(1.0) in (1, 2, 3)
     assert still.variances.abs().max() < 1e-12

@@ -4,7 +4,7 @@ from torch import nn
 
 from dalle_cli.nn import prepacked as module
 from dalle_cli.nn.attention import SelfAttention
-from dalle_cli.nn.prepacked import packed, size, unpacked
+from dalle_cli.nn.prepacked import prepacked, prepacked_bytes, without_prepacking
 
 here = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
@@ -16,7 +16,7 @@ def network(**options):
 
 @torch.no_grad()
 def through(model, x):
-    with packed(model):
+    with prepacked(model):
         return model(x)
 
 
@@ -32,7 +32,7 @@ def test_the_products_are_those_of_the_layers_as_they_are(bias, shape):
 @here
 def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it():
     model, x = network(), torch.randn(300, 512)
-    with packed(model), torch.no_grad():
+    with prepacked(model), torch.no_grad():
         alone = torch.cat([model(row[None]) for row in x[:8]])
         for count in (8, 9, 64, 300):
             assert torch.equal(model(x[:count])[:8], alone)
@@ -45,7 +45,7 @@ def test_convolutions_are_those_of_the_layers_as_they_are(options, layout):
     """Pictures of one size after those of another, too."""
     torch.manual_seed(0)
     layer = nn.Conv2d(256, 256, 3, **options)
-    with packed(layer), torch.no_grad():
+    with prepacked(layer), torch.no_grad():
         assert "forward" in vars(layer)
         found = [
             (layer(x), nn.Conv2d.forward(layer, x))
@@ -70,7 +70,7 @@ def test_convolutions_have_the_type_that_is_multiplied_in():
 def test_self_attention_packs_the_product_that_gives_q_k_and_v(causal):
     torch.manual_seed(0)
     layer, x = SelfAttention(512, 8), torch.randn(2, 9, 512)
-    with torch.no_grad(), packed(layer):
+    with torch.no_grad(), prepacked(layer):
         assert "project" in vars(layer)
         found = layer(x, causal)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_self_attention_packs_the_product_that_gives_q_k_and_v(causal):
 @here
 def test_where_there_are_gradients_layers_work_as_ever():
     model, x = network(), torch.randn(2, 512, requires_grad=True)
-    with packed(model):
+    with prepacked(model):
         model(x).sum().backward()
     assert x.grad.any()
     assert model[0].weight.grad.any()
@@ -89,10 +89,10 @@ def test_where_there_are_gradients_layers_work_as_ever():
 @here
 def test_several_models_count_together(monkeypatch):
     one, other = network(), network()
-    alone = size(one)
-    assert size(one, other) == 2 * alone
-    monkeypatch.setattr(module, "all_memory", lambda: 4 * alone)
-    with packed(one, other):
+    alone = prepacked_bytes(one)
+    assert prepacked_bytes(one, other) == 2 * alone
+    monkeypatch.setattr(module, "total_memory", lambda: 4 * alone)
+    with prepacked(one, other):
         assert "forward" not in vars(one[0])
 
 
@@ -102,7 +102,7 @@ def test_several_models_count_together(monkeypatch):
 def test_a_row_alone_is_the_same_to_the_bit(kind, wide, out):
     torch.manual_seed(0)
     layer, x = nn.Linear(wide, out).to(kind), torch.randn(5, wide).to(kind)
-    with torch.no_grad(), packed(layer):
+    with torch.no_grad(), prepacked(layer):
         whole = layer(x)
         assert torch.equal(layer(x[:1]), whole[:1])
         assert torch.equal(layer(x[None, 1:2]), whole[None, 1:2])
@@ -113,25 +113,25 @@ def test_a_row_alone_is_the_same_to_the_bit(kind, wide, out):
 def test_processes_of_a_machine_share_its_memory(monkeypatch):
     model = network()
     room = 4 * 2 * 512 * 1024 * 4
-    monkeypatch.setattr(module, "all_memory", lambda: room)
-    assert size(model) > 0
+    monkeypatch.setattr(module, "total_memory", lambda: room)
+    assert prepacked_bytes(model) > 0
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert size(model) == 0
+    assert prepacked_bytes(model) == 0
 
 
 def test_nothing_is_packed_where_memory_is_short():
     model = network()
-    with unpacked():
-        assert size(model) == 0
-        with packed(model):
+    with without_prepacking():
+        assert prepacked_bytes(model) == 0
+        with prepacked(model):
             assert "forward" not in vars(model[0])
-    assert size(model) or not torch.backends.mkldnn.is_available()
+    assert prepacked_bytes(model) or not torch.backends.mkldnn.is_available()
 
 
 def fails_inside(model):
-    with packed(model):
+    with prepacked(model):
         assert "forward" in vars(model[0])
-        with packed(model):  # once is enough
+        with prepacked(model):  # once is enough
             pass
         assert "forward" in vars(model[0])
         raise RuntimeError("stop")
@@ -150,10 +150,10 @@ def test_layers_are_packed_inside_alone_even_when_it_fails():
 def test_copies_have_the_type_that_is_multiplied_in():
     model = network()
     weights = 2 * 512 * 1024
-    assert size(model) == 4 * weights
+    assert prepacked_bytes(model) == 4 * weights
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     with torch.autocast("cpu", torch.bfloat16):
-        assert size(model) == (2 * weights if fast else 0)
+        assert prepacked_bytes(model) == (2 * weights if fast else 0)
         x = torch.randn(4, 512)
         with torch.no_grad():
             expected, found = model(x), through(model, x)
@@ -165,7 +165,7 @@ def test_copies_have_the_type_that_is_multiplied_in():
 def test_a_part_that_is_left_out_of_mixed_precision_stays_out(monkeypatch):
     """Where the machine packs bfloat16 or not: what is packed in one type is not used for another."""
     model, x = network(), torch.randn(4, 512)
-    with torch.no_grad(), packed(model), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), prepacked(model), torch.autocast("cpu", torch.bfloat16):
         inside = model(x)
         with torch.autocast("cpu", enabled=False):
             outside = model(x)
@@ -176,10 +176,14 @@ def test_a_part_that_is_left_out_of_mixed_precision_stays_out(monkeypatch):
 
 
 def test_small_layers_large_models_and_other_devices_are_left_alone(monkeypatch):
-    assert size(nn.Linear(64, 64), least=64**2 + 1) == size(nn.Conv2d(64, 64, 3, padding_mode="reflect")) == 0
-    assert size(network().to("meta")) == 0
-    monkeypatch.setattr(module, "all_memory", lambda: 15 << 20)  # the copies take 4 of them
+    assert (
+        prepacked_bytes(nn.Linear(64, 64), min_weights=64**2 + 1)
+        == prepacked_bytes(nn.Conv2d(64, 64, 3, padding_mode="reflect"))
+        == 0
+    )
+    assert prepacked_bytes(network().to("meta")) == 0
+    monkeypatch.setattr(module, "total_memory", lambda: 15 << 20)  # the copies take 4 of them
     model = network()
-    assert size(model) == 0
-    with packed(model):
+    assert prepacked_bytes(model) == 0
+    with prepacked(model):
         assert "forward" not in vars(model[0])

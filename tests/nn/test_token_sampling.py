@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dalle_cli.nn.token_sampling import choose
+from dalle_cli.nn.token_sampling import sample_token
 
 
 def slow(scores, chance, temperature=1.0, top_k=None, top_p=None):
@@ -42,14 +42,14 @@ SCORES = st.lists(st.integers(-40, 40), min_size=1, max_size=12, unique=True)
 )
 def test_choice_is_that_of_a_slow_loop(scores, chance, temperature, top_k, top_p):
     scores, chance = torch.tensor(scores) / 10, (chance + 0.417) / 997  # clear of the borders between tokens
-    fast = choose(scores, torch.tensor(chance), temperature, top_k, top_p)
+    fast = sample_token(scores, torch.tensor(chance), temperature, top_k, top_p)
     assert int(fast) == slow(scores, chance, temperature, top_k, top_p)
 
 
 def test_shares_of_chance_are_the_probabilities():
     probabilities = torch.tensor([0.5, 0.0, 0.125, 0.375])
     chances = torch.arange(0, 1, 1 / 64)
-    tokens = choose(probabilities.log().expand(64, -1), chances)
+    tokens = sample_token(probabilities.log().expand(64, -1), chances)
     assert tokens.tolist() == [0] * 32 + [2] * 8 + [3] * 24
 
 
@@ -69,7 +69,7 @@ def test_shares_of_chance_are_the_probabilities():
 )
 def test_only_the_likeliest_are_chosen(options, allowed):
     scores = torch.tensor([0.15, 0.3, 0.05, 0.5]).log().expand(1000, -1)
-    tokens = choose(scores, torch.linspace(0, 1 - 1e-6, 1000), **options)
+    tokens = sample_token(scores, torch.linspace(0, 1 - 1e-6, 1000), **options)
     assert set(tokens.tolist()) == allowed
 
 
@@ -77,14 +77,14 @@ def test_only_the_likeliest_are_chosen(options, allowed):
 @pytest.mark.parametrize("chance", [0.0, 1 - 2**-24])
 def test_what_is_impossible_is_never_chosen(options, chance):
     scores = torch.tensor([-torch.inf, 1.0, 2.0, 0.5, -torch.inf]).expand(7, -1)
-    assert set(choose(scores, torch.full((7,), chance), **options).tolist()) <= {1, 2, 3}
+    assert set(sample_token(scores, torch.full((7,), chance), **options).tolist()) <= {1, 2, 3}
 
 
 def test_any_shape_and_precision_of_scores():
     scores = torch.randn(3, 4, 9, dtype=torch.bfloat16)
-    tokens = choose(scores, torch.rand(3, 4))
+    tokens = sample_token(scores, torch.rand(3, 4))
     assert tokens.shape == (3, 4)
     assert tokens.dtype == torch.int64
     assert tokens.min() >= 0
     assert tokens.max() < 9
-    assert torch.equal(choose(scores, torch.rand(3, 4), temperature=0), scores.argmax(-1))
+    assert torch.equal(sample_token(scores, torch.rand(3, 4), temperature=0), scores.argmax(-1))

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dalle_cli.convert.recognition import import_state
-from dalle_cli.diffusion.guidance import classifier_free, gradient, threshold
-from dalle_cli.diffusion.loss import loss
-from dalle_cli.diffusion.process import Process, full
+from dalle_cli.diffusion.guidance import classifier_free, score_gradient, threshold
+from dalle_cli.diffusion.loss import diffusion_loss
+from dalle_cli.diffusion.process import Process, timesteps_like
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim
 from dalle_cli.diffusion.schedules import cosine, linear
@@ -130,9 +130,13 @@ def glide(case: dict, io: Tensors) -> Tensors:
         both = network.encode(text=tuple(torch.cat(pair) for pair in zip(inputs["text"], null)))
         guided = threshold(classifier_free(process.denoiser(network, **both), 3.0))
         outputs["cfg3_ddim5_chain"] = ddim(process, guided, x, STEPS)
-        outputs["ddim_reverse_step_t2"] = process.move(x, conditional(x, full(STEPS[2], x)).eps, STEPS[2], STEPS[3])
-        prediction = clipped(x, full(STEPS[3], x))
-        outputs["p_mean_t3"], outputs["p_log_variance_t3"] = process.respaced(STEPS).reverse(prediction, x, full(3, x))
+        outputs["ddim_reverse_step_t2"] = process.move(
+            x, conditional(x, timesteps_like(STEPS[2], x)).eps, STEPS[2], STEPS[3]
+        )
+        prediction = clipped(x, timesteps_like(STEPS[3], x))
+        outputs["p_mean_t3"], outputs["p_log_variance_t3"] = process.respaced(STEPS).reverse(
+            prediction, x, timesteps_like(3, x)
+        )
         outputs["pred_xstart_t3"] = prediction.x0
     return outputs
 
@@ -145,7 +149,7 @@ def noised_clip(case: dict, io: Tensors) -> Tensors:
         return scale * (image * text).sum(dim=-1)
 
     image, text, _ = network(io["x"], io["t"], io["tokens"], io["lengths"])
-    guidance = gradient(score, 3.0)(io["x"], io["t"])
+    guidance = score_gradient(score, 3.0)(io["x"], io["t"])
     return {"image_embeddings": image, "text_embeddings": text, "guidance_gradient_scale3": guidance}
 
 
@@ -154,7 +158,7 @@ def adm(case: dict, io: Tensors) -> Tensors:
     conditions = network.encode(label=io["y"])
     process = Process(cosine(1000), variance="learned-range")
     noised = process.noise(io["x0"], io["t"], io["noise"])
-    total, mse, bound = loss(process, network(noised, io["t"], **conditions), io["x0"], io["t"], io["noise"])
+    total, mse, bound = diffusion_loss(process, network(noised, io["t"], **conditions), io["x0"], io["t"], io["noise"])
     assert bound is not None
     return {
         "model_output": network(io["x"], io["t"], **conditions),
@@ -177,7 +181,7 @@ def adm_classifier(case: dict, io: Tensors) -> Tensors:
     def score(x: Tensor, t: Tensor) -> Tensor:
         return network(x, t).log_softmax(dim=-1).gather(1, io["y"][:, None])[:, 0]
 
-    return {"logits": network(io["x"], io["t"]), "guidance_gradient": gradient(score)(io["x"], io["t"])}
+    return {"logits": network(io["x"], io["t"]), "guidance_gradient": score_gradient(score)(io["x"], io["t"])}
 
 
 def karlo_prior(case: dict, io: Tensors) -> Tensors:

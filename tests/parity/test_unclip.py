@@ -8,10 +8,10 @@ from dalle_cli.convert.diffusers_pipeline import export
 from dalle_cli.convert.networks.karlo import LOW_RES
 from dalle_cli.diffusion.schedules import cosine
 from dalle_cli.models import models
-from dalle_cli.nn.noise import stream
+from dalle_cli.nn.noise import Stream, noise_source
 from dalle_cli.systems import systems
-from dalle_cli.systems.unclip import PRIOR_SEED, UPSAMPLER_SEED, Sampling
-from dalle_cli.tasks.prior import candidates
+from dalle_cli.systems.unclip import Sampling
+from dalle_cli.tasks.prior import candidate_seeds
 from dalle_cli.text.learn import learn
 from tests.fixtures.miniatures import CPU
 from tests.parity.peers import Missing, fill, peer
@@ -112,9 +112,9 @@ def test_pictures_are_those_of_the_pipeline(system, peers, pipeline, monkeypatch
     drawn = ours.draw([prompt], [[seed]], options, 1)[0, 0]
 
     streams = {
-        (1, WIDTH): stream(candidates([seed + PRIOR_SEED], 1)),
-        (1, 3, SIDE, SIDE): stream(torch.tensor([seed])),
-        (1, 3, 4 * SIDE, 4 * SIDE): stream(torch.tensor([seed + UPSAMPLER_SEED])),
+        (1, WIDTH): noise_source(candidate_seeds([seed + Stream.PRIOR], 1)),
+        (1, 3, SIDE, SIDE): noise_source(torch.tensor([seed])),
+        (1, 3, 4 * SIDE, 4 * SIDE): noise_source(torch.tensor([seed + Stream.UPSAMPLER])),
     }
 
     def noise(shape, **_):

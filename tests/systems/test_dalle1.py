@@ -31,7 +31,7 @@ def test_pictures_are_the_decoded_codes(system):
     assert drawn.shape == (3, 5, 3, SIZE, SIZE)
     assert drawn.min() >= -1
     assert drawn.max() <= 1
-    codes = system.task.draw(PROMPTS, SEEDS)
+    codes = system.task.sample(PROMPTS, SEEDS)
     assert codes.unique().numel() > 20
     with torch.no_grad():
         close(drawn, system.task.dvae.decode(codes.flatten(0, 1)).unflatten(0, (3, 5)))
@@ -69,11 +69,11 @@ def test_so_it_is_in_bfloat16():
     model.load_state_dict(spread(model, 6.0))
     task = DALLETask(model, DVAE(vocab=64, hidden=4, init=4, groups=1, blocks=1), words)
     model.to(torch.bfloat16)
-    codes = task.draw(PROMPTS[:2], [SEEDS[0], SEEDS[1]])
+    codes = task.sample(PROMPTS[:2], [SEEDS[0], SEEDS[1]])
     assert codes.unique().numel() > 30
     for count in (1, 2):
         with Products() as products:
-            assert torch.equal(task.draw(PROMPTS[:1], [SEEDS[0][:count]]), codes[:1, :count])
+            assert torch.equal(task.sample(PROMPTS[:1], [SEEDS[0][:count]]), codes[:1, :count])
         assert len(products.sizes) > 400
         assert min(products.sizes) > 4096
 
@@ -101,7 +101,7 @@ def test_exactly_the_codes_of_the_upper_rows_are_kept(system, tmp_path):
     for rows in (1, 3):
         first = system.begin_with(tmp_path / "half.png", rows)
         assert torch.equal(first, codes[:rows].flatten())
-        drawn = system.task.draw(PROMPTS, SEEDS, first=first)
+        drawn = system.task.sample(PROMPTS, SEEDS, prefix=first)
         assert (drawn[:, :, :rows] == codes[:rows]).all()
         assert len(drawn[:, :, rows:].flatten(0, 1).flatten(1).unique(dim=0)) == 15
         with torch.no_grad():
@@ -144,7 +144,7 @@ def test_another_codec_may_take_the_place_of_the_transformers_own(system, tiny, 
     other = systems.build(
         {"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle, dvae=str(tmp_path / "other.safetensors")
     )
-    assert torch.equal(other.task.draw(PROMPTS, SEEDS), system.task.draw(PROMPTS, SEEDS))
+    assert torch.equal(other.task.sample(PROMPTS, SEEDS), system.task.sample(PROMPTS, SEEDS))
     one, two = (s.draw(PROMPTS, SEEDS, Sampling(), batch=8) for s in (system, other))
     assert (one - two).abs().max() > 0.01
     with pytest.raises(checkpoint.CheckpointError, match=r"frozen\.dvae: a CLIP, where task 'dalle' needs a DVAE"):

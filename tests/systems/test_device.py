@@ -14,7 +14,7 @@ def no_gpu(monkeypatch):
 
 @pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_is_what_the_hardware_multiplies_fast(monkeypatch, fast, dtype):
-    monkeypatch.setattr(device, "fast_bf16", lambda: fast)
+    monkeypatch.setattr(device, "has_fast_bf16", lambda: fast)
     assert device.choose() == device.Device("cpu", dtype)
     assert device.choose("float32").dtype == torch.float32
     assert device.choose("bf16").dtype == torch.bfloat16

@@ -3,12 +3,12 @@ import torch
 
 from dalle_cli.checkpoint import CheckpointError
 from dalle_cli.data.degradations import rounded
-from dalle_cli.diffusion.guidance import classifier_free, threshold, toward
+from dalle_cli.diffusion.guidance import classifier_free, gradient_guided, threshold
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim, ddpm
 from dalle_cli.models.conditions import TextCondition
-from dalle_cli.nn.noise import stream
-from dalle_cli.nn.prepacked import unpacked
+from dalle_cli.nn.noise import noise_source
+from dalle_cli.nn.prepacked import without_prepacking
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
 from dalle_cli.systems.device import Device
@@ -46,7 +46,7 @@ def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
     drawn = base.draw(PROMPTS, SEEDS, Sampling(steps="5", guidance_scale=2.0), batch=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
     task = base.decoder
-    x = stream(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
+    x = noise_source(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
     null = task.denoiser(["a star", ""])
     guided = threshold(classifier_free(null, 2.0))
     close(drawn[2, 1][None], ddim(task.process, guided, x, timesteps("5")).clamp(-1, 1))
@@ -110,16 +110,16 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
 
 def test_a_gradient_moves_the_mean_of_ddpm_and_the_score_of_the_others(whole):
     task = whole.decoder
-    x = stream(torch.tensor([5]))
+    x = noise_source(torch.tensor([5]))
     free = threshold(task.denoiser(PROMPTS[:1]))
     gradient = toward_class(whole._classifier, PROMPTS[:1], 2.0)
     whole.upsampler = None
     for sampler, draw in (
-        ("ddim", lambda x, noise: ddim(task.process, toward(free, gradient), x, timesteps("5"), noise)),
+        ("ddim", lambda x, noise: ddim(task.process, gradient_guided(free, gradient), x, timesteps("5"), noise)),
         ("ddpm", lambda x, noise: ddpm(task.process, free, x, timesteps("5"), noise, shift=gradient)),
     ):
         options = Sampling(steps="5", sampler=sampler, guidance="classifier", guidance_scale=2.0)
-        noise = stream(torch.tensor([5]))
+        noise = noise_source(torch.tensor([5]))
         start = noise(torch.empty(1, 3, 8, 8))
         close(whole.draw(PROMPTS[:1], [[5]], options, 1)[0], draw(start, noise).clamp(-1, 1))
     assert x(torch.empty(1, 2)).shape == (1, 2)
@@ -167,9 +167,9 @@ def test_what_is_known_stays_whatever_draws(glide):
 def test_pictures_of_any_shape_are_enlarged(glide):
     task = load(CPU, glide.upsampler)
     small = torch.rand(2, 3, 4, 6) * 2 - 1
-    drawn = enlarge(CPU, task, PROMPTS[:2], small, stream(torch.tensor([1, 2])), Sampling(up_steps="3"))
+    drawn = enlarge(CPU, task, PROMPTS[:2], small, noise_source(torch.tensor([1, 2])), Sampling(up_steps="3"))
     assert drawn.shape == (2, 3, 8, 12)
-    again = enlarge(CPU, task, PROMPTS[:2], rounded(small), stream(torch.tensor([1, 2])), Sampling(up_steps="3"))
+    again = enlarge(CPU, task, PROMPTS[:2], rounded(small), noise_source(torch.tensor([1, 2])), Sampling(up_steps="3"))
     assert torch.equal(drawn, again)
 
 
@@ -255,7 +255,7 @@ def test_models_that_take_turns_draw_the_same(glide, whole, guide):
     options = Sampling(steps="2", up_steps="2", guidance=guide)
     offloaded = build(Device("cpu", torch.float32, offload=True), **parts)
     kept = [(value, value.data_ptr()) for value in offloaded.decoder.parameters()]
-    with unpacked():  # which turns are
+    with without_prepacking():  # which turns are
         one = whole.draw(["a red circle"], [[1]], options, 1)
     two = offloaded.draw(["a red circle"], [[1]], options, 1)
     assert torch.equal(one, two)

@@ -10,7 +10,7 @@ import torch
 from dalle_cli import checkpoint
 from dalle_cli.generate import sample as sampling
 from dalle_cli.generate.sample import Job, load_system
-from dalle_cli.hardware.memory_meter import Meter
+from dalle_cli.hardware.memory_meter import MemoryMeter
 from dalle_cli.systems import dalle1, memory, systems
 from dalle_cli.systems.dalle1 import Sampling
 from dalle_cli.systems.memory import Needs
@@ -51,8 +51,8 @@ def system(tiny):
 @pytest.mark.parametrize(("prompts", "candidates"), [(1, 16), (5, 3)])
 def test_needs_are_what_drawing_holds(system, prompts, candidates, scale):
     needs = system.needs(Sampling(guidance_scale=scale))
-    with Meter() as meter:
-        system.task.draw(["zebra"] * prompts, [range(candidates)] * prompts, scale=scale)
+    with MemoryMeter() as meter:
+        system.task.sample(["zebra"] * prompts, [range(candidates)] * prompts, guidance_scale=scale)
     assert meter.peak["all"] == pytest.approx(needs.drawing(prompts, candidates), rel=0.1)
 
 
@@ -118,7 +118,7 @@ def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
 @packs
 def test_what_is_laid_out_for_scoring_is_estimated(large, used):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dalle_cli.nn.prepacked.SHARE", 0)
+        patch.setattr("dalle_cli.nn.prepacked.MEMORY_FRACTION", 0)
         plain = estimated(large, 64)
     found = estimated(large, 64)
     scorer = Scorer(CPU, load_system(str(large))["parts"]["reranker"])

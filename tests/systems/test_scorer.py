@@ -70,7 +70,7 @@ def test_pictures_are_scored_with_weights_that_are_laid_out(scorer, used, monkey
 def test_room_is_left_for_what_is_laid_out(scorer, used, monkeypatch):
     rooms = []
     monkeypatch.setattr(scorer_module, "free_memory", lambda device: 10_000_000)
-    monkeypatch.setattr(scorer_module, "together", lambda work, wanted, most, room: rooms.append(room) or most)
+    monkeypatch.setattr(scorer_module, "choose_batch_size", lambda work, wanted, most, room: rooms.append(room) or most)
     scorer.pictures(pictures(9))
     assert rooms == [int(scorer_module.SHARE * 10_000_000) - scorer.copies()]
 

@@ -12,8 +12,8 @@ from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim
 from dalle_cli.diffusion.schedules import cosine
 from dalle_cli.models.conditions import TextCondition
-from dalle_cli.nn.noise import stream
-from dalle_cli.nn.prepacked import unpacked
+from dalle_cli.nn.noise import noise_source
+from dalle_cli.nn.prepacked import without_prepacking
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
 from dalle_cli.systems.device import Device
@@ -33,9 +33,9 @@ class Prior:
     def __init__(self, system):
         self.system, self.asked = system, []
 
-    def draw(self, texts, seeds, **how):
+    def sample(self, texts, seeds, **how):
         self.asked.append(how)
-        return self.system.embed_texts(texts) + stream(torch.tensor(seeds))(torch.empty(len(texts), 8))
+        return self.system.embed_texts(texts) + noise_source(torch.tensor(seeds))(torch.empty(len(texts), 8))
 
 
 def build(device=CPU, **parts):
@@ -59,14 +59,14 @@ def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_ow
     options = Sampling(steps="5", guidance_scale=2.0, prior_steps="7", prior_guidance_scale=4.0, prior_samples=3)
     drawn = base.draw(PROMPTS, SEEDS, options, batch=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
-    assert base.prior.asked == [{"scale": 4.0, "steps": "7", "best_of": 3}]
+    assert base.prior.asked == [{"guidance_scale": 4.0, "steps": "7", "num_samples": 3}]
     embedding = base.imagine(["a star"], [2001], options)
     told = torch.cat([embedding, embedding])
     model = base.decoder.model
     ids, real = base.decoder._pack(["a star", ""])
     given = model.encode(text=(ids, real), clip=(told, torch.tensor([True, False])))
     guided = threshold(classifier_free(base.decoder.process.denoiser(model, **given), 2.0))
-    x = stream(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
+    x = noise_source(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
     with torch.no_grad():
         close(drawn[2, 1][None], ddim(base.decoder.process, guided, x, timesteps("5")).clamp(-1, 1))
     assert len(drawn.flatten(0, 1).flatten(1).unique(dim=0)) == 9
@@ -258,7 +258,7 @@ def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder)
     drawn = system.draw(PROMPTS[:2], [[1], [1]], options, batch=2)  # one noise, two texts
     assert drawn.shape == (2, 1, 3, 8, 8)
     assert (drawn[0] - drawn[1]).abs().max() > 0.01
-    told = system.decoder.denoiser(PROMPTS[:1], image=torch.ones(1, 8))
+    told = system.decoder.denoiser(PROMPTS[:1], image_embedding=torch.ones(1, 8))
     x, t = torch.randn(1, 3, 8, 8), torch.tensor([500])
     assert (told(x, t).x0 - system.decoder.denoiser(PROMPTS[:1])(x, t).x0).abs().max() > 0.01
 
@@ -305,7 +305,7 @@ def test_models_that_take_turns_draw_the_same(unclip, base):
             system = build(Device("cpu", dtype, offload=offload), **parts)
             noise = system.noise([3])(system.blank(1))
             options = Sampling(steps="2", up_steps="2", guidance_scale=2.0)
-            with unpacked():  # which turns are
+            with without_prepacking():  # which turns are
                 embedding = system.embed_texts(["a red circle"])
                 pictures = system.decode(embedding, ["a red circle"], noise, options)
                 drawn.append(system.enlarge(pictures, [3], options))

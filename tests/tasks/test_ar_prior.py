@@ -11,7 +11,7 @@ def task():
 
 
 def test_drawing_with_a_cache_equals_the_naive_loop(task):
-    torch.testing.assert_close(task.draw(CAPTIONS, [1, 2]), task.draw_naively(CAPTIONS, [1, 2]))
+    torch.testing.assert_close(task.sample(CAPTIONS, [1, 2]), task.sample_without_cache(CAPTIONS, [1, 2]))
 
 
 def test_a_good_fit_is_asked_for_when_drawing(task):
@@ -20,19 +20,21 @@ def test_a_good_fit_is_asked_for_when_drawing(task):
     assert (torch.bincount(upper)[4:] > 70).all()
     _, top = task._chances(range(50), 1, 6, 0.9)
     assert set(top.tolist()) == {7}
-    assert not torch.equal(task.draw(CAPTIONS, [1, 2], least=0.9), task.draw(CAPTIONS, [1, 2], least=0.0))
-    with pytest.raises(ValueError, match="least 1 is not in"):
-        task.draw(CAPTIONS, [1, 2], least=1)
+    assert not torch.equal(
+        task.sample(CAPTIONS, [1, 2], min_fit_quantile=0.9), task.sample(CAPTIONS, [1, 2], min_fit_quantile=0.0)
+    )
+    with pytest.raises(ValueError, match="min_fit_quantile 1 is not in"):
+        task.sample(CAPTIONS, [1, 2], min_fit_quantile=1)
 
 
 def test_guidance_begins_at_no_text_and_passes_the_text_s_own(task):
-    drawn = {scale: task.draw(CAPTIONS[:1], [3], scale, temperature=0.0) for scale in (1.0, 1.0001, 8.0)}
+    drawn = {scale: task.sample(CAPTIONS[:1], [3], scale, temperature=0.0) for scale in (1.0, 1.0001, 8.0)}
     assert torch.equal(drawn[1.0], drawn[1.0001])
     assert not torch.equal(drawn[8.0], drawn[1.0])
 
 
 def test_without_temperature_the_likeliest_buckets_are_taken(task):
-    same = [task.draw(CAPTIONS[:1], [seed], temperature=0.0, least=0.9) for seed in (1, 2)]
+    same = [task.sample(CAPTIONS[:1], [seed], temperature=0.0, min_fit_quantile=0.9) for seed in (1, 2)]
     assert torch.equal(*same)
 
 
@@ -41,7 +43,7 @@ def test_components_out_of_use_are_neither_trained_nor_drawn():
     kept = int(one.model.kept)
     assert 1 <= kept < 6
     seen = []
-    one.draw(CAPTIONS, [1, 2], watch=lambda done, total: seen.append(total))
+    one.sample(CAPTIONS, [1, 2], on_progress=lambda done, total: seen.append(total))
     assert seen == [kept] * kept
     batch = one.collate(samples())
     before, _ = one(batch, 0)
@@ -67,7 +69,7 @@ def test_texts_left_out_say_nothing_about_how_well_captions_fit():
     """Products with the empty text are smaller, and would fill the lower buckets."""
     one = prior(AR, text_drop_prob=0.5)
     batch = one.collate(samples(640))
-    text = embedding.read(one.clip, (batch["ids"], batch["real"]))[0]
+    text = embedding.read_texts(one.clip, (batch["ids"], batch["real"]))[0]
     one.prepare(iter([batch] * 9))
     product = one.model.product(one.truth(batch), text)[~batch["dropped"]]
     counts = product.bincount(minlength=one.model.buckets)

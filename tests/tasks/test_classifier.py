@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from dalle_cli.models.classifier import Classifier
 from dalle_cli.tasks.classifier import ClassifierTask
-from dalle_cli.tasks.noising import noised
+from dalle_cli.tasks.noising import add_noise
 from tests.models.test_adm import awake
 
 from .conftest import SIZE, samples
@@ -23,7 +23,7 @@ def test_the_loss_is_the_cross_entropy_of_noisy_pictures():
     batch = one.collate(samples())
     assert batch["label"].tolist() == [2, 0, 2, 0]
     loss, logs = one(batch, 0)
-    x, t, _ = noised(one.process, batch["image"], batch["seed"])
+    x, t, _ = add_noise(one.process, batch["image"], batch["seed"])
     scores = one.model(x, t)
     torch.testing.assert_close(loss, F.cross_entropy(scores, batch["label"]))
     assert logs["accuracy"] == (scores.argmax(1) == batch["label"]).float().mean()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.models.dalle import DALLE, loss
+from dalle_cli.models.dalle import DALLE, token_losses
 from dalle_cli.models.dvae import DVAE
 from dalle_cli.tasks import dalle as module
 from dalle_cli.tasks.dalle import DALLETask
@@ -36,7 +36,7 @@ def samples(count=3):
 def test_drawing_with_a_cache_equals_the_naive_loop(options):
     one = task()
     seeds = [[1, 2, 3], [4, 5, 6]]
-    assert torch.equal(one.draw(CAPTIONS, seeds, **options), one.draw_naively(CAPTIONS, seeds, **options))
+    assert torch.equal(one.sample(CAPTIONS, seeds, **options), one.sample_without_cache(CAPTIONS, seeds, **options))
 
 
 @pytest.mark.gpu
@@ -44,9 +44,9 @@ def test_drawing_with_a_cache_equals_the_naive_loop(options):
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_recorded_step_draws_as_one_that_is_not(scale, monkeypatch):
     one, seeds = task().cuda(), [[1, 2, 3], [4, 5, 6]]
-    found = one.draw(CAPTIONS, seeds, scale=scale)
-    monkeypatch.setattr(module, "recorded", lambda work: work)
-    assert torch.equal(one.draw(CAPTIONS, seeds, scale=scale), found)
+    found = one.sample(CAPTIONS, seeds, guidance_scale=scale)
+    monkeypatch.setattr(module, "as_cuda_graph", lambda work: work)
+    assert torch.equal(one.sample(CAPTIONS, seeds, guidance_scale=scale), found)
 
 
 def test_where_nothing_can_be_recorded_it_is_said_and_drawn_all_the_same(monkeypatch):
@@ -54,39 +54,39 @@ def test_where_nothing_can_be_recorded_it_is_said_and_drawn_all_the_same(monkeyp
         raise RuntimeError("no graph here")
 
     one, seeds = task(), [[1, 2]]
-    expected = one.draw(CAPTIONS[:1], seeds)
-    monkeypatch.setattr(module, "recorded", fails)
+    expected = one.sample(CAPTIONS[:1], seeds)
+    monkeypatch.setattr(module, "as_cuda_graph", fails)
     monkeypatch.setattr(module, "RECORDED", "cpu")
     with pytest.warns(UserWarning, match="drawn without a CUDA graph, more slowly: no graph here"):
-        assert torch.equal(one.draw(CAPTIONS[:1], seeds), expected)
-    monkeypatch.setattr(module, "recorded", lambda work: work)
-    assert torch.equal(one.draw(CAPTIONS[:1], seeds), expected)
+        assert torch.equal(one.sample(CAPTIONS[:1], seeds), expected)
+    monkeypatch.setattr(module, "as_cuda_graph", lambda work: work)
+    assert torch.equal(one.sample(CAPTIONS[:1], seeds), expected)
 
 
 def test_a_candidate_depends_on_its_own_seed_and_prompt_alone():
     one = task()
-    together = one.draw(CAPTIONS, [[1, 2], [3, 4]])
+    together = one.sample(CAPTIONS, [[1, 2], [3, 4]])
     assert together.shape == (2, 2, GRID, GRID)
-    assert torch.equal(one.draw([CAPTIONS[1]], [[4]])[0, 0], together[1, 1])
-    assert not torch.equal(one.draw([CAPTIONS[1]], [[5]])[0, 0], together[1, 1])
-    assert not torch.equal(one.draw([CAPTIONS[0]], [[4]])[0, 0], together[1, 1])
+    assert torch.equal(one.sample([CAPTIONS[1]], [[4]])[0, 0], together[1, 1])
+    assert not torch.equal(one.sample([CAPTIONS[1]], [[5]])[0, 0], together[1, 1])
+    assert not torch.equal(one.sample([CAPTIONS[0]], [[4]])[0, 0], together[1, 1])
 
 
 def test_guidance_moves_from_no_caption_through_the_caption_s_scores():
     one = task()
-    with_text, without = (one.draw([text], [[7]], temperature=0) for text in (CAPTIONS[0], ""))
-    assert torch.equal(one.draw([CAPTIONS[0]], [[7]], temperature=0, scale=0.0), without)
-    assert torch.equal(one.draw([CAPTIONS[0]], [[7]], temperature=0, scale=1.0), with_text)
-    assert not torch.equal(one.draw([CAPTIONS[0]], [[7]], temperature=0, scale=8.0), with_text)
+    with_text, without = (one.sample([text], [[7]], temperature=0) for text in (CAPTIONS[0], ""))
+    assert torch.equal(one.sample([CAPTIONS[0]], [[7]], temperature=0, guidance_scale=0.0), without)
+    assert torch.equal(one.sample([CAPTIONS[0]], [[7]], temperature=0, guidance_scale=1.0), with_text)
+    assert not torch.equal(one.sample([CAPTIONS[0]], [[7]], temperature=0, guidance_scale=8.0), with_text)
 
 
 def test_given_codes_are_kept_and_gone_on_from():
     one = task()
-    whole = one.draw(CAPTIONS, [[1], [2]])
+    whole = one.sample(CAPTIONS, [[1], [2]])
     first = whole[:, 0].flatten(1)[:, : 2 * GRID]
-    assert torch.equal(one.draw(CAPTIONS, [[1], [2]], first=first), whole)
+    assert torch.equal(one.sample(CAPTIONS, [[1], [2]], prefix=first), whole)
     other = (first + 1) % CODES
-    drawn = one.draw(CAPTIONS, [[1], [2]], first=other)[:, 0].flatten(1)
+    drawn = one.sample(CAPTIONS, [[1], [2]], prefix=other)[:, 0].flatten(1)
     assert torch.equal(drawn[:, : 2 * GRID], other)
     assert not torch.equal(drawn, whole[:, 0].flatten(1))
 
@@ -97,7 +97,7 @@ def test_the_loss_is_an_eighth_text_and_seven_eighths_image():
     total, logs = one(batch, 0)
     text = one.model.pad(batch["ids"], batch["real"])
     codes = one.dvae.encode(batch["image"]).flatten(1)
-    expected = loss(*one.model(text, codes), text, codes)
+    expected = token_losses(*one.model(text, codes), text, codes)
     torch.testing.assert_close((logs["text"], logs["image"]), expected)
     torch.testing.assert_close(total, expected[0] / 8 + expected[1] * 7 / 8)
 

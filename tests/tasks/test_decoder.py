@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from dalle_cli.diffusion.loss import loss
-from dalle_cli.diffusion.process import full
+from dalle_cli.diffusion.loss import diffusion_loss
+from dalle_cli.diffusion.process import timesteps_like
 from dalle_cli.images import to_float
 from dalle_cli.models import models
 from dalle_cli.models.conditions import Condition, InpaintCondition, LabelCondition, TextCondition
 from dalle_cli.registry import RecipeError
 from dalle_cli.tasks import embedding
 from dalle_cli.tasks.decoder import DecoderTask
-from dalle_cli.tasks.noising import noised
+from dalle_cli.tasks.noising import add_noise
 from tests.models.test_adm import awake
 
 from .conftest import (
@@ -37,9 +37,9 @@ def test_the_loss_is_that_of_the_process_on_pictures_with_their_own_noise(predic
     one = decoder({"prediction_type": predict, "variance": variance})
     batch = one.collate(samples())
     total, logs = one(batch, 0)
-    x, t, eps = noised(one.process, batch["image"], batch["seed"])
+    x, t, eps = add_noise(one.process, batch["image"], batch["seed"])
     told = one.model.encode(text=(batch["ids"], batch["real"]))
-    expected = loss(one.process, one.model(x, t, **told), batch["image"], t, eps)
+    expected = diffusion_loss(one.process, one.model(x, t, **told), batch["image"], t, eps)
     torch.testing.assert_close(total, expected.total.mean())
     assert logs.keys() == ({"mse"} if variance == "small" else {"mse", "bound"})
     parts = torch.stack([one(one.collate([sample]), 0)[0] for sample in samples()])
@@ -78,19 +78,19 @@ def test_a_network_of_labels_learns_the_class_in_the_caption():
     with pytest.raises(ValueError, match="says no class"):
         one.collate(samples(texts=["a heart"]))
     with pytest.raises(ValueError, match="scale 2: guidance needs a decoder that reads text"):
-        one.denoiser(["a star"], scale=2)
+        one.denoiser(["a star"], guidance_scale=2)
 
 
 def test_guidance_goes_from_no_text_through_the_text():
     one = decoder()
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    t = full(300, x)
+    t = timesteps_like(300, x)
     plain, null = one.denoiser(CAPTIONS)(x, t), one.denoiser(["", ""])(x, t)
     assert (plain.eps - null.eps).abs().max() > 1e-3
-    guided = one.denoiser(CAPTIONS, scale=3.0)(x, t)
+    guided = one.denoiser(CAPTIONS, guidance_scale=3.0)(x, t)
     torch.testing.assert_close(guided.eps, null.eps + 3 * (plain.eps - null.eps), rtol=1e-3, atol=1e-3)
     for times, same in (((300, 300), guided), ((301, 999), plain), ((0, 299), plain)):
-        part = one.denoiser(CAPTIONS, scale=3.0, guided_at=times)(x, t)
+        part = one.denoiser(CAPTIONS, guidance_scale=3.0, guidance_interval=times)(x, t)
         torch.testing.assert_close(part.eps, same.eps, rtol=1e-4, atol=1e-4)
 
 
@@ -102,11 +102,11 @@ def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
     )
     one = decoder()
     x = torch.randn(3, 3, SIZE, SIZE)
-    denoise = one.denoiser(["a star", "a ring", "a star"], scale=2.0)
-    together = denoise(x, full(5, x))
-    denoise(x, full(3, x))
+    denoise = one.denoiser(["a star", "a ring", "a star"], guidance_scale=2.0)
+    together = denoise(x, timesteps_like(5, x))
+    denoise(x, timesteps_like(3, x))
     assert read == [3]  # two texts and none
-    alone = one.denoiser(["a star"], scale=2.0)(x[2:], full(5, x[2:]))
+    alone = one.denoiser(["a star"], guidance_scale=2.0)(x[2:], timesteps_like(5, x[2:]))
     torch.testing.assert_close(alone.eps[0], together.eps[2], rtol=1e-4, atol=1e-4)
 
 
@@ -116,10 +116,12 @@ def test_the_decoder_learns_from_clip_s_embedding_of_the_picture_or_from_that_of
     batch = one.collate(samples())
     assert batch["keep"].all()
     total, _ = one(batch, 0)
-    x, t, eps = noised(one.process, batch["image"], batch["seed"])
-    told = embedding.embed(companion, batch["image"])
+    x, t, eps = add_noise(one.process, batch["image"], batch["seed"])
+    told = embedding.embed_images(companion, batch["image"])
     given = one.model.encode(text=(batch["ids"], batch["real"]), image=told)
-    torch.testing.assert_close(total, loss(one.process, one.model(x, t, **given), batch["image"], t, eps).total.mean())
+    torch.testing.assert_close(
+        total, diffusion_loss(one.process, one.model(x, t, **given), batch["image"], t, eps).total.mean()
+    )
     stored = decoder(image=IMAGE)
     assert stored.clip is None
     torch.testing.assert_close(stored({**batch, "embedding": told}, 0)[0], total)
@@ -155,13 +157,13 @@ def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
     companion = clip()
     one = decoder({"image_drop_prob": 0.3}, companion, image=IMAGE)
     batch = one.collate(samples(20))
-    x, t, eps = noised(one.process, batch["image"], batch["seed"])
+    x, t, eps = add_noise(one.process, batch["image"], batch["seed"])
     given = one.model.encode(
-        text=(batch["ids"], batch["real"]), image=(embedding.embed(companion, batch["image"]), batch["keep"])
+        text=(batch["ids"], batch["real"]), image=(embedding.embed_images(companion, batch["image"]), batch["keep"])
     )
-    expected = loss(one.process, one.model(x, t, **given), batch["image"], t, eps).total.mean()
-    seen, embed = [], embedding.embed
-    monkeypatch.setattr(embedding, "embed", lambda clip, image: seen.append(len(image)) or embed(clip, image))
+    expected = diffusion_loss(one.process, one.model(x, t, **given), batch["image"], t, eps).total.mean()
+    seen, embed = [], embedding.embed_images
+    monkeypatch.setattr(embedding, "embed_images", lambda clip, image: seen.append(len(image)) or embed(clip, image))
     torch.testing.assert_close(one(batch, 0)[0], expected)
     assert seen == [batch["keep"].sum()]
     assert 0 < seen[0] < 20
@@ -177,11 +179,11 @@ def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
     assert one(one.example(2, SIZE), 0)[0].isfinite()
     told = torch.randn(2, 8)
     x = torch.randn(2, 3, SIZE, SIZE)
-    plain = one.denoiser(CAPTIONS, image=told)(x, full(300, x)).eps
-    read = embedding.read(companion, embedding.pack(companion, one.tokenizer, CAPTIONS))
+    plain = one.denoiser(CAPTIONS, image_embedding=told)(x, timesteps_like(300, x)).eps
+    read = embedding.read_texts(companion, embedding.tokenize(companion, one.tokenizer, CAPTIONS))
     given = one.model.encode(text=read, image=told)
-    torch.testing.assert_close(one.process.denoiser(one.model, **given)(x, full(300, x)).eps, plain)
-    assert (one.denoiser(["", ""], image=told)(x, full(300, x)).eps - plain).abs().max() > 1e-3
+    torch.testing.assert_close(one.process.denoiser(one.model, **given)(x, timesteps_like(300, x)).eps, plain)
+    assert (one.denoiser(["", ""], image_embedding=told)(x, timesteps_like(300, x)).eps - plain).abs().max() > 1e-3
     with pytest.raises(ValueError, match=r"image\.embed_dim: 7, and frozen\.clip has 8"):
         decoder({}, companion, image=IMAGE | {"embed_dim": 7})
     with pytest.raises(ValueError, match=r"text\.vocab_size: 7 is less than the tokenizer's"):
@@ -189,8 +191,10 @@ def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
     own = decoder({"text_drop_prob": 0.5}, companion, text=STATES | {"vocab_size": 520}, image=IMAGE)
     own(batch, 0)[0].backward()
     assert own.model.conditions["text"].token_embedding.weight.grad.abs().sum() > 0
-    drawn = own.denoiser(CAPTIONS, image=told)(x, full(300, x)).eps
-    assert (own.denoiser(CAPTIONS[::-1], image=told)(x, full(300, x)).eps - drawn).abs().max() > 1e-3
+    drawn = own.denoiser(CAPTIONS, image_embedding=told)(x, timesteps_like(300, x)).eps
+    assert (
+        own.denoiser(CAPTIONS[::-1], image_embedding=told)(x, timesteps_like(300, x)).eps - drawn
+    ).abs().max() > 1e-3
     with pytest.raises(ValueError, match="texts are read by the frozen CLIP, of 520 entries, and there is none"):
         DecoderTask(one.model, SIZE, None, companion, variance="small")
 
@@ -199,12 +203,12 @@ def test_guidance_goes_from_no_text_and_no_embedding():
     one = decoder({}, clip(), image=IMAGE)
     told = torch.randn(2, 8)
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    t = full(300, x)
-    plain, null = one.denoiser(CAPTIONS, image=told)(x, t), one.denoiser(["", ""])(x, t)
-    guided = one.denoiser(CAPTIONS, scale=3.0, image=told)(x, t)
+    t = timesteps_like(300, x)
+    plain, null = one.denoiser(CAPTIONS, image_embedding=told)(x, t), one.denoiser(["", ""])(x, t)
+    guided = one.denoiser(CAPTIONS, guidance_scale=3.0, image_embedding=told)(x, t)
     torch.testing.assert_close(guided.eps, null.eps + 3 * (plain.eps - null.eps), rtol=1e-3, atol=1e-3)
     assert (one.denoiser(CAPTIONS)(x, t).eps - plain.eps).abs().max() > 1e-3  # the text alone
-    assert (one.denoiser(["", ""], image=told)(x, t).eps - null.eps).abs().max() > 1e-3  # the embedding alone
+    assert (one.denoiser(["", ""], image_embedding=told)(x, t).eps - null.eps).abs().max() > 1e-3  # the embedding alone
 
 
 def test_an_upsampler_of_crops_draws_whole_pictures():
@@ -224,7 +228,7 @@ def test_an_upsampler_of_crops_draws_whole_pictures():
     with torch.no_grad():
         assert len(one.preview(batch)[0]) == 12
     x = torch.randn(1, 3, 32, 32)
-    assert one.denoiser([""], small=torch.randn(1, 3, 16, 16))(x, full(9, x)).x0.shape == x.shape
+    assert one.denoiser([""], low_res=torch.randn(1, 3, 16, 16))(x, timesteps_like(9, x)).x0.shape == x.shape
     with pytest.raises(ValueError, match=r"draws 32 px, not 16: set data\.size=32"):
         one.collate(samples(size=16))
     with pytest.raises(ValueError, match=r"task\.crop_fraction: 9 does not divide by 2"):
@@ -238,14 +242,14 @@ def test_what_is_known_is_told_and_kept():
     x, image = torch.randn(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
     mask = torch.zeros(1, 1, SIZE, SIZE)
     mask[..., :4] = 1
-    t = full(500, x)
+    t = timesteps_like(500, x)
     for task in (one, plain):
-        found = task.denoiser(["a star"], region=(image, mask))(x, t)
+        found = task.denoiser(["a star"], known=(image, mask))(x, t)
         torch.testing.assert_close(found.x0[..., :4], image[..., :4])
         torch.testing.assert_close(found.alpha * found.x0 + found.sigma * found.eps, x, rtol=1e-4, atol=1e-4)
     unknown = one.denoiser(["a star"])(x, t).x0
-    assert (one.denoiser(["a star"], region=(image, mask))(x, t).x0 - unknown)[..., 4:].abs().max() > 1e-3
-    nothing = one.denoiser(["a star"], region=(image, 0 * mask))(x, t).x0
+    assert (one.denoiser(["a star"], known=(image, mask))(x, t).x0 - unknown)[..., 4:].abs().max() > 1e-3
+    nothing = one.denoiser(["a star"], known=(image, 0 * mask))(x, t).x0
     torch.testing.assert_close(nothing, unknown)
 
 
@@ -259,7 +263,7 @@ def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
     clean = decoder(low_res=LOW_RES)._small(batch)
     assert (small - clean).abs().amax(dim=(1, 2, 3)).median() > 0.02
     x = torch.randn(4, 3, SIZE, SIZE)
-    a, b = (one.denoiser(CAPTIONS * 2, small=given)(x, full(9, x)).eps for given in (small, clean))
+    a, b = (one.denoiser(CAPTIONS * 2, low_res=given)(x, timesteps_like(9, x)).eps for given in (small, clean))
     assert (a - b).abs().max() > 1e-3
 
 
@@ -317,5 +321,5 @@ def test_a_base_learns_to_inpaint_from_where_it_is():
     task = DecoderTask(wider.eval(), SIZE, words(), variance="small")
     x = torch.randn(1, 3, SIZE, SIZE)
     region = torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
-    expected = decoder().denoiser(["a star"])(x, full(7, x)).eps
-    torch.testing.assert_close(task.denoiser(["a star"], region=region)(x, full(7, x)).eps, expected)
+    expected = decoder().denoiser(["a star"])(x, timesteps_like(7, x)).eps
+    torch.testing.assert_close(task.denoiser(["a star"], known=region)(x, timesteps_like(7, x)).eps, expected)

@@ -9,8 +9,8 @@ from .conftest import CAPTIONS, clip, clip_words, words
 
 def test_a_text_is_read_to_its_embedding_and_the_states_of_its_tokens():
     one = clip()
-    ids, real = embedding.pack(one, clip_words(), CAPTIONS)
-    found, states, seen = embedding.read(one, (ids, real))
+    ids, real = embedding.tokenize(one, clip_words(), CAPTIONS)
+    found, states, seen = embedding.read_texts(one, (ids, real))
     assert (found.shape, states.shape) == ((2, 8), (2, 10, 16))
     assert torch.equal(seen, real)
     torch.testing.assert_close(found, one.encode_text(ids))
@@ -21,18 +21,18 @@ def test_a_text_is_read_to_its_embedding_and_the_states_of_its_tokens():
 def test_pictures_of_any_size_are_embedded_at_the_tower_s():
     one = clip()
     image = torch.rand(2, 3, 16, 16) * 2 - 1
-    torch.testing.assert_close(embedding.embed(one, image), one.encode_image(image))
+    torch.testing.assert_close(embedding.embed_images(one, image), one.encode_image(image))
     large = F.interpolate(image, 48, mode="bicubic").clamp(-1, 1)
     small = F.interpolate(large, 16, mode="bicubic", antialias=True).clamp(-1, 1)
-    torch.testing.assert_close(embedding.embed(one, large), one.encode_image(small))
+    torch.testing.assert_close(embedding.embed_images(one, large), one.encode_image(small))
 
 
 def test_the_tokenizer_must_be_the_clip_s():
-    embedding.check(clip(), clip_words())
-    embedding.check(clip(), words())  # 260 entries go into 520
+    embedding.check_tokenizer(clip(), clip_words())
+    embedding.check_tokenizer(clip(), words())  # 260 entries go into 520
     with pytest.raises(ValueError, match="of 520 entries, and there is none"):
-        embedding.check(clip(), None)
+        embedding.check_tokenizer(clip(), None)
     larger = clip_words()
     larger.vocab_size = 521
     with pytest.raises(ValueError, match="there is one of 521 entries"):
-        embedding.check(clip(), larger)
+        embedding.check_tokenizer(clip(), larger)

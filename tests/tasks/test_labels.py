@@ -1,13 +1,13 @@
 import pytest
 
-from dalle_cli.tasks.labels import check, labels
+from dalle_cli.tasks.labels import check_class_names, class_labels
 
 NAMES = ["bear", "polar bear", "circle"]
 
 
 def test_a_caption_is_a_number_or_holds_a_name():
-    assert labels(["2", " 0 "], None, 3).tolist() == [2, 0]
-    assert labels(["A Red Circle.", "a polar bear", "bears and a bear"], NAMES, 3).tolist() == [2, 1, 0]
+    assert class_labels(["2", " 0 "], None, 3).tolist() == [2, 0]
+    assert class_labels(["A Red Circle.", "a polar bear", "bears and a bear"], NAMES, 3).tolist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ def test_a_caption_is_a_number_or_holds_a_name():
 )
 def test_a_caption_of_no_class_is_named(text, names, said):
     with pytest.raises(ValueError, match=said):
-        labels([text], names, 3)
+        class_labels([text], names, 3)
 
 
 def test_there_are_as_many_names_as_classes():
-    check(None, 5)
-    check(NAMES, 3)
+    check_class_names(None, 5)
+    check_class_names(NAMES, 3)
     with pytest.raises(ValueError, match=r"task\.classes: 3 names for a model of 4 classes"):
-        check(NAMES, 4)
+        check_class_names(NAMES, 4)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from dalle_cli.models import models
 from dalle_cli.models.dvae import DVAE
 from dalle_cli.tasks.noised_clip import NoisedCLIPTask
-from dalle_cli.tasks.noising import noised
+from dalle_cli.tasks.noising import add_noise
 from dalle_cli.text.learn import learn
 
 from .conftest import CAPTIONS, SIZE, samples
@@ -29,7 +29,7 @@ def test_the_loss_is_clip_s_on_noisy_pictures(shift):
     one = task(timestep_shift=shift)
     batch = one.collate(samples(2))
     loss, logs = one(batch, 0)
-    x, t, _ = noised(one.process, batch["image"], batch["seed"], shift)
+    x, t, _ = add_noise(one.process, batch["image"], batch["seed"], shift)
     assert len(one.process) == 100
     image = F.normalize(one.model.encode_image(x, t), dim=-1)
     scores = one.model.logit_scale.exp() * image @ one.embed_texts(CAPTIONS).T

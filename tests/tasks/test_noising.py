@@ -1,40 +1,40 @@
 import pytest
 import torch
 
-from dalle_cli.tasks.noising import noised, process
+from dalle_cli.tasks.noising import add_noise, make_process
 
 SEEDS = torch.arange(400) * 1000
 
 
 def test_every_sample_has_its_own_step_and_noise():
     image = torch.zeros(400, 3, 4, 4)
-    one = process("cosine", 50)
-    x, t, eps = noised(one, image, SEEDS)
+    one = make_process("cosine", 50)
+    x, t, eps = add_noise(one, image, SEEDS)
     assert (t.min(), t.max()) == (0, 49)
     assert 22 < t.float().mean() < 27
     assert (eps.mean().abs(), (eps.std() - 1).abs()) < (0.02, 0.02)
     torch.testing.assert_close(x, one.noise(image, t, eps))
-    alone = noised(one, image[9:10], SEEDS[9:10])
+    alone = add_noise(one, image[9:10], SEEDS[9:10])
     assert all(torch.equal(part[0], whole[9]) for part, whole in zip(alone, (x, t, eps)))
     assert abs(torch.corrcoef(torch.stack([t.float(), eps[:, 0, 0, 0]]))[0, 1]) < 0.2
 
 
 def test_a_shift_shows_more_of_the_steps_that_hide_most():
-    one, image = process("linear", 1000), torch.zeros(400, 1, 1, 1)
-    plain, shifted = (noised(one, image, SEEDS, shift)[1] for shift in (1.0, 3.0))
+    one, image = make_process("linear", 1000), torch.zeros(400, 1, 1, 1)
+    plain, shifted = (add_noise(one, image, SEEDS, shift)[1] for shift in (1.0, 3.0))
     share = (plain.float() + 0.5) / 1000
     torch.testing.assert_close(shifted / 1000, 3 * share / (1 + 2 * share), atol=2.5e-3, rtol=0)
     assert (shifted >= 750).float().mean() == pytest.approx(0.5, abs=0.08)  # the half of all is the middle of these
-    assert noised(one, image, SEEDS, 1e9)[1].unique().tolist() == [999]
+    assert add_noise(one, image, SEEDS, 1e9)[1].unique().tolist() == [999]
 
 
 def test_tables_are_numbers_even_where_models_have_no_weights():
     with torch.device("meta"):
-        assert process("linear", 100, "v", "large").alpha_bar.device.type == "cpu"
+        assert make_process("linear", 100, "v", "large").alpha_bar.device.type == "cpu"
 
 
 def test_a_process_of_no_steps_is_refused():
     with pytest.raises(ValueError, match=r"task\.steps: 0 is not between"):
-        process("cosine", 0)
+        make_process("cosine", 0)
     with pytest.raises(ValueError, match="20 steps leave nothing of the data"):
-        process("linear", 20)
+        make_process("linear", 20)

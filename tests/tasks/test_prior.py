@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dalle_cli.models import models
-from dalle_cli.tasks.prior import DiffusionPriorTask, best, candidates
+from dalle_cli.tasks.prior import DiffusionPriorTask, candidate_seeds, pick_best
 from tests.tasks.priors import AR, CAPTIONS, CLIP, DIFFUSION, prior, samples, words
 
 NODES = {"diffusion": DIFFUSION, "ar": AR}
@@ -54,40 +54,40 @@ def test_preparing_whitens_the_embeddings():
 
 
 def test_drawn_embeddings_depend_on_their_own_text_and_seed_alone(task):
-    drawn = task.draw(CAPTIONS, [5, 2**64 - 1], steps="4")
+    drawn = task.sample(CAPTIONS, [5, 2**64 - 1], steps="4")
     assert drawn.shape == (2, 8)
     assert drawn.isfinite().all()
-    torch.testing.assert_close(task.draw(CAPTIONS[1:], [2**64 - 1], steps="4"), drawn[1:], rtol=1e-3, atol=1e-3)
-    assert not torch.allclose(task.draw(CAPTIONS[1:], [6], steps="4"), drawn[1:], atol=1e-3)
-    assert not torch.allclose(task.draw(CAPTIONS[:1], [2**64 - 1], steps="4"), drawn[1:], atol=1e-3)
+    torch.testing.assert_close(task.sample(CAPTIONS[1:], [2**64 - 1], steps="4"), drawn[1:], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(task.sample(CAPTIONS[1:], [6], steps="4"), drawn[1:], atol=1e-3)
+    assert not torch.allclose(task.sample(CAPTIONS[:1], [2**64 - 1], steps="4"), drawn[1:], atol=1e-3)
 
 
 def test_of_more_candidates_the_one_that_fits_the_text_best_stays(task):
     text, _ = task.read(CAPTIONS)
-    fits = [torch.cosine_similarity(task.draw(CAPTIONS, [1, 2], steps="3", best_of=n), text) for n in (1, 2, 8)]
+    fits = [torch.cosine_similarity(task.sample(CAPTIONS, [1, 2], steps="3", num_samples=n), text) for n in (1, 2, 8)]
     assert (fits[1] >= fits[0] - 1e-4).all()
     assert (fits[2] >= fits[1] - 1e-4).all()
     assert fits[2].sum() > fits[0].sum() + 1e-3
     with pytest.raises(ValueError, match="best of -1"):
-        task.draw(CAPTIONS, [1, 2], best_of=-1)
+        task.sample(CAPTIONS, [1, 2], num_samples=-1)
 
 
 def test_guidance_begins_at_no_text_and_passes_the_text_s_own():
     one = prior(DIFFUSION)
-    drawn = {scale: one.draw(CAPTIONS[:1], [3], scale, "5", 1) for scale in (0.0, 1.0, 3.0)}
-    torch.testing.assert_close(drawn[0.0], one.draw([""], [3], 1.0, "5", 1), rtol=1e-3, atol=1e-3)
+    drawn = {scale: one.sample(CAPTIONS[:1], [3], scale, "5", 1) for scale in (0.0, 1.0, 3.0)}
+    torch.testing.assert_close(drawn[0.0], one.sample([""], [3], 1.0, "5", 1), rtol=1e-3, atol=1e-3)
     assert (drawn[3.0] - drawn[1.0]).abs().max() > 1e-2
 
 
 def test_drawing_is_watched(task):
     seen = []
-    task.draw(CAPTIONS, [1, 2], steps="3", watch=lambda done, total: seen.append((done, total)))
+    task.sample(CAPTIONS, [1, 2], steps="3", on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n + 1, len(seen)) for n in range(len(seen))]
     assert len(seen) in (3, 6)  # steps, or components
 
 
 def test_the_first_candidates_are_the_same_for_any_number_of_them():
-    few, many = candidates([7, 8], 1), candidates([7, 8], 3).view(2, 3)
+    few, many = candidate_seeds([7, 8], 1), candidate_seeds([7, 8], 3).view(2, 3)
     assert torch.equal(few, many[:, 0])
     assert len(np.unique(many)) == 6
 
@@ -95,7 +95,7 @@ def test_the_first_candidates_are_the_same_for_any_number_of_them():
 def test_best_takes_the_row_with_the_greatest_cosine():
     drawn = torch.tensor([[1.0, 0], [0, 9], [5, 5], [1, 0]])
     text = torch.tensor([[0.0, 1], [0, 1], [1, 0], [1, 0]])
-    assert best(drawn, text, 2).tolist() == [[0, 9], [1, 0]]
+    assert pick_best(drawn, text, 2).tolist() == [[0, 9], [1, 0]]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_prior_of_another_clip_is_refused(change, says):
 def test_without_a_clip_it_loads_and_says_what_is_missing():
     alone = DiffusionPriorTask(models.build(DIFFUSION))
     with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
-        alone.draw(CAPTIONS, [1, 2])
+        alone.sample(CAPTIONS, [1, 2])
 
 
 def test_the_example_has_the_shapes_of_a_batch(task):

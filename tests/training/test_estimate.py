@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dalle_cli import checkpoint, recipe
-from dalle_cli.hardware.memory_meter import Meter
+from dalle_cli.hardware.memory_meter import MemoryMeter
 from dalle_cli.recipe import to_yaml
 from dalle_cli.registry import RecipeError
 from dalle_cli.training import estimate, optim
@@ -76,7 +76,7 @@ def test_the_starters_are_estimated_with_the_networks_that_they_learn_beside(fam
 def test_a_step_in_shapes_alone_is_that_in_numbers(node, precision):
     shapes, task = made(node)
     step = estimate.measure(shapes, 4, 32, precision)[0]
-    meter = Meter(task.parameters())
+    meter = MemoryMeter(task.parameters())
     for one in task.parameters():
         if one.requires_grad:
             one.register_post_accumulate_grad_hook(lambda p: meter.call(p.grad, "gradients"))
@@ -222,7 +222,7 @@ def peak_of_a_run(found, folder):
 def test_a_real_run_holds_what_was_estimated(tmp_path, family, name, words):
     words = [*words, "train.precision=float32", "train.steps=2", "train.preview_images=0"]
     words += ["data.type=scenes", "data.objects=shapes", "data.samples=400", "data.val_samples=8"]
-    found = check(recipe.load(name, family, words, checkpoint.accepts))
+    found = check(recipe.load(name, family, words, checkpoint.accepted_arguments))
     settings = options(found)[1]
     task = compose_meta(found, []).task
     step = estimate.measure(task, settings.batch_size, found["data"]["size"], "float32")[0]

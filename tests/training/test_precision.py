@@ -13,7 +13,7 @@ FAMILIES = ("dvae", "clip", "dalle", "diffusion-prior", "ar-prior")
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "no")])
 def test_auto_takes_bf16_where_it_is_fast(monkeypatch, fast, chosen):
-    monkeypatch.setattr(precision, "fast_bf16", lambda: fast)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda: fast)
     assert precision.choose("auto") == chosen
 
 

@@ -17,7 +17,7 @@ from ...generate.latents import explained_variance, project
 from ...generate.outputs import Collected
 from ...generate.requests import PlannedImage, plan_images
 from ...generate.sheets import original_cell, result_cells
-from ...nn.pca import components as components_of
+from ...nn.pca import principal_components as components_of
 from .. import samples
 from ..generated import Generation
 from ..protocol import Option, Result, Rows

@@ -8,7 +8,7 @@ import torch
 
 from ... import checkpoint
 from ...hardware.capabilities import free_memory
-from ...hardware.memory_meter import SHARE, together
+from ...hardware.memory_meter import MEMORY_FRACTION, choose_batch_size
 from ...systems import device
 from .. import samples
 from ..protocol import Option, Result
@@ -54,7 +54,7 @@ def dvae(
     """
     place = device.choose(precision)
     tokenizer: Any = place.load(model, ("dvae", "vqgan")).model
-    size = size or checkpoint.pixels(checkpoint.resolve(model), 64)
+    size = size or checkpoint.trained_image_size(checkpoint.resolve(model), 64)
     images = [sample.image for sample in samples.load(num_images, size, objects, data, captions=False)]
     errors, used = [], set()
 
@@ -63,8 +63,8 @@ def dvae(
             tokens = tokenizer.encode(batch.to(place.name))
             return tokens.cpu(), tokenizer.decode(tokens).float().cpu()
 
-    memory_budget = int(SHARE * free_memory(place.name))
-    batch_size = together(
+    memory_budget = int(MEMORY_FRACTION * free_memory(place.name))
+    batch_size = choose_batch_size(
         lambda count: reconstruct(torch.zeros(count, 3, size, size)), len(images), MAX_BATCH, memory_budget
     )
     for start in range(0, len(images), batch_size):

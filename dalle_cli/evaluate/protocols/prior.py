@@ -108,7 +108,12 @@ def prior(
     for name, task in zip(models, priors):
         if not torch.equal(_fingerprint(task), _fingerprint(priors[0])):
             raise Failure(f"{name} is of another CLIP than {models[0]}: compare priors of the same CLIP", BAD_INPUT)
-    options = {"scale": guidance_scale, "steps": steps, "best_of": prior_samples, "temperature": temperature}
+    options = {
+        "guidance_scale": guidance_scale,
+        "steps": steps,
+        "num_samples": prior_samples,
+        "temperature": temperature,
+    }
     rows = [_row(TEXT, known.texts, known, pool_size)]
     for name, task in zip(models, priors):
         sampled = _sample(task, known.captions, seed or 0, options, place, name, progress)
@@ -119,7 +124,7 @@ def prior(
 
 
 def _load(name: str, clip: str | None, place: device.Device) -> PriorTask:
-    task: Any = checkpoint.load(name, companions={"clip": clip} if clip else None)
+    task: Any = checkpoint.load(name, frozen={"clip": clip} if clip else None)
     if not isinstance(task, PriorTask):
         raise Failure(f"{name} holds no prior over CLIP embeddings: `dalle train-prior --recipe unclip-...`", BAD_INPUT)
     if task.clip is None:
@@ -146,10 +151,10 @@ def _embed(task: PriorTask, count: int, objects: str, place: device.Device) -> E
     for start in range(0, count, BATCH):
         batch = scenes[start : start + BATCH]
         with place.autocast():
-            packed = embedding.pack(clip, tokenizer, [sample.caption for sample in batch])
-            parts[0].append(embedding.read(clip, packed)[0])
-            parts[1].append(embedding.embed(clip, samples.batch([sample.image for sample in batch])))
-            parts[2].append(embedding.embed(clip, samples.batch(second[start : start + BATCH])))
+            packed = embedding.tokenize(clip, tokenizer, [sample.caption for sample in batch])
+            parts[0].append(embedding.read_texts(clip, packed)[0])
+            parts[1].append(embedding.embed_images(clip, samples.batch([sample.image for sample in batch])))
+            parts[2].append(embedding.embed_images(clip, samples.batch(second[start : start + BATCH])))
     texts, images, others = (torch.cat(part).cpu() for part in parts)
     return Embeddings([sample.caption for sample in scenes], texts, images, others)
 
@@ -164,14 +169,14 @@ def _sample(
     progress: Progress,
 ) -> Tensor:
     """Return a prior's embeddings of captions, (N, e); caption i has seed `seed` + i."""
-    known = inspect.signature(task.draw).parameters
+    known = inspect.signature(task.sample).parameters
     options = {key: value for key, value in options.items() if key in known and value is not None}
     sampled = []
     for start in range(0, len(captions), BATCH):
         batch = captions[start : start + BATCH]
         with place.autocast():
             seeds = [seed + start + i for i in range(len(batch))]
-            sampled.append(task.draw(batch, seeds, **options).float().cpu())
+            sampled.append(task.sample(batch, seeds, **options).float().cpu())
         progress(stage, start + len(batch), len(captions))
     return torch.cat(sampled)
 

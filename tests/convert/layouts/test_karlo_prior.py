@@ -36,4 +36,4 @@ def test_imported_prior_needs_its_clip():
     assert checkpoint.check(recipe)["task"] == {"type": "diffusion-prior", "schedule": "cosine", "text_drop_prob": 0.2}
     task = checkpoint.compose(recipe)
     with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
-        task.draw(["a red circle"], [0])
+        task.sample(["a red circle"], [0])

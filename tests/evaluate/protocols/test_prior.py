@@ -41,10 +41,10 @@ def test_rows_are_text_priors_and_another_image(saved):
 def test_perfect_prior_has_full_recall(saved, monkeypatch):
     scenes = list(samples.unseen(20, 8, "shapes", distinct=True))
 
-    def draw(self, texts, seeds, **options):
-        return embedding.embed(self.clip, samples.batch([one.image for one in scenes if one.caption in texts]))
+    def sample(self, texts, seeds, **options):
+        return embedding.embed_images(self.clip, samples.batch([one.image for one in scenes if one.caption in texts]))
 
-    monkeypatch.setattr(DiffusionPriorTask, "draw", draw)
+    monkeypatch.setattr(DiffusionPriorTask, "sample", sample)
     row = prior([saved["diffusion-prior"]], 20, 10, "shapes").priors[1]
     assert (row.cosine, row.centered_cosine, row.recall_at_1) == pytest.approx((1, 1, 1), abs=0.02)
 
