@@ -65,9 +65,11 @@ def test_so_it_is_in_bfloat16():
     """oneDNN leaves products of 4096 numbers or fewer to kernels that round otherwise, once in 30,000 or so."""
     torch.manual_seed(0)
     words = learn(CAPTIONS, 520, "dalle")
-    model = DALLE(vocab=words.vocab_size, context=20, codes=64, grid=6, width=192, depth=2, heads=4)
+    model = DALLE(
+        vocab_size=words.vocab_size, context_length=20, image_vocab_size=64, grid_size=6, width=192, depth=2, heads=4
+    )
     model.load_state_dict(spread(model, 6.0))
-    task = DALLETask(model, DVAE(vocab=64, hidden=4, init=4, groups=1, blocks=1), words)
+    task = DALLETask(model, DVAE(vocab_size=64, n_hid=4, n_init=4, groups=1, num_res_blocks=1), words)
     model.to(torch.bfloat16)
     codes = task.sample(PROMPTS[:2], [SEEDS[0], SEEDS[1]])
     assert codes.unique().numel() > 30
