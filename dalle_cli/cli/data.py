@@ -181,6 +181,8 @@ def preview(
 
 def section(words: list[str], size: int = 256) -> dict[str, str]:
     """The `data` section that a path and `data.*` keys mean; its type is told from what is at the path."""
+    from ..data.section import infer_type
+
     node: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -195,32 +197,7 @@ def section(words: list[str], size: int = 256) -> dict[str, str]:
         node["path"] = os.environ["DALLE_DATA"]
     if not node:
         raise Failure("which data? Give a path, or set DALLE_DATA", USAGE)
-    return {"type": node.get("type") or _guess(node.get("path", "")), "size": str(size), **node}
-
-
-def _guess(path: str) -> str:
-    """folder, shards or table: by the name, and for folders by what is found first in them. Raises DataError."""
-    from ..data.folder import METADATA
-    from ..data.source import DataError, given, seen_from
-    from ..data.table import SUFFIXES
-    from ..images import EXTENSIONS
-
-    path = given(path)
-    if not os.path.isdir(path):
-        suffix = os.path.splitext(path)[1].lower()
-        kinds = {".tar": "shards", **dict.fromkeys(SUFFIXES, "table")}
-        if suffix in kinds:
-            return kinds[suffix]
-        raise DataError(f"data.path: no folder, .tar or table ({', '.join(SUFFIXES)}) at '{path}'{seen_from(path)}")
-    for folder, inner, names in os.walk(path, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        suffixes = {os.path.splitext(name)[1].lower() for name in names if not name.startswith(".")}
-        if folder == path and any(name in METADATA for name in names):
-            return "folder"
-        for kind, marks in (("shards", {".tar"}), ("folder", EXTENSIONS), ("table", set(SUFFIXES))):
-            if suffixes & marks:
-                return kind
-    raise DataError(f"data.path: no pictures, .tar files or tables in '{path}'{seen_from(path)}")
+    return {"type": node.get("type") or infer_type(node.get("path", "")), "size": str(size), **node}
 
 
 def _tokenizer(name: str) -> Any:

@@ -14,8 +14,8 @@ from ..contact_sheet import contact_sheet
 from ..images import to_pil
 from .loader import Data, build
 from .mixture import Mixture
-from .section import open_source
-from .source import BadSample, Source
+from .section import Loading, open_source
+from .source import BadSample, Source, all_captions
 
 SIDES = (32, 64, 128, 256, 512, 1024, 2048)  # pixels
 WORDS = (1, 4, 8, 16, 32, 64, 128)
@@ -62,7 +62,7 @@ def examine(
     places = [array("q"), array("q"), array("q")]  # of good samples: part, block, index
     sides, keys, pictures, texts, owners, lengths = (array(code) for code in "qQQQqq")
     empty = 0
-    for done, (place, facts) in enumerate(_survey(parts, threads, loading.require_captions), 1):
+    for done, (place, facts) in enumerate(_survey(parts, threads, loading), 1):
         if isinstance(facts, BadSample):
             reasons[facts.reason.partition(":")[0]] += 1
             bad += [(facts.key, facts.reason)] if len(bad) < shown else []
@@ -117,7 +117,7 @@ def preview(node: Any, count: int = 16, seed: int = 0) -> Image.Image:
 
 
 def _survey(
-    parts: list[Source], threads: int, captions: bool
+    parts: list[Source], threads: int, loading: Loading
 ) -> Iterator[tuple[tuple[int, int, int], _Facts | BadSample]]:
     """Facts of every sample in order, read by threads (Pillow decodes without the interpreter's lock)."""
     with ThreadPoolExecutor(threads) as pool:
@@ -125,7 +125,7 @@ def _survey(
         for number, part in enumerate(parts):
             for block, size in enumerate(part.blocks):
                 for index in range(size):
-                    waiting.append(((number, block, index), pool.submit(_facts, part, block, index, captions)))
+                    waiting.append(((number, block, index), pool.submit(_facts, part, block, index, loading)))
                     if len(waiting) > 8 * threads:
                         place, future = waiting.popleft()
                         yield place, future.result()
@@ -133,15 +133,14 @@ def _survey(
             yield place, future.result()
 
 
-def _facts(source: Source, block: int, index: int, captions: bool) -> _Facts | BadSample:
+def _facts(source: Source, block: int, index: int, loading: Loading) -> _Facts | BadSample:
     try:
         sample = source.read(block, index)
     except BadSample as error:
         return error
-    image, texts = sample["image"], sample["text"]
-    pixels = np.asarray(image)
-    texts = [text for text in ([texts] if isinstance(texts, str) else texts) if text.strip()]
-    if captions and not texts:
+    pixels = np.asarray(sample["image"])
+    texts = all_captions(sample["text"], loading.caption)
+    if loading.require_captions and not texts:
         return BadSample("no caption", sample["key"])
     return _Facts(
         side=min(pixels.shape[:2]),

@@ -4,7 +4,7 @@ import os
 
 from ..images import EXTENSIONS, BadImage, decode
 from . import sources
-from .source import BadSample, DataError, caption_text, given, seen_from
+from .source import BadSample, DataError, caption_text, given, relative_note
 from .table import Table
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
@@ -31,7 +31,7 @@ class Folder:
         self.max_pixels, self.at_least = max_pixels, at_least
         if not os.path.isdir(self.path):
             hint = "; for files, data.type=shards or table" if os.path.isfile(self.path) else ""
-            raise DataError(f"data.path: no folder '{path}'{seen_from(self.path)}{hint}")
+            raise DataError(f"data.path: no folder '{path}'{relative_note(self.path)}{hint}")
         found = [name for name in METADATA if os.path.isfile(os.path.join(self.path, name))]
         self._table = None
         if found:
@@ -44,7 +44,7 @@ class Folder:
         if not self._keys:
             tars = any(name.endswith(".tar") for name in os.listdir(self.path))
             hint = "; for its .tar files, data.type=shards" if tars else ""
-            raise DataError(f"data.path: no pictures (.jpg, .png, .webp, ...) in '{path}'{seen_from(self.path)}{hint}")
+            raise DataError(f"data.path: no images (.jpg, .png, .webp, ...) in '{path}'{relative_note(self.path)}{hint}")
 
     def read(self, block: int, index: int, picture: bool = True) -> dict:
         if self._table:

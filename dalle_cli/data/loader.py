@@ -19,8 +19,8 @@ from .mixture import Mixture, assign, shares
 from .order import Order, combine
 from .section import Loading, open_source
 from .section import check as check  # beside `build`, for those who use this module
-from .source import BadSample, DataError, Source
-from .transforms import CROPS, mirror
+from .source import BadSample, DataError, Source, choose_caption
+from .transforms import CROPS, held_out_crop, mirror
 from .workers import deliver
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class _Reader:
             Order(source.blocks, int(combine(seed, number)[0]), held_out, window)
             for number, (source, held_out, window) in enumerate(zip(data.sources, data._held_out, windows))
         ]
-        self.crop = CROPS[data.loading.crop if training else "center"]
+        self.crop = CROPS[data.loading.crop] if training else held_out_crop(data.loading.crop)
 
     def __getitem__(self, number: int) -> dict | DataError:
         first = self.start + (number * self.world + self.rank) * self.part
@@ -220,9 +220,7 @@ class _Reader:
     def _prepare(self, sample: dict, seed: int) -> dict:
         loading = self.data.loading
         rng = random.Random(seed)
-        text = sample["text"]
-        if not isinstance(text, str):
-            text = (rng.choice(text) if self.training else text[0]) if text else ""
+        text = choose_caption(sample["text"], loading.caption, rng if self.training else None)
         if loading.require_captions and not text.strip():
             raise BadSample("no caption", sample["key"])
         common = {"text": text, "key": sample["key"], "seed": seed}
@@ -233,7 +231,8 @@ class _Reader:
             return common
         if not isinstance(image, Image.Image):
             image = Image.fromarray(image)
-        enlarged = max(1.0, loading.size / min(image.size))
+        side = max(image.size) if loading.crop == "pad" else min(image.size)
+        enlarged = max(1.0, loading.size / side)
         if enlarged**2 * image.width * image.height > loading.max_pixels:
             raise BadSample(f"too narrow: {image.width}x{image.height}, enlarged {enlarged:.0f} times", sample["key"])
         image = self.crop(image, loading.size, rng)

@@ -5,12 +5,15 @@ is read.
 """
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from ..images import EXTENSIONS
 from ..registry import RecipeError, bind, check_choice, suggest
 from . import sources
+from .source import DataError, given, relative_note
 from .transforms import CROPS
 
 GIVEN = ("size", "max_pixels", "at_least")  # what a source that wants to know is told, and a recipe may not say
@@ -18,17 +21,20 @@ GIVEN = ("size", "max_pixels", "at_least")  # what a source that wants to know i
 
 @dataclass(frozen=True)
 class Loading:
-    """Keys of `data` that any source takes.
+    """The keys of `data` that any source takes.
 
-    size: side of the square images, in pixels. crop: one of `transforms.CROPS`. flip: mirror half of the images.
-    require_captions: a sample without a caption is bad; false gives it an empty caption. num_workers: worker processes
-    that read data; 0 reads in the main process. max_bad_fraction: fraction of bad samples above which the run stops.
-    val_samples: samples held out for validation; default, a twentieth of them and at most 256. max_pixels: larger
+    size: side of the square training images, in pixels. crop: from an image of any shape to a square, one of center,
+    random, dvae, dalle, adm, adm-random, align (each as in the paper), or pad (the whole image on white). caption: of
+    several captions of an image: random (another one each time), first, or join (all in one line). flip: mirror half of
+    the images. require_captions: whether a sample without a caption is bad; else its caption is "". num_workers:
+    processes that read; 0 reads in the training process. max_bad_fraction: fraction of bad samples above which the run
+    stops. val_samples: samples held out for validation; default, a twentieth of all, 256 at most. max_pixels: larger
     images are bad samples.
     """
 
     size: int
     crop: str = "center"
+    caption: Literal["random", "first", "join"] = "random"
     flip: bool = False
     require_captions: bool = True
     num_workers: int = 2
@@ -81,6 +87,32 @@ def split(node: Any, path: str = "data") -> tuple[Loading, dict[str, Any]]:
             raise RecipeError(f"{path}.{key}: data '{node['type']}' takes no '{key}'{suggest(key, common | own)}")
     loading = Loading(**bind(Loading, {key: node[key] for key in node if key in common}, path))
     return loading, {key: value for key, value in node.items() if key not in common}
+
+
+def infer_type(path: str) -> str:
+    """Return folder, shards or table: by the name of a file, and for a folder by the first files in it.
+
+    Raises DataError where the path holds none of them.
+    """
+    from .folder import METADATA  # these register sources, which this module looks up
+    from .table import SUFFIXES
+
+    path = given(path)
+    if not os.path.isdir(path):
+        suffix = os.path.splitext(path)[1].lower()
+        types = {".tar": "shards", **dict.fromkeys(SUFFIXES, "table")}
+        if suffix in types:
+            return types[suffix]
+        raise DataError(f"data.path: no folder, .tar or table ({', '.join(SUFFIXES)}) at '{path}'{relative_note(path)}")
+    for folder, inner, names in os.walk(path, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        suffixes = {os.path.splitext(name)[1].lower() for name in names if not name.startswith(".")}
+        if folder == path and any(name in METADATA for name in names):
+            return "folder"
+        for type_, marks in (("shards", {".tar"}), ("folder", EXTENSIONS), ("table", set(SUFFIXES))):
+            if suffixes & marks:
+                return type_
+    raise DataError(f"data.path: no images, .tar files or tables in '{path}'{relative_note(path)}")
 
 
 def _children(node: Mapping[str, Any], path: str) -> list[tuple[Any, str]]:

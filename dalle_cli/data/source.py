@@ -2,6 +2,7 @@
 
 import glob
 import os
+import random
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -67,7 +68,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[st
         files = sorted(name for name in set(files) if os.path.isfile(name))
         missing = _holes(files)
     if not files:
-        raise DataError(f"data.path: no {' or '.join(suffixes)} files at '{path}'{seen_from(path)}")
+        raise DataError(f"data.path: no {' or '.join(suffixes)} files at '{path}'{relative_note(path)}")
     if not missing:
         return files, []
     names = ", ".join(os.path.basename(name) for name in missing[:5])
@@ -82,9 +83,9 @@ def given(path: str) -> str:
     return os.path.expanduser(path)
 
 
-def seen_from(path: str) -> str:
-    """For messages: what a relative path is relative to."""
-    return "" if os.path.isabs(path) else f" (seen from {os.getcwd()})"
+def relative_note(path: str) -> str:
+    """Return what a relative path is relative to, for messages; "" for an absolute one."""
+    return "" if os.path.isabs(path) else f" (relative to {os.getcwd()})"
 
 
 def braces(pattern: str) -> Iterator[str]:
@@ -114,6 +115,27 @@ def captions(value: Any) -> str | list[str]:
     if isinstance(value, list | tuple):
         return [text for text in (str(item).strip() for item in value if item is not None) if text]
     return "" if value is None else str(value).strip()
+
+
+def choose_caption(captions: str | list[str], choice: str, rng: random.Random | None = None) -> str:
+    """Return the caption that is trained on, of one or several; "" for none.
+
+    choice: random (chosen by `rng`; without one, the first), first, or join (all, separated by spaces).
+    """
+    if isinstance(captions, str):
+        return captions
+    if not captions:
+        return ""
+    if choice == "join":
+        return " ".join(captions)
+    return rng.choice(captions) if rng and choice == "random" else captions[0]
+
+
+def all_captions(captions: str | list[str], choice: str) -> list[str]:
+    """Return every caption that training may see with this `choice`, without empty ones."""
+    several = [captions] if isinstance(captions, str) else captions
+    trained = several if choice == "random" else [choose_caption(several, choice)]
+    return [text for text in trained if text.strip()]
 
 
 def _holes(files: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.mixture import Mixture
 from ..data.section import check as check_data
 from ..data.section import open_source
-from ..data.source import BadSample
+from ..data.source import BadSample, all_captions
 from ..files import check_target
 from ..recipe import section
 from ..registry import RecipeError, bind
@@ -45,10 +45,10 @@ def learn(
     """
     options, kind = check(recipe)
     check_target(out, "--out", overwrite)
-    source, _ = open_source(recipe.get("data"))
+    source, loading = open_source(recipe.get("data"))
 
     def read() -> Iterator[str]:
-        for done, caption in enumerate(captions(source, options.captions), 1):
+        for done, caption in enumerate(captions(source, options.captions, loading.caption), 1):
             yield caption
             watch("captions", done, options.captions)
 
@@ -75,8 +75,11 @@ def check(recipe: dict) -> tuple[Learn, str]:
     return options, node["type"]
 
 
-def captions(source: Any, count: int) -> Iterator[str]:
-    """Captions of `count` samples chosen at random, or of all where there are fewer; bad samples have none."""
+def captions(source: Any, count: int, choice: str = "random") -> Iterator[str]:
+    """Yield the captions of `count` samples chosen at random, or of all where there are fewer; bad samples have none.
+
+    choice: which of several captions, see `data.caption`.
+    """
     sources = source.sources if isinstance(source, Mixture) else [source]
     for one in sources:
         total = sum(one.blocks)
@@ -87,8 +90,7 @@ def captions(source: Any, count: int) -> Iterator[str]:
         for block, size in enumerate(one.blocks):
             while place is not None and place < first + size:
                 try:
-                    text = one.read(block, place - first, picture=False)["text"]
-                    yield from [text] if isinstance(text, str) else text
+                    yield from all_captions(one.read(block, place - first, picture=False)["text"], choice)
                 except BadSample:
                     pass
                 place = next(chosen, None)

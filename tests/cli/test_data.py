@@ -215,7 +215,7 @@ def test_keys_of_the_section_can_be_given(dalle, tmp_path, monkeypatch):
     [
         ((), 2, "DALLE_DATA"),
         (("nowhere",), 3, "'nowhere'"),
-        (("empty",), 3, "no pictures, .tar files or tables in 'empty'"),
+        (("empty",), 3, "no images, .tar files or tables in 'empty'"),
         (("empty", "other"), 2, "data.path is given twice"),
         (("empty", "caption=title"), 2, "data.caption=title"),
         (("empty", "data.type=folder", "data.caption_colum=x"), 2, "did you mean 'caption_column'?"),

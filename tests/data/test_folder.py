@@ -96,8 +96,8 @@ def test_metadata_with_other_columns(photos):
     ("name", "message"),
     [
         ("", "data.path is not set"),
-        ("nowhere", r"no folder 'nowhere' \(seen from "),
-        ("empty", r"no pictures \(\.jpg, \.png, \.webp, \.\.\.\) in 'empty' \(seen from "),
+        ("nowhere", r"no folder 'nowhere' \(relative to "),
+        ("empty", r"no images \(\.jpg, \.png, \.webp, \.\.\.\) in 'empty' \(relative to "),
         ("tars", r"; for its \.tar files, data\.type=shards$"),
         ("file.csv", r"; for files, data\.type=shards or table$"),
     ],

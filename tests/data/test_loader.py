@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 
 import numpy as np
@@ -317,3 +318,54 @@ def test_other_errors_are_not_swallowed(photos, monkeypatch):
     monkeypatch.setattr(loader, "to_bytes", lambda image: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(data(photos).train(4))
+
+
+SEVERAL = ["a cat", "un gato", "eine Katze"]
+
+
+@pytest.fixture(params=["folder", "metadata", "shards", "jsonl"])
+def several_captions(request, tmp_path):
+    """The `data` section of 20 images with three captions each, in every source that can hold several."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    names = [f"{number:02d}" for number in range(20)]
+    if request.param == "shards":
+        members = [
+            (f"{name}.{end}", content)
+            for name in names
+            for end, content in (("png", picture()), ("json", json.dumps({"texts": SEVERAL}).encode()))
+        ]
+        write_tar(folder / "0.tar", members)
+        return {"type": "shards", "path": str(folder), "caption_column": "texts"}
+    for name in names:
+        (folder / f"{name}.png").write_bytes(picture())
+        if request.param == "folder":
+            (folder / f"{name}.txt").write_text("\n".join(SEVERAL))
+    if request.param == "folder":
+        return {"type": "folder", "path": str(folder)}
+    table = folder / ("metadata.jsonl" if request.param == "metadata" else "table.jsonl")
+    table.write_text("".join(json.dumps({"file_name": f"{name}.png", "text": SEVERAL}) + "\n" for name in names))
+    if request.param == "metadata":
+        return {"type": "folder", "path": str(folder)}
+    return {"type": "table", "path": str(table)}
+
+
+def test_caption_choice_holds_in_every_source(several_captions):
+    def texts(choice):
+        source = build({**several_captions, "size": 16, "num_workers": 0, "val_samples": 2, "caption": choice})
+        return set(next(source.train(18))["text"]), set(next(source.validation(2))["text"])
+
+    assert texts("random") == (set(SEVERAL), {"a cat"})
+    assert texts("first") == ({"a cat"}, {"a cat"})
+    assert texts("join") == ({"a cat un gato eine Katze"}, {"a cat un gato eine Katze"})
+
+
+def test_padded_images_are_padded_in_training_and_validation(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(picture("red", (40, 20)))
+        (tmp_path / f"{number}.txt").write_text("a red bar")
+    source = build({"type": "folder", "path": str(tmp_path), "size": 16, "num_workers": 0, "val_samples": 1,
+                    "crop": "pad"})  # fmt: skip
+    for batch in (next(source.train(3)), next(source.validation(1))):
+        assert (batch["image"][:, :, 0] == 1).all()  # a white edge
+        assert (batch["image"][:, 1, 8] == -1).all()  # red in the middle row

@@ -1,6 +1,6 @@
 import pytest
 
-from dalle_cli.data.section import Loading, check, open_source, split
+from dalle_cli.data.section import Loading, check, infer_type, open_source, split
 from dalle_cli.data.source import DataError
 from dalle_cli.registry import RecipeError
 
@@ -87,3 +87,32 @@ def test_sources_are_told_size_limit_and_how_far_to_reduce(photos):
 def test_a_path_left_out_is_one_clear_line(kind):
     with pytest.raises(DataError, match=r"^data\.path is not set: .*DALLE_DATA"):
         open_source({"type": kind, "size": 8})
+
+
+@pytest.mark.parametrize(
+    ("files", "type_"),
+    [
+        (["a/b.png", "a/b.txt"], "folder"),
+        (["metadata.csv", "x.tar"], "folder"),
+        (["00000.tar", "00000.parquet"], "shards"),
+        (["pairs.csv"], "table"),
+        ([".hidden.tar", "b.jpg"], "folder"),
+    ],
+)
+def test_type_is_inferred_from_a_folder(tmp_path, files, type_):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert infer_type(str(tmp_path)) == type_
+
+
+@pytest.mark.parametrize(("name", "type_"), [("x/{000..009}.tar", "shards"), ("pairs.tsv", "table")])
+def test_type_is_inferred_from_a_file_name(name, type_):
+    assert infer_type(name) == type_
+
+
+def test_nothing_to_infer_a_type_from_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no images, .tar files or tables"):
+        infer_type(str(tmp_path))
+    with pytest.raises(DataError, match="no folder, .tar or table"):
+        infer_type("photos.zip")

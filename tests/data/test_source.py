@@ -1,8 +1,18 @@
 import pickle
+import random
 
 import pytest
 
-from dalle_cli.data.source import BadSample, DataError, braces, caption_text, captions, find_files
+from dalle_cli.data.source import (
+    BadSample,
+    DataError,
+    all_captions,
+    braces,
+    caption_text,
+    captions,
+    choose_caption,
+    find_files,
+)
 
 
 def touch(folder, *names):
@@ -58,7 +68,7 @@ def test_a_name_with_braces_that_exists_is_that_file(tmp_path):
     [
         ("", "data.path is not set: say data.path=WHERE or set DALLE_DATA; data.type=scenes needs neither"),
         ("  ", "data.path is not set"),
-        ("nowhere", r"no \.tar files at 'nowhere' \(seen from .+\)"),
+        ("nowhere", r"no \.tar files at 'nowhere' \(relative to .+\)"),
         ("/nowhere", r"no \.tar files at '/nowhere'$"),
         ("{00..03}.tar", r"no \.tar files at"),
         ("pipe:cat x.tar", r"no \.tar files at 'pipe:cat x\.tar'"),
@@ -87,3 +97,22 @@ def test_caption_text():
     assert captions([" a ", None, "", "b"]) == ["a", "b"]
     assert captions(None) == ""
     assert captions(7) == "7"
+
+
+@pytest.mark.parametrize(("choice", "text"), [("first", "one"), ("join", "one two three"), ("random", "one")])
+def test_caption_is_chosen_of_several(choice, text):
+    assert choose_caption(["one", "two", "three"], choice) == text
+    assert choose_caption("only", choice) == "only"
+    assert choose_caption([], choice) == ""
+
+
+def test_random_caption_changes_with_the_seed():
+    several = ["one", "two", "three"]
+    assert {choose_caption(several, "random", random.Random(seed)) for seed in range(20)} == set(several)
+    assert {choose_caption(several, "first", random.Random(seed)) for seed in range(20)} == {"one"}
+
+
+def test_all_captions_are_those_that_training_may_see():
+    assert all_captions(["one", " ", "two"], "random") == ["one", "two"]
+    assert all_captions(["one", "two"], "first") == ["one"]
+    assert all_captions("", "join") == []

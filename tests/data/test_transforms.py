@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dalle_cli.data.transforms import CROPS, mirror
+from dalle_cli.data.transforms import CROPS, held_out_crop, mirror
 
 
 def coordinates(width: int, height: int) -> Image.Image:
@@ -92,3 +92,21 @@ def test_mirror_is_a_fair_coin():
     image = coordinates(8, 8)
     flipped = [mirror(image, random.Random(seed)).getpixel((0, 0))[0] > 128 for seed in range(400)]
     assert 160 < sum(flipped) < 240
+
+
+def test_pad_keeps_the_whole_image_on_white():
+    image = Image.new("RGB", (40, 20), "red")
+    padded = CROPS["pad"](image, 16, random.Random(0))
+    assert padded.size == (16, 16)
+    pixels = np.asarray(padded)
+    assert (pixels[:4] == 255).all() and (pixels[12:] == 255).all()
+    assert (pixels[5:11, :, 0] == 255).all() and (pixels[5:11, :, 1:] == 0).all()
+
+
+def test_pad_enlarges_small_images():
+    assert CROPS["pad"](Image.new("RGB", (4, 8)), 16, random.Random(0)).size == (16, 16)
+
+
+def test_validation_of_padded_images_is_padded():
+    assert held_out_crop("pad") is CROPS["pad"]
+    assert held_out_crop("random") is CROPS["center"]
