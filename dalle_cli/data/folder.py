@@ -44,7 +44,9 @@ class Folder:
         if not self._keys:
             tars = any(name.endswith(".tar") for name in os.listdir(self.path))
             hint = "; for its .tar files, data.type=shards" if tars else ""
-            raise DataError(f"data.path: no images (.jpg, .png, .webp, ...) in '{path}'{relative_note(self.path)}{hint}")
+            raise DataError(
+                f"data.path: no images (.jpg, .png, .webp, ...) in '{path}'{relative_note(self.path)}{hint}"
+            )
 
     def read(self, block: int, index: int, picture: bool = True) -> dict:
         if self._table:
