@@ -1,5 +1,6 @@
 """Learning a tokenizer's vocabulary from the captions of any data source."""
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,9 +90,7 @@ def captions(source: Any, count: int, choice: str = "random") -> Iterator[str]:
         first = 0
         for block, size in enumerate(one.blocks):
             while place is not None and place < first + size:
-                try:
+                with contextlib.suppress(BadSample):
                     yield from all_captions(one.read(block, place - first, picture=False)["text"], choice)
-                except BadSample:
-                    pass
                 place = next(chosen, None)
             first += size

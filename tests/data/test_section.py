@@ -112,7 +112,7 @@ def test_type_is_inferred_from_a_file_name(name, type_):
 
 
 def test_nothing_to_infer_a_type_from_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="no images, .tar files or tables"):
+    with pytest.raises(DataError, match=r"no images, \.tar files or tables"):
         infer_type(str(tmp_path))
-    with pytest.raises(DataError, match="no folder, .tar or table"):
+    with pytest.raises(DataError, match=r"no folder, \.tar or table"):
         infer_type("photos.zip")
