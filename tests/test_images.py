@@ -35,7 +35,7 @@ def halves(mode: str, left, right) -> Image.Image:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a hundred bytes whose header promises width x height pixels."""
+    """A PNG of a hundred bytes whose header claims width x height pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -71,7 +71,7 @@ def test_modes_of_png(mode, left, right, expected):
     assert (pixel(result), pixel(result, (15, 0))) == expected
 
 
-def test_half_transparent_is_mixed_with_white():
+def test_transparency_is_composited_on_white():
     result = decode(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128))))
     assert all(abs(value - 127) <= 1 for value in pixel(result))
 
@@ -118,7 +118,7 @@ def test_wide_tiffs_are_scaled_not_clipped(pixels, expected):
     assert np.asarray(result)[0, :, 0].tolist() == expected
 
 
-def test_pixels_that_are_no_numbers_are_bad():
+def test_non_finite_pixels_are_bad():
     with pytest.raises(BadImage, match="not numbers"):
         decode(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
 
@@ -161,7 +161,7 @@ def test_first_frame_of_an_animation(kind):
     assert blue < 50
 
 
-def test_complaints_of_pillow_about_single_files_stay_out_of_the_log():
+def test_warnings_of_pillow_are_silent():
     program = """
 import sys
 from dalle_cli.images import decode
@@ -172,7 +172,7 @@ decode(sys.stdin.buffer.read())
     assert done.stderr == b""
 
 
-def test_bombs_are_refused_by_their_header_and_silently():
+def test_pixel_bombs_are_refused_by_their_header():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(BadImage, match="too many pixels: 60000x60000"):
@@ -184,16 +184,16 @@ def test_bombs_are_refused_by_their_header_and_silently():
         assert decode(encoded(Image.new("RGB", (10, 10))), max_pixels=100).size == (10, 10)
 
 
-def test_pictures_cut_short_are_bad(tmp_path):
+def test_truncated_images_are_bad(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     for kind in ("JPEG", "PNG", "WEBP"):
         data = encoded(noise, kind)
-        for share in (0.2, 0.5, 0.9):
+        for fraction in (0.2, 0.5, 0.9):
             with pytest.raises(BadImage):
-                decode(data[: int(len(data) * share)])
+                decode(data[: int(len(data) * fraction)])
 
 
-def test_reasons(tmp_path):
+def test_reasons_of_bad_files(tmp_path):
     with pytest.raises(BadImage, match=r"^not an image$"):
         decode(b"just words")
     with pytest.raises(BadImage, match=r"^not an image$"):
@@ -205,7 +205,7 @@ def test_reasons(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ICO", "EPS", "PSD", "ICNS"])
-def test_formats_that_hide_their_size_or_run_programs_are_not_opened(kind):
+def test_unsafe_formats_are_not_opened(kind):
     heads = {"PSD": b"8BPS\0\1" + b"\0" * 64}
     data = heads.get(kind) or encoded(Image.new("RGB", (32, 32)), kind)
     with pytest.raises(BadImage, match=r"^not an image$"):
@@ -217,7 +217,7 @@ def test_formats_that_hide_their_size_or_run_programs_are_not_opened(kind):
 )
 @settings(max_examples=150, deadline=None)
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damage_is_bad_and_nothing_else(junk, kind, at):
+def test_damaged_files_raise_only_bad_image(junk, kind, at):
     data = encoded(Image.effect_noise((24, 24), 60).convert("RGB"), kind)
     try:
         outcome = decode(data[:at] + junk + data[at + len(junk) :], max_pixels=10_000).mode
@@ -226,7 +226,7 @@ def test_damage_is_bad_and_nothing_else(junk, kind, at):
     assert "\n" not in outcome
 
 
-def test_jpeg_is_reduced_while_decoding_but_not_below_the_asked_size():
+def test_jpeg_reduction_keeps_the_requested_size():
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 800).astype(np.uint8), (600, 1))).convert("RGB")
     data = encoded(ramp, "JPEG", quality=95)
     assert decode(data).size == (800, 600)
@@ -239,7 +239,7 @@ def test_jpeg_is_reduced_while_decoding_but_not_below_the_asked_size():
     assert np.abs(exact - reduced).mean() < 1
 
 
-def test_tensor_and_back():
+def test_tensor_round_trip():
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     tensor = to_tensor(Image.fromarray(pixels))
     assert tensor.shape == (3, 16, 16)
@@ -252,7 +252,7 @@ def test_tensor_and_back():
     assert pixel(to_pil(torch.full((3, 2, 2), -7.0, dtype=torch.bfloat16))) == (0, 0, 0)
 
 
-def test_resize_rounds_down_and_center_crop_is_in_the_middle():
+def test_resize_and_center_crop():
     assert images.resize(Image.new("RGB", (500, 375)), 224).size == (298, 224)
     assert images.resize(Image.new("RGB", (375, 500)), 224).size == (224, 298)
     assert images.resize(Image.new("RGB", (1000, 1)), 4).size == (4000, 4)
@@ -263,7 +263,7 @@ def test_resize_rounds_down_and_center_crop_is_in_the_middle():
 
 @given(st.integers(20, 300), st.integers(20, 300), st.integers(8, 200), st.data())
 @settings(max_examples=40, deadline=None)
-def test_random_crop_equals_resizing_it_all(width, height, short, data):
+def test_random_crop_equals_crop_of_resized(width, height, short, data):
     size = data.draw(st.integers(1, short))
     noise = np.random.default_rng(width * height).integers(80, 176, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(noise)  # contrast so low that the filter's overshoot is not clipped between passes
@@ -274,7 +274,7 @@ def test_random_crop_equals_resizing_it_all(width, height, short, data):
     assert np.abs(fast - slow).max() <= 2
 
 
-def test_random_crop_reaches_every_place():
+def test_random_crop_reaches_every_position():
     image = Image.new("RGB", (6, 4))
     seen = {
         images.random_crop(Image.fromarray(grid(image)), 3, random.Random(seed)).getpixel((0, 0)) for seed in range(200)
@@ -300,15 +300,15 @@ def test_text_in_a_png_survives(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(40, 20), (20, 50), (8, 8), (300, 280)])
-def test_a_square_is_resized_before_it_is_cut(shape):
-    """Its middle is the picture's, and it reaches to both ends of the shorter side."""
-    found = np.asarray(
+def test_square_keeps_the_shorter_side(shape):
+    """It has the middle of the image, and the whole of its shorter side."""
+    result = np.asarray(
         square(Image.fromarray(np.tile(np.linspace(0, 255, shape[0]).astype(np.uint8), (shape[1], 1))), 8)
     )
-    assert found.shape == (8, 8)
+    assert result.shape == (8, 8)
     reach = min(shape) / shape[0] * 255 / 2
-    assert found[:, 0].mean() == pytest.approx(127.5 - reach * 7 / 8, abs=17)
-    assert found[:, -1].mean() == pytest.approx(127.5 + reach * 7 / 8, abs=17)
+    assert result[:, 0].mean() == pytest.approx(127.5 - reach * 7 / 8, abs=17)
+    assert result[:, -1].mean() == pytest.approx(127.5 + reach * 7 / 8, abs=17)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -332,7 +332,7 @@ def test_saved_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "x.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_an_animation_shows_each_frame_for_its_time(tmp_path):
+def test_gif_frames_have_their_duration(tmp_path):
     colors = ("red", "green", "blue")
     save_gif([Image.new("RGB", (12, 8), color) for color in colors], tmp_path / "new" / "a.gif", [200, 50, 90])
     with Image.open(tmp_path / "new" / "a.gif") as film:
@@ -345,15 +345,15 @@ def test_an_animation_shows_each_frame_for_its_time(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.gif"]
 
 
-def test_transparency_is_found_upright_and_only_where_there_is_some(tmp_path):
+def test_transparency_mask_is_upright(tmp_path):
     rgba = np.full((4, 6, 4), 255, dtype=np.uint8)
     rgba[0, 1, 3] = 254
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     Image.fromarray(rgba).save(tmp_path / "a.png", exif=exif)
-    found = images.transparency_mask(tmp_path / "a.png")
-    assert found.shape == (6, 4)
-    assert np.argwhere(found).tolist() == [[1, 3]]
+    result = images.transparency_mask(tmp_path / "a.png")
+    assert result.shape == (6, 4)
+    assert np.argwhere(result).tolist() == [[1, 3]]
     rgba[0, 1, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "b.png")
     assert images.transparency_mask(tmp_path / "b.png") is None

@@ -12,7 +12,7 @@ from tests.fixtures.miniatures import noise
 
 @pytest.fixture
 def rerank(dalle, tiny, tmp_path):
-    """`dalle rerank` with the tiny CLIP, where `in/` holds four pictures."""
+    """`dalle rerank` with the tiny CLIP, where `in/` holds four images."""
     (tmp_path / "in").mkdir()
     for i in range(4):
         noise(i, 32, 32).save(tmp_path / "in" / f"{i}.png")
@@ -28,7 +28,7 @@ def typed(monkeypatch, *lines):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
-def test_the_best_of_a_folder(rerank):
+def test_rerank_sorts_a_folder(rerank):
     ended = rerank("in", "--prompt", "a red circle")
     assert ended.code == 0
     assert sorted(line["path"] for line in ended.results) == [f"in/{i}.png" for i in range(4)]
@@ -41,26 +41,26 @@ def test_the_best_of_a_folder(rerank):
     assert other[4:] == ended.results
 
 
-def test_several_models_score_by_their_mean(rerank, glide):
-    (alone,) = rerank("in/0.png", "--prompt", "zebra").results
+def test_scores_of_several_models_are_averaged(rerank, glide):
+    (single,) = rerank("in/0.png", "--prompt", "zebra").results
     (both,) = rerank("in/0.png", "--prompt", "zebra", "--model", glide.noised_clip).results
     (other,) = rerank("in/0.png", "--prompt", "zebra", model=glide.noised_clip).results
-    assert both["score"] == pytest.approx((alone["score"] + other["score"]) / 2, abs=1e-3)
+    assert both["score"] == pytest.approx((single["score"] + other["score"]) / 2, abs=1e-3)
 
 
-def test_a_table_for_people(rerank):
+def test_terminal_shows_a_table(rerank):
     lines = rerank("in", "--prompt", "a red circle", terminal=True).out.splitlines()
     assert lines[0].split() == ["score", "path", "prompt"]
     assert len(lines) == 5
     assert sum(line.endswith("a red circle") for line in lines) == 4
 
 
-def test_lines_of_an_earlier_command(rerank, monkeypatch):
+def test_lines_of_an_earlier_command_are_ranked(rerank, monkeypatch):
     lines = [
         {"index": i, "path": f"in/{i}.png", "prompt": "zebra", "seed": 3, "sample_index": i, "id": [i]}
         for i in range(3)
     ]
-    failed = {"index": 3, "prompt": "zebra", "seed": 3, "sample_index": 3, "error": "could not be drawn"}
+    failed = {"index": 3, "prompt": "zebra", "seed": 3, "sample_index": 3, "error": "could not be generated"}
     typed(monkeypatch, *lines, failed)
     ended = rerank("--top", "2", "-")
     assert ended.code == 4
@@ -72,8 +72,8 @@ def test_lines_of_an_earlier_command(rerank, monkeypatch):
     assert best[0]["score"] > best[1]["score"]
 
 
-def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
-    (tmp_path / "in" / "0.png").write_text("no picture")
+def test_unreadable_images_are_failed_results(rerank, tmp_path):
+    (tmp_path / "in" / "0.png").write_text("not an image")
     (tmp_path / "in" / "1.png").write_bytes((tmp_path / "in" / "2.png").read_bytes()[:500])
     ended = rerank("in", "--prompt", "zebra")
     assert ended.code == 4
@@ -94,7 +94,7 @@ def test_what_is_no_picture_is_an_item_that_failed(rerank, tmp_path):
         (("-", "--prompt", "x"), 3, "standard input, line 1: not JSON"),
     ],
 )
-def test_mistakes_get_a_line_and_their_code(rerank, tiny, monkeypatch, words, code, said):
+def test_errors_are_one_line_with_an_exit_code(rerank, tiny, monkeypatch, words, code, said):
     typed(monkeypatch, "{broken")
     ended = rerank(*(tiny.dvae if word == "DVAE" else word for word in words))
     assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True), ended.err
@@ -116,13 +116,13 @@ model: {type: ar-prior, embed_dim: EMBED, context_length: CONTEXT, text_width: S
   width: 16, depth: 1, heads: 2}
 task: {type: ar-prior}
 frozen: {clip: CLIP}
-data: {type: embeddings, path: embedded, size: 16, validation: 20, workers: 0}
+data: {type: embeddings, path: embedded, size: 16, val_samples: 20, num_workers: 0}
 optim: {lr: 1.0e-3}
-train: {steps: 3, batch_size: 20, precision: float32, preview: 0}
+train: {steps: 3, batch_size: 20, precision: float32, preview_images: 0}
 """
 
 
-def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_path):
+def test_embed_then_train_a_prior(dalle, tiny, tmp_path):
     done = dalle("embed", "data.type=scenes", "data.objects=shapes", "-n", "120", "--model", tiny.clip, "-q")
     assert (done.code, done.result["samples"], done.result["path"]) == (0, 120, "embedded")
     shown = dalle("embed", "data.type=scenes", "data.objects=shapes", "-n", "120", "--model", tiny.clip,
@@ -142,7 +142,7 @@ def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "code", "said"),
     [
         (("embed", "--out", "out"), 2, "which data?"),
         (("embed", "nowhere", "--out", "out"), 3, "no folder, .tar or table"),
@@ -150,9 +150,9 @@ def test_what_is_embedded_once_trains_a_prior_that_is_compared(dalle, tiny, tmp_
         (("embed", "data.type=scenes", "--out", "out", "--model", "gone"), 3, "no checkpoint 'gone'"),
     ],
 )
-def test_embedding_nothing_or_over_something_is_one_line(rerank, dalle, tmp_path, words, code, says):
+def test_embed_errors_are_one_line(rerank, dalle, tmp_path, words, code, said):
     ended = dalle(*words)
     assert ended.code == code
     assert one_line(ended.err)
-    assert says in ended.err
+    assert said in ended.err
     assert not (tmp_path / "out").exists()

@@ -30,12 +30,12 @@ def clip(tmp_path, monkeypatch):
     return str(tmp_path / "clip.safetensors")
 
 
-def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
+def test_embeddings_train_as_the_images_would(tmp_path, clip):
     seen = []
-    found = embed(
+    summary = embed(
         tmp_path / "out", DATA, clip, store_images=True, precision="float32", on_progress=lambda *at: seen.append(at)
     )
-    assert (found["samples"], found["files"], found["width"], found["files_written"]) == (60, 3, 8, 3)
+    assert (summary["samples"], summary["files"], summary["width"], summary["files_written"]) == (60, 3, 8, 3)
     assert seen[-1] == ("embedding", 60, 60)
     task = checkpoint.load(clip)
     node = {"type": "embeddings", "path": str(tmp_path / "out"), "size": 8, "val_samples": 0, "num_workers": 0}
@@ -46,16 +46,16 @@ def test_every_sample_is_embedded_once_and_can_be_trained_from(tmp_path, clip):
         torch.testing.assert_close(
             embedding.embed_images(task.model, batch["image"]), batch["embedding"], rtol=2e-3, atol=2e-3
         )
-        one = load_file(tmp_path / "out" / "embeddings-00002.safetensors")
-        read = embedding.read_texts(
-            task.model, embedding.tokenize(task.model, task.tokenizer, json.loads(one["text"].tobytes()))
+        stored = load_file(tmp_path / "out" / "embeddings-00002.safetensors")
+        captions = embedding.read_texts(
+            task.model, embedding.tokenize(task.model, task.tokenizer, json.loads(stored["text"].tobytes()))
         )
-    np.testing.assert_allclose(one["caption"], read[0].numpy(), rtol=2e-3, atol=2e-3)
-    assert one["image"].shape == (10, 8)
+    np.testing.assert_allclose(stored["caption"], captions[0].numpy(), rtol=2e-3, atol=2e-3)
+    assert stored["image"].shape == (10, 8)
 
 
 @packs
-def test_weights_are_laid_out_for_a_file_at_a_time(tmp_path, clip, used):
+def test_prepacked_weights_give_the_same_embeddings(tmp_path, clip, used):
     embed(tmp_path / "out", DATA, clip, precision="float32")
     assert used
     expected = tmp_path / "plain"
@@ -70,7 +70,7 @@ def test_weights_are_laid_out_for_a_file_at_a_time(tmp_path, clip, used):
             np.testing.assert_allclose(ours, plain, rtol=2e-3, atol=2e-3)
 
 
-def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, clip):
+def test_existing_files_are_resumed_and_other_options_refused(tmp_path, clip):
     out = tmp_path / "out"
     embed(out, DATA, clip, num_samples=45)
     files = sorted(out.glob("embeddings-*"))
@@ -78,7 +78,7 @@ def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, cli
     first = files[0].stat().st_mtime_ns
     content = files[1].read_bytes()
     files[1].unlink()
-    (out / ".embeddings-00001.safetensors.1.tmp").write_bytes(b"of one that was killed")
+    (out / ".embeddings-00001.safetensors.1.tmp").write_bytes(b"of a killed process")
     assert embed(out, DATA, clip, num_samples=45)["files_written"] == 1
     assert files[0].stat().st_mtime_ns == first
     assert files[1].read_bytes() == content
@@ -89,17 +89,17 @@ def test_what_is_whole_is_not_made_again_and_other_work_is_refused(tmp_path, cli
         assert refused.value.code == 73
 
 
-def test_processes_share_the_files_out(tmp_path, clip, monkeypatch):
+def test_processes_divide_the_files(tmp_path, clip, monkeypatch):
     embed(tmp_path / "whole", DATA, clip)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        embed(tmp_path / "shared", DATA, clip)
+        embed(tmp_path / "divided", DATA, clip)
     for file in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "shared" / file.name).read_bytes() == file.read_bytes()
+        assert (tmp_path / "divided" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_other_files_are_not_written_beside(tmp_path, clip):
+def test_folders_of_other_files_are_refused(tmp_path, clip):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").touch()
     with pytest.raises(Failure, match="holds other files"):

@@ -10,36 +10,36 @@ from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture
-def picture(tmp_path):
-    """A picture of 60 x 40 px and its path."""
-    path = tmp_path / "picture.png"
+def image_file(tmp_path):
+    """An image of 60 x 40 px and its path."""
+    path = tmp_path / "image.png"
     noise(1, 60, 40).save(path)
     return Image.open(path), str(path)
 
 
 def square(width, height, left, top, side):
-    found = np.zeros((height, width), dtype=bool)
-    found[top : top + side, left : left + side] = True
-    return found
+    mask = np.zeros((height, width), dtype=bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
 
 
-def test_a_hole_is_a_box_cut_at_the_border(picture):
-    image, path = picture
+def test_box_is_clipped_at_the_border(image_file):
+    image, path = image_file
     assert np.array_equal(inpaint_mask(path, image.size, box=(10, 5, 8, 8)), square(60, 40, 10, 5, 8))
     assert np.array_equal(inpaint_mask(path, image.size, box=(-4, -4, 8, 8)), square(60, 40, 0, 0, 4))
     assert inpaint_mask(path, image.size, box=(50, 30, 100, 100)).sum() == 100
 
 
-def test_a_hole_is_light_or_transparent_in_a_mask(picture, tmp_path):
-    image, path = picture
-    wanted = square(60, 40, 20, 10, 12)
-    Image.fromarray((wanted * 255).astype(np.uint8)).save(tmp_path / "light.png")
+def test_mask_is_light_or_transparent(image_file, tmp_path):
+    image, path = image_file
+    expected = square(60, 40, 20, 10, 12)
+    Image.fromarray((expected * 255).astype(np.uint8)).save(tmp_path / "light.png")
     rgba = np.asarray(image.convert("RGBA")).copy()
-    rgba[wanted, 3] = 100
+    rgba[expected, 3] = 100
     Image.fromarray(rgba).save(tmp_path / "clear.png")
     for name in ("light.png", "clear.png"):
-        assert np.array_equal(inpaint_mask(path, image.size, mask=str(tmp_path / name)), wanted)
-    assert np.array_equal(inpaint_mask(str(tmp_path / "clear.png"), image.size), wanted)
+        assert np.array_equal(inpaint_mask(path, image.size, mask=str(tmp_path / name)), expected)
+    assert np.array_equal(inpaint_mask(str(tmp_path / "clear.png"), image.size), expected)
 
 
 @pytest.mark.parametrize(
@@ -53,19 +53,19 @@ def test_a_hole_is_light_or_transparent_in_a_mask(picture, tmp_path):
         ({}, "Give --mask, --box, or an image with a transparent part"),
     ],
 )
-def test_what_is_no_hole_is_one_line(picture, tmp_path, monkeypatch, how, said):
+def test_invalid_masks_get_one_line(image_file, tmp_path, monkeypatch, how, said):
     monkeypatch.chdir(tmp_path)
     Image.new("L", (10, 10), 255).save("small.png")
     Image.new("L", (60, 40), 0).save("black.png")
-    image, path = picture
+    image, path = image_file
     with pytest.raises(Failure, match=said) as failure:
         inpaint_mask(path, image.size, **how)
     assert failure.value.code in (2, BAD_INPUT)
 
 
-def test_files_that_are_no_pictures_are_named(picture, tmp_path):
-    image, path = picture
-    (tmp_path / "text.png").write_text("no picture")
+def test_files_that_are_no_images_are_named(image_file, tmp_path):
+    image, path = image_file
+    (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(images.BadImage, match=r"mask .*text\.png: "):
         inpaint_mask(path, image.size, mask=str(tmp_path / "text.png"))
     with pytest.raises(images.BadImage, match=r"text\.png: not an image"):
@@ -76,35 +76,35 @@ def test_files_that_are_no_pictures_are_named(picture, tmp_path):
     ("size", "left", "top", "side", "model", "expected"),
     [
         ((60, 40), 26, 16, 8, 8, (22, 12, 16)),  # twice as large around the middle
-        ((60, 40), 0, 0, 8, 8, (0, 0, 16)),  # inside the picture
+        ((60, 40), 0, 0, 8, 8, (0, 0, 16)),  # inside the image
         ((60, 40), 26, 16, 8, 32, (14, 4, 32)),  # at least the model's size
-        ((60, 40), 26, 16, 8, 64, (10, 0, 40)),  # at most the picture's
+        ((60, 40), 26, 16, 8, 64, (10, 0, 40)),  # at most the image's
         ((60, 20), 4, 0, 20, 8, (4, 0, 20)),
     ],
 )
-def test_the_square_around_a_hole(size, left, top, side, model, expected):
-    picture = noise(0, *size)
-    crop = crop_around(picture, square(*size, left, top, side), model)
+def test_crop_around_a_mask(size, left, top, side, model, expected):
+    image = noise(0, *size)
+    crop = crop_around(image, square(*size, left, top, side), model)
     assert (crop.left, crop.top, crop.side) == expected
     x, y, length = expected
-    assert np.array_equal(crop.pixels, np.asarray(picture)[y : y + length, x : x + length])
+    assert np.array_equal(crop.pixels, np.asarray(image)[y : y + length, x : x + length])
     assert (~crop.known).sum() == side**2
 
 
-def test_a_hole_wider_than_the_picture_is_high_reaches_beyond():
-    picture = noise(0, 60, 20)
-    found = np.zeros((20, 60), dtype=bool)
-    found[5:10, 5:55] = True
-    crop = crop_around(picture, found, 8)
+def test_wide_masks_give_crops_beyond_the_image():
+    image = noise(0, 60, 20)
+    mask = np.zeros((20, 60), dtype=bool)
+    mask[5:10, 5:55] = True
+    crop = crop_around(image, mask, 8)
     assert (crop.left, crop.top, crop.side) == (5, -18, 50)
     assert np.array_equal(crop.pixels[0], crop.pixels[18])  # the border, repeated
     assert not crop.known[:18].any()
     assert crop.known[18:23].all()
     filled = np.asarray(crop.paste(torch.zeros(3, 8, 8)))
-    assert np.array_equal(filled[~found], np.asarray(picture)[~found])
+    assert np.array_equal(filled[~mask], np.asarray(image)[~mask])
 
 
-def test_a_small_pixel_is_known_if_all_that_it_covers_is():
+def test_reduced_pixels_are_known_if_all_they_cover_is():
     crop = crop_around(noise(0, 32, 32), square(32, 32, 9, 9, 3), 32)
     image, known = crop.at_size(8)
     assert image.shape == (1, 3, 8, 8)
@@ -117,21 +117,21 @@ def test_a_small_pixel_is_known_if_all_that_it_covers_is():
     assert (crop.at_size(64)[1] == 0).sum() == 36
 
 
-def test_nothing_changes_outside_the_hole_to_the_bit():
-    picture = noise(0, 50, 40)
-    found = square(50, 40, 11, 7, 9)
+def test_pixels_outside_the_mask_are_bit_identical():
+    image = noise(0, 50, 40)
+    mask = square(50, 40, 11, 7, 9)
     for size in (8, 16, 64):
-        filled = np.asarray(crop_around(picture, found, 16).paste(torch.rand(3, size, size) * 2 - 1))
-        assert np.array_equal(filled[~found], np.asarray(picture)[~found])
-        assert not np.array_equal(filled[found], np.asarray(picture)[found])
+        filled = np.asarray(crop_around(image, mask, 16).paste(torch.rand(3, size, size) * 2 - 1))
+        assert np.array_equal(filled[~mask], np.asarray(image)[~mask])
+        assert not np.array_equal(filled[mask], np.asarray(image)[mask])
 
 
-def test_the_seam_is_soft_and_nothing_old_shines_through():
-    """A grey picture with a black hole, drawn 40 levels too light: no step at the seam, the drawn level far inside."""
+def test_seam_is_smooth_and_hides_the_old_content():
+    """A gray image with a black region, filled 40 levels too light: no step at the seam, the new level far inside."""
     pixels = np.full((128, 128, 3), 120, dtype=np.uint8)
-    found = square(128, 128, 32, 32, 64)
-    pixels[found] = 0
-    filled = np.asarray(crop_around(Image.fromarray(pixels), found, 64).paste(torch.full((3, 64, 64), 160 / 127.5 - 1)))
+    mask = square(128, 128, 32, 32, 64)
+    pixels[mask] = 0
+    filled = np.asarray(crop_around(Image.fromarray(pixels), mask, 64).paste(torch.full((3, 64, 64), 160 / 127.5 - 1)))
     row = filled[64, :, 0].astype(int)
     assert abs(row[32] - row[31]) <= 5
     assert row[64] == 160
