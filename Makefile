@@ -52,7 +52,7 @@ check: setup
 docs: setup
 	$(PIP) --quiet -e '.[dev,docs]'
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --strict --site-dir out/site
+	$(BIN)/zensical build --strict
 	@echo "open out/site/index.html"
 
 # Karlo's size, imported and sampled with one stage at a time: 24 GiB of memory, 40 GB of disk for a while.

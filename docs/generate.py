@@ -30,7 +30,7 @@ EXIT_CODES = (
     (exits.WOULD_OVERWRITE, "would overwrite files: pass `--skip-existing`, `--overwrite` or another `--out`"),
     (exits.STOPPED, "stopped early with the state saved (SIGTERM, SIGUSR1, `--max-time`): run the same command again"),
     (exits.INTERRUPTED, "Ctrl-C; a training run has saved its state"),
-    (exits.CLOSED_PIPE, "the reader of standard output has gone, as with `| head`"),
+    (exits.CLOSED_PIPE, "the reader of standard output has closed it, as `head` does"),
 )
 
 
@@ -241,7 +241,7 @@ def _parameter(parameter: Any) -> tuple[str, str, str, str]:
     argument = parameter.param_type_name == "argument"
     names = f"`{_metavar(parameter)}`" if argument else ", ".join(f"`{one}`" for one in parameter.opts)
     flag = not argument and parameter.is_flag
-    value = "" if flag or argument else f"`{_metavar(parameter)}`"
+    value = "" if flag or argument else f"`{_metavar(parameter).replace('|', ' or ')}`"
     default = parameter.default
     if callable(default) or default in (None, False, [], ()):
         default = "" if not isinstance(getattr(parameter, "show_default", None), str) else parameter.show_default
