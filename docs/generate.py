@@ -179,13 +179,18 @@ def commands() -> dict[str, Any]:
 
 
 def json_fields() -> dict[str, dict[str, str]]:
-    """Return the fields of the JSON lines of each command, `base` entries merged in."""
+    """Return the fields of the JSON lines of each command: a `?` ends the names of those that are not in every line."""
     tables = yaml.safe_load((DOCS / "json_fields.yaml").read_text(encoding="utf-8"))
     shared = tables.pop("shared")
     merged = {}
     for name, fields in tables.items():
-        fields = fields or {}
-        merged[name] = {**shared.get(fields.pop("like", ""), {}), **fields}
+        own = {**shared.get(fields.pop("like", ""), {}), **fields}
+        merged[name] = {}
+        for key, text in own.items():
+            if key.endswith("±"):
+                merged[name] |= {key[:-1]: text, f"{key[:-1]}_interval": "its 95 % interval"}
+            else:
+                merged[name][key] = text
     return merged
 
 
@@ -234,7 +239,9 @@ def _command(name: str, command: Any, fields: dict[str, str] | None) -> Iterator
         yield table(("argument or option", "value", "default", "meaning"), rows)
     if fields:
         yield f"Fields of the JSON lines of `dalle {name}`:"
-        yield table(("field", "meaning"), ((f"`{key}`", text) for key, text in fields.items()))
+        rows = ((f"`{key.rstrip('?')}`", f"{text} (not in every line)" if key.endswith("?") else text)
+                for key, text in fields.items())  # fmt: skip
+        yield table(("field", "meaning"), rows)
 
 
 def _parameter(parameter: Any) -> tuple[str, str, str, str]:
