@@ -22,6 +22,35 @@ COMMON = {
     "activation": "Activation function of the blocks.",
     "eps": "Term added to the denominator of the optimizer.",
     "compile": "Compile the model with torch.compile.",
+    "dropout": "Dropout probability in training.",
+    "gradient_checkpointing": "Recompute activations in the backward pass: less memory, a third more computation.",
+    "base_channels": "Channels of the first level.",
+    "channel_mult": "Factors of base_channels, one per level.",
+    "num_res_blocks": "Residual blocks per level.",
+    "groups": "Groups of blocks; each but the last halves the resolution.",
+    "attention_factors": "Downsampling factors of the levels that have attention.",
+    "attention_order": "Order of queries, keys and values in the published weights.",
+    "middle_attention": "Use attention at the lowest level.",
+    "position_bands": "Frequencies of the position encoding that is added to the input; 0: none.",
+    "head_dim": "Channels of an attention head.",
+    "classes": "Number of classes.",
+    "tokens": "Context tokens made of the embedding.",
+    "text_width": "Width of the CLIP's text states.",
+    "factor": "Upsampling factor.",
+    "resize": "Interpolation of the low-resolution image.",
+    "image": "Image tower.",
+    "text": "Text tower.",
+    "fixed_logit_scale": "Logit scale that is not trained; null: it is trained.",
+    "text_weight": "Weight of the loss of the text tokens; the image tokens have the rest.",
+    "steps": "Timesteps of the diffusion process.",
+    "schedule": "Noise schedule of the diffusion process.",
+    "sampler": "Sampler of the diffusion process.",
+    "up_steps": "As steps, for the upsampler.",
+    "up_steps_2": "As steps, for the second upsampler.",
+    "up_sampler": "As sampler, for the upsampler.",
+    "up_sampler_2": "As sampler, for the second upsampler.",
+    "top_k": "Sample only among the k most likely tokens.",
+    "top_p": "Sample only among the most likely tokens whose probabilities reach p together.",
 }
 
 
@@ -77,9 +106,9 @@ def _plain(recipe: dict[str, Any]) -> Iterator[Row]:
     if "system" in recipe:
         part: Any = systems.get(recipe["system"]["type"])
         parts = recipe.get("parts") or {}
-        for name in inspect.signature(part).parameters:
-            if name != "device":
-                yield _row(f"parts.{name}", parts, name, "checkpoint", "")
+        for key in documented_keys(part, {"device"}):
+            text = key.text or f"Checkpoint of the {key.name.replace('_', ' ')}."
+            yield _row(f"parts.{key.name}", parts, key.name, "checkpoint", text)
         yield from _keys("sample", recipe.get("sample") or {}, documented_keys(part.sampling))
 
 

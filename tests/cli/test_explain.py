@@ -1,5 +1,7 @@
+import pytest
+
 from dalle_cli import recipe
-from dalle_cli.cli.explain import explain, lines
+from dalle_cli.cli.explain import COMMON, explain, lines
 
 
 def rows(name, family):
@@ -23,3 +25,16 @@ def test_row_is_two_lines():
     first, second = lines(rows("tiny", "clip")["train.log_every"])
     assert first == "train.log_every  (integer, default 50)"
     assert second == "" or second.startswith("    ")
+
+
+@pytest.mark.parametrize("name", recipe.all_names())
+def test_every_key_has_a_sentence(name):
+    family, _, name = name.partition("/")
+    missing = [row["key"] for row in explain(recipe.load(name, family, complete=False)) if not row["help"]]
+    assert missing == []
+
+
+def test_common_keys_exist():
+    """A sentence for a key that no part has is left over."""
+    names = {key.rpartition(".")[2] for each in recipe.all_names() for key in rows(*each.split("/")[::-1])}
+    assert set(COMMON) <= names

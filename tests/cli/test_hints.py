@@ -1,6 +1,10 @@
+import re
+
 import pytest
 
+from dalle_cli import recipe
 from dalle_cli.cli import hints
+from dalle_cli.cli.explain import explain
 from dalle_cli.cli.hints import hint
 
 
@@ -38,3 +42,11 @@ def test_hints_name_no_existing_option(commands):
     assert not taken["sample",] & set(hints.CREATING)
     for words, flags in taken.items():
         assert not flags & set(hints.ANYWHERE), words
+
+
+def test_hinted_keys_exist():
+    family, name = recipe.locate("clip/tiny")
+    keys = {row["key"] for row in explain(recipe.load(name, family, complete=False))}
+    hinted = {key for text in hints.TRAINING.values() for key in re.findall(r"([a-z]+\.[a-z_]+)=", text)}
+    assert len(hinted) > 10
+    assert hinted - {"data.path"} <= keys
