@@ -45,6 +45,12 @@ def test_own_images_replace_scenes(tiny, tmp_path):
     assert result.psnr != reconstruct(tiny.dvae, 3).psnr
 
 
+def test_precision_of_the_device_is_used(tiny):
+    rounded = evaluate.dvae(tiny.dvae, num_images=5, objects="shapes", precision="bf16")
+    assert rounded.psnr != reconstruct(tiny.dvae, 5).psnr
+    assert rounded.psnr == pytest.approx(reconstruct(tiny.dvae, 5).psnr, abs=0.5)
+
+
 def test_other_model_types_are_refused(tiny):
     with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' or a 'vqgan' is needed"):
         reconstruct(tiny.clip, 3)

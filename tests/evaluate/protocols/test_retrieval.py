@@ -48,6 +48,20 @@ def test_directions_are_not_mixed_up(tiny, monkeypatch, image, text, image_to_te
     assert (result.image_to_text_r1, result.text_to_image_r1) == (image_to_text, text_to_image)
 
 
+def test_precision_of_the_device_is_used(tiny, monkeypatch):
+    enabled = []
+    embed = CLIPTask.embed_images
+
+    def remember(self, batch):
+        enabled.append(torch.is_autocast_enabled("cpu"))
+        return embed(self, batch)
+
+    monkeypatch.setattr(CLIPTask, "embed_images", remember)
+    for precision in ("bf16", "float32"):
+        evaluate.retrieval(tiny.clip, num_samples=2, pool_size=2, objects="shapes", precision=precision)
+    assert enabled == [True, False]
+
+
 def test_too_few_samples_for_a_pool_are_refused(tiny, tmp_path):
     with pytest.raises(Failure, match="--num-samples 5 is below --pool-size 100") as failure:
         retrieve(tiny.clip, 5, 100)
