@@ -6,7 +6,6 @@ image files. Torch is imported only where tensors are made.
 
 import functools
 import io
-import math
 import random
 import sys
 import warnings
@@ -133,8 +132,18 @@ def to_pil(tensor: "torch.Tensor") -> Image.Image:
 
 
 def psnr(a: "torch.Tensor", b: "torch.Tensor") -> float:
-    """Return the peak signal-to-noise ratio of two images in [-1, 1], in dB; 100 for equal images."""
-    return -10 * math.log10(max(((a - b) / 2).pow(2).mean().item(), 1e-10))
+    """Return the peak signal-to-noise ratio of two images (3, H, W) in [-1, 1], in dB; 100 for equal images."""
+    return psnr_of_mse(mse(a[None], b[None])).item()
+
+
+def mse(a: "torch.Tensor", b: "torch.Tensor") -> "torch.Tensor":
+    """Return the mean squared error between images (B, 3, H, W) in [-1, 1], relative to their range, (B,)."""
+    return ((a - b) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10)
+
+
+def psnr_of_mse(errors: "torch.Tensor") -> "torch.Tensor":
+    """Return the peak signal-to-noise ratio in dB of mean squared errors relative to the range."""
+    return -10 * errors.log10()
 
 
 def resize(image: Image.Image, size: int, resample: Image.Resampling = BICUBIC) -> Image.Image:

@@ -398,3 +398,10 @@ def test_side_by_side_joins_from_left_to_right():
     joined = np.asarray(images.side_by_side([Image.new("RGB", (3, 2), color) for color in ("red", "blue")], gap=1))
     assert joined.shape == (2, 7, 3)
     assert joined[0, :, 0].tolist() == [255, 255, 255, 255, 0, 0, 0]
+
+
+def test_psnr_of_batches_is_that_of_each_image():
+    a, b = torch.rand(2, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    errors = images.mse(a, b)
+    assert images.psnr_of_mse(errors).tolist() == pytest.approx([images.psnr(x, y) for x, y in zip(a, b)])
+    assert errors.tolist() == pytest.approx([((x - y) / 2).square().mean().item() for x, y in zip(a, b)])

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..images import mse, psnr_of_mse
 from ..models.dvae import DVAE, map_pixels, unmap_pixels
 from ..nn.all_gather import all_gather_with_grad
 from ..nn.noise import uniform
@@ -100,13 +101,13 @@ class DVAETask(Task):
     @torch.no_grad()
     def _figures(self, image: Tensor, mean: Tensor, codes: Tensor) -> dict[str, Tensor]:
         """PSNR in dB of the reconstructions, and the perplexity of the codes."""
-        error = ((unmap_pixels(torch.sigmoid(mean)) - image) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-8)
+        error = mse(unmap_pixels(torch.sigmoid(mean)), image)
         count = torch.ones(codes.numel(), device=codes.device)
         share = (
             torch.zeros(self.model.vocab_size, device=codes.device).index_add_(0, codes.flatten(), count)
             / codes.numel()
         )
-        return {"psnr": -10 * error.log10().mean(), "perplexity": torch.special.entr(share).sum().exp()}
+        return {"psnr": psnr_of_mse(error).mean(), "perplexity": torch.special.entr(share).sum().exp()}
 
     def preview(self, batch: dict) -> Preview:
         image = batch["image"]

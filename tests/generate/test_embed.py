@@ -61,7 +61,7 @@ def test_prepacked_weights_give_the_same_embeddings(tmp_path, clip, used):
     expected = tmp_path / "plain"
     used.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dalle_cli.nn.prepacked.SHARE", 0)
+        patch.setattr("dalle_cli.nn.prepacked.MEMORY_FRACTION", 0)
         embed(expected, DATA, clip, precision="float32")
     assert not used
     for file in expected.glob("*.safetensors"):

@@ -9,6 +9,7 @@ import torch
 from ... import checkpoint
 from ...hardware.capabilities import free_memory
 from ...hardware.memory_meter import MEMORY_FRACTION, choose_batch_size
+from ...images import mse, psnr_of_mse
 from ...systems import device
 from .. import samples
 from ..protocol import Option, Result
@@ -70,8 +71,8 @@ def dvae(
     for start in range(0, len(images), batch_size):
         batch = samples.batch(images[start : start + batch_size])
         tokens, reconstructed = reconstruct(batch)
-        errors.append(((batch - reconstructed) / 2).pow(2).mean(dim=(1, 2, 3)).clamp(min=1e-10))
+        errors.append(mse(batch, reconstructed))
         used.update(tokens.flatten().tolist())
     error = torch.cat(errors)
-    psnr, of_mean = -10 * error.log10().mean().item(), -10 * error.mean().log10().item()
+    psnr, of_mean = psnr_of_mse(error).mean().item(), psnr_of_mse(error.mean()).item()
     return Reconstruction(model, len(images), size, psnr, of_mean, len(used) / tokenizer.vocab_size)
