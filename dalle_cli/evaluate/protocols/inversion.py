@@ -1,5 +1,6 @@
 """How exactly DDIM inversion leads back to images (Dhariwal and Nichol 2021, appendix F)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +11,10 @@ from ..generated import trained_positions
 from ..protocol import Option, Progress, Result, Rows, silent
 from ..recovered import PSNRs, psnrs
 
-EXAMPLES = ("dalle evaluate inversion --recipe unclip -n 50 --steps 50",)
+EXAMPLES = (
+    "dalle evaluate inversion --recipe unclip -n 50 --steps 50",
+    "dalle evaluate inversion data.path=photos --recipe glide",
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Inversion(Result):
         return [{"recipe": self.recipe, "num_images": self.num_images, **setting, **self.figures.to_json()}]
 
     def table(self) -> list[str]:
-        head = f"{self.num_images} unseen scenes at {self.size} px, {self.steps} steps to the noise and as many back"
+        head = f"{self.num_images} images at {self.size} px, {self.steps} steps to the noise and as many back"
         return [head, str(self.figures)]
 
 
@@ -39,7 +43,8 @@ def inversion(
     recipe: Annotated[
         str, Option("System recipe, or the checkpoint of a decoder.", metavar="NAME|PATH", panel="Model")
     ] = "glide",
-    num_images: Annotated[int, Option("Unseen scenes.", 1, 1_000_000, ("-n",))] = 50,
+    data: Mapping[str, Any] | None = None,
+    num_images: Annotated[int, Option("Images to invert.", 1, 1_000_000, ("-n",))] = 50,
     objects: str = "everyday",
     steps: Annotated[
         str, Option("Steps in each direction: a number (50), or a schedule (ddim50).", panel="Sampling")
@@ -52,20 +57,23 @@ def inversion(
     offload: bool = False,
     progress: Progress = silent,
 ) -> Inversion:
-    """Invert unseen scenes to noise by DDIM and sample them again: PSNR, and how many exceed 25 dB.
+    """Invert images to noise by DDIM and sample them again: PSNR, and how many exceed 25 dB.
 
-    Raises RecipeError, CheckpointError.
+    data: a `data` section; default: unseen built-in scenes. Raises RecipeError, CheckpointError, DataError.
     """
     system = DDIMInversion(recipe, steps, precision, offload)
-    positions = trained_positions(system.name)
-    scenes = list(samples.unseen(num_images, system.size, objects, distinct=True, random_positions=positions))
-    before, texts = samples.batch([sample.image for sample in scenes]), [sample.caption for sample in scenes]
+    if data:
+        pairs = samples.own(data, num_images, system.size, captions=False)
+    else:
+        positions = trained_positions(system.name)
+        pairs = list(samples.unseen(num_images, system.size, objects, distinct=True, random_positions=positions))
+    before, texts = samples.batch([sample.image for sample in pairs]), [sample.caption for sample in pairs]
     done = 0
 
     def report(count: int) -> None:
         nonlocal done
         done += count
-        progress("inversion", done, num_images)
+        progress("inversion", done, len(pairs))
 
     after = system.reconstruct(before, texts, batch_size, inversion_iters, report)
     ratios = [images.psnr(one, other) for one, other in zip(before, after)]
@@ -73,4 +81,4 @@ def inversion(
         [(images.to_pil(one), "input"), (images.to_pil(other), f"{ratio:.1f} dB")]
         for one, other, ratio in zip(before, after, ratios)
     ]
-    return Inversion(recipe, num_images, system.size, steps, inversion_iters, psnrs(ratios), rows)
+    return Inversion(recipe, len(pairs), system.size, steps, inversion_iters, psnrs(ratios), rows)

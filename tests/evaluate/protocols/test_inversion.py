@@ -3,6 +3,7 @@ from PIL import Image
 
 from dalle_cli.generate.ddim_inversion import DDIMInversion
 from tests.cli.conftest import one_line
+from tests.fixtures.miniatures import noise
 
 WORDS = ("-n", 3, "--steps", 4, "--objects", "shapes", "-q")
 
@@ -22,6 +23,15 @@ def test_command_reports_psnr(invert, unclip):
     assert Image.open("s.png").size[0] >= 16
     assert invert("--inversion-iters", 0).result["psnr"] < line["psnr"]
     assert invert(recipe=unclip.recipe).result["psnr"] > 0
+
+
+def test_own_images_replace_scenes(invert, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        noise(number, 24, 16).save(tmp_path / "photos" / f"{number}.png")
+    line = invert("data.path=photos").result
+    assert line["num_images"] == 2
+    assert line["psnr"] != invert().result["psnr"]
 
 
 def test_exact_inversion_has_full_psnr(invert, monkeypatch):
