@@ -136,7 +136,7 @@ def _tokenizer_config(tokenizer: Any, model: dict) -> dict[str, Any]:
         "bos_token": start,
         "eos_token": end,
         "unk_token": end,
-        "pad_token": "!",  # id 0, which stands for padding here
+        "pad_token": "!",  # id 0, which pads here
     }
 
 

@@ -1,10 +1,10 @@
-"""Weights that are often met and not read here, by their keys, so that a refusal can say what they are."""
+"""Name common weights that are not supported, by their keys, so that the error can say what they are."""
 
 import re
 
 from .layout import State
 
-# All patterns of a name must match the beginning of some key; the first name that fits is said.
+# A name fits where each of its patterns matches the beginning of some key; the first name that fits is used.
 UNSUPPORTED = {
     "DALLE-pytorch's dVAE": (r"codebook\.weight$", r"decoder\.", r"encoder\."),
     "DALLE-pytorch's transformer": (r"text_emb\.", r"to_logits\."),
@@ -14,7 +14,7 @@ UNSUPPORTED = {
     "a ControlNet of diffusers": (r"controlnet_cond_embedding\.", r"conv_in\.weight$"),
     "a U-Net of diffusers": (r"conv_in\.weight$", r"down_blocks\."),
     "an autoencoder of diffusers": (r"encoder\.down_blocks\.",),
-    "taming's VQGAN with Gumbel's codes": (r"quantize\.embed\.weight$", r"encoder\.down\.0\."),
+    "taming's VQGAN with Gumbel quantization": (r"quantize\.embed\.weight$", r"encoder\.down\.0\."),
     "taming's transformer": (r"transformer\.tok_emb\.weight$", r"first_stage_model\."),
     "latent diffusion's continuous autoencoder": (r"encoder\.down\.0\.", r"quant_conv\."),
     "SigLIP": (r"logit_bias$", r"logit_scale$"),
@@ -38,8 +38,8 @@ UNSUPPORTED = {
 
 
 def name(state: State) -> str | None:
-    """What a state of an unknown layout is, as its keys tell."""
-    for stranger, patterns in UNSUPPORTED.items():
+    """Return what a state of an unknown layout is, by its keys, None where that is unknown too."""
+    for format_name, patterns in UNSUPPORTED.items():
         if all(any(re.match(pattern, key) for key in state) for pattern in patterns):
-            return stranger
+            return format_name
     return None

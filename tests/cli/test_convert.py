@@ -12,7 +12,7 @@ from tests.convert.test_systems import diffusers, quick
 from tests.fixtures.miniatures import noise
 
 
-def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
+def test_float16_export_generates(dalle, tiny):
     ended = dalle("export", tiny.dalle, "--out", "small/dalle.safetensors")
     assert (ended.code, ended.err) == (0, "")
     assert ended.result == {"path": "small/dalle.safetensors", "precision": "float16"}
@@ -34,7 +34,7 @@ def test_a_checkpoint_is_written_in_float16_and_draws(dalle, tiny):
         (("there", "--out", "new"), 3, "there: not a safetensors file"),
     ],
 )
-def test_mistakes_get_a_line_and_their_code(dalle, tiny, tmp_path, words, code, said):
+def test_export_errors(dalle, tiny, tmp_path, words, code, said):
     (tmp_path / "there").write_text("mine")
     ended = dalle("export", *(tiny.clip if word == "CLIP" else word for word in words))
     assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True), ended.err
@@ -43,7 +43,7 @@ def test_mistakes_get_a_line_and_their_code(dalle, tiny, tmp_path, words, code, 
     assert not (tmp_path / "new").exists()
 
 
-def test_an_existing_file_is_replaced_when_told(dalle, tiny, tmp_path):
+def test_export_overwrites(dalle, tiny, tmp_path):
     (tmp_path / "there").write_text("mine")
     assert dalle("export", tiny.clip, "--out", "there", "--overwrite", "--precision", "bf16").code == 0
     assert checkpoint.metadata(tmp_path / "there")["recipe"]["model"]["type"] == "clip"
@@ -61,7 +61,7 @@ def carried(dalle, tiny, kind, layout, out, back):
 
 
 @pytest.mark.parametrize("layout", ["hf-clip", "openai-clip", "open-clip"])
-def test_an_imported_clip_ranks_as_the_original_does(dalle, tiny, tmp_path, layout):
+def test_imported_clip_ranks_the_same(dalle, tiny, tmp_path, layout):
     (tmp_path / "in").mkdir()
     for i in range(3):
         noise(i, 32, 32).save(tmp_path / "in" / f"{i}.png")
@@ -73,7 +73,7 @@ def test_an_imported_clip_ranks_as_the_original_does(dalle, tiny, tmp_path, layo
     assert json.loads(dalle("show", "mine", "--json").out)["model"] == ended.result["model"]
 
 
-def test_an_imported_dvae_reconstructs_as_the_original_does(dalle, tiny, tmp_path):
+def test_imported_dvae_reconstructs_the_same(dalle, tiny, tmp_path):
     noise(0, 16, 16).save(tmp_path / "x.png")
     carried(dalle, tiny, "dvae", "openai-dvae", "dvae.pt", "mine")
     words = ("reconstruct", "x.png", "--size", 16, "--overwrite", "--model")
@@ -81,14 +81,14 @@ def test_an_imported_dvae_reconstructs_as_the_original_does(dalle, tiny, tmp_pat
     assert (one["psnr"], one["unique_tokens"]) == (two["psnr"], two["unique_tokens"])
 
 
-def test_import_says_to_a_person_what_it_found(dalle, tiny):
+def test_import_on_a_terminal(dalle, tiny):
     dalle("export", tiny.dvae, "--format", "openai-dvae", "--out", "dvae.pt")
     out = dalle("import", "dvae.pt", "--out", "mine", terminal=True).out
     assert "openai-dvae" in out
     assert "dvae: dalle show mine" in out
 
 
-def test_a_folder_of_models_becomes_a_system_that_draws(dalle, tmp_path):
+def test_import_of_a_system(dalle, tmp_path):
     diffusers(tmp_path / "theirs")
     learn(CAPTIONS, 522, "clip").save(tmp_path / "words.json")
     words = ("import", "theirs", "--system", "--vocab", "words.json")
@@ -120,7 +120,7 @@ class Bait:
         (("unknown.pt", "--out", "new"), 3, "no known layout has these keys (a, b, ...)"),
         (("gone.pt", "--out", "new"), 3, "gone.pt: no such file or folder"),
         (("empty", "--out", "new"), 3, "no weights in this folder"),
-        (("text.pt", "--out", "new"), 3, "text.pt: a damaged pickle, or none"),
+        (("text.pt", "--out", "new"), 3, "text.pt: a damaged pickle, or not a pickle"),
         (("CLIP", "--out", "new"), 3, "a checkpoint of dalle"),
         (("unknown.pt", "--out", "there"), 73, "exists; add --overwrite"),
         (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose one of float16, bf16, float32"),
@@ -130,7 +130,7 @@ class Bait:
         (("hf:karlo", "--out", "new"), 2, "hf:karlo: write hf:owner/name"),
     ],
 )
-def test_import_refuses_in_one_line(dalle, tiny, tmp_path, words, code, said):
+def test_import_errors(dalle, tiny, tmp_path, words, code, said):
     torch.save({"weight": torch.ones(1), "bait": Bait()}, tmp_path / "bait.pt")
     torch.save({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "unknown.pt")
     (tmp_path / "text.pt").write_text("no weights")
@@ -146,7 +146,7 @@ def test_import_refuses_in_one_line(dalle, tiny, tmp_path, words, code, said):
     assert not (tmp_path / "hit").exists()
 
 
-def test_a_part_alone_is_no_pipeline(dalle, tiny):
+def test_pipelines_need_a_system(dalle, tiny):
     ended = dalle("export", tiny.clip, "--format", "diffusers-unclip", "--out", "new")
     assert (ended.code, one_line(ended.err)) == (2, True)
     assert "diffusers-unclip takes a whole system, its folder or its recipe" in ended.err

@@ -18,7 +18,7 @@ FOLDERS |= {"decoder_scheduler", "super_res_scheduler"}
 
 
 @pytest.mark.parametrize("variation", [False, True])
-def test_a_pipeline_comes_back_bit_for_bit(tmp_path, vocab, variation):  # noqa: F811
+def test_round_trip(tmp_path, vocab, variation):  # noqa: F811
     state = diffusers(tmp_path / "theirs", variation)
     bring(tmp_path / "theirs", vocab)
     files = pipeline.export("out", "again", None, False)
@@ -41,7 +41,7 @@ def test_a_pipeline_comes_back_bit_for_bit(tmp_path, vocab, variation):  # noqa:
 
 
 @pytest.mark.parametrize(("told", "clamp"), [(None, 5.0), (7.5, 7.5)])
-def test_the_clamp_of_the_prior_s_scheduler_comes_and_goes(tmp_path, vocab, told, clamp):  # noqa: F811
+def test_scheduler_gives_the_clip_sample_range(tmp_path, vocab, told, clamp):  # noqa: F811
     diffusers(tmp_path / "theirs")
     if told:
         (tmp_path / "theirs" / "prior_scheduler").mkdir()
@@ -54,7 +54,7 @@ def test_the_clamp_of_the_prior_s_scheduler_comes_and_goes(tmp_path, vocab, told
     assert written["clip_sample_range"] == clamp
 
 
-def test_what_has_no_place_is_found_before_anything_is_written(tmp_path, vocab):  # noqa: F811
+def test_unsupported_systems_are_refused_early(tmp_path, vocab):  # noqa: F811
     karlo(tmp_path / "karlo")  # whose embeddings and text states are of different widths here
     bring(tmp_path / "karlo", vocab)
     with pytest.raises(ConvertError, match="of different widths"):
@@ -75,7 +75,7 @@ def test_what_has_no_place_is_found_before_anything_is_written(tmp_path, vocab):
         assert caught.value.code == code
 
 
-def test_one_upsampler_stands_for_both(tmp_path, vocab):  # noqa: F811
+def test_one_upsampler_is_written_twice(tmp_path, vocab):  # noqa: F811
     state = diffusers(tmp_path / "theirs")
     bring(tmp_path / "theirs", vocab)
     path = checkpoint.resolve("out/upsampler")

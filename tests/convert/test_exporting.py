@@ -35,7 +35,7 @@ def clip(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_a_folder_is_imported_back_bit_for_bit(clip, layout):
+def test_folders_are_imported_back(clip, layout):
     files = export(clip, layout, "folder", None, False)
     assert files[-1] == f"folder/{FORMATS[layout]}"
     result, said = bring("folder")
@@ -45,7 +45,7 @@ def test_a_folder_is_imported_back_bit_for_bit(clip, layout):
 
 
 @pytest.mark.parametrize("name", ["out.pt", "out.bin", "out.safetensors"])
-def test_a_file_holds_the_published_tensors(clip, name):
+def test_files_hold_the_published_tensors(clip, name):
     assert export(clip, "openai-clip", name, None, False) == [name]
     read = archives.read if not name.endswith(".safetensors") else load_file
     assert equal(read(Path(name)), published())
@@ -53,12 +53,12 @@ def test_a_file_holds_the_published_tensors(clip, name):
         assert equal(torch.load(name, weights_only=True), published())
 
 
-def test_another_type_on_request(clip):
+def test_precision(clip):
     export(clip, "hf-clip", "folder", "float32", False)
     assert {tensor.dtype for tensor in load_file("folder/model.safetensors").values()} == {torch.float32}
 
 
-def test_our_own_weights_come_back(tiny, tmp_path):
+def test_round_trip_of_checkpoints(tiny, tmp_path):
     export(tiny.dvae, "openai-dvae", str(tmp_path / "dvae.safetensors"), None, False)
     import_weights(str(tmp_path / "dvae.safetensors"), str(tmp_path / "back"), ImportOptions(), print)
     back = checkpoint.read_tensors(tmp_path / "back" / checkpoint.FILE)
@@ -76,7 +76,7 @@ def test_our_own_weights_come_back(tiny, tmp_path):
         (("gone", "hf-clip", "new"), checkpoint.CheckpointError, "no checkpoint 'gone'"),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_written(clip, tmp_path, words, error, said):
+def test_errors_write_nothing(clip, tmp_path, words, error, said):
     (tmp_path / "there").write_text("mine")
     with pytest.raises(error, match=said) as caught:
         export(*words, *[None] * (4 - len(words)), False)
@@ -86,7 +86,7 @@ def test_mistakes_are_named_and_nothing_is_written(clip, tmp_path, words, error,
     assert not list(tmp_path.glob("new*"))
 
 
-def test_overwriting_leaves_other_files_alone(clip, tmp_path):
+def test_overwriting_keeps_other_files(clip, tmp_path):
     export(clip, "hf-clip", "folder", None, False)
     (tmp_path / "folder" / "mine.txt").write_text("mine")
     (tmp_path / "folder" / "config.json").write_text("{}")
@@ -99,7 +99,7 @@ def test_overwriting_leaves_other_files_alone(clip, tmp_path):
 @pytest.mark.parametrize(
     ("layout", "library"), [("hf-clip", "transformers"), ("openai-clip", "open_clip"), ("open-clip", "open_clip")]
 )
-def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activation):
+def test_libraries_compute_the_same(clip, layout, library, activation):
     """Runs where the packages of `make parity` are installed."""
     try:
         peer = find(library)
@@ -126,7 +126,7 @@ def test_the_libraries_open_it_and_compute_the_same(clip, layout, library, activ
             assert (one - other).abs().max() / other.abs().max() < 1e-4
 
 
-def test_karlos_files_are_as_published(tmp_path, monkeypatch):
+def test_karlo_files_are_wrapped_as_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = export_state("karlo-prior", PRIOR, models.build(PRIOR).state_dict())
     stats = state.pop("clip_mean"), state.pop("clip_std")
@@ -150,7 +150,7 @@ def test_karlos_files_are_as_published(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("float16", torch.float16), ("bf16", torch.bfloat16), ("float32", torch.float32)]
 )
-def test_an_export_is_the_same_checkpoint_in_another_type(tiny, tmp_path, precision, dtype):
+def test_export_in_another_precision(tiny, tmp_path, precision, dtype):
     out = tmp_path / "new" / "clip.safetensors"
     export_checkpoint(tiny.clip, out, precision, False)
     tensors = checkpoint.read_tensors(out)
@@ -167,7 +167,7 @@ def test_an_export_is_the_same_checkpoint_in_another_type(tiny, tmp_path, precis
         assert out.stat().st_size < checkpoint.resolve(tiny.clip).stat().st_size
 
 
-def test_what_was_exported_does_what_the_original_does(tiny, tmp_path):
+def test_float16_embeddings_stay_close(tiny, tmp_path):
     export_checkpoint(tiny.clip, tmp_path / "clip.safetensors", "float16", False)
     one, two = (checkpoint.load(str(path), "clip") for path in (tiny.clip, tmp_path / "clip.safetensors"))
     assert {parameter.dtype for parameter in two.parameters()} == {torch.float32}
@@ -178,7 +178,7 @@ def test_what_was_exported_does_what_the_original_does(tiny, tmp_path):
     assert (again[0] @ again[1]) < 0.999
 
 
-def test_a_run_is_exported_by_its_name(tiny, tmp_path, monkeypatch):
+def test_runs_are_exported_by_name(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     shutil.copy(tiny.dvae, tmp_path / "checkpoints" / "mine" / checkpoint.FILE)
@@ -186,7 +186,7 @@ def test_a_run_is_exported_by_its_name(tiny, tmp_path, monkeypatch):
     assert checkpoint.load("mine.safetensors", "dvae").model.vocab_size == 32
 
 
-def test_it_is_refused_before_anything_is_read(tmp_path):
+def test_errors_come_before_reading(tmp_path):
     out = tmp_path / "there.safetensors"
     out.write_text("mine")
     for precision, code in (("fp8", USAGE), ("float16", WOULD_OVERWRITE)):
@@ -199,7 +199,7 @@ def test_it_is_refused_before_anything_is_read(tmp_path):
     assert out.read_text() == "mine"
 
 
-def test_overwriting_oneself_is_safe(tiny, tmp_path):
+def test_export_onto_itself(tiny, tmp_path):
     path = tmp_path / "dvae.safetensors"
     shutil.copy(tiny.dvae, path)
     export_checkpoint(str(path), path, "float16", True)

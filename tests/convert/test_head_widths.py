@@ -112,7 +112,7 @@ def outputs(network, node):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_equal_those_of_the_model_that_wrote_the_weights(case, vocabularies):
+def test_outputs_equal_the_original(case, vocabularies):
     name, node, overrides = CASES[case]
     layout = all_layouts()[name]
     tokenizer = vocabularies.get(layout.tokenizer)

@@ -65,7 +65,7 @@ def equal(one, two):
     )
 
 
-def test_an_archive_of_clip_becomes_a_checkpoint_that_ranks(tmp_path, vocab):
+def test_clip_archive(tmp_path, vocab):
     extra = {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     torch.save(published() | extra, "clip.pt")
     result, said = bring("clip.pt", vocab=vocab)
@@ -105,7 +105,7 @@ def test_torchscript(vocab):
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_the_two_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
+def test_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
     classes = types.ModuleType("dall_e.encoder")
     classes.Encoder = type("Encoder", (Module,), {"__module__": "dall_e.encoder"})
     monkeypatch.setitem(sys.modules, "dall_e", types.ModuleType("dall_e"))
@@ -125,7 +125,7 @@ def test_the_two_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
     assert checkpoint.load("out", "dvae").model.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 4)
 
 
-def test_a_folder_tells_heads_activation_and_vocabulary(tmp_path):
+def test_folder_gives_heads_activation_and_vocabulary(tmp_path):
     node = CLIP | {"image": VIT | {"heads": 2, "activation": "gelu"}}
     source = all_layouts()["hf-clip"]
     (tmp_path / "in").mkdir()
@@ -138,7 +138,7 @@ def test_a_folder_tells_heads_activation_and_vocabulary(tmp_path):
     assert checkpoint.load("out").tokenizer.merges == merges
 
 
-def test_what_nothing_tells_is_said_and_can_be_told(vocab):
+def test_assumptions_are_logged_and_overridden(vocab):
     torch.save(published("open-clip"), "clip.bin")
     result, said = bring("clip.bin", vocab=vocab)
     assert result["model"] == CLIP
@@ -153,14 +153,14 @@ def test_what_nothing_tells_is_said_and_can_be_told(vocab):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
-def test_another_type_on_request(vocab, precision, dtype):
+def test_precision(vocab, precision, dtype):
     torch.save(published(), "clip.pt")
     result, _ = bring("clip.pt", vocab=vocab, precision=precision)
     assert result["dtypes"].keys() == {str(dtype).removeprefix("torch.")}
     assert {tensor.dtype for tensor in weights().values()} == {dtype}
 
 
-def test_a_vocabulary_is_asked_for_and_must_fit(tmp_path, vocab):
+def test_vocabulary_must_exist_and_fit(tmp_path, vocab):
     torch.save(published(), "clip.pt")
     (tmp_path / "alone").mkdir()
     (tmp_path / "clip.pt").rename(tmp_path / "alone" / "clip.pt")
@@ -176,7 +176,7 @@ def test_a_vocabulary_is_asked_for_and_must_fit(tmp_path, vocab):
     assert not (tmp_path / "out").exists()
 
 
-def test_published_files_are_recognised_by_their_sum(vocab, monkeypatch):
+def test_published_files_are_recognized_by_checksum(vocab, monkeypatch):
     torch.save(published(), "ViT-B-32.pt")
     result, said = bring("ViT-B-32.pt", vocab=vocab)
     assert result["published"] is None
@@ -201,7 +201,7 @@ UNET = {
 LOW_RES = {"low_res": {"type": "low-res-condition", "factor": 4, "resize": "bilinear"}}
 
 
-def test_a_network_of_no_published_size_is_kept_as_it_is():
+def test_unpublished_sizes_have_no_task():
     torch.save(published("openai-adm", UNET), "unet.pt")
     assert bring("unet.pt")[0]["model"] == UNET
     assert "task" not in checkpoint.metadata(checkpoint.resolve("out"))["recipe"]
@@ -221,7 +221,7 @@ def test_a_network_of_no_published_size_is_kept_as_it_is():
         ),
     ],
 )  # fmt: skip
-def test_networks_of_diffusion_load_with_the_published_process(layout, node, task):
+def test_published_sizes_get_their_task(layout, node, task):
     torch.save(published(layout, node), "unet.pt")
     bring("unet.pt")
     assert checkpoint.metadata(checkpoint.resolve("out"))["recipe"]["task"] == task
@@ -229,7 +229,7 @@ def test_networks_of_diffusion_load_with_the_published_process(layout, node, tas
 
 
 @pytest.mark.parametrize("conditions", [{}, LOW_RES], ids=["base", "upsampler"])
-def test_glide_loads_with_its_tokenizer_and_process(conditions, tmp_path):
+def test_glide_gets_its_tokenizer_and_task(conditions, tmp_path):
     words = learn(CAPTIONS, 300, "glide")
     words.save(tmp_path / "gpt.json")
     entries = {"vocab_size": words.vocab_size, "context_length": 6, "width": 64, "depth": 1, "heads": 1}
@@ -247,7 +247,7 @@ class Bait:
         return eval, ("open('hit', 'w')",)
 
 
-def test_nothing_is_written_when_it_is_refused(tmp_path, vocab):
+def test_errors_write_nothing(tmp_path, vocab):
     torch.save({"state_dict": published(), "bait": Bait()}, "bait.pt")
     torch.save(published() | {"stray": torch.ones(1)}, "stray.pt")
     torch.save({"a": torch.ones(1)}, "unknown.pt")
@@ -272,7 +272,7 @@ def test_nothing_is_written_when_it_is_refused(tmp_path, vocab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip.pt", "hf/model.safetensors", "old.pt"])
-def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
+def test_peak_memory(peak, tmp_path, vocab, name):
     node = CLIP | {"image": VIT | {"width": 1024, "depth": 8, "heads": 16}}
     layout = "hf-clip" if "hf" in name else "openai-clip"
     state = {key: torch.zeros(shape) for key, shape in shapes(layout, node).items()}
@@ -293,7 +293,7 @@ def test_peak_memory_stays_under_1_3_of_the_file(peak, tmp_path, vocab, name):
 
 
 @pytest.mark.slow
-def test_shards_take_no_more_memory_and_parts_of_a_system_take_turns(peak, tmp_path, vocab):
+def test_peak_memory_of_systems_and_shards(peak, tmp_path, vocab):
     """Of a system, the peak is that of its largest part. q, k and v are joined on the way."""
     prior = {
         "type": "diffusion-prior",

@@ -15,21 +15,21 @@ def published():
     return {"head": torch.arange(6.0).view(3, 2), "layer10.w": torch.arange(4.0), "out.bias": torch.tensor(7.0)}
 
 
-def test_first_row_that_matches_names_the_key_and_changes_the_tensor():
+def test_first_matching_row_is_used():
     state = import_tensors(published(), TABLE, OURS)
     assert state.keys() == OURS.keys()
     assert torch.equal(state["out.weight"], published()["head"].T)
     assert torch.equal(state["blocks.10.w"], torch.arange(4.0))
 
 
-def test_writing_undoes_reading():
+def test_export_inverts_import():
     state = export_tensors(import_tensors(published(), TABLE, OURS), TABLE)
     assert state.keys() == published().keys()
     for key, tensor in published().items():
         assert torch.equal(state[key], tensor)
 
 
-def test_one_of_ours_may_be_several_of_theirs():
+def test_one_key_from_several():
     table = [Row(r"qkv", ("q", "k", "v"), lambda *parts: torch.cat(parts), lambda whole: whole.chunk(3)), *TABLE]
     theirs = {name: torch.full((2, 4), float(i)) for i, name in enumerate("qkv")}
     ours = import_tensors(dict(theirs), table, {"qkv": torch.empty(6, 4)})
@@ -43,20 +43,20 @@ def test_one_of_ours_may_be_several_of_theirs():
         import_tensors(theirs | {"k": torch.zeros(3)}, table, {"qkv": torch.empty(6, 4)})
 
 
-def test_types_stay():
+def test_dtypes_are_kept():
     state = {key: tensor.half() for key, tensor in published().items()} | {"count": torch.tensor(7)}
     state = import_tensors(state, TABLE, OURS | {"count": torch.tensor(0)})
     assert state["blocks.10.w"].dtype == torch.float16
     assert state["count"].dtype == torch.int64
 
 
-def test_quantised_weights_are_refused():
+def test_quantized_weights_are_refused():
     state = published() | {"layer10.w": torch.zeros(4, dtype=torch.int8)}
     with pytest.raises(ConvertError, match=r"1 of another dtype: layer10.w int8 instead of float32"):
         import_tensors(state, TABLE, OURS)
 
 
-def test_every_fault_is_listed_in_one_line():
+def test_all_faults_are_in_one_line():
     state = published() | {"head": torch.zeros(2, 2), "stray": torch.zeros(1)}
     del state["layer10.w"]
     with pytest.raises(ConvertError) as caught:
@@ -68,23 +68,23 @@ def test_every_fault_is_listed_in_one_line():
     assert "\n" not in message
 
 
-def test_a_long_list_of_faults_is_cut():
+def test_long_lists_of_faults_are_cut():
     state = published() | {f"stray{i}": torch.zeros(1) for i in range(8)}
     with pytest.raises(ConvertError, match=r"8 unknown: stray0, .*stray4 and 3 more"):
         import_tensors(state, TABLE, OURS)
 
 
-def test_keys_without_weights_may_be_dropped_and_may_be_absent():
+def test_ignored_keys():
     with_extra = published() | {"resolution": torch.tensor(224)}
     assert import_tensors(with_extra, TABLE, OURS, ignored=["resolution", "absent"]).keys() == OURS.keys()
 
 
-def test_a_key_without_a_row_cannot_be_written():
+def test_keys_without_a_row_are_refused():
     with pytest.raises(ConvertError, match=r"cannot hold 'out.bias'"):
         export_tensors({"out.bias": torch.zeros(1)}, TABLE[:2])
 
 
-def test_layers_are_counted_by_their_numbers():
+def test_count_layers():
     state = {key: torch.zeros(1) for key in ("blocks.0.w", "blocks.0.b", "blocks.10.w", "other.blocks.3.w")}
     assert count_layers(state, r"blocks\.(\d+)\.") == 2
     assert count_layers(state, r"stages\.(\d+)\.") == 0

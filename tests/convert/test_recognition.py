@@ -6,7 +6,7 @@ from dalle_cli.convert.recognition import export_state, import_state
 from tests.convert.test_importing import CLIP, published
 
 
-def test_unknown_keys_are_refused_by_name():
+def test_unknown_keys_are_named():
     with pytest.raises(ConvertError, match=r"no known layout has these keys \(a, b, ...\)"):
         import_state({"a": torch.zeros(1), "b": torch.zeros(1)})
     with pytest.raises(ConvertError, match="no known layout"):
@@ -19,6 +19,6 @@ def test_two_models_in_one_file_are_refused():
         import_state(published("openai-clip") | other)
 
 
-def test_an_unknown_layout_is_named_with_the_nearest():
+def test_unknown_layouts_get_a_suggestion():
     with pytest.raises(ConvertError, match=r"no layout 'openai-clp' \(did you mean 'openai-clip'\?\)"):
         export_state("openai-clp", CLIP, {})

@@ -66,7 +66,7 @@ def bring(folder, vocab, out="out", **more):
     return systems.import_system(str(folder), out, ImportOptions(vocab, **more), [].append)
 
 
-def test_karlo_becomes_a_system(tmp_path, vocab):
+def test_karlo(tmp_path, vocab):
     states = karlo(tmp_path / "karlo")
     made = bring(tmp_path / "karlo", vocab)
     assert {part: told["layout"] for part, told in made["parts"].items()} == {
@@ -112,7 +112,7 @@ def diffusers(folder, variation=False):
 
 
 @pytest.mark.parametrize("variation", [False, True])
-def test_a_folder_of_diffusers_becomes_a_system(tmp_path, vocab, variation):
+def test_diffusers_folder(tmp_path, vocab, variation):
     diffusers(tmp_path / "karlo", variation)
     made = bring(tmp_path / "karlo", vocab)
     prior = set() if variation else {"prior"}
@@ -123,7 +123,7 @@ def test_a_folder_of_diffusers_becomes_a_system(tmp_path, vocab, variation):
     assert ("reranker" in system["parts"]) is variation  # to choose among candidates it must see pictures
 
 
-def test_glide_becomes_two_systems(tmp_path):
+def test_glide_gives_two_systems(tmp_path):
     words = learn(CAPTIONS, 300, "glide")
     folder = tmp_path / "glide"
     folder.mkdir()
@@ -153,7 +153,7 @@ def test_glide_becomes_two_systems(tmp_path):
     assert (filling["parts"], filling["sample"]["guidance_scale"]) == ({"decoder": "./inpaint_decoder"}, 5.0)
 
 
-def test_nothing_is_written_when_a_part_is_wrong(tmp_path, vocab):
+def test_errors_write_nothing(tmp_path, vocab):
     folder = tmp_path / "karlo"
     states = karlo(folder)
 
@@ -179,7 +179,7 @@ def test_nothing_is_written_when_a_part_is_wrong(tmp_path, vocab):
         bring(folder, vocab, out="x.safetensors")
 
 
-def test_a_failure_while_writing_leaves_nothing(tmp_path, vocab, monkeypatch):
+def test_failed_writes_leave_nothing(tmp_path, vocab, monkeypatch):
     karlo(tmp_path / "karlo")
     saved = []
 
@@ -203,7 +203,7 @@ def quick(path):
     path.write_text(text)
 
 
-def test_an_imported_system_draws_from_wherever_it_lies(tmp_path, vocab):
+def test_imported_systems_can_be_moved(tmp_path, vocab):
     karlo(tmp_path / "karlo")
     bring(tmp_path / "karlo", vocab, precision="bf16")
     (tmp_path / "out").rename(tmp_path / "moved")

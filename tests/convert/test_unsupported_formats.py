@@ -15,7 +15,7 @@ KEYS = {
     "a ControlNet of diffusers": ["conv_in.weight", "controlnet_cond_embedding.conv_in.weight", "down_blocks.0.x"],
     "a U-Net of diffusers": ["conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
     "an autoencoder of diffusers": ["encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"],
-    "taming's VQGAN with Gumbel's codes": ["quantize.embed.weight", "encoder.down.0.block.0.conv1.weight"],
+    "taming's VQGAN with Gumbel quantization": ["quantize.embed.weight", "encoder.down.0.block.0.conv1.weight"],
     "taming's transformer": ["transformer.tok_emb.weight", "first_stage_model.encoder.conv_in.weight"],
     "latent diffusion's continuous autoencoder": ["encoder.down.0.block.0.conv1.weight", "quant_conv.weight"],
     "SigLIP": ["logit_bias", "logit_scale", "visual.trunk.pos_embed", "text.text_projection.weight"],
@@ -41,22 +41,22 @@ def state(keys):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("stranger", unsupported_formats.UNSUPPORTED)
-def test_strangers_are_refused_by_name(stranger, prefix):
+def test_unsupported_formats_are_named(stranger, prefix):
     with pytest.raises(ConvertError, match=f"weights of {stranger} are not supported"):
         import_state(state(prefix + key for key in KEYS[stranger]))
 
 
-def test_there_are_twenty():
+def test_twenty_formats_are_known():
     assert len(unsupported_formats.UNSUPPORTED) >= 20
 
 
-def test_half_of_the_signs_is_not_enough():
+def test_all_patterns_must_match():
     assert unsupported_formats.name(state(["layer1.0.conv1.weight"])) is None
     assert unsupported_formats.name({}) is None
 
 
 @pytest.mark.parametrize("layout", sorted({"openai-clip", "open-clip", "hf-clip", "openai-dvae", "openai-adm"}))
-def test_what_is_read_is_no_stranger(layout):
+def test_supported_layouts_are_not_named(layout):
     vit = {"type": "vit", "size": 16, "patch_size": 8, "width": 64, "depth": 1, "heads": 1}
     text = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 64, "depth": 1, "heads": 1}
     nodes = {

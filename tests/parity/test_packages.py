@@ -28,7 +28,7 @@ CASES = {
         (["other"], 1, "1 of 1 compared, 1 of them not below 1e-04"),
     ],
 )
-def test_rows_and_what_they_come_to(monkeypatch, capsys, words, code, last):
+def test_rows_and_exit_codes(monkeypatch, capsys, words, code, last):
     monkeypatch.setattr(packages, "CASES", CASES)
     assert packages.main(words) == code
     lines = capsys.readouterr().out.splitlines()
@@ -43,7 +43,7 @@ def test_rows_and_what_they_come_to(monkeypatch, capsys, words, code, last):
         assert rows["absent"].endswith("not compared: nowhere: no such package")
 
 
-def test_published_names_are_all_there():
+def test_published_models_are_covered():
     told = " ".join(packages.CASES)
     for name in ("ViT-B/32", "ViT-L/14", "RN50", "ViT-B/16", "prior", "decoder", "super-resolution", "VQGAN"):
         assert name in told

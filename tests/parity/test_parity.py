@@ -22,7 +22,7 @@ NO_CASES = "no parity cases: name their folder in DALLE_PARITY"
 
 @pytest.mark.skipif(not CASES, reason=NO_CASES)
 @pytest.mark.parametrize("folder", CASES, ids=lambda folder: folder.name)
-def test_outputs_are_those_of_the_published_implementation(folder):
+def test_outputs_equal_the_published_implementation(folder):
     errors = run_case.compare(folder)
     assert errors
     for name, error in errors.items():
@@ -31,7 +31,7 @@ def test_outputs_are_those_of_the_published_implementation(folder):
 
 
 @pytest.mark.skipif(not CASES, reason=NO_CASES)
-def test_other_weights_are_noticed(tmp_path, capsys):
+def test_other_weights_fail(tmp_path, capsys):
     folder = shutil.copytree(CASES[0], tmp_path / "other")
     case = json.loads((folder / "case.json").read_text())
     case["weights"]["seed"] += 1
@@ -44,13 +44,13 @@ def test_other_weights_are_noticed(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not CASES, reason=NO_CASES)
-def test_command_prints_one_object_and_succeeds():
+def test_command():
     run = subprocess.run([sys.executable, run_case.__file__, CASES[0]], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["case"] == CASES[0].name
 
 
-def test_a_folder_that_is_no_case_is_refused(tmp_path, capsys):
+def test_other_folders_are_refused(tmp_path, capsys):
     assert run_case.main([str(tmp_path)]) == 2
     (tmp_path / "case.json").write_text('{"kind": "unheard-of"}')
     assert run_case.main([str(tmp_path)]) == 2

@@ -7,12 +7,12 @@ from torch import nn
 from tests.parity.peers import TORCHVISION, Missing, absent, fill, peer, unfilled
 
 
-def test_a_package_that_is_not_installed_is_missing_and_named():
+def test_missing_packages_are_named():
     with pytest.raises(Missing, match=r"^nowhere: No module named 'nowhere'"):
         peer("nowhere.deep")
 
 
-def test_what_stands_in_can_be_imported_inherited_and_is_gone_afterwards():
+def test_stand_ins_are_temporary():
     before = {name: module for name, module in sys.modules.items() if name.startswith("torchvision")}
     with absent(*TORCHVISION):
         import torchvision.transforms.functional as functional  # pyright: ignore
@@ -27,7 +27,7 @@ def test_what_stands_in_can_be_imported_inherited_and_is_gone_afterwards():
         assert not any(name.startswith("torchvision") for name in sys.modules)
 
 
-def test_a_network_is_built_without_numbers_and_filled():
+def test_networks_are_built_unfilled():
     with unfilled():
         network = nn.Sequential(nn.Linear(300, 200), nn.BatchNorm1d(200))
     assert network[0].weight.is_meta

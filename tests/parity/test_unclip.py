@@ -98,7 +98,7 @@ def exact(scheduler):
 
 
 @pytest.mark.parametrize("tables", ["exact", "rounded"])
-def test_pictures_are_those_of_the_pipeline(system, peers, pipeline, monkeypatch, tables):
+def test_images_equal_the_pipeline(system, peers, pipeline, monkeypatch, tables):
     """Networks that never learnt make much of little: of the rounding of tables a few pixels of 1e-3."""
     seed, prompt = 7, "a red circle"
     if tables == "exact":

@@ -17,7 +17,7 @@ CAPTION = "a red circle"
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_one_line_the_code_and_nothing_left(run, files, tmp_path, name):
+def test_bad_input_gives_one_line(run, files, tmp_path, name):
     words, code, said = REFUSED[name]
     before = tree(files)
     ended = run(*words)
@@ -31,7 +31,7 @@ def test_one_line_the_code_and_nothing_left(run, files, tmp_path, name):
 # ---- what is odd and right -------------------------------------------------------------------------------------------
 
 
-def test_odd_pictures_are_pictures(run, files):
+def test_odd_images_are_read(run, files):
     """Animated, CMYK, 16-bit, turned by EXIF, of a palette, with transparency: each command reads them all."""
     redrawn = run(*REDRAW, "@odd")
     assert redrawn.code == 0, redrawn.err
@@ -73,7 +73,7 @@ def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
     assert set(tree(tmp_path)) == {"one/two/sheet.png", "one/two/w.json"}
 
 
-def test_bad_samples_are_counted_and_no_more(run, files, tmp_path):
+def test_bad_samples_are_counted(run, files, tmp_path):
     found = run(*CHECK, "@bombs", "data.require_captions=false")
     assert (found.code, found.err) == (4, "")
     assert found.result["bad"] == {"too many pixels": 2, "cannot be decoded": 1}
@@ -100,7 +100,7 @@ def test_bad_samples_are_counted_and_no_more(run, files, tmp_path):
         "%s{0}$HOME",
     ],
 )
-def test_prompts_are_no_file_names(run, tmp_path, prompt):
+def test_prompts_are_not_file_names(run, tmp_path, prompt):
     ended = run(*DRAW, json.dumps({"prompt": prompt}), "--sheet", "sheet.png")
     assert (ended.code, ended.err) == (0, "")
     (path,) = (name for name in tree(tmp_path) if name != "one/two/sheet.png")
@@ -109,7 +109,7 @@ def test_prompts_are_no_file_names(run, tmp_path, prompt):
     assert run("inspect", ended.result["path"]).result["dalle"]["prompt"] == prompt
 
 
-def test_enormous_numbers_that_harm_nobody(run):
+def test_enormous_numbers_are_harmless(run):
     words = (
         "--batch-size",
         "9" * 18,
@@ -129,7 +129,7 @@ def test_enormous_numbers_that_harm_nobody(run):
 # ---- lines -----------------------------------------------------------------------------------------------------------
 
 
-def test_lines_that_cannot_be_meant_are_items_that_failed(run):
+def test_invalid_lines_are_failed_items(run):
     lines = (
         "a red circle",
         "{broken",
@@ -146,7 +146,7 @@ def test_lines_that_cannot_be_meant_are_items_that_failed(run):
     ]
 
 
-def test_pictures_that_are_missing_are_items_that_failed(run, files):
+def test_missing_images_are_failed_items(run, files):
     for words in (REDRAW, (*RANK, "--prompt", "x")):
         ended = run(*words, "-", stdin=f'{{"path": "gone.png"}}\n{files}/good.png\n'.encode())
         assert (ended.code, ended.err) == (4, "")
@@ -155,7 +155,7 @@ def test_pictures_that_are_missing_are_items_that_failed(run, files):
         assert "no file 'gone.png'" in errors[0]
 
 
-def test_prompts_to_judge_by_that_cannot_be_meant(run, tmp_path):
+def test_invalid_rerank_prompts(run, tmp_path):
     Path("prompts.jsonl").write_text('{"prompt": "zebra"}\n{"prompt": null}\n')
     ended = run(*RANK, "@good.png", "--prompts", "prompts.jsonl")
     assert [("score" in line, "error" in line) for line in ended.results] == [(True, False), (False, True)]
@@ -179,20 +179,20 @@ def test_prompts_to_judge_by_that_cannot_be_meant(run, tmp_path):
 @pytest.mark.parametrize(
     "command", [DRAW, REDRAW, RANK, ("evaluate", "scenes", "--objects", "shapes", "-q")], ids=lambda words: words[0]
 )
-def test_standard_input_that_is_none(run, tmp_path, command, stdin, said):
+def test_empty_standard_input(run, tmp_path, command, stdin, said):
     ended = run(*command, "-", stdin=stdin)
     assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True), ended.err
     assert said in ended.err
     assert tree(tmp_path) == {}
 
 
-def test_a_size_that_does_not_fit_is_found_at_the_first_step(run):
+def test_wrong_sizes_fail_at_the_first_step(run):
     ended = run(*TRAIN, "data.size=17")
     assert (ended.code, one_line(ended.err)) == (3, True)
     assert "17x17 px do not divide by 2" in ended.err
 
 
-def test_a_measurement_stops_at_a_line_that_cannot_be_meant(run, files):
+def test_evaluation_stops_at_an_invalid_line(run, files):
     lines = f'{{"path": "{files}/good.png", "prompt": "{CAPTION}"}}\n{{broken\n'
     ended = run("evaluate", "scenes", "-", "--objects", "shapes", "-q", stdin=lines.encode())
     assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True)

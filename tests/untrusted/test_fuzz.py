@@ -36,7 +36,7 @@ def cases(count: int, salt: str):
         yield number, random.Random(f"{salt}/{number}")
 
 
-def test_what_is_done_elsewhere_is_seen(tmp_path):
+def test_watcher_sees_writes_elsewhere(tmp_path):
     (tmp_path / "inside").mkdir()
     with watching(tmp_path / "inside") as found:
         (tmp_path / "inside" / "file").write_text("x")
@@ -180,7 +180,7 @@ def test_shards_and_tables(attempt, files, name):
     spread(codes, 3)
 
 
-def test_pictures(attempt):
+def test_images(attempt):
     pictures = list(odd_pictures().items())
     codes = []
     for number, rng in cases(200, "pictures"):
@@ -207,7 +207,7 @@ FIELDS = st.sampled_from(
 )
 
 
-def test_lines_of_prompts(attempt):
+def test_prompt_lines(attempt):
     codes = []
 
     def check(lines: list[bytes]) -> None:
@@ -232,7 +232,7 @@ def test_lines_of_prompts(attempt):
     spread(codes, 0, 3)
 
 
-def test_lines_that_are_drawn(attempt, files):
+def test_generated_lines(attempt, files):
     """Whole commands over mutated lines: drawn, judged, and judged again."""
     good = "\n".join(
         json.dumps({"prompt": f"a red {i}", "seed": i, "id": [i], "path": f"{files}/good.png"}) for i in range(3)
@@ -245,7 +245,7 @@ def test_lines_that_are_drawn(attempt, files):
     spread(codes, 0, 3, 4)
 
 
-def test_what_pictures_say(attempt):
+def test_image_metadata(attempt):
     (item,) = plan_images([GenerationRequest("a red circle", None, {"id": 7})], 1, 5)
     origin = Origin(
         "sample", "dalle1", {"temperature": 0.5, "image": "x.png", "keep_rows": 2}, {"transformer": "ab" * 32}

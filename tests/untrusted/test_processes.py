@@ -42,7 +42,7 @@ def start(files, tmp_path):
     ],
     ids=lambda words: words[0],
 )
-def test_a_closed_pipe_ends_quietly(start, words):
+def test_closed_pipe_ends_quietly(start, words):
     reading, writing = os.pipe()
     os.close(reading)
     process = start(*words, stdout=writing)
@@ -54,7 +54,7 @@ def test_a_closed_pipe_ends_quietly(start, words):
     ("opening", "said"),
     [("< @good.png", "text"), ("< /dev/null", "is empty"), ("<&-", "standard input is closed")],
 )
-def test_standard_input_that_is_none(start, files, tmp_path, opening, said):
+def test_invalid_standard_input(start, files, tmp_path, opening, said):
     command = f"exec {sys.executable} -m dalle_cli sample - --recipe {files}/tiny.yaml -q {opening}"
     command = command.replace("@", f"{files}/")
     ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
@@ -63,7 +63,7 @@ def test_standard_input_that_is_none(start, files, tmp_path, opening, said):
     assert tree(tmp_path) == {}
 
 
-def test_standard_output_that_is_closed(files, tmp_path):
+def test_closed_standard_output(files, tmp_path):
     command = f"exec {sys.executable} -m dalle_cli sample x --recipe {files}/tiny.yaml -q >&-"
     ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert (ended.returncode, one_line(ended.stderr)) == (1, True), ended.stderr
@@ -71,7 +71,7 @@ def test_standard_output_that_is_closed(files, tmp_path):
     assert tree(tmp_path) == {}
 
 
-def test_a_full_disk_behind_standard_output(start):
+def test_full_disk(start):
     with open("/dev/full", "w") as full:
         process = start("sample", "x", "--recipe", "@tiny.yaml", "-q", stdout=full)
         _, words = process.communicate(timeout=120)
@@ -80,7 +80,7 @@ def test_a_full_disk_behind_standard_output(start):
 
 
 @pytest.mark.parametrize("again", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
-def test_ctrl_c_twice_while_drawing(start, tmp_path, again):
+def test_ctrl_c_twice_while_sampling(start, tmp_path, again):
     process = start("sample", *["x"] * 20_000, "--batch-size", "1", "--recipe", "@tiny.yaml")
     out = tmp_path / "out"
     _wait(lambda: out.is_dir() and len(list(out.glob("*.png"))) > 2)

@@ -1,8 +1,8 @@
-"""A pickle machine that executes nothing: opcodes to plain containers, names and descriptions of tensors.
+"""Read pickles without executing them, into plain containers, names and descriptions of tensors.
 
-Names are never looked up, and the few calls that files of weights consist of are done by functions of ours, see
-names.py. Opcodes are cut by the standard library's pickletools, which calls nothing either. Nothing is allocated that
-the bytes of the pickle do not hold.
+We keep our own reader because Python's pickle runs whatever a file names; here names are never imported, and the few
+calls that files of weights need are functions of ours (pickle_names.py). The standard library's pickletools splits the
+opcodes, which calls nothing either. Memory is allocated only for what the bytes of the pickle hold.
 """
 
 import pickletools
@@ -14,16 +14,16 @@ from typing import Any, BinaryIO
 from ..layout import ConvertError
 from .pickle_names import Name, Object, Storage, call, mapping, members, name, refused, storage
 
-BYTES = 16 << 20  # of a pickle; that of the largest published file has half a million
-STEPS = 1_000_000  # opcodes, and items that calls copy; each makes at most one small object
+MAX_BYTES = 16 << 20  # of a pickle; the largest published file has half a million
+MAX_STEPS = 1_000_000  # opcodes, and items that calls copy; each makes at most one small object
 
 
 class Stream:
-    """A file from its place on, of which BYTES bytes are given out; asking for more is an error."""
+    """The next MAX_BYTES bytes of a file; reading more is an error."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
-        self.left = BYTES
+        self.left = MAX_BYTES
 
     def read(self, count: int) -> bytes:
         return self._take(self.file.read(min(count, self.left + 1)))
@@ -34,13 +34,13 @@ class Stream:
     def _take(self, data: bytes) -> bytes:
         self.left -= len(data)
         if self.left < 0:
-            raise ConvertError(f"a pickle of more than {BYTES >> 20} MiB")
+            raise ConvertError(f"a pickle of more than {MAX_BYTES >> 20} MiB")
         return data
 
 
 @dataclass
 class Machine:
-    """Runs one pickle. storages: all that it refers to, by key."""
+    """Reads one pickle. storages: all that it refers to, by key."""
 
     stack: list = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Machine:
     storages: dict[str, Storage] = field(default_factory=dict)
 
     def run(self, file: BinaryIO) -> Any:
-        """The value of a pickle; `file` is left after its end. Raises ConvertError for all that is not harmless."""
+        """Return the value of a pickle and leave `file` after its end. Raises ConvertError for anything harmful."""
         try:
             for opcode, argument, _ in pickletools.genops(Stream(file)):  # type: ignore[arg-type]
                 self.work(1)
@@ -58,32 +58,33 @@ class Machine:
                 elif opcode.name in OPCODES:
                     OPCODES[opcode.name](self, argument)
                 else:
-                    raise ConvertError(f"the opcode {opcode.name}, which no file of weights needs")
+                    raise ConvertError(f"has the opcode {opcode.name}, which no file of weights needs")
             return self.stack.pop()
         except ConvertError:
             raise
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, struct.error):
-            raise ConvertError("a damaged pickle, or none") from None
+            raise ConvertError("a damaged pickle, or not a pickle") from None
 
     def work(self, steps: int) -> None:
+        """Count steps. Raises ConvertError for too many."""
         self.steps += steps
-        if self.steps > STEPS:
-            raise ConvertError(f"a pickle of more than {STEPS:,} steps")
+        if self.steps > MAX_STEPS:
+            raise ConvertError(f"a pickle of more than {MAX_STEPS:,} steps")
 
     def items(self) -> list:
-        """What was pushed after the last mark."""
+        """Pop what was pushed after the last mark."""
         start = self.marks.pop()
-        found = self.stack[start:]
+        items = self.stack[start:]
         del self.stack[start:]
-        return found
+        return items
 
     def fill(self, kind: type, items: list) -> None:
-        """Put items into the container on the stack."""
+        """Put items into the container on top of the stack."""
         target = self.stack[-1]
-        if isinstance(target, Object):  # some library's own kind of mapping
+        if isinstance(target, Object):  # a mapping of some library
             return
         if type(target) is not kind:
-            raise ConvertError(f"a damaged pickle: puts items into what is no {kind.__name__}")
+            raise ConvertError(f"a damaged pickle: puts items into something that is not a {kind.__name__}")
         if kind is dict:
             target.update(mapping(_pairs(items)))
         elif kind is set:
@@ -92,38 +93,42 @@ class Machine:
             target.extend(items)
 
     def tuple(self, count: int) -> None:
+        """Push a tuple of the last `count` values."""
         items = [self.stack.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(items)))
 
     def new(self) -> None:
-        """An instance without arguments, which is how modules are stored."""
+        """Push an instance that is made without arguments, as modules are stored."""
         arguments, kind = self.stack.pop(), self.stack.pop()
         if not isinstance(kind, Name) or arguments != ():
-            raise refused(kind if isinstance(kind, Name) else "an instance of no class")
+            raise refused(kind if isinstance(kind, Name) else "an instance of something that is not a class")
         self.stack.append({} if kind.text == "collections.OrderedDict" else Object(kind))
 
     def build(self) -> None:
-        """Set an object's state. What hangs on a mapping is `_metadata` of state dicts, which holds no weights."""
+        """Set the state of an object; drop that of a mapping, `_metadata` of state dicts, which holds no weights."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], Object):
             self.stack[-1].state = state
         elif not isinstance(self.stack[-1], dict):
-            raise ConvertError("a damaged pickle: sets the state of what is no object")
+            raise ConvertError("a damaged pickle: sets the state of something that is not an object")
 
     def reduce(self) -> None:
+        """Push the result of a call."""
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.work(sum(len(one) for one in arguments if isinstance(one, list | tuple | dict | set)))
+        self.work(sum(len(value) for value in arguments if isinstance(value, list | tuple | dict | set)))
         self.stack.append(call(function, arguments))
 
     def global_(self) -> None:
+        """Push a name."""
         rest, module = self.stack.pop(), self.stack.pop()
         self.stack.append(name(module, rest))
 
     def persistent(self) -> None:
-        found = storage(self.stack.pop())
-        if isinstance(found, Storage) and self.storages.setdefault(found.key, found) != found:
-            raise ConvertError(f"the numbers '{Name(found.key)}' are described in two ways")
-        self.stack.append(found)
+        """Push what a persistent id refers to: a storage or the class of a module."""
+        referent = storage(self.stack.pop())
+        if isinstance(referent, Storage) and self.storages.setdefault(referent.key, referent) != referent:
+            raise ConvertError(f"the storage '{Name(referent.key)}' is described in two ways")
+        self.stack.append(referent)
 
 
 def _pairs(items: list) -> Iterator[tuple]:

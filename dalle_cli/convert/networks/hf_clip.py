@@ -1,6 +1,6 @@
 """CLIP as Hugging Face's transformers keeps it (class CLIPModel): q, k and v apart, both towers as modules.
 
-Heads and activations are in the config.json beside the weights; without it they are as in OpenAI's models.
+Heads and activations are in the config.json next to the weights; without it they are as in OpenAI's models.
 """
 
 import math

@@ -19,7 +19,7 @@ from dalle_cli.exits import Failure
         (["README.md"], []),
     ],
 )
-def test_which_files_are_weights(names, chosen):
+def test_weight_files(names, chosen):
     assert folders.weight_files(reversed(names), ["*_stats.th"]) == chosen
 
 
@@ -43,7 +43,7 @@ def test_missing_shards_are_named(tmp_path):
 @pytest.mark.parametrize(
     "content", ["[]", "{", '{"weight_map": {}}', '{"weight_map": {"a": "../x"}}', '{"weight_map": [1]}']
 )
-def test_what_is_no_index_is_refused(tmp_path, content):
+def test_malformed_indices_are_refused(tmp_path, content):
     (tmp_path / "x.index.json").write_text(content)
     with pytest.raises(ConvertError, match="not an index of shards"):
         folders.shards(tmp_path / "x.index.json")

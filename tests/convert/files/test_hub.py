@@ -115,7 +115,7 @@ def ranges(server):
     return [asked for kind, path, asked in server.asked if kind == "GET" and path.endswith("safetensors")]
 
 
-def test_a_repository_becomes_a_folder_that_is_kept(server, tmp_path):
+def test_a_repository_is_cached(server, tmp_path):
     path, said = fetch()
     assert path == str(tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT)
     assert equal(open_weights(path).load(), STATE)
@@ -170,7 +170,7 @@ def test_damaged_files_of_the_cache_are_downloaded_again(server, tmp_path):
     assert equal(open_weights(path).load(), STATE)
 
 
-def test_shards_are_fetched_by_their_index(server):
+def test_shards_are_downloaded_by_their_index(server):
     del server.files["model.safetensors"]
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     weight_map = {key: names[i % 2] for i, key in enumerate(STATE)}
@@ -198,20 +198,20 @@ def test_shards_are_fetched_by_their_index(server):
         ("hf:me/net:../../etc/passwd", "the repository has no"),
     ],
 )
-def test_what_is_not_there_is_one_line(server, source, said):
+def test_missing_sources_are_named(server, source, said):
     with pytest.raises(Failure, match=said) as caught:
         fetch(source)
     assert "\n" not in str(caught.value)
     assert caught.value.code == (USAGE if source == "hf:me" else 3)
 
 
-def test_a_gated_repository(server):
+def test_gated_repositories_name_their_page(server):
     server.gated = True
     with pytest.raises(Failure, match="me/net is gated: accept its terms at http"):
         fetch()
 
 
-def test_without_a_network(server, monkeypatch):
+def test_cache_is_used_without_a_network(server, monkeypatch):
     path, _ = fetch()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again, said = fetch()

@@ -11,7 +11,7 @@ KARLO = [
 ]
 
 
-def test_what_is_chosen_of_a_repository():
+def test_files_are_chosen_by_name():
     system = choose(KARLO, "", True, "hf:a/b")
     assert set(system) == set(KARLO) - {"README.md", "prior/diffusion_pytorch_model.bin"}
     prior = ["prior/config.json", "prior/diffusion_pytorch_model.safetensors"]

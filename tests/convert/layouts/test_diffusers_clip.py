@@ -15,7 +15,7 @@ TEXT = {"type": "clip-text", "vocab_size": 50, "context_length": 10, "width": 12
 NODE = {"type": "clip", "embed_dim": 12, "image": VIT, "text": TEXT}
 
 
-def test_two_towers_of_a_pipeline_are_joined():
+def test_round_trip():
     node = NODE | {"fixed_logit_scale": 100.0}
     state = state_of(node)
     published = export_state("diffusers-clip", node, state)

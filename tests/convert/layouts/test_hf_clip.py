@@ -21,7 +21,7 @@ def published(node=NODE):
     return export_state("hf-clip", node, state_of(node))
 
 
-def test_recipe_and_every_bit_come_back():
+def test_round_trip():
     model, back = import_state(published())
     assert model == NODE
     assert back.keys() == state_of().keys()
@@ -29,7 +29,7 @@ def test_recipe_and_every_bit_come_back():
         assert torch.equal(back[key], tensor), key
 
 
-def test_layout_is_that_of_transformers():
+def test_keys_are_the_published_ones():
     shapes = {key: tuple(tensor.shape) for key, tensor in published().items()}
     assert len(shapes) == 398 - 16 * (24 - 5)  # spec of the default CLIPModel: 24 blocks; here 5, of 16 entries each
     assert shapes["visual_projection.weight"] == (12, 64)
@@ -40,13 +40,13 @@ def test_layout_is_that_of_transformers():
     assert shapes["text_model.encoder.layers.2.mlp.fc1.weight"] == (512, 128)
 
 
-def test_queries_keys_and_values_are_thirds_of_ours():
+def test_queries_keys_and_values_are_joined():
     whole = state_of()["text.transformer.resblocks.1.attn.in_proj_weight"]
     parts = [published()[f"text_model.encoder.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_published_size_has_the_published_counts():
+def test_published_size():
     node = {
         **{"type": "clip", "embed_dim": 512},
         "image": {"type": "vit", "size": 224, "patch_size": 32, "width": 768, "depth": 12, "heads": 12},
@@ -57,12 +57,12 @@ def test_published_size_has_the_published_counts():
     assert (len(theirs), sum(tensor.numel() for tensor in theirs.values())) == (398, 151_277_313)
 
 
-def test_buffers_of_old_files_are_dropped():
+def test_position_ids_are_ignored():
     old = {f"{tower}_model.embeddings.position_ids": torch.arange(10)[None] for tower in ("text", "vision")}
     assert import_state(published() | old)[0] == NODE
 
 
-def test_configuration_tells_heads_and_activation():
+def test_config_gives_heads_and_activation():
     config = {
         "vision_config": {"num_attention_heads": 4, "hidden_act": "gelu"},
         "text_config": {"num_attention_heads": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
@@ -83,13 +83,13 @@ def test_configuration_tells_heads_and_activation():
         ({"vision_config": {"hidden_act": []}}, "does not belong"),
     ],
 )
-def test_a_configuration_of_another_model_is_refused(config, said):
+def test_config_of_another_model_is_refused(config, said):
     with pytest.raises(ConvertError, match=rf"config\.json: .*{said}"):
         import_state(published(), config)
 
 
 @pytest.mark.parametrize("tower", ["text", "image"])
-def test_a_tower_alone_comes_back(tower):
+def test_round_trip_of_one_tower(tower):
     node = {"type": "clip", "embed_dim": 12, tower: NODE[tower], "fixed_logit_scale": 100.0}
     state = state_of(node)
     published = export_state("hf-clip", node, state)
@@ -104,14 +104,14 @@ def test_a_tower_alone_comes_back(tower):
     assert source.config.read(node, flat | {"num_attention_heads": 4})[tower]["heads"] == 4
 
 
-def test_half_of_a_whole_model_is_named():
+def test_missing_towers_are_named():
     for tower, other in (("text", "vision"), ("vision", "text")):
         alone = {key: value for key, value in published().items() if key.startswith((tower[:3], "logit_scale"))}
         with pytest.raises(ConvertError, match=f"hf-clip: the {other} tower is missing"):
             import_state(alone)
 
 
-def test_configuration_that_is_written_is_read_back():
+def test_round_trip_of_configs():
     node = NODE | {"image": VIT | {"heads": 8, "activation": "gelu"}, "text": TEXT | {"heads": 1}}
     source = all_layouts()["hf-clip"]
     assert source.config.read(NODE, source.config.write(node)) == node
@@ -121,7 +121,7 @@ def test_configuration_that_is_written_is_read_back():
     assert export_state("hf-clip", node, state, with_config=True).keys() == published().keys()
 
 
-def test_residual_networks_have_no_place():
+def test_resnets_are_refused():
     image = {"type": "modified-resnet", "size": 64, "layers": [1, 1, 1, 1], "width": 8, "heads": 4}
     node = NODE | {"image": image}
     with pytest.raises(ConvertError, match="hf-clip: this layout cannot hold an image tower of type 'modified-resnet'"):

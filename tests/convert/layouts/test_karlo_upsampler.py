@@ -19,7 +19,7 @@ def test_published_size():
     assert_size("karlo-upsampler", LARGE_UPSAMPLER, 2 * 691_579_523, 2 * 408)
 
 
-def test_half_an_upsampler_is_refused():
+def test_missing_half_is_refused():
     published = export_state("karlo-upsampler", UPSAMPLER, state_of(UPSAMPLER))
     half = {key: tensor for key, tensor in published.items() if key.startswith("model_first_steps.")}
     with pytest.raises(ConvertError, match="is missing; the file is incomplete"):

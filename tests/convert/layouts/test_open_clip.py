@@ -18,7 +18,7 @@ def node(image):
 
 
 @pytest.mark.parametrize("image", [VIT, RESNET], ids=["vit", "resnet"])
-def test_open_clips_own_layout_differs_by_the_prefix_of_its_text_tower(image):
+def test_text_tower_has_a_prefix(image):
     plain, own = (export_state(name, node(image), state_of(node(image))) for name in ("openai-clip", "open-clip"))
     assert {key for key in own if key.startswith("text.")} == {f"text.{key}" for key in plain.keys() - own.keys()}
     assert own["text.text_projection"].shape == (128, 12)

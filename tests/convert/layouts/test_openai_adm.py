@@ -58,7 +58,7 @@ def test_round_trip(changes):
     round_trip("openai-adm", UNET | changes)
 
 
-def test_projections_of_the_attention_are_convolutions_over_places():
+def test_keys_are_the_published_ones():
     state = state_of(UNET | {"conditions": LABEL})
     published = export_state("openai-adm", UNET | {"conditions": LABEL}, state)
     shapes = {key: tuple(tensor.shape) for key, tensor in published.items()}
@@ -103,7 +103,7 @@ def test_projections_of_the_attention_are_convolutions_over_places():
     ],
     ids=["64", "128", "256", "256-free", "512", "64-256", "128-512"],
 )  # fmt: skip
-def test_published_sizes_have_the_published_counts_and_are_told_apart(node, count, keys):
+def test_published_sizes(node, count, keys):
     told, numbers, names = shapes_of(node, "openai-adm")
     assert numbers == count
     assert keys in (None, names)
@@ -112,7 +112,7 @@ def test_published_sizes_have_the_published_counts_and_are_told_apart(node, coun
     assert told["attention_order"] == node.get("attention_order", "legacy")
 
 
-def test_what_the_layout_cannot_tell_is_not_exported():
+def test_unstored_values_are_not_exported():
     for change, message in (
         ({"head_dim": 32}, "model.head_dim is 32, would be read as 64"),
         ({"heads": 2}, "model.heads is 2, would be read as None"),
@@ -125,14 +125,14 @@ def test_what_the_layout_cannot_tell_is_not_exported():
             export_state("openai-adm", node, state_of(node))
 
 
-def test_a_key_too_few_is_named():
+def test_missing_keys_are_named():
     published = export_state("openai-adm", UNET, state_of(UNET))
     del published["middle_block.1.norm.bias"]
     with pytest.raises(ConvertError, match=r"openai-adm: .*1 missing: middle_block.1.norm.bias"):
         import_state(published)
 
 
-def test_a_network_of_patches_has_no_published_layout():
+def test_patches_are_refused():
     node = UNET | {"patch_size": 2}
     with pytest.raises(ValueError, match=r"patches of pixels \(model\.patch_size\)"):
         export_state("openai-adm", node, models.build(node).state_dict())

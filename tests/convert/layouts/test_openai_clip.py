@@ -24,7 +24,7 @@ def published(image=VIT):
 
 
 @pytest.mark.parametrize("image", [VIT, RESNET], ids=["vit", "resnet"])
-def test_export_and_import_give_back_the_recipe_and_every_bit(image):
+def test_round_trip(image):
     state = state_of(node(image))
     model, back = import_state(export_state("openai-clip", node(image), state))
     assert model == node(image)
@@ -33,7 +33,7 @@ def test_export_and_import_give_back_the_recipe_and_every_bit(image):
         assert torch.equal(back[key], tensor), key
 
 
-def test_layout_is_the_published_one():
+def test_keys_are_the_published_ones():
     shapes = {key: tuple(tensor.shape) for key, tensor in published().items()}
     blocks = {
         f"{tower}transformer.resblocks.{i}.{name}"
@@ -75,7 +75,7 @@ def test_resnet_keys_are_the_published_ones():
     assert "visual.proj" not in shapes
 
 
-def test_archive_in_half_precision_with_its_three_scalars_is_read():
+def test_archives_in_half_precision():
     state = {key: tensor.half() for key, tensor in published().items()}
     state |= {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     model, ours = import_state(state)
@@ -83,12 +83,12 @@ def test_archive_in_half_precision_with_its_three_scalars_is_read():
     assert all(tensor.dtype == torch.float16 for tensor in ours.values())
 
 
-def test_prefix_of_a_parallel_wrapper_is_taken_off():
+def test_wrapper_prefix_is_removed():
     model, _ = import_state({f"module.{key}": tensor for key, tensor in published().items()})
     assert model == node(VIT)
 
 
-def test_a_key_too_many_and_a_key_too_few_are_named():
+def test_unknown_and_missing_keys_are_named():
     state = published() | {"logit_bias": torch.zeros(())}
     del state["visual.ln_post.bias"]
     with pytest.raises(ConvertError, match=r"openai-clip: .*1 missing: visual.ln_post.bias; 1 unknown: logit_bias"):
@@ -96,34 +96,34 @@ def test_a_key_too_many_and_a_key_too_few_are_named():
 
 
 @pytest.mark.parametrize("key", ["text_projection", "visual.conv1.weight", "positional_embedding"])
-def test_a_file_without_what_tells_the_size_is_refused(key):
+def test_missing_size_keys_are_named(key):
     state = published()
     del state[key]
     with pytest.raises(ConvertError, match=f"'{key}' is missing"):
         import_state(state)
 
 
-def test_a_table_of_positions_that_is_no_square_is_refused():
+def test_non_square_grids_are_refused():
     state = published()
     state["visual.positional_embedding"] = torch.zeros(7, 64)
     with pytest.raises(ConvertError, match=r"visual.positional_embedding 7x64 instead of 5x64"):
         import_state(state)
 
 
-def test_heads_that_the_layout_cannot_tell_are_not_exported():
+def test_unstored_heads_are_not_exported():
     model = node({**VIT, "heads": 4})
     with pytest.raises(ConvertError, match=r"model.image.heads is 4, would be read as 1"):
         export_state("openai-clip", model, state_of(model))
 
 
-def test_another_kind_of_model_is_not_exported():
+def test_other_models_are_not_exported():
     with pytest.raises(ConvertError, match="openai-clip holds a model of type 'clip', not 'dvae'"):
         export_state("openai-clip", {"type": "dvae"}, {})
     with pytest.raises(ConvertError, match="'efficientnet'"):
         export_state("openai-clip", node({"type": "efficientnet"}), {})
 
 
-def test_heads_that_a_configuration_tells_are_exported_and_read():
+def test_heads_in_the_config():
     model = node({**VIT, "heads": 4, "activation": "gelu"})
     model["text"] = TEXT | {"activation": "gelu"}
     state = export_state("openai-clip", model, state_of(model), with_config=True)
@@ -141,7 +141,7 @@ def test_heads_that_a_configuration_tells_are_exported_and_read():
         ({"vision_cfg": None}, "does not belong to these weights"),
     ],
 )
-def test_an_open_clip_model_that_ours_is_not_is_refused(changes, said):
+def test_config_of_another_model_is_refused(changes, said):
     config = {"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": 2}} | changes}
     with pytest.raises(ConvertError, match=rf"open_clip_config\.json: .*{said}"):
         import_state(published(), config)
@@ -150,6 +150,6 @@ def test_an_open_clip_model_that_ours_is_not_is_refused(changes, said):
         import_state(published(), other)
 
 
-def test_wrappers_are_taken_off_one_after_the_other():
+def test_nested_wrapper_prefixes_are_removed():
     inside = {f"module.model.{key}": tensor for key, tensor in published().items()}
     assert import_state(inside)[0] == node(VIT)

@@ -8,7 +8,7 @@ from dalle_cli.models import models
 
 
 @pytest.mark.parametrize(("groups", "blocks"), [(4, 2), (3, 1)])
-def test_recipe_and_weights_come_back(groups, blocks):
+def test_round_trip(groups, blocks):
     node = {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": groups, "num_res_blocks": blocks}
     state = models.build(node).state_dict()
     published = export_state("openai-dvae", node, state)
@@ -19,7 +19,7 @@ def test_recipe_and_weights_come_back(groups, blocks):
         assert torch.equal(back[key], tensor), key
 
 
-def test_published_size_has_the_published_keys_and_counts():
+def test_published_size():
     with torch.device("meta"):
         model = models.build({"type": "dvae"})
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -37,14 +37,14 @@ def test_published_size_has_the_published_keys_and_counts():
     }
 
 
-def test_half_of_the_model_is_refused():
+def test_missing_half_is_refused():
     node = {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": 4, "num_res_blocks": 1}
     state = {key: tensor for key, tensor in models.build(node).state_dict().items() if key.startswith("encoder.")}
     with pytest.raises(ConvertError, match=r"openai-dvae: the key 'decoder.blocks.input.w' is missing"):
         import_state(state)
 
 
-def test_what_the_layout_cannot_tell_is_not_exported():
+def test_unstored_values_are_not_exported():
     node = {"type": "dvae", "vocab_size": 24, "n_hid": 8, "n_init": 4, "groups": 2, "num_res_blocks": 1, "gain": 1.0}
     with pytest.raises(ConvertError, match=r"model.gain is 1.0, would be read as None"):
         export_state("openai-dvae", node, models.build(node).state_dict())

@@ -13,7 +13,7 @@ CLIP = {
 }
 
 
-def test_noised_clip_comes_back_from_its_two_files():
+def test_round_trip():
     published = round_trip("openai-noised-clip", CLIP)
     assert published["image_encoder.blocks.input.w_t"].shape == (50, 64)
     assert published["text_encoder.blocks.input.w_voc"].shape == (30, 128)
@@ -21,7 +21,7 @@ def test_noised_clip_comes_back_from_its_two_files():
     assert "image_encoder.blocks.block_2.f_attn.f_k.b" not in published
 
 
-def test_published_noised_clip_has_the_published_counts():
+def test_published_size():
     node = CLIP | {
         "embed_dim": 512,
         "image": {
@@ -50,14 +50,14 @@ def test_published_noised_clip_has_the_published_counts():
     assert import_state(published)[0] == node
 
 
-def test_half_of_the_noised_clip_is_refused():
+def test_missing_half_is_refused():
     published = export_state("openai-noised-clip", CLIP, state_of(CLIP))
     half = {key: tensor for key, tensor in published.items() if key.startswith("image_encoder.")}
     with pytest.raises(ConvertError, match=r"the key 'text_encoder.blocks.input.w_voc' is missing"):
         import_state(half)
 
 
-def test_a_learned_scale_is_not_exported():
+def test_learned_logit_scale_is_not_exported():
     node = {key: value for key, value in CLIP.items() if key != "fixed_logit_scale"}
     with pytest.raises(ConvertError, match="cannot hold 'logit_scale'"):
         export_state("openai-noised-clip", node, state_of(node))

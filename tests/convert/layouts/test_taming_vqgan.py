@@ -66,7 +66,7 @@ def lightning(tmp_path, monkeypatch):
         {"num_res_blocks": 2, "attention_factors": [1, 2], "latent_channels": 3},
     ],
 )
-def test_recipe_and_every_bit_come_back(changes):
+def test_round_trip(changes):
     node = NODE | changes | ({"base_channels": 64} if 2.5 in changes.get("channel_mult", []) else {})
     state = state_of(node)
     published = export_state("taming-vqgan", node, state)
@@ -78,7 +78,7 @@ def test_recipe_and_every_bit_come_back(changes):
 
 
 @pytest.mark.parametrize("vocab", [1024, 16384])
-def test_published_sizes_are_told_by_their_shapes(vocab):
+def test_published_sizes(vocab):
     with torch.device("meta"):
         state = models.build({"type": "vqgan", "vocab_size": vocab}).state_dict()
     assert import_state(state)[0] == {
@@ -93,7 +93,7 @@ def test_published_sizes_are_told_by_their_shapes(vocab):
     }
 
 
-def test_a_lightning_checkpoint_is_imported_and_exported_bit_for_bit(lightning):
+def test_lightning_checkpoints(lightning):
     said = []
     result = import_weights(lightning, "codec", ImportOptions(), said.append)
     assert (result["layout"], result["model"]) == ("taming-vqgan", NODE)
@@ -106,7 +106,7 @@ def test_a_lightning_checkpoint_is_imported_and_exported_bit_for_bit(lightning):
     assert all(torch.equal(back[key], tensor) for key, tensor in state_of().items())
 
 
-def test_other_keys_are_not_left_out():
+def test_unknown_keys_are_refused():
     with pytest.raises(ConvertError, match=r"taming-vqgan: keys do not fit; 1 unknown: lossy\.weight"):
         import_state(state_of() | LOSS | {"lossy.weight": torch.ones(1)})
     gone = {key: tensor for key, tensor in state_of().items() if key != "decoder.mid.attn_1.k.bias"}
@@ -114,7 +114,7 @@ def test_other_keys_are_not_left_out():
         import_state(gone)
 
 
-def test_pictures_are_reconstructed_with_it(lightning, tmp_path, capsys):
+def test_images_are_reconstructed(lightning, tmp_path, capsys):
     import_weights(lightning, "codec", ImportOptions(), print)
     capsys.readouterr()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
