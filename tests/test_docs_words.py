@@ -50,7 +50,7 @@ WORDS = {
 
 # A word that is right in its place.
 ALLOWED = (
-    "dalle draw", "exit codes", "codes of their own",
+    "dalle draw", "exit codes", "exit-codes", "codes of their own",
 )  # fmt: skip
 
 FLAGS = (
