@@ -120,7 +120,11 @@ def test_recipe_keys_in_the_text_exist(path: Path):
     sections = "model|task|data|optim|train|tracker|tokenizer|learn|sample|parts"
     for code in inline(path.read_text(encoding="utf-8")):
         for section, key in re.findall(rf"(?<![\w./])({sections})\.(?:\w+\.)*([a-z_]+)\b(?![./(])", code):
-            if f"{section}.{key}" not in _keys() and "did you mean" not in code and not code.endswith((".py", ".safetensors")):
+            if (
+                f"{section}.{key}" not in _keys()
+                and "did you mean" not in code
+                and not code.endswith((".py", ".safetensors"))
+            ):
                 raise AssertionError(f"{section}.{key} in `{code}`")
 
 
