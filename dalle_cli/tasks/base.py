@@ -1,6 +1,6 @@
 """What the training loop asks of a task."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -31,15 +31,18 @@ class Task(nn.Module):
         self.model.train(mode)
         return self
 
-    def collate(self, samples: list[dict]) -> dict:
-        """A batch of samples, made where they are read; see data.loader.stack."""
+    def collator(self, held_out: bool = False) -> Callable[[list[dict]], dict]:
+        """Return what makes batches of samples in the workers: small, picklable, without a network (collators.py).
+
+        held_out: for validation, without what makes training harder than use.
+        """
         from ..data.loader import stack
 
-        return stack(samples)
+        return stack
 
-    def collate_held_out(self, samples: list[dict]) -> dict:
-        """The same for validation, without what makes training harder than use."""
-        return self.collate(samples)
+    def collate(self, samples: list[dict]) -> dict:
+        """Return a training batch of samples."""
+        return self.collator()(samples)
 
     def example(self, count: int, size: int) -> dict:
         """A batch with the shapes of the largest that training meets, of zeros, for estimates. size: pixels."""

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.loader import stack
 from ..models.classifier import Classifier
 from . import tasks
 from .base import Task
+from .collators import LabelCollator
 from .labels import check_class_names, class_labels
 from .noising import Schedule, add_noise, make_process
 
@@ -31,9 +31,8 @@ class ClassifierTask(Task):
         self.classes = classes
         self.process = make_process(schedule, steps)
 
-    def collate(self, samples: list[dict]) -> dict:
-        batch = stack(samples)
-        return {**batch, "label": class_labels(batch["text"], self.classes, self.model.classes)}
+    def collator(self, held_out: bool = False) -> LabelCollator:
+        return LabelCollator(self.classes, self.model.classes)
 
     def example(self, count: int, size: int) -> dict:
         return {**super().example(count, size), "label": torch.zeros(count, dtype=torch.int64)}

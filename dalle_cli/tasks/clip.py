@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.loader import stack
 from ..models.clip import CLIP, Absent
 from ..nn.all_gather import contrastive_loss
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
+from .collators import CLIPCollator, Texts
 
 
 @tasks.register("clip")
@@ -34,17 +34,14 @@ class CLIPTask(Task):
                 raise ValueError(f"model.text.vocab_size: {vocab} is less than the tokenizer's {tokenizer.vocab_size}")
         self.max_logit_scale = max_logit_scale
 
-    def collate(self, samples: list[dict]) -> dict:
-        batch = stack(samples)
-        ids, mask = self._pack(batch["text"])
-        longest = int(mask.sum(axis=1).max())  # what follows the end token changes nothing
-        return {**batch, "ids": torch.from_numpy(ids[:, :longest].copy())}
+    def collator(self, held_out: bool = False) -> CLIPCollator:
+        return CLIPCollator(self._texts())
 
-    def _pack(self, texts: list[str]) -> tuple:
-        """Token ids, and which are real. Raises ValueError where nothing reads texts."""
-        context = self.model.text.context_length
+    def _texts(self) -> Texts:
+        """Raises ValueError where nothing reads texts."""
+        context_length = self.model.text.context_length
         assert self.tokenizer is not None
-        return self.tokenizer.pack(texts, context)
+        return Texts(self.tokenizer, context_length)
 
     def example(self, count: int, size: int) -> dict:
         ids = torch.zeros(count, self.model.text.context_length, dtype=torch.int64)
@@ -71,6 +68,5 @@ class CLIPTask(Task):
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Unit features of captions, (B, e), float32; captions too long are cut."""
-        packed, _ = self._pack(texts)
-        ids = torch.from_numpy(packed).to(self.model.logit_scale.device)
+        ids = self._texts()(texts)[0].to(self.model.logit_scale.device)
         return F.normalize(self.model.encode_text(ids).float(), dim=-1)

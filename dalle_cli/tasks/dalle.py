@@ -1,13 +1,11 @@
 """Training and drawing with DALL-E 1's transformer (Ramesh et al. 2021, section 2.2)."""
 
-import random
 import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..data.loader import stack
 from ..hardware.cuda_graphs import as_cuda_graph
 from ..models.dalle import DALLE, Cache, token_losses
 from ..models.dvae import DVAE
@@ -17,6 +15,7 @@ from ..nn.token_sampling import sample_token
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Preview, Task
+from .collators import DALLECollator, Texts
 
 RECORDED = "cuda"  # kind of device on which steps are recorded
 
@@ -53,23 +52,9 @@ class DALLETask(Task):
         self.dvae = dvae
         self.text_weight, self.bpe_dropout, self.text_drop_prob = text_weight, bpe_dropout, text_drop_prob
 
-    def collate(self, samples: list[dict]) -> dict:
-        """Tokenise; every random choice comes from the sample's own seed."""
-        return self._collate(samples, self.bpe_dropout)
-
-    def collate_held_out(self, samples: list[dict]) -> dict:
-        return self._collate(samples, 0.0)
-
-    def _collate(self, samples: list[dict], bpe_dropout: float) -> dict:
-        batch = stack(samples)
-        rows, masks = [], []
-        for sample in samples:
-            rng = random.Random(sample["seed"])
-            text = "" if rng.random() < self.text_drop_prob else sample["text"]
-            ids, mask = self.tokenizer.pack([text], self.model.context_length, dropout=bpe_dropout, random=rng)
-            rows.append(torch.from_numpy(ids[0]))
-            masks.append(torch.from_numpy(mask[0]))
-        return {**batch, "ids": torch.stack(rows), "real": torch.stack(masks)}
+    def collator(self, held_out: bool = False) -> DALLECollator:
+        texts = Texts(self.tokenizer, self.model.context_length)
+        return DALLECollator(texts, 0.0 if held_out else self.bpe_dropout, self.text_drop_prob)
 
     def example(self, count: int, size: int) -> dict:
         """As `Task.example`, with the codes that training keeps in place of pictures."""

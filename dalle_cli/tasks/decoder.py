@@ -5,7 +5,6 @@ and Nichol 2021); unCLIP's decoder and upsamplers (Ramesh et al. 2022, section 2
 model's conditions are. Shapes: B batch, S pixels, e width of a CLIP embedding.
 """
 
-import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.bsr_degradation import worse
-from ..data.degradations import cropped, known, reduced
-from ..data.loader import stack
+from ..data.degradations import reduced
 from ..diffusion.guidance import classifier_free, in_interval, threshold
 from ..diffusion.guidance import keep_known as keep_known
 from ..diffusion.loss import diffusion_loss
@@ -35,12 +32,13 @@ from ..models.conditions import (
     merge,
 )
 from ..models.unet import UNet
-from ..nn.noise import TrainingStream, noise_source
+from ..nn.noise import noise_source
 from ..nn.prepacked import prepacked
 from ..registry import RecipeError
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Preview, Task
+from .collators import DecoderCollator, LabelCollator, Texts, check_side
 from .labels import check_class_names, class_labels
 from .noising import Schedule, add_noise, check_timestep_shift, make_process
 
@@ -147,35 +145,18 @@ class DecoderTask(Task):
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def collate(self, samples: list[dict]) -> dict:
-        """Tokenise, crop and erase; every random choice comes from the sample's own seed."""
-        texts, masks, keep = [], [], []
-        for sample in samples:
-            rng = random.Random(sample["seed"])
-            texts.append("" if rng.random() < self.text_drop_prob else sample["text"])
-            masks.append(known(self.side, rng, self.full_mask_prob))
-            keep.append(rng.random() >= self.image_drop_prob)
-        if self.side < self.size:
-            self._expect(samples[0]["image"], self.size)
-            samples = [
-                {**one, "image": cropped(one["image"], self.side, one["seed"] + TrainingStream.DEGRADATION)}
-                for one in samples
-            ]
-        batch = stack(samples)
-        if self.condition(TextCondition):
-            batch["ids"], batch["real"] = self._pack(texts)
-        if self.condition(ClipTextCondition):
-            batch["clip_ids"], batch["clip_real"] = embedding.tokenize(self._needed(), self.tokenizer, texts)
-        if condition := self.condition(LabelCondition):
-            batch["label"] = class_labels(batch["text"], self.classes, condition.classes)
-        if self.condition(InpaintCondition):
-            batch["known"] = torch.stack(masks)
-        if self.condition(ClipCondition):
-            batch["keep"] = torch.tensor(keep)
-            batch["told"] = batch["keep"].nonzero()[:, 0]
-        if (condition := self.condition(LowResCondition)) and self.degradation == "bsr":
-            batch["small"] = torch.stack([worse(one["image"], condition.factor, one["seed"]) for one in samples])
-        return batch
+    def collator(self, held_out: bool = False) -> DecoderCollator:
+        text, clip_text = self.condition(TextCondition), self.condition(ClipTextCondition)
+        label, small = self.condition(LabelCondition), self.condition(LowResCondition)
+        return DecoderCollator(
+            self.size, self.side, self.text_drop_prob, self.image_drop_prob, self.full_mask_prob,
+            texts=Texts(self.tokenizer, text.context_length) if text else None,
+            clip_texts=embedding.texts_of(self._needed(), self.tokenizer) if clip_text else None,
+            labels=LabelCollator(self.classes, label.classes) if label else None,
+            known_regions=self.condition(InpaintCondition) is not None,
+            clip_embedding=self.condition(ClipCondition) is not None,
+            degraded=small.factor if small and self.degradation == "bsr" else None,
+        )  # fmt: skip
 
     def example(self, count: int, size: int) -> dict:
         batch = super().example(count, self.side if size == self.size else size)
@@ -210,12 +191,8 @@ class DecoderTask(Task):
             raise RecipeError("data: a decoder needs pictures beside their embeddings: `dalle embed --pictures`")
         if image.shape[-1] > self.side and self.condition(ClipCondition):
             return F.interpolate(image, self.side, mode="bicubic", antialias=True).clamp(-1, 1)
-        self._expect(image, self.side)
+        check_side(image, self.side, self.size)
         return image
-
-    def _expect(self, image: Tensor, side: int) -> None:
-        if image.shape[-1] != side:
-            raise ValueError(f"the decoder draws {self.size} px, not {image.shape[-1]}: set data.size={self.size}")
 
     def _given(self, batch: dict) -> dict[str, Any]:
         """What each condition of the model is called with in training."""

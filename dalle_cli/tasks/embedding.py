@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.clip import CLIP
 from ..text.tokenizer import Tokenizer
+from .collators import Texts
 
 Tokens = tuple[Tensor, Tensor]
 """Token ids, (B, M), and which of them are no padding, (B, M)."""
@@ -20,9 +21,13 @@ Tokens = tuple[Tensor, Tensor]
 
 def tokenize(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Texts as the CLIP's text tower wants them; texts too long are cut."""
+    return texts_of(clip, tokenizer)(texts)
+
+
+def texts_of(clip: CLIP, tokenizer: Tokenizer) -> Texts:
+    """Return what tokenizes texts as the CLIP's text tower wants them."""
     text: Any = clip.text
-    ids, real = tokenizer.pack(texts, text.context_length)
-    return torch.from_numpy(ids), torch.from_numpy(real)
+    return Texts(tokenizer, text.context_length)
 
 
 @torch.no_grad()

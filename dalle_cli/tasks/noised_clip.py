@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.loader import stack
 from ..models.dvae import DVAE
 from ..models.noised_clip import NoisedCLIP
 from ..nn.all_gather import contrastive_loss
@@ -15,6 +14,7 @@ from ..nn.noise import TrainingStream, uniform
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
+from .collators import NoisedCLIPCollator, Texts
 from .noising import Schedule, add_noise, check_timestep_shift, make_process
 
 
@@ -52,10 +52,8 @@ class NoisedCLIPTask(Task):
         self.dvae, self.reconstruction_prob = dvae, reconstruction_prob
         self.process = make_process(schedule, len(model.visual.time_embedding))
 
-    def collate(self, samples: list[dict]) -> dict:
-        batch = stack(samples)
-        ids, lengths = self._pack(batch["text"])
-        return {**batch, "ids": ids, "lengths": lengths}
+    def collator(self, held_out: bool = False) -> NoisedCLIPCollator:
+        return NoisedCLIPCollator(self._texts())
 
     def example(self, count: int, size: int) -> dict:
         ids = torch.zeros(count, self.model.text.context_length, dtype=torch.int64)
@@ -93,7 +91,8 @@ class NoisedCLIPTask(Task):
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit features of captions, (B, e), float32; captions too long are cut."""
-        ids, lengths = (one.to(self.model.logit_scale.device) for one in self._pack(texts))
+        ids, real = (tensor.to(self.model.logit_scale.device) for tensor in self._texts()(texts))
+        lengths = real.sum(dim=1)
         return F.normalize(self.model.encode_text(ids, lengths).float(), dim=-1)
 
     def score(self, text: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -101,6 +100,5 @@ class NoisedCLIPTask(Task):
         image = F.normalize(self.model.encode_image(x, t).float(), dim=-1)
         return self.model.logit_scale.exp() * (image * text).sum(dim=1)
 
-    def _pack(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids, real = self.tokenizer.pack(texts, self.model.text.context_length)
-        return torch.from_numpy(ids), torch.from_numpy(real.sum(axis=1))
+    def _texts(self) -> Texts:
+        return Texts(self.tokenizer, self.model.text.context_length)

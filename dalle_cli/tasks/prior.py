@@ -4,7 +4,6 @@ Embeddings that come in and go out are CLIP's features as its projections give t
 the published networks are. Shapes: B batch, e embed_dim, C candidates.
 """
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.loader import stack
 from ..data.order import combine
 from ..diffusion.guidance import classifier_free, threshold
 from ..diffusion.loss import diffusion_loss
@@ -26,6 +24,7 @@ from ..nn.prepacked import prepacked
 from ..text.tokenizer import Tokenizer
 from . import embedding, tasks
 from .base import Task
+from .collators import PriorCollator
 from .noising import Schedule, add_noise, make_process
 
 FIT = 32  # embeddings for each of their dimensions, from which mean, deviation and components are found
@@ -55,12 +54,8 @@ class PriorTask(Task):
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
-    def collate(self, samples: list[dict]) -> dict:
-        """Tokenise, leaving out a share of the texts, by the sample's own seed."""
-        dropped = [random.Random(sample["seed"]).random() < self.text_drop_prob for sample in samples]
-        texts = ["" if drop else sample["text"] for sample, drop in zip(samples, dropped)]
-        ids, real = embedding.tokenize(self._clip(), self._tokenizer(), texts)
-        return {**stack(samples), "ids": ids, "real": real, "dropped": torch.tensor(dropped)}
+    def collator(self, held_out: bool = False) -> PriorCollator:
+        return PriorCollator(embedding.texts_of(self._clip(), self._tokenizer()), self.text_drop_prob)
 
     def example(self, count: int, size: int) -> dict:
         ids = torch.zeros(count, self.model.context_length, dtype=torch.int64)

@@ -81,7 +81,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         if first:
             model.load_state_dict(first)
         elif not found:  # every process prepares from the same samples
-            task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collate, device=device))
+            task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collator(), device=device))
         return_freed_memory() if getattr(task.model, "gradient_checkpointing", False) else keep_freed_memory()
         if sharded:
             wrapped: Any = sharding.shard(task, layout)
@@ -105,7 +105,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         if ranks.agree([step, -step], layout) != [step, -step]:
             raise Failure(f"the processes find different states in {run}; it must be a folder that all of them share")
         batches = samples.train(
-            settings.batch_size, rank, world, seen, settings.seed, task.collate, settings.grad_accum_steps, device
+            settings.batch_size, rank, world, seen, settings.seed, task.collator(), settings.grad_accum_steps, device
         )
         bad = Bad(samples.loading.max_bad_fraction, run)
         progress.note(
@@ -242,7 +242,7 @@ def validate(task: Any, ema: EMA, samples: loader.Data, settings: Train, layout:
     task.model.eval()
     with ema.applied(task.model), torch.no_grad(), layout.autocast():
         rank, world = layout.process_index, layout.num_processes
-        for batch in samples.validation(batch_size, rank, world, task.collate_held_out, layout.device):
+        for batch in samples.validation(batch_size, rank, world, task.collator(held_out=True), layout.device):
             loss, logs = task(batch, settings.steps)
             for name, value in {"loss": loss, **logs}.items():
                 totals[name] += value.float()
@@ -255,7 +255,7 @@ def preview(
     task: Any, ema: EMA, samples: loader.Data, settings: Train, run: Path, step: int, layout: Accelerator
 ) -> None:
     """Draw what the averaged weights make of held-out samples to RUN/samples/, for tasks that can show something."""
-    batch = next(samples.validation(settings.preview_images, collate=task.collate, device=layout.device), None)
+    batch = next(samples.validation(settings.preview_images, collate=task.collator(), device=layout.device), None)
     if batch is None:
         return
     task.model.eval()

@@ -120,7 +120,7 @@ def test_captions_are_left_out_as_their_samples_seeds_say():
     assert len({tuple(row) for row in batch["ids"][2::2].tolist()}) > 3  # one caption, merged in many ways
     assert all(task(bpe_dropout=0.0).collate(many)["real"].any(dim=1))
     whole = task(bpe_dropout=0.0).collate(many)["ids"]
-    assert torch.equal(task(bpe_dropout=0.3).collate_held_out(many)["ids"], whole)
+    assert torch.equal(task(bpe_dropout=0.3).collator(held_out=True)(many)["ids"], whole)
 
 
 def test_a_picture_of_another_size_is_refused_with_the_right_one():

@@ -229,7 +229,7 @@ def test_an_upsampler_of_crops_draws_whole_pictures():
         assert len(one.preview(batch)[0]) == 12
     x = torch.randn(1, 3, 32, 32)
     assert one.denoiser([""], low_res=torch.randn(1, 3, 16, 16))(x, timesteps_like(9, x)).x0.shape == x.shape
-    with pytest.raises(ValueError, match=r"draws 32 px, not 16: set data\.size=32"):
+    with pytest.raises(ValueError, match=r"generates 32 px, not 16: set data\.size=32"):
         one.collate(samples(size=16))
     with pytest.raises(ValueError, match=r"task\.crop_fraction: 9 does not divide by 2"):
         DecoderTask(model, 32, variance="small", crop_fraction=0.27)
@@ -304,7 +304,7 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="2 names for a model of 3 classes"):
         decoder({"classes": ["a", "b"]}, label=LABEL)
     batch = good.collate(samples(size=16))
-    with pytest.raises(ValueError, match=r"draws 8 px, not 16: set data\.size=8"):
+    with pytest.raises(ValueError, match=r"generates 8 px, not 16: set data\.size=8"):
         good(batch, 0)
 
 

@@ -8,7 +8,7 @@ RECIPE = """
 model: {type: vqgan, vocab_size: 4, embed_dim: 4, base_channels: 32, channel_mult: [1, 1], attention_factors: [2],
   latent_channels: 4}
 task: {type: vqgan}
-data: {type: scenes, glyphs: shapes, size: 16}
+data: {type: scenes, objects: shapes, size: 16}
 optim: {lr: 0.001}
 train: {steps: 1, batch_size: 2}
 """

@@ -1,11 +1,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from dalle_cli import checkpoint, images
+from dalle_cli import recipe as recipes
 from dalle_cli.exits import Failure
 from dalle_cli.registry import RecipeError
 from dalle_cli.tasks.dvae import DVAETask
@@ -263,3 +266,31 @@ def test_a_wrong_recipe_touches_nothing(tmp_path, recipe):
     with pytest.raises(RecipeError, match=r"train\.steps"):
         fit(recipe() | {"train": {"steps": 0, "batch_size": 8}}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+STARTED = """
+import json, multiprocessing, sys
+from pathlib import Path
+from dalle_cli.training.loop import fit
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    sys.exit(fit(json.loads(Path("recipe.json").read_text()), Path(sys.argv[1]), quiet=True))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_of_any_start_method_train_the_same_weights(tmp_path, method):
+    (tmp_path / "start.py").write_text(STARTED)
+    node = recipes.load("tiny", "clip", [
+        "tokenizer.path=starter", "model.text.vocab_size=1026", "model.image.size=16", "model.embed_dim=8",
+        "model.image.width=16", "model.image.depth=1", "model.text.width=16", "model.text.depth=1", "data.size=16",
+        "data.num_workers=2", "data.val_samples=4", "train.steps=3", "train.batch_size=8", "train.precision=float32",
+    ], checkpoint.accepted_arguments)  # fmt: skip
+    node = check(node)
+    (tmp_path / "recipe.json").write_text(json.dumps(node))
+    done = subprocess.run([sys.executable, "start.py", method], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    fit({**node, "data": {**node["data"], "num_workers": 0}}, tmp_path / "serial", quiet=True)
+    expected = weights(tmp_path / "serial")
+    for name, value in weights(tmp_path / method).items():
+        assert torch.equal(value, expected[name])

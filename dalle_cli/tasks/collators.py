@@ -1,0 +1,158 @@
+"""Collators: what turns the samples of a batch into tensors, in the workers that read the data.
+
+A worker process is sent its collator, so a collator is small and picklable: settings and a tokenizer, never a network.
+All randomness comes from the seeds of the samples, so a batch is the same in any process.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.bsr_degradation import worse
+from ..data.degradations import cropped, known
+from ..data.loader import stack
+from ..nn.noise import TrainingStream
+from ..text.tokenizer import Tokenizer
+from .labels import class_labels
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Tokenizes texts to rows of `context_length` tokens; texts too long are cut."""
+
+    tokenizer: Tokenizer
+    context_length: int
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids (B, context_length) and which of them are no padding."""
+        ids, real = self.tokenizer.pack(texts, self.context_length)
+        return torch.from_numpy(ids), torch.from_numpy(real)
+
+
+@dataclass(frozen=True)
+class CLIPCollator:
+    """Adds `ids`, cut to the longest caption of the batch: what follows the end token changes nothing."""
+
+    texts: Texts
+
+    def __call__(self, samples: list[dict]) -> dict:
+        batch = stack(samples)
+        ids, real = self.texts(batch["text"])
+        return {**batch, "ids": ids[:, : int(real.sum(dim=1).max())].clone()}
+
+
+@dataclass(frozen=True)
+class NoisedCLIPCollator:
+    """Adds `ids` and the `lengths` of the captions in tokens."""
+
+    texts: Texts
+
+    def __call__(self, samples: list[dict]) -> dict:
+        batch = stack(samples)
+        ids, real = self.texts(batch["text"])
+        return {**batch, "ids": ids, "lengths": real.sum(dim=1)}
+
+
+@dataclass(frozen=True)
+class DALLECollator:
+    """Adds `ids` and `real` of the captions. bpe_dropout, text_drop_prob: as of the task."""
+
+    texts: Texts
+    bpe_dropout: float
+    text_drop_prob: float
+
+    def __call__(self, samples: list[dict]) -> dict:
+        rows, masks = [], []
+        tokenizer, length = self.texts.tokenizer, self.texts.context_length
+        for sample in samples:
+            rng = random.Random(sample["seed"])
+            text = "" if rng.random() < self.text_drop_prob else sample["text"]
+            ids, mask = tokenizer.pack([text], length, dropout=self.bpe_dropout, random=rng)
+            rows.append(torch.from_numpy(ids[0]))
+            masks.append(torch.from_numpy(mask[0]))
+        return {**stack(samples), "ids": torch.stack(rows), "real": torch.stack(masks)}
+
+
+@dataclass(frozen=True)
+class PriorCollator:
+    """Adds `ids` and `real` of the captions, and which of them are `dropped`."""
+
+    texts: Texts
+    text_drop_prob: float
+
+    def __call__(self, samples: list[dict]) -> dict:
+        dropped = [random.Random(sample["seed"]).random() < self.text_drop_prob for sample in samples]
+        ids, real = self.texts(["" if drop else sample["text"] for sample, drop in zip(samples, dropped)])
+        return {**stack(samples), "ids": ids, "real": real, "dropped": torch.tensor(dropped)}
+
+
+@dataclass(frozen=True)
+class LabelCollator:
+    """Adds `label`, the class of each caption. names: of the classes, None for numbers."""
+
+    names: Sequence[str] | None
+    classes: int
+
+    def __call__(self, samples: list[dict]) -> dict:
+        batch = stack(samples)
+        return {**batch, "label": class_labels(batch["text"], self.names, self.classes)}
+
+
+@dataclass(frozen=True)
+class DecoderCollator:
+    """Adds what the conditions of a decoder need, and crops images to the side that is trained on.
+
+    size, side: pixels of the images and of the crops. text_drop_prob, image_drop_prob, full_mask_prob: as of the task.
+    texts, clip_texts: captions for the decoder's own text tower and for CLIP's. labels: see `LabelCollator`.
+    known_regions: masks for inpainting. clip_embedding: which embeddings are kept. degraded: factor of the small images
+    that are degraded here; None where they are made on the device.
+    """
+
+    size: int
+    side: int
+    text_drop_prob: float
+    image_drop_prob: float
+    full_mask_prob: float
+    texts: Texts | None = None
+    clip_texts: Texts | None = None
+    labels: LabelCollator | None = None
+    known_regions: bool = False
+    clip_embedding: bool = False
+    degraded: int | None = None
+
+    def __call__(self, samples: list[dict]) -> dict:
+        texts, masks, keep = [], [], []
+        for sample in samples:
+            rng = random.Random(sample["seed"])
+            texts.append("" if rng.random() < self.text_drop_prob else sample["text"])
+            masks.append(known(self.side, rng, self.full_mask_prob))
+            keep.append(rng.random() >= self.image_drop_prob)
+        if self.side < self.size:
+            check_side(samples[0]["image"], self.size, self.size)
+            samples = [
+                {**sample, "image": cropped(sample["image"], self.side, sample["seed"] + TrainingStream.DEGRADATION)}
+                for sample in samples
+            ]
+        batch = self.labels(samples) if self.labels else stack(samples)
+        if self.texts:
+            batch["ids"], batch["real"] = self.texts(texts)
+        if self.clip_texts:
+            batch["clip_ids"], batch["clip_real"] = self.clip_texts(texts)
+        if self.known_regions:
+            batch["known"] = torch.stack(masks)
+        if self.clip_embedding:
+            batch["keep"] = torch.tensor(keep)
+            batch["told"] = batch["keep"].nonzero()[:, 0]
+        if self.degraded:
+            small = [worse(sample["image"], self.degraded, sample["seed"]) for sample in samples]
+            batch["small"] = torch.stack(small)
+        return batch
+
+
+def check_side(image: Tensor, side: int, size: int) -> None:
+    """Raise ValueError when images have other sides than a decoder of `size` pixels is trained on."""
+    if image.shape[-1] != side:
+        raise ValueError(f"the decoder generates {size} px, not {image.shape[-1]}: set data.size={size}")
