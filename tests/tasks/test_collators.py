@@ -54,4 +54,3 @@ def test_texts_too_long_are_cut_and_masked():
 def test_other_sides_are_refused_with_the_key():
     with pytest.raises(ValueError, match=r"generates 64 px, not 32: set data\.size=64"):
         check_side(torch.zeros(3, 32, 32), 64, 64)
-
