@@ -193,17 +193,14 @@ def _real_steps(checkpointing: bool, batch: int) -> int:
 
 def images() -> None:
     """Images of 256 px by the starter systems, from prompt to pixels, as `dalle sample` generates them."""
-    from dalle_cli.generate.sample import load_system, prepare
-    from dalle_cli.systems import device, systems
+    from dalle_cli.systems.loading import resolve
 
     for name in ("glide", "unclip"):
-        found = load_system(name)
-        _, parts, options = prepare(found, {})
-        parts.pop("clip")  # which chooses, and draws nothing
-        system: Any = systems.build(found["system"], "system", device=device.choose(), **parts)
+        resolved = resolve(name)
+        system: Any = resolved.load(resolved.choose_device())
         for count in (1, 16):
-            draw = partial(system.draw, ["an avocado chair"], [range(count)], options, count)
-            line(f"a picture by {name}", f"of {count} together", seconds(draw, 1) / count, "s")
+            generate = partial(system.generate, ["an avocado chair"], [range(count)], resolved.options, count)
+            line(f"image by {name}", f"batch of {count}", seconds(generate, 1) / count, "s")
 
 
 PARTS: dict[str, Callable[[], None]] = {

@@ -11,7 +11,7 @@ from dalle_cli.evaluate import suite
 from dalle_cli.evaluate.checker import SceneChecker
 from dalle_cli.evaluate.protocols import upscale
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.sample import SampleOptions, sample
 from dalle_cli.generate.upscale import upscale as enlarge
 
 NAMES = {"dvae", "clip", "dalle", "decoder", "upsampler", "prior", "prior-ar", "noised-clip"}
@@ -42,8 +42,8 @@ def test_the_transformer_s_codes_are_the_dvae_s():
 def test_a_system_of_the_shipped_weights_draws(system, options, tmp_path):
     results = Collected()
     options = {"steps": "4", "up_steps": "2", **options}
-    job = Job(["a red apple"], recipe=system, out=str(tmp_path), quiet=True, options=options)
-    assert sample(job, results) == 0
+    how = SampleOptions(recipe=system, out=str(tmp_path), quiet=True, sampling=options)
+    assert sample(["a red apple"], how, results=results) == 0
     assert images.decode(results.reported[0]["path"]).size == (256, 256)
 
 
@@ -61,10 +61,8 @@ def test_clip_finds_the_caption_of_unseen_scenes(emoji):
 def test_an_avocado_chair_is_drawn_in_seconds(tmp_path):
     began = time.monotonic()
     results = Collected()
-    job = Job(
-        ["avocado chair"], rerank=128, top=4, out=str(tmp_path / "out"), sheet=str(tmp_path / "s.png"), quiet=True
-    )
-    assert sample(job, results) == 0
+    how = SampleOptions(rerank=128, top=4, out=str(tmp_path / "out"), sheet=str(tmp_path / "s.png"), quiet=True)
+    assert sample(["avocado chair"], how, results=results) == 0
     assert time.monotonic() - began < 60
     assert [result["score"] for result in results.reported] == sorted(
         (result["score"] for result in results.reported), reverse=True
@@ -77,7 +75,7 @@ def test_held_out_captions_are_drawn(emoji, tmp_path):
     """Part of `dalle evaluate scenes`, with fewer candidates."""
     items = [item for item in suite.suite(emoji, 100) if item.category in ("background", "pair")]
     results = Collected()
-    sample(Job([item.caption for item in items], rerank=8, out=str(tmp_path), quiet=True), results)
+    sample([item.caption for item in items], SampleOptions(rerank=8, out=str(tmp_path), quiet=True), results=results)
     report = suite.check_images(
         SceneChecker(emoji), items, [images.decode(result["path"]) for result in results.reported]
     )
@@ -96,7 +94,9 @@ def test_two_things_stand_where_held_out_captions_say(emoji, system, tmp_path):
     """Part of `dalle evaluate scenes`, of captions that a decoder learns last."""
     items = [item for item in suite.suite(emoji, 40) if item.category in ("pair", "relation")]
     results = Collected()
-    sample(Job([item.caption for item in items], recipe=system, out=str(tmp_path), quiet=True), results)
+    sample(
+        [item.caption for item in items], SampleOptions(recipe=system, out=str(tmp_path), quiet=True), results=results
+    )
     report = suite.check_images(
         SceneChecker(emoji), items, [images.decode(result["path"]) for result in results.reported]
     )

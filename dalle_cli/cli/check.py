@@ -203,7 +203,7 @@ def _system(recipe: dict, needs: list[str]) -> dict[str, Any]:
 
     parts = section(recipe, "parts")
     part, _ = systems.bind(recipe.get("system"), "system", ("device", *parts))
-    bind(part.sampling, section(recipe, "sample"), "sample")  # type: ignore[attr-defined]
+    bind(part.options_type, section(recipe, "sample"), "sample")  # type: ignore[attr-defined]
     sizes: dict[str, int | None] = {}
     for name, source in sources(recipe):
         sizes.setdefault(name, None)

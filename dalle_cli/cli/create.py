@@ -100,21 +100,18 @@ def sample(
     offload: Offload = False,
 ) -> None:
     """Draw pictures of prompts; with --rerank, keep the best of many."""
-    from ..generate.sample import Job
-    from ..generate.sample import sample as draw
+    from ..generate.sample import SampleOptions
+    from ..generate.sample import sample as generate
 
-    options = {
+    sampling = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance_scale": scale,
-        "guidance_interval": guided_at,
-        "steps": steps, "sampler": sampler, "eta": eta, "guidance": guide, "prior_samples": best_of,
-        "prior_guidance_scale": prior_scale, "prior_steps": prior_steps,
+        "guidance_interval": guided_at, "steps": steps, "sampler": sampler, "eta": eta, "guidance": guide,
+        "prior_samples": best_of, "prior_guidance_scale": prior_scale, "prior_steps": prior_steps,
     }  # fmt: skip
-    raise typer.Exit(
-        draw(
-            Job(
-                words or (), prompts, recipe, count, rerank, top, seed, out, sheet, like, image, keep_rows, options,
-                overwrite, skip_existing, batch_size, precision, as_json, dry_run, quiet, watch,
-                offload,
-            )
-        )
+    options = SampleOptions(
+        recipe=recipe, sampling=sampling, num_images=count, seed=seed, out=out, sheet=sheet, overwrite=overwrite,
+        skip_existing=skip_existing, json=as_json, dry_run=dry_run, quiet=quiet, batch_size=batch_size,
+        precision=precision, offload=offload, rerank=rerank, top=top, reproduce=like, image=image, keep_rows=keep_rows,
+        denoising_strip=watch,
     )  # fmt: skip
+    raise typer.Exit(generate(words or (), options, prompts))

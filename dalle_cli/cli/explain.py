@@ -109,7 +109,7 @@ def _plain(recipe: dict[str, Any]) -> Iterator[Row]:
         for key in documented_keys(part, {"device"}):
             text = key.text or f"Checkpoint of the {key.name.replace('_', ' ')}."
             yield _row(f"parts.{key.name}", parts, key.name, "checkpoint", text)
-        yield from _keys("sample", recipe.get("sample") or {}, documented_keys(part.sampling))
+        yield from _keys("sample", recipe.get("sample") or {}, documented_keys(part.options_type))
 
 
 def _part(

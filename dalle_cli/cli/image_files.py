@@ -81,19 +81,19 @@ def inpaint(
     offload: Offload = False,
 ) -> None:  # fmt: skip
     """Inpaint a region of an image from a prompt: a box, a mask or the transparent part; the rest is bit-identical."""
-    from ..generate.inpaint import Job
+    from ..generate.inpaint import InpaintOptions
     from ..generate.inpaint import inpaint as run
 
-    options = {
+    sampling = {
         "guidance_scale": guidance_scale, "guidance_interval": guidance_interval, "steps": steps, "sampler": sampler,
         "dynamic_threshold": dynamic_threshold,
     }  # fmt: skip
-    job = Job(
+    options = InpaintOptions(
         image=image, prompts=prompts or (), mask=mask, box=box, script=script, recipe=recipe, num_images=num_images,
-        seed=seed, out=out, sheet=sheet, options=options, overwrite=overwrite, skip_existing=skip_existing,
-        batch_size=batch_size, precision=precision, as_json=as_json, dry_run=dry_run, quiet=quiet, offload=offload,
+        seed=seed, out=out, sheet=sheet, sampling=sampling, overwrite=overwrite, skip_existing=skip_existing,
+        batch_size=batch_size, precision=precision, json=as_json, dry_run=dry_run, quiet=quiet, offload=offload,
     )  # fmt: skip
-    raise typer.Exit(run(job))
+    raise typer.Exit(run(options))
 
 
 @command(
@@ -131,15 +131,15 @@ def upscale(
     offload: Offload = False,
 ) -> None:  # fmt: skip
     """Enlarge images with a diffusion upsampler."""
+    from ..generate.options import GenerationOptions
     from ..generate.upscale import upscale as run
 
-    raise typer.Exit(
-        run(
-            paths, prompt=prompt, recipe=recipe, options={"steps": steps, "sampler": sampler}, seed=seed, out=out,
-            sheet=sheet, overwrite=overwrite, skip_existing=skip_existing, precision=precision, offload=offload,
-            as_json=as_json, dry_run=dry_run, quiet=quiet,
-        )
+    options = GenerationOptions(
+        recipe=recipe, sampling={"steps": steps, "sampler": sampler}, seed=seed, out=out, sheet=sheet,
+        overwrite=overwrite, skip_existing=skip_existing, precision=precision, offload=offload, json=as_json,
+        dry_run=dry_run, quiet=quiet,
     )  # fmt: skip
+    raise typer.Exit(run(paths, prompt, options))
 
 
 @command(CREATE, "dalle reconstruct photos/*.jpg --out out --sheet pairs.png")
@@ -167,11 +167,11 @@ def reconstruct(
     precision: Precision = "auto",
 ) -> None:  # fmt: skip
     """Encode images to tokens with a dVAE or VQGAN and decode them: original above reconstruction, PSNR, tokens."""
+    from ..generate.options import GenerationOptions
     from ..generate.reconstruct import reconstruct as run
 
-    raise typer.Exit(
-        run(
-            paths, model=model, size=size, out=out, sheet=sheet, overwrite=overwrite, skip_existing=skip_existing,
-            batch_size=batch_size, precision=precision, as_json=as_json, dry_run=dry_run, quiet=quiet,
-        )
+    options = GenerationOptions(
+        out=out, sheet=sheet, overwrite=overwrite, skip_existing=skip_existing, batch_size=batch_size,
+        precision=precision, json=as_json, dry_run=dry_run, quiet=quiet,
     )  # fmt: skip
+    raise typer.Exit(run(paths, model, size, options))

@@ -66,11 +66,12 @@ def latent_command(
 
     def register(function: Callable[..., int]) -> None:
         def run(**arguments: Any) -> None:
-            from ..generate.latent_editor import Job
+            from ..generate.latent_editor import LatentOptions
 
             common = {name: arguments.pop(name) for name in shared}
-            options = {name: common.pop(name) for name in ("guidance_scale", "steps")}
-            raise typer.Exit(function(**arguments, job=Job(options=options, **common)))
+            sampling = {name: common.pop(name) for name in ("guidance_scale", "steps")}
+            common["json"] = common.pop("as_json")
+            raise typer.Exit(function(**arguments, job=LatentOptions(sampling=sampling, **common)))
 
         parameters = {name: one for name, one in inspect.signature(function).parameters.items() if name != "job"}
         parameters |= shared

@@ -121,11 +121,11 @@ def _check(recipe: dict, family: str) -> None:
     """Check a recipe as far as it is filled in: paths may be open. Raises RecipeError."""
     from .. import checkpoint
     from ..data import loader
-    from ..generate.sample import prepare
+    from ..systems.loading import resolve_recipe
     from ..training import options
 
     if family == "systems":
-        prepare(recipe, {})
+        resolve_recipe(recipe)
     elif family != "tokenizer":
         checkpoint.check(recipe)
         options.options(recipe)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..exits import USAGE, Failure
+from ..generate.options import print_dry_run
 from ..generate.outputs import Collected
-from ..generate.sample import Job, describe, load_system, prepare, sample
-from ..recipe import section
+from ..generate.sample import SampleOptions, sample
 from ..registry import RecipeError
-from ..systems import device, systems
+from ..systems import device
+from ..systems.loading import resolve, system_class
 from ..systems.scorer import BATCH, Scorer
 from .generated import Files
 from .protocol import Rows
@@ -51,17 +52,13 @@ class Comparison:
 
     def _check(self, recipe: str) -> None:
         """Check a system with its options, and describe it in a dry run."""
-        system = load_system(recipe)
-        kind, _ = systems.bind(system.get("system"), "system", ("device", *section(system, "parts")))
-        if not getattr(kind, "shows", False):
+        if not system_class(recipe).shows_denoising:
             raise RecipeError(f"{recipe}: only diffusion systems are compared, such as glide")
-        parts, options = {}, None
-        for scale in self.scales:
-            _, parts, options = prepare(system, self._sampling(scale))
+        resolved = [resolve(recipe, self._sampling(scale)) for scale in self.scales][-1]
         if self.dry_run:
             work = f"{len(self.captions)} captions x {self.num_images} images x {len(self.scales)} guidance scales"
-            describe(recipe, system, options, work)
-        for source in filter(None, parts.values()):
+            print_dry_run(resolved, work)
+        for source in filter(None, resolved.parts.values()):
             checkpoint.resolve(str(source))
 
     def generate(self) -> None:
@@ -70,13 +67,13 @@ class Comparison:
         for recipe, name in zip(self.recipes, self.names):
             for scale in self.scales:
                 folder = f"{options.out}/{name}" + (f"/guidance-scale-{scale:g}" if len(self.scales) > 1 else "")
-                job = Job(
-                    words=self.captions, recipe=recipe, count=self.num_images, seed=options.seed, out=folder,
-                    options=self._sampling(scale), overwrite=options.overwrite, skip_existing=options.skip_existing,
+                how = SampleOptions(
+                    recipe=recipe, sampling=self._sampling(scale), num_images=self.num_images, seed=options.seed,
+                    out=folder, overwrite=options.overwrite, skip_existing=options.skip_existing,
                     batch_size=self.batch_size, precision=options.precision, quiet=options.quiet,
                 )  # fmt: skip
                 results = Collected()
-                sample(job, results)
+                sample(self.captions, how, results=results)
                 starts = range(0, len(results.reported), self.num_images)
                 self.generated[name, scale] = [results.reported[i : i + self.num_images] for i in starts]
 
@@ -101,7 +98,7 @@ def features(results: Generated, clip: str, precision: str) -> list[Tensor]:
     scorer = Scorer(device.choose(precision), clip)
     paths = [result["path"] for row in results for result in row]
     parts = [
-        scorer.pictures(torch.stack([scorer.read(path) for path in paths[start : start + BATCH]]))
+        scorer.images(torch.stack([scorer.read(path) for path in paths[start : start + BATCH]]))
         for start in range(0, len(paths), BATCH)
     ]
     return list(torch.cat(parts).split([len(row) for row in results]))

@@ -11,11 +11,12 @@ from PIL import Image
 from .. import checkpoint, distributed, images, recipe
 from ..data.scenes.glyphs import GlyphSet
 from ..exits import DONE, Failure
-from ..generate.latent_editor import Job
+from ..generate.latent_editor import LatentOptions
 from ..generate.metadata import Origin
+from ..generate.options import print_dry_run
 from ..generate.outputs import Collected, Outputs
 from ..generate.requests import GenerationRequest, plan_images
-from ..generate.sample import describe
+from ..systems.loading import ResolvedSystem
 from .checker import SceneChecker
 from .samples import SceneSample, unseen
 from .statistics import Mean, Proportion, mean
@@ -58,11 +59,11 @@ class Generation(Files):
     dry_run: bool = False
     batch_size: int | None = None
 
-    def job(self, recipe: str, out: str | None = None) -> Job:
-        """Return the job of a latent editor. out: a folder in place of this one's."""
+    def job(self, recipe: str, out: str | None = None) -> LatentOptions:
+        """Return the options of a creating command. out: a folder in place of this one's."""
         fields: dict[str, Any] = {**vars(self), "out": out or self.out}
-        options = {name: fields.pop(name) for name in ("guidance_scale", "steps")}
-        return Job(recipe=recipe, options=options, **fields)
+        sampling = {name: fields.pop(name) for name in ("guidance_scale", "steps")}
+        return LatentOptions(recipe=recipe, sampling=sampling, **fields)
 
 
 def trained_size(name: str) -> int:
@@ -167,6 +168,6 @@ def single_objects(count: int, decoder: str, objects: str) -> list[SceneSample]:
     return list(unseen(count, trained_size(decoder), objects, True, weights, random_positions))
 
 
-def describe_run(recipe: str, system: dict[str, Any], options: Any, count: int) -> None:
+def describe_run(system: ResolvedSystem, count: int) -> None:
     """Print what a dry run says."""
-    describe(recipe, system, options, f"{count} unseen scenes")
+    print_dry_run(system, f"{count} unseen scenes")

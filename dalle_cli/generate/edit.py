@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .image_requests import caption_of, read_image_requests, readable_requests
-from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, cosine
+from .latent_editor import DecodeRequest, Latent, LatentEditor, LatentOptions, cosine
 from .latents import rotate_towards, text_diff
 from .outputs import Collected
 from .requests import GenerationRequest, PlannedImage, PromptError, plan_images
@@ -20,7 +20,7 @@ def edit(
     target: str | None,
     baseline: str | None,
     strengths: Sequence[float],
-    job: Job,
+    job: LatentOptions,
     results: Collected | None = None,
 ) -> int:
     """Rotate each image's embedding by each strength towards the text diff and keep its noise; returns the exit code.

@@ -11,70 +11,57 @@ from PIL import Image
 from .. import console, distributed, images
 from ..console import Progress
 from ..exits import DONE, USAGE, Failure
-from ..recipe import section
 from ..registry import RecipeError
-from ..systems import device, systems
+from ..systems.loading import ResolvedSystem, system_class
 from .inpaint_crop import Box, clipping_note, crop_around, inpaint_mask, restore_alpha
 from .metadata import Origin, digest
+from .options import GenerationOptions, print_dry_run
 from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, PlannedImage, PromptError, plan_images, read_requests
-from .sample import check_offload, describe, load_system, prepare
 from .sheets import check_sheet, save_sheet
+
+DEFAULT_RECIPE = "glide-inpaint"
 
 
 @dataclass(frozen=True)
-class Job:
-    """Options of `inpaint`. image: a file, or - for request lines from standard input or from `lines`.
+class InpaintOptions(GenerationOptions):
+    """The options of `inpaint`. image: a file, or - for request lines from standard input or from `lines`.
 
-    script: a file of request lines, each applied to the result of the line before.
+    mask, box: the region to fill. script: a file of request lines, each applied to the result of the line before.
     """
 
-    image: str
+    image: str = "-"
     prompts: Sequence[str] = ()
     mask: str | None = None
     box: str | None = None
     script: str | None = None
-    recipe: str = "glide-inpaint"
-    num_images: int = 1
-    seed: int | None = None
-    out: str = "out"
-    sheet: str | None = None
-    options: dict[str, Any] | None = None
-    overwrite: bool = False
-    skip_existing: bool = False
-    batch_size: int | None = None
-    precision: str = "auto"
-    as_json: bool = False
-    dry_run: bool = False
-    quiet: bool = False
-    offload: bool = False
     lines: Sequence[str] = ()
 
 
-def inpaint(job: Job, results: Collected | None = None) -> int:
+def inpaint(job: InpaintOptions, results: Collected | None = None) -> int:
     """Generate the masked regions of images; returns the exit code.
 
     Everything outside the mask, and the size of the image, stays as it is. Raises Failure, RecipeError, PromptError,
     BadImage, CheckpointError.
     """
-    system_recipe, part, parts, options = resolve_diffusion(job.recipe, job.options, "inpainting")
+    resolved = resolve_diffusion(job, DEFAULT_RECIPE, "inpainting")
+    options = resolved.options
     all_requests = _check(_requests(job), from_lines=job.image == "-")
     requests = [request for request in all_requests if not request.failed]
-    items = plan_images(requests, job.num_images, job.seed)
+    items = plan_images(requests, job.num_images or 1, job.seed)
     if job.dry_run:
-        describe(job.recipe, system_recipe, options, f"{len(items)} files in {job.out}")
+        print_dry_run(resolved, f"{len(items)} files in {job.out}")
         return DONE
     if job.sheet:
-        check_sheet(job.sheet, job.overwrite or job.skip_existing)
+        check_sheet(job.sheet, job.may_replace)
     outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
-    check_offload(part, job.offload)
+    target = resolved.choose_device(job.precision, job.offload)
     _note_clipped_boxes(requests, job.quiet)
-    results = results or Results(job.as_json)
-    target = device.choose(job.precision, job.offload)
-    system = systems.build(system_recipe["system"], "system", device=target, **parts) if outputs.todo else None
-    files = system.files(options) if system else {}
-    origin = Origin("inpaint", job.recipe, asdict(options), {name: digest(path) for name, path in files.items()})
-    _generate(job, items, outputs, results, system, options, origin, job.batch_size or part.together)
+    results = results or Results(job.json)
+    system = resolved.load(target) if outputs.todo else None
+    files = system.checkpoints(options) if system else {}
+    origin = Origin("inpaint", resolved.name, asdict(options), {name: digest(path) for name, path in files.items()})
+    _generate(job, items, outputs, results, system, options, origin, job.batch_size or resolved.cls.default_batch_size)
     for request in all_requests:
         if request.failed:
             results.report(request.line)
@@ -84,22 +71,22 @@ def inpaint(job: Job, results: Collected | None = None) -> int:
 
 
 def _generate(
-    job: Job, items: Sequence[PlannedImage], outputs: Outputs, results: Collected, system: Any, options: Any,
+    job: InpaintOptions, items: Sequence[PlannedImage], outputs: Outputs, results: Collected, system: Any, options: Any,
     origin: Origin, batch_size: int,
 ) -> None:  # fmt: skip
     """Generate, save and report the planned images in order; those of a script one after the other."""
-    skipped = {result["index"]: result for result in outputs.skipped}
+    skipped, num_images = {result["index"]: result for result in outputs.skipped}, job.num_images or 1
     if job.script:  # what follows a missing image has to be generated again
         first = min((item.index for item in outputs.todo), default=len(items))
         skipped = {index: result for index, result in skipped.items() if index < first}
     progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=job.quiet)
 
     def inpaint_items(share: list[PlannedImage]) -> Iterator[Image.Image]:
-        for _, group in itertools.groupby(share, lambda item: item.index // job.num_images):
+        for _, group in itertools.groupby(share, lambda item: item.index // num_images):
             yield from _inpaint_group(system, list(group), options, batch_size, progress)
 
     previous: str | None = None  # the image that a script continues from
-    step = job.num_images * (1 if job.script else distributed.world_size())
+    step = num_images * (1 if job.script else distributed.world_size())
     for start in range(0, len(items), step):
         batch = list(items[start : start + step])
         if job.script and previous:
@@ -125,31 +112,25 @@ def _inpaint_group(
     request = items[0].request
     image, mask = _open(request)
     crop = crop_around(image, mask, system.size)
-    generated = system.draw(
-        [request.prompt or ""], [[item.noise_seed for item in items]], options, batch_size, watch=progress.advance,
-        region=crop.at_size,
+    generated = system.generate(
+        [request.prompt or ""], [[item.noise_seed for item in items]], options, batch_size, progress.advance,
+        known_region=crop.at_size,
     )  # fmt: skip
     return [restore_alpha(request.fields["image"], crop.paste(pixels), mask) for pixels in generated[0]]
 
 
-def resolve_diffusion(
-    recipe: str, options: dict[str, Any] | None, purpose: str
-) -> tuple[dict[str, Any], Any, dict[str, Any], Any]:
-    """Return recipe, class, parts and options of a system that generates by diffusion, all checked.
+def resolve_diffusion(options: GenerationOptions, default_recipe: str, purpose: str) -> ResolvedSystem:
+    """Return a system that generates by diffusion. purpose: what needs one, for the error.
 
-    purpose: what needs one, for the error. Raises RecipeError, CheckpointError.
+    Raises RecipeError, CheckpointError.
     """
-    system = load_system(recipe)
-    kind, _ = systems.bind(system.get("system"), "system", ("device", *section(system, "parts")))
-    if not getattr(kind, "shows", False):
-        raise RecipeError(f"{recipe}: this system generates whole images; {purpose} needs diffusion, such as glide")
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    part, parts, settings = prepare(system, given)
-    parts.pop("reranker", None)
-    return system, part, parts, settings
+    name = options.recipe or default_recipe
+    if not system_class(name).supports_inpainting:
+        raise RecipeError(f"{name}: this system generates whole images; {purpose} needs diffusion, such as glide")
+    return options.resolve(default_recipe)
 
 
-def _requests(job: Job) -> list[GenerationRequest]:
+def _requests(job: InpaintOptions) -> list[GenerationRequest]:
     """Return all requests with their image, prompt, and mask or box."""
     box = _parse_box(job.box) if job.box else None
     if job.image == "-":
@@ -157,7 +138,7 @@ def _requests(job: Job) -> list[GenerationRequest]:
             raise Failure("lines on standard input hold the prompts: leave out prompts and --script", USAGE)
         requests = read_requests(job.lines or ["-"], plain_field="image", file_fields=("image", "mask"))
     elif job.script:
-        if job.prompts or job.num_images > 1:
+        if job.prompts or (job.num_images or 1) > 1:
             raise Failure("--script holds the prompts, for one image after the other: leave out prompts and -n", USAGE)
         requests = read_requests((), job.script, file_fields=("mask",))
     elif job.prompts:

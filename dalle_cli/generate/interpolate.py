@@ -12,7 +12,7 @@ from .. import images
 from ..exits import BAD_INPUT, USAGE, Failure
 from ..files import check_target
 from .image_requests import expand_folders
-from .latent_editor import DecodeRequest, Job, Latent, LatentEditor
+from .latent_editor import DecodeRequest, Latent, LatentEditor, LatentOptions
 from .latents import slerp
 from .outputs import Collected
 from .requests import GenerationRequest, PlannedImage, read_requests
@@ -45,7 +45,7 @@ def interpolate(
     noise: Noise | None,
     num_paths: int,
     gif: str | None,
-    job: Job,
+    job: LatentOptions,
     results: Collected | None = None,
 ) -> int:
     """Generate the path through images or texts, `frames` from each to the next, endpoints included; the exit code.
@@ -63,7 +63,7 @@ def interpolate(
     if gif:
         if Path(gif).suffix.lower() != ".gif":
             raise Failure(f"--gif {gif}: give a name that ends in .gif", USAGE)
-        check_target(Path(gif), "--gif", job.overwrite or job.skip_existing)
+        check_target(Path(gif), "--gif", job.may_replace)
     last = len(endpoints) - 1
     positions = [*(i + j / (frames - 1) for i in range(last) for j in range(frames - 1)), float(last)]
     items = [

@@ -18,12 +18,12 @@ from .. import console, distributed, images
 from ..console import Progress
 from ..exits import DONE
 from ..registry import RecipeError
-from ..systems import device, systems
+from ..systems.loading import system_class
 from .image_requests import group_by_request
 from .metadata import Origin, digest
+from .options import GenerationOptions, print_dry_run
 from .outputs import Collected, Outputs, Results
 from .requests import GenerationRequest, PlannedImage
-from .sample import describe, load_system, prepare
 from .sheets import check_sheet
 
 INVERSION_ITERS = 3  # fixed-point iterations of each inversion step
@@ -32,26 +32,13 @@ NOTED_ASPECT = 1.02  # longer side over shorter side from which cropping is ment
 Crop = Literal["center", "pad"]
 
 
+DEFAULT_RECIPE = "unclip"
+
+
 @dataclass(frozen=True)
-class Job:
-    """Options that all commands on latents take. options: those of the system, None where not given.
+class LatentOptions(GenerationOptions):
+    """The options of commands on latents. crop: to a square; the middle (center), or all on white (pad)."""
 
-    crop: how an image becomes a square: its middle (center), or all of it on white (pad).
-    """
-
-    recipe: str = "unclip"
-    options: dict[str, Any] | None = None
-    seed: int | None = None
-    out: str = "out"
-    sheet: str | None = None
-    overwrite: bool = False
-    skip_existing: bool = False
-    batch_size: int | None = None
-    precision: str = "auto"
-    offload: bool = False
-    as_json: bool = False
-    dry_run: bool = False
-    quiet: bool = False
     crop: Crop = "center"
 
 
@@ -96,20 +83,18 @@ class LatentEditor:
     Raises RecipeError.
     """
 
-    def __init__(self, command: str, job: Job, inverts: bool = True, needs_prior: bool = False):
+    def __init__(self, command: str, job: LatentOptions, inverts: bool = True, needs_prior: bool = False):
         self.command, self.job, self.needs_prior = command, job, needs_prior
-        self.recipe = load_system(job.recipe)
-        given = {key: value for key, value in (job.options or {}).items() if value is not None}
-        self.part, self.parts, self.options = prepare(self.recipe, given)
-        if not hasattr(self.part, "invert"):
-            raise RecipeError(
-                f"{job.recipe}: a system without CLIP image embeddings; `{command}` needs one of type unclip"
-            )
-        if needs_prior and not self.parts.get("prior"):
-            raise RecipeError(f"parts.prior: `{command}` samples embeddings of texts, and {job.recipe} names no prior")
-        unguided = inverts and "guidance_scale" not in given  # DDIM inversion with guidance does not lead back
-        self.options = replace(self.options, sampler="ddim", **({"guidance_scale": 1.0} if unguided else {}))
-        self.parts.pop("reranker", None)
+        name = job.recipe or DEFAULT_RECIPE
+        if not system_class(name).has_latents:
+            raise RecipeError(f"{name}: a system without CLIP image embeddings; `{command}` needs one of type unclip")
+        resolved = job.resolve(DEFAULT_RECIPE)
+        if needs_prior and not resolved.parts.get("prior"):
+            raise RecipeError(f"parts.prior: `{command}` samples embeddings of texts, and {name} names no prior")
+        # DDIM inversion with guidance does not lead back to the noise.
+        unguided = {"guidance_scale": 1.0} if inverts and job.sampling.get("guidance_scale") is None else {}
+        self.resolved = resolved.with_options(sampler="ddim", **unguided)
+        self.options = self.resolved.options
         self.system: Any = None
         self.results_by_index: dict[int, dict[str, Any]] = {}
 
@@ -134,18 +119,16 @@ class LatentEditor:
         """
         job = self.job
         if job.dry_run:
-            describe(job.recipe, self.recipe, self.options, f"{len(items)} files in {job.out}")
+            print_dry_run(self.resolved, f"{len(items)} files in {job.out}")
             return DONE
         if job.sheet:
-            check_sheet(job.sheet, job.overwrite or job.skip_existing)
+            check_sheet(job.sheet, job.may_replace)
         outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
         columns = ("index", "seed", "skipped", *columns, "similarity", "psnr", "path", "prompt")
-        self.results = results or Results(job.as_json, columns)
+        self.results = results or Results(job.json, columns)
         waiting = {result["index"]: result for result in outputs.skipped}
         if outputs.todo:
-            self.system = systems.build(
-                self.recipe["system"], "system", device=device.choose(job.precision, job.offload), **self.parts
-            )
+            self.system = self.resolved.load(self.resolved.choose_device(job.precision, job.offload))
             self._note_cropped(outputs.todo)
         origin = self._origin(settings)
         progress = Progress(self.command, len(outputs.todo), quiet=job.quiet)
@@ -172,14 +155,14 @@ class LatentEditor:
 
     @property
     def batch_size(self) -> int:
-        return self.job.batch_size or self.part.together
+        return self.job.batch_size or self.resolved.cls.default_batch_size
 
     def _origin(self, settings: dict[str, Any]) -> Origin:
-        files = self.system.files(self.options, self.needs_prior) if self.system else {}
+        files = self.system.checkpoints(self.options, self.needs_prior) if self.system else {}
         options = {**asdict(self.options), **settings}
         if self.job.crop != "center":
             options["crop"] = self.job.crop
-        return Origin(self.command, self.job.recipe, options, {name: digest(path) for name, path in files.items()})
+        return Origin(self.command, self.resolved.name, options, {name: digest(path) for name, path in files.items()})
 
     def _report(self, result: dict[str, Any]) -> None:
         self.results_by_index[result["index"]] = result
@@ -256,7 +239,7 @@ class LatentEditor:
 
     def sample_prior(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Return the prior's embeddings of texts, (B, e), on the CPU."""
-        return self.system.imagine(texts, seeds, self.options).float().cpu()
+        return self.system.sample_embeddings(texts, seeds, self.options).float().cpu()
 
     # ---- latents to images ---------------------------------------------------------------------------------------
 
@@ -293,7 +276,7 @@ class LatentEditor:
         )  # fmt: skip
         pixels = pixels.float().clamp(-1, 1)
         embeddings = self.embed_images(pixels)
-        large = system.enlarge(pixels, seeds, self.options).float().cpu().clamp(-1, 1)
+        large = system.upsample(pixels, seeds, self.options).float().cpu().clamp(-1, 1)
         for request, small, image, embedding in zip(requests, pixels.cpu(), large, embeddings):
             measures = request.measure(embedding) if request.measure else {}
             if request.original is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import __version__
+from ..migrations import PARTS_KEYS, sampling_to_version_2
 from .requests import MAX_JSON_DEPTH, GenerationRequest, PlannedImage, PromptError, json_object, parse_request
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -139,11 +140,21 @@ def _recall(record: Mapping[str, Any]) -> tuple[Origin, GenerationRequest]:
             raise PromptError(f"'{key}' is missing or of the wrong type")
     if not all(isinstance(value, str) for value in record["models"].values()):
         raise PromptError("'models' must name a hash for each file")
+    record = _migrated(record)
     if record.get("seed") is None or record.get("sample_index") is None:
         raise PromptError("'seed' or 'sample_index' is missing")
     asked = {key: record.get(key) for key in ("prompt", "seed", "sample_index")}
     origin = Origin(record["command"], record["recipe"], record["options"], record["models"])
     return origin, parse_request({**record["fields"], **asked})
+
+
+def _migrated(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the record of an image of version 0.1, recognized by its field `draw`, with today's names."""
+    if "draw" not in record or "sample_index" in record:
+        return record
+    models = {PARTS_KEYS.get(part, part): value for part, value in record["models"].items()}
+    options = sampling_to_version_2(record["options"])
+    return {**record, "sample_index": record["draw"], "models": models, "options": options}
 
 
 def _texts(file: BinaryIO) -> dict[str, str]:

@@ -17,11 +17,13 @@ from ..recipe import type_of
 from ..systems import device
 from .image_requests import read_image_requests
 from .metadata import Origin, digest
+from .options import GenerationOptions
 from .outputs import Collected, Outputs, Results
 from .requests import PlannedImage, plan_images
 from .sheets import check_sheet, result_cells, save_grid
 
 IMAGE_TOKENIZERS = ("dvae", "vqgan")  # types of models that encode images to tokens and decode them
+DEFAULTS = GenerationOptions()
 BATCH = 32  # images at once, where memory allows
 
 
@@ -29,15 +31,7 @@ def reconstruct(
     paths: Sequence[str],
     model: str = "starter/dvae",
     size: int | None = None,
-    out: str = "out",
-    sheet: str | None = None,
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    batch_size: int | None = None,
-    precision: str = "auto",
-    as_json: bool = False,
-    dry_run: bool = False,
-    quiet: bool = False,
+    options: GenerationOptions = DEFAULTS,
     results: Collected | None = None,
 ) -> int:
     """Write the middle square of each image above its reconstruction; returns the exit code.
@@ -46,25 +40,25 @@ def reconstruct(
     different image tokens; a last line on standard error summarizes them. Raises Failure, PromptError, CheckpointError.
     """
     requests = read_image_requests(paths)
-    if dry_run:
-        console.log(f"model: {checkpoint.resolve(model)}\n{len(requests)} files in {out}")
+    if options.dry_run:
+        console.log(f"model: {checkpoint.resolve(model)}\n{len(requests)} files in {options.out}")
         return DONE
-    if sheet:
-        check_sheet(sheet, overwrite or skip_existing)
-    outputs = Outputs(out, plan_images(requests), overwrite, skip_existing)
-    results = results or Results(as_json, ("index", "psnr", "unique_tokens", "path", "image"))
+    if options.sheet:
+        check_sheet(options.sheet, options.may_replace)
+    outputs = Outputs(options.out, plan_images(requests), options.overwrite, options.skip_existing)
+    results = results or Results(options.json, ("index", "psnr", "unique_tokens", "path", "image"))
     for result in outputs.skipped:
         results.report(result)
     path = checkpoint.resolve(model)
-    target = device.choose(precision)
+    target = device.choose(options.precision)
     tokenizer: Any = checkpoint.load(model, IMAGE_TOKENIZERS).model.to(target.name)
     size = size or checkpoint.trained_image_size(path, 256)
     if size % tokenizer.factor:
         raise Failure(f"--size {size}: give a multiple of {tokenizer.factor}, the side of an image token", USAGE)
     kind = str(type_of(checkpoint.metadata(path)["recipe"], "model"))
     origin = Origin("reconstruct", model, {"size": size}, {kind: digest(path)})
-    progress = Progress("reconstruct", -(-len(outputs.todo) // distributed.world_size()), quiet=quiet)
-    batch_size = batch_size or choose_batch_size(
+    progress = Progress("reconstruct", -(-len(outputs.todo) // distributed.world_size()), quiet=options.quiet)
+    batch_size = options.batch_size or choose_batch_size(
         lambda count: tokenizer.decode(tokenizer.encode(torch.zeros(count, 3, size, size, device=target.name))),
         len(outputs.todo), BATCH, int(MEMORY_FRACTION * free_memory(target.name)),
     )  # fmt: skip
@@ -85,9 +79,9 @@ def reconstruct(
             f"{len(ratios)} images at {size} px: mean PSNR {sum(ratios) / len(ratios):.2f} dB, "
             f"{len(used)} of {vocab_size} tokens used ({len(used) / vocab_size:.0%})"
         )
-    if sheet:
+    if options.sheet:
         done = [result for result in results.reported if "error" not in result]
-        save_grid(sheet, result_cells(done, lambda one: f"{Path(one['image']).name} · {one['psnr']:.1f} dB"))
+        save_grid(options.sheet, result_cells(done, lambda one: f"{Path(one['image']).name} · {one['psnr']:.1f} dB"))
     return results.finish()
 
 

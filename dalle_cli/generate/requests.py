@@ -4,7 +4,6 @@ A line is a prompt (or, for commands that work on images, the path of one); a li
 of fields. The results of one command are requests of the next, which is what makes pipes work.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from .. import distributed
+from ..systems.seeds import noise_seed
 
 MAX_LINE_BYTES = 1 << 18  # a prompt together with an embedding or the image tokens of an image
 MAX_PROMPT_LENGTH = 10_000  # characters; no text encoder reads a tenth of it
@@ -69,13 +69,8 @@ class PlannedImage:
 
     @property
     def noise_seed(self) -> int:
-        """The 63-bit seed of this image's own random generator; see `noise_seed`."""
+        """The 63-bit seed of this image's own random generator."""
         return noise_seed(self.seed, self.sample_index)
-
-
-def noise_seed(seed: int, sample_index: int = 0) -> int:
-    """Return the 63-bit seed of the random generator of one image: uncorrelated between images."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {sample_index}".encode()).digest()[:8]) >> 1
 
 
 def read_requests(

@@ -78,7 +78,7 @@ def _features(
             except images.BadImage as error:
                 inputs.append({**request.line, "error": str(error)})
         pixels = [value for value in inputs if isinstance(value, torch.Tensor)]
-        rows = iter(scorer.pictures(torch.stack(pixels), progress.advance) if pixels else ())
+        rows = iter(scorer.images(torch.stack(pixels), progress.advance) if pixels else ())
         return (value if isinstance(value, dict) else next(rows) for value in inputs)
 
     for start in range(0, len(requests), batch_size):

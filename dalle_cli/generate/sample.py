@@ -1,344 +1,336 @@
-"""`dalle sample`: candidates of each prompt, the best of them kept, written with all that draws them again."""
+"""`dalle sample`: images of prompts, or the best of many candidates, written with everything to reproduce them.
 
-import inspect
-import os
-import sys
+Four steps: resolve (system and requests), plan (seeds and files), generate, write. Everything that can fail without a
+model fails in the first two.
+"""
+
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
-
-from .. import checkpoint, distributed, images, recipe
-from ..console import Progress
+from .. import distributed, images
+from ..console import Progress, log
 from ..exits import DONE, USAGE, Failure
 from ..hardware.memory_meter import describe_bytes
-from ..registry import RecipeError, bind, convert, suggest
-from ..systems import device, memory, systems
-from ..systems.scorer import DIGITS, Scorer
-from ..tasks.decoder import DIFFUSION_MODELS
-from .denoising_strip import Strip
+from ..registry import RecipeError
+from ..systems import memory
+from ..systems.device import Device
+from ..systems.loading import ResolvedSystem, resolve
+from ..systems.scorer import Scorer
+from . import candidates as ranking
+from .denoising_strip import DenoisingStrip
 from .metadata import Origin, digest, recall
+from .options import GenerationOptions, print_dry_run
 from .outputs import Collected, Outputs, Results
-from .requests import GenerationRequest, plan_images, read_requests
+from .requests import GenerationRequest, PlannedImage, plan_images, read_requests
 from .sheets import check_sheet, save_sheet
+
+DEFAULT_RECIPE = "dalle1"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the command line asks for.
+class SampleOptions(GenerationOptions):
+    """The options of `sample`.
 
-    options: those of the system's `sampling`, None where not given. watch: file for the first pictures' steps.
+    rerank: candidates per prompt, of which the best `top` (default 1) are kept. reranker: CLIP checkpoints in place of
+    the system's. reproduce: an image whose settings are used again. image, keep_rows: complete an image from its upper
+    rows of tokens. denoising_strip: file for the steps of the first images.
     """
 
-    words: Sequence[str] = ()
-    prompts: str | None = None
-    recipe: str | None = None
-    count: int | None = None
     rerank: int | None = None
     top: int | None = None
-    seed: int | None = None
-    out: str = "out"
-    sheet: str | None = None
-    like: str | None = None
+    reranker: Sequence[str] | None = None
+    reproduce: str | None = None
     image: str | None = None
     keep_rows: int | None = None
-    options: dict[str, Any] | None = None
-    overwrite: bool = False
-    skip_existing: bool = False
-    batch_size: int | None = None
-    precision: str = "auto"
-    as_json: bool = False
-    dry_run: bool = False
-    quiet: bool = False
-    watch: str | None = None
-    offload: bool = False
+    denoising_strip: str | None = None
+
+    @property
+    def candidates(self) -> int:
+        """Images generated per prompt."""
+        return self.rerank or self.num_images or 1
+
+    @property
+    def kept(self) -> int:
+        """Images written per prompt."""
+        return (self.top or 1) if self.rerank else self.candidates
 
 
-def sample(job: Job, results: Collected | None = None) -> int:
-    """Draw what is asked for; returns the exit code. results: where they are reported, default: standard output.
+@dataclass(frozen=True)
+class Inputs:
+    """What to generate from: the resolved system, and requests that can be used or failed in an earlier command."""
+
+    system: ResolvedSystem
+    requests: list[GenerationRequest]
+    failed: list[GenerationRequest]
+    origin: Origin | None  # of the image to reproduce
+
+
+@dataclass(frozen=True)
+class Plan:
+    """samples: all candidates, prompt by prompt. files: images to write. wanted: candidates to generate, by prompt."""
+
+    samples: list[PlannedImage]
+    files: list[PlannedImage]
+    outputs: Outputs
+    wanted: dict[int, list[int]]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The loaded models, none if every file exists, and what the images record of them."""
+
+    system: Any
+    scorer: Scorer | None
+    origin: Origin
+
+
+def sample(
+    prompts: Sequence[str] = (),
+    options: SampleOptions | None = None,
+    prompts_file: str | None = None,
+    results: Collected | None = None,
+) -> int:
+    """Generate images of prompts; returns the exit code. results: where to report, default standard output.
 
     Raises Failure, RecipeError, PromptError, CheckpointError.
     """
     began = time.monotonic()
-    origin, asked = _requests(job)
-    requests = [one for one in asked if not one.failed]
-    job, earlier = _continued(job, dict(origin.options) if origin else {})
-    name = job.recipe or (origin.recipe if origin else "dalle1")
-    system_recipe = load_system(name)
-    if origin and job.recipe:
-        earlier = _understood(earlier, system_recipe, job)
-    part, parts, options = prepare(system_recipe, {**earlier, **_given(job.options)})
-    reranker = parts.pop("reranker", None)
-    if job.rerank and not reranker:
-        raise RecipeError(f"{name}: --rerank needs a CLIP, and the recipe names none in parts.reranker")
-    if job.image and not hasattr(part, "begin_with"):
-        raise RecipeError(f"{name}: --image and --keep-rows are for transformers; `dalle inpaint` fills parts")
-    if job.watch and not getattr(part, "shows", False):
-        raise RecipeError(f"{name}: --watch is for diffusion; this system has no steps to show")
-    check_offload(part, job.offload)
-
-    # ---- all that can go wrong without a model goes wrong here ----------------------------------------------------
-    candidates = job.rerank or job.count or 1
-    kept = min(job.top or 1, candidates) if job.rerank else candidates
-    drawn = plan_images(requests, candidates, job.seed)
-    files = [replace(drawn[r * candidates + k], index=r * kept + k) for r in range(len(requests)) for k in range(kept)]
-    place = device.choose(job.precision, job.offload)
-    if job.dry_run:
-        each = f"{len(requests)} prompts x {candidates} candidates, {kept} of each kept"
-        describe(name, system_recipe, options, f"{each}: {len(requests) * kept} files")
-        if hasattr(part, "needs"):
-            shapes = replace(place, empty=True)
-            system = systems.build(system_recipe["system"], "system", device=shapes, **parts)
-            scorer = Scorer(shapes, reranker) if job.rerank else None
-            held = memory.estimate(system, scorer, options, len(requests), candidates, job.batch_size)
-            print(f"memory: {describe_bytes(held)}", file=sys.stderr)
-        return DONE
-    if job.image:
-        _check_picture(job.image)
-    for option, page in (("--sheet", job.sheet), ("--watch", job.watch)):
-        if page:
-            check_sheet(page, job.overwrite or job.skip_existing, option)
-    outputs = Outputs(job.out, files, job.overwrite, job.skip_existing)
-    results = results or Results(job.as_json)
-    waiting = {result["index"]: result for result in outputs.skipped}
-    present, due = set(waiting), deque(item.index for item in files)
-    wanted: dict[int, list[int]] = {}  # by prompt, the candidates to draw: all where they are ranked
-    for r in range(len(requests)):
-        missing = [k for k in range(kept) if r * kept + k not in present]
-        if missing:
-            wanted[r] = list(range(candidates)) if job.rerank else missing
-
-    # ---- drawing, some pictures at a time; results in the order of the prompts --------------------------------------
-    system = systems.build(system_recipe["system"], "system", device=place, **parts) if wanted else None
-    scorer = Scorer(place, reranker) if wanted and job.rerank else None
-    models = {**(system.files(options) if system else {}), **(scorer.files if scorer else {})}
-    settings = {**asdict(options), **({"image": job.image, "keep_rows": job.keep_rows} if job.image else {})}
-    made_by = Origin("sample", name, settings, {key: digest(path) for key, path in models.items()})
-    first = system.begin_with(job.image, job.keep_rows) if system and job.image else None
-    strip = Strip(job.watch) if job.watch else None
-    more = {"see": strip} if strip else {}
-    if job.batch_size:
-        together, batch = max(1, job.batch_size // candidates), job.batch_size
-    else:
-        together, batch = memory.plan(system, options, len(wanted), candidates) if system else (1, 1)
-        together, batch = map(min, zip(*distributed.all_gather_object((together, batch))))
-    world = distributed.world_size()
-    blocks = _blocks(wanted, together * world, candidates if job.rerank else batch * world)
-    progress = Progress("sample", sum(len(one.own()[0]) * len(one.own()[1]) for one in blocks), quiet=job.quiet)
-    if job.top and kept < job.top:
-        progress.note(f"--top {job.top}: all {kept} candidates are kept")
-    if origin and not job.recipe:
-        for line in _other_weights(job.like, origin, made_by):
-            progress.note(line)
-    for block in blocks:
-        rows, columns = block.own()
-        best: dict[int, list[Candidate]] = {}
-        if rows:
-            assert system is not None
-            prompts = [requests[r].prompt or "" for r in rows]
-            seeds = [[drawn[r * candidates + k].noise_seed for k in columns] for r in rows]
-            pictures = system.draw(prompts, seeds, options, batch, first, progress.advance, **more)
-            for r, prompt, found in zip(rows, prompts, pictures):
-                scored = _best(scorer, prompt, found, kept)
-                best[r] = [Candidate(columns[i], score, images.to_pil(found[i])) for i, score in scored]
-        everywhere = distributed.all_gather_object(best)
-        for r in block.rows:
-            ranked = sorted((one for part in everywhere for one in part.get(r, [])), key=Candidate.place)[:kept]
-            for k, one in enumerate(ranked):
-                file = files[r * kept + (k if job.rerank else one.which)]
-                if file.index in present:
-                    continue
-                item = replace(file, sample_index=drawn[r * candidates + one.which].sample_index)
-                details = {} if one.score is None else {"score": one.score}
-                waiting[file.index] = outputs.save(item, one.picture, made_by, **details)
-        while due and due[0] in waiting:
-            results.report(waiting.pop(due.popleft()))
-    for index in due:
-        results.report(waiting.pop(index))
+    options = options or SampleOptions()
+    _check(options)
+    inputs, options = _resolve(prompts, prompts_file, options)
+    if options.dry_run:
+        return _dry_run(inputs, options)
+    plan = _plan(inputs, options)
+    results = results or Results(options.json)
+    models = _load(inputs, plan, options)
+    progress = Progress("sample", 0, quiet=options.quiet)
+    for line in _remarks(inputs, models, options):
+        progress.note(line)
+    _write(inputs, plan, models, _generate(inputs, plan, models, options, progress), results)
     progress.close()
-    for one in asked:
-        if one.failed:
-            results.report(one.line)
-    if wanted:
-        count = sum(map(len, wanted.values()))
-        progress.note(f"{count} drawn, {len(outputs.todo)} kept in {job.out}, {time.monotonic() - began:.1f} s")
-    if strip:
-        strip.save()
-    if job.sheet:
-        save_sheet(job.sheet, results.reported)
+    if plan.wanted:
+        generated, seconds = sum(map(len, plan.wanted.values())), time.monotonic() - began
+        progress.note(f"{generated} generated, {len(plan.outputs.todo)} written to {options.out}, {seconds:.1f} s")
+    if options.sheet:
+        save_sheet(options.sheet, results.reported)
     return results.finish()
 
 
-@dataclass(frozen=True)
-class Block:
-    """What is drawn together: the candidates `columns` of each of the prompts `rows`."""
-
-    rows: list[int]
-    columns: list[int]
-
-    def own(self) -> tuple[list[int], list[int]]:
-        """The rows and columns of this process: some of the candidates of all prompts or, of few, of some prompts."""
-        rank, world = distributed.rank(), distributed.world_size()
-        if len(self.columns) < world:
-            return self.rows[rank::world], self.columns
-        return self.rows, self.columns[rank::world]
+# ---- resolve -------------------------------------------------------------------------------------------------------
 
 
-def _blocks(wanted: Mapping[int, list[int]], together: int, batch: int) -> list[Block]:
-    """Neighbouring prompts with the same candidates, at most `together`, and at most `batch` candidates of each."""
-    found: list[Block] = []
-    for row, columns in wanted.items():
-        if found and found[-1].columns == columns and len(found[-1].rows) < together:
-            found[-1].rows.append(row)
-        else:
-            found.append(Block([row], columns))
-    return [
-        Block(one.rows, one.columns[start : start + batch])
-        for one in found
-        for start in range(0, len(one.columns), batch)
-    ]
+def _check(options: SampleOptions) -> None:
+    """Raise Failure for options that contradict each other."""
+    if options.image and options.keep_rows is None:
+        raise Failure("--image needs --keep-rows: how many rows of image tokens to keep", USAGE)
+    if options.keep_rows is not None and not options.image:
+        raise Failure("--keep-rows needs --image: the image to complete", USAGE)
+    if options.top is not None and not options.rerank:
+        raise Failure("--top needs --rerank N: of N candidates, --top are kept", USAGE)
+    if options.reranker and not options.rerank:
+        raise Failure("--reranker needs --rerank N: the number of candidates to rank", USAGE)
+    if options.rerank and options.kept > options.rerank:
+        raise Failure(f"--top {options.top} exceeds the {options.rerank} candidates of --rerank", USAGE)
+    if options.num_images is not None and options.rerank:
+        raise Failure("-n and --rerank exclude each other: --rerank N generates N and keeps --top of them", USAGE)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A picture of a prompt's candidate number `which`, with its score where something scores."""
-
-    which: int
-    score: float | None
-    picture: Image.Image
-
-    def place(self) -> tuple[float, int]:
-        """Sorts the best first, or all in order where nothing scores."""
-        return -(self.score or 0.0), self.which
-
-
-def prepare(system_recipe: dict, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
-    """A system's class, its parts and its options, those given before the recipe's, all checked and nothing loaded."""
-    parts = dict(recipe.section(system_recipe, "parts"))
-    part: Any
-    part, _ = systems.bind(system_recipe.get("system"), "system", ("device", *parts))
-    takes = {*inspect.signature(part).parameters, "reranker"} - {"device"}
-    for key in parts:
-        if key not in takes:
-            raise RecipeError(f"parts.{key}: the system takes no '{key}'{suggest(key, takes)}")
-    if "reranker" in parts:
-        parts["reranker"] = convert(parts["reranker"], str | list[str] | None, "parts.reranker")
-    kind = part.sampling
-    options = kind(**bind(kind, {**recipe.section(system_recipe, "sample"), **given}, "sample"))
-    part.check(options, parts)
-    return part, parts, options
-
-
-def check_offload(part: Any, offload: bool) -> None:
-    """Raises Failure where --offload is asked of a system that has no stages to take turns."""
-    if offload and not getattr(part, "offloads", False):
-        raise Failure("--offload is for diffusion (GLIDE, unCLIP); this system is one model", USAGE)
-
-
-def load_system(name: str) -> dict:
-    """A system recipe by name or path, that in a folder, or the one that a checkpoint makes which draws by itself."""
-    if file := recipe.of_folder(name):
-        return recipe.beside(recipe.load(str(file), "systems"), file.parent)
-    if Path(name).suffix not in (".yaml", ".yml") and name not in recipe.names("systems"):
-        try:
-            path = checkpoint.resolve(name)
-        except checkpoint.CheckpointError:
-            if "/" in name:
-                raise
-            return recipe.load(name, "systems")  # which says what there is
-        found = checkpoint.metadata(path)["recipe"]
-        kind = recipe.type_of(found, "model")
-        if kind in DIFFUSION_MODELS:
-            free = recipe.section(found, "task").get("text_drop_prob")  # without, no guidance is possible
-            scale = {} if free else {"sample": {"guidance_scale": 1.0}}
-            return {"system": {"type": "glide"}, "parts": {"decoder": str(path)}, **scale}
-        if kind != "dalle":
-            raise RecipeError(f"{path} holds a '{kind}', which draws nothing by itself; give a system recipe")
-        parts = {**recipe.load("dalle1", "systems")["parts"], "transformer": str(path)}
-        return {"system": {"type": "dalle1"}, "parts": parts}
-    found = recipe.load(name, "systems")
-    return recipe.beside(found, Path(name).parent) if os.path.isfile(name) else found
-
-
-def _requests(job: Job) -> tuple[Origin | None, list[GenerationRequest]]:
-    """The prompts, and what --like says beside them."""
-    if job.image and job.keep_rows is None:
-        raise Failure("--image needs --keep-rows: how many rows of codes of the picture to keep", USAGE)
-    if job.keep_rows is not None and not job.image:
-        raise Failure("--keep-rows needs --image: the picture to continue", USAGE)
-    if job.top is not None and not job.rerank:
-        raise Failure("--top needs --rerank: how many to draw, of which --top are kept", USAGE)
-    if job.count is not None and job.rerank:
-        raise Failure("-n does not go with --rerank: --rerank says how many are drawn, --top how many are kept", USAGE)
-    requests = read_requests(job.words, job.prompts)
-    if job.like:
-        origin, request = recall(job.like)
+def _resolve(prompts: Sequence[str], prompts_file: str | None, options: SampleOptions) -> tuple[Inputs, SampleOptions]:
+    """Return the system and the requests, and the options, completed with those of an image to reproduce."""
+    requests = read_requests(prompts, prompts_file)
+    origin, earlier = None, {}
+    if options.reproduce:
+        origin, request = recall(options.reproduce)
         if origin.command != "sample":
-            raise Failure(f"{job.like} was made by `dalle {origin.command}`, not by `dalle sample`", USAGE)
-        return origin, [one if one.failed else replace(request, prompt=one.prompt) for one in requests] or [request]
-    if not requests:
-        raise Failure(
-            'what to draw? Give a prompt ("an avocado chair"), --prompts FILE, or - for standard input', USAGE
-        )
-    return None, requests
+            raise Failure(
+                f"{options.reproduce} was made by `dalle {origin.command}`; --reproduce takes images of `dalle sample`",
+                USAGE,
+            )
+        requests = [one if one.failed else replace(request, prompt=one.prompt) for one in requests] or [request]
+        options, earlier = _with_prefix_of(origin, options)
+    elif not requests:
+        raise Failure('no prompt: give one ("an avocado chair"), --prompts FILE, or - for standard input', USAGE)
+    name = options.recipe or (origin.recipe if origin else DEFAULT_RECIPE)
+    system = resolve(name, options.sampling, options.reranker, earlier)
+    if options.rerank:
+        system.require_reranker()
+    if options.image and not system.cls.supports_image_prefix:
+        raise RecipeError(f"{name}: --image and --keep-rows are for DALL-E 1; `dalle inpaint` fills parts of images")
+    if options.denoising_strip and not system.cls.shows_denoising:
+        raise RecipeError(f"{name}: --denoising-strip is for diffusion; this system has no denoising steps")
+    usable = [request for request in requests if not request.failed]
+    return Inputs(system, usable, [request for request in requests if request.failed], origin), options
 
 
-def _understood(earlier: dict[str, Any], system_recipe: dict, job: Job) -> dict[str, Any]:
-    """Of the options of --like, those that another system has as well; the rest is said."""
-    kind, _ = systems.bind(system_recipe.get("system"), "system", ("device", *recipe.section(system_recipe, "parts")))
-    takes = inspect.signature(kind.sampling).parameters
-    foreign = [key for key in earlier if key not in takes]
-    if foreign and not job.quiet:
-        print(f"of {job.like}, {job.recipe} has no {', '.join(foreign)}: left out", file=sys.stderr)
-    return {key: value for key, value in earlier.items() if key in takes}
+def _with_prefix_of(origin: Origin, options: SampleOptions) -> tuple[SampleOptions, dict[str, Any]]:
+    """Return the options with the image that the origin completed, and the origin's sampling options."""
+    sampling = dict(origin.options)
+    image, rows = sampling.pop("image", None), sampling.pop("keep_rows", None)
+    if isinstance(image, str) and type(rows) is int and not options.image:
+        options = replace(options, image=image, keep_rows=rows)
+    return options, sampling
 
 
-def _other_weights(picture: str | None, before: Origin, now: Origin) -> Iterator[str]:
-    """Lines about the models that drew a picture and have changed since."""
-    changed = [key for key, value in now.models.items() if before.models.get(key, value) != value]
-    if changed:
-        yield f"{picture} was drawn by another {' and '.join(changed)} than is there now: this will be another picture"
+# ---- plan ----------------------------------------------------------------------------------------------------------
 
 
-def _given(options: dict[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (options or {}).items() if value is not None}
+def _plan(inputs: Inputs, options: SampleOptions) -> Plan:
+    """Return what to generate and which files to write, checked. Raises Failure."""
+    candidates, kept = options.candidates, options.kept
+    samples = plan_images(inputs.requests, candidates, options.seed)
+    files = [
+        replace(samples[row * candidates + k], index=row * kept + k)
+        for row in range(len(inputs.requests))
+        for k in range(kept)
+    ]
+    if options.image:
+        _check_image(options.image)
+    for option, path in (("--sheet", options.sheet), ("--denoising-strip", options.denoising_strip)):
+        if path:
+            check_sheet(path, options.may_replace, option)
+    outputs = Outputs(options.out, files, options.overwrite, options.skip_existing)
+    existing = {result["index"] for result in outputs.skipped}
+    wanted: dict[int, list[int]] = {}
+    for row in range(len(inputs.requests)):
+        missing = [k for k in range(kept) if row * kept + k not in existing]
+        if missing:
+            wanted[row] = list(range(candidates)) if options.rerank else missing
+    return Plan(samples, files, outputs, wanted)
 
 
-def _continued(job: Job, earlier: dict[str, Any]) -> tuple[Job, dict[str, Any]]:
-    """A job with the picture that the one of --like went on from, and the rest of that one's options."""
-    image, rows = earlier.get("image"), earlier.get("keep_rows")
-    if not isinstance(image, str) or type(rows) is not int:
-        return job, earlier
-    rest = {key: value for key, value in earlier.items() if key not in ("image", "keep_rows")}
-    return (job if job.image else replace(job, image=image, keep_rows=rows)), rest
-
-
-def _check_picture(path: str) -> None:
+def _check_image(path: str) -> None:
     try:
         images.decode(path)
     except images.BadImage as error:
         raise images.BadImage(f"--image {path}: {error}") from None
 
 
-def _best(scorer: Scorer | None, prompt: str, pictures: Tensor, count: int) -> list[tuple[int, float | None]]:
-    """The best `count` of the candidates with their scores, or all in order where nothing scores."""
-    if scorer is None:
-        return [(i, None) for i in range(len(pictures))]
-    # rounded first: the same picture drawn twice scores the same, whatever it was drawn and scored beside
-    scores = [round(score, DIGITS) for score in (scorer.pictures(pictures) @ scorer.texts([prompt])[0]).tolist()]
-    return [(i, scores[i]) for i in sorted(range(len(scores)), key=lambda i: -scores[i])[:count]]
+def _dry_run(inputs: Inputs, options: SampleOptions) -> int:
+    """Print the system, the work and the memory that it takes."""
+    prompts, system = len(inputs.requests), inputs.system
+    work = f"{prompts} prompts x {options.candidates} candidates, {options.kept} of each kept"
+    plan_images(inputs.requests, options.candidates, options.seed)  # which has limits
+    print_dry_run(system, f"{work}: {prompts * options.kept} files in {options.out}")
+    if system.cls.estimates_memory:
+        place = replace(system.choose_device(options.precision, options.offload), shapes_only=True)
+        scorer = system.load_reranker(place) if options.rerank else None
+        held = memory.estimate(
+            system.load(place), scorer, system.options, prompts, options.candidates, options.batch_size
+        )
+        log(f"memory: {describe_bytes(held)}")
+    return DONE
 
 
-def describe(name: str, system_recipe: dict, options: Any, work: str) -> None:
-    """What a dry run says of a system, and of what it is to do. Raises CheckpointError for parts that are not there."""
-    print(f"system: {name}", file=sys.stderr)
-    for key, source in recipe.sources(system_recipe):
-        path = checkpoint.resolve(source)
-        print(f"  {key}: {path} ({path.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
-    print(f"  {', '.join(f'{key} {value}' for key, value in asdict(options).items())}", file=sys.stderr)
-    print(work, file=sys.stderr)
+# ---- generate ------------------------------------------------------------------------------------------------------
+
+
+def _load(inputs: Inputs, plan: Plan, options: SampleOptions) -> Models:
+    """Load the models, if anything is to be generated."""
+    resolved = inputs.system
+    place: Device = resolved.choose_device(options.precision, options.offload)
+    system = resolved.load(place) if plan.wanted else None
+    scorer = resolved.load_reranker(place) if plan.wanted and options.rerank else None
+    files = {**(system.checkpoints(resolved.options) if system else {}), **(scorer.files if scorer else {})}
+    prefix = {"image": options.image, "keep_rows": options.keep_rows} if options.image else {}
+    digests = {part: digest(path) for part, path in files.items()}
+    return Models(system, scorer, Origin("sample", resolved.name, {**asdict(resolved.options), **prefix}, digests))
+
+
+def _generate(
+    inputs: Inputs, plan: Plan, models: Models, options: SampleOptions, progress: Progress
+) -> Iterator[tuple[int, int, ranking.Candidate]]:
+    """Yield the images to write: number of the request, rank among its images, candidate."""
+    if not plan.wanted:
+        return
+    system, sampling, candidates = models.system, inputs.system.options, options.candidates
+    prefix = system.encode_image_prefix(options.image, options.keep_rows) if options.image else None
+    strip = DenoisingStrip(options.denoising_strip) if options.denoising_strip else None
+    max_prompts, batch_size = _batch(system, sampling, len(plan.wanted), options)
+    world_size = distributed.world_size()
+    max_candidates = candidates if options.rerank else batch_size * world_size
+    blocks = ranking.blocks(plan.wanted, max_prompts * world_size, max_candidates)
+    shares = [block.of_this_rank() for block in blocks]
+    progress.total = sum(len(rows) * len(columns) for rows, columns in shares)
+    progress.begin(0)
+    for block, (rows, columns) in zip(blocks, shares):
+        selected: dict[int, ranking.Candidates] = {}
+        if rows:
+            prompts = [inputs.requests[row].prompt or "" for row in rows]
+            seeds = [[plan.samples[row * candidates + k].noise_seed for k in columns] for row in rows]
+            generated = system.generate(
+                prompts, seeds, sampling, batch_size, progress.advance, image_prefix=prefix, on_step=strip
+            )
+            for row, prompt, images_of_prompt in zip(rows, prompts, generated):
+                selected[row] = ranking.select(models.scorer, prompt, images_of_prompt, columns, options.kept)
+        everywhere = distributed.all_gather_object(selected)
+        for row in block.rows:
+            merged = ranking.merge([part[row] for part in everywhere if row in part], options.kept)
+            if options.rerank and len(merged.digests) < candidates:
+                progress.note(_duplicates(inputs.requests[row], len(merged.digests), options))
+            for k, candidate in enumerate(merged.best):
+                yield row, k if options.rerank else candidate.number, candidate
+    if strip:
+        strip.save()
+
+
+def _batch(system: Any, sampling: Any, prompts: int, options: SampleOptions) -> tuple[int, int]:
+    """Return how many prompts, and candidates of each, a process generates at once: the same in all processes."""
+    if options.batch_size:
+        return max(1, options.batch_size // options.candidates), options.batch_size
+    planned = memory.plan_batch(system, sampling, prompts, options.candidates)
+    max_prompts, batch_size = map(min, zip(*distributed.all_gather_object(planned)))
+    return max_prompts, batch_size
+
+
+def _duplicates(request: GenerationRequest, distinct: int, options: SampleOptions) -> str:
+    extra = options.kept - distinct
+    consequence = f"; {extra} of the {options.kept} kept are duplicates" if extra > 0 else "; duplicates were dropped"
+    return f'"{request.prompt}": {distinct} distinct of {options.rerank} candidates{consequence}'
+
+
+def _remarks(inputs: Inputs, models: Models, options: SampleOptions) -> Iterator[str]:
+    """Yield what the user should know of the system: the reranker, and differences from the image to reproduce."""
+    system = inputs.system
+    if models.scorer:
+        how = "" if options.reranker else "; --reranker NAME chooses another CLIP"
+        yield f"candidates are ranked by {', '.join(system.reranker)} ({system.reranker_source}){how}"
+    if inputs.origin and system.unknown_options:
+        yield f"{system.name} has no {', '.join(system.unknown_options)}: not used from {options.reproduce}"
+    if inputs.origin and not options.recipe:
+        before, now = inputs.origin.models, models.origin.models
+        changed = [part for part, value in now.items() if before.get(part, value) != value]
+        if changed:
+            yield f"{options.reproduce}: made with another {' and '.join(changed)}; the new image will differ"
+
+
+# ---- write ---------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    inputs: Inputs,
+    plan: Plan,
+    models: Models,
+    generated: Iterator[tuple[int, int, ranking.Candidate]],
+    results: Collected,
+) -> None:
+    """Save images as they come, and report all results in the order of the requests, failed ones last."""
+    kept = len(plan.files) // max(len(inputs.requests), 1)
+    candidates = len(plan.samples) // max(len(inputs.requests), 1)
+    waiting = {result["index"]: result for result in plan.outputs.skipped}
+    existing, due = set(waiting), deque(file.index for file in plan.files)
+    for row, k, candidate in generated:
+        file = plan.files[row * kept + k]
+        if file.index in existing:
+            continue
+        item = replace(file, sample_index=plan.samples[row * candidates + candidate.number].sample_index)
+        details = {} if candidate.score is None else {"score": candidate.score}
+        waiting[file.index] = plan.outputs.save(item, candidate.image, models.origin, **details)
+        while due and due[0] in waiting:
+            results.report(waiting.pop(due.popleft()))
+    for index in due:
+        results.report(waiting.pop(index))
+    for request in inputs.failed:
+        results.report(request.line)

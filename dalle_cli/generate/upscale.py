@@ -1,7 +1,7 @@
 """`dalle upscale`: images enlarged by a diffusion upsampler (Nichol et al. 2022, section 4)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,65 +14,57 @@ from ..console import Progress
 from ..exits import DONE
 from ..models.conditions import LowResCondition
 from ..nn.noise import noise_source
-from ..recipe import type_of
 from ..registry import RecipeError
 from ..systems import device
-from ..systems.glide import Diffusion, enlarge, load
+from ..systems.diffusion import DiffusionOptions, load_decoder, upsample
+from ..systems.loading import ResolvedSystem, resolve, system_class
 from ..tasks.decoder import DecoderTask
 from .image_requests import caption_of, read_image_requests
 from .metadata import Origin, digest
+from .options import GenerationOptions, print_dry_run
 from .outputs import Collected, Outputs, Results
 from .requests import PlannedImage, plan_images
-from .sample import describe, load_system, prepare
 from .sheets import check_sheet, save_sheet
 
+DEFAULTS = GenerationOptions()
+DEFAULT_RECIPE = "glide"
 MAX_ENLARGEMENT = 4  # side of the largest output in sides of the images that the upsampler was trained on
 
 
 def upscale(
     paths: Sequence[str],
     prompt: str | None = None,
-    recipe: str = "glide",
-    options: dict[str, Any] | None = None,
-    seed: int | None = None,
-    out: str = "out",
-    sheet: str | None = None,
-    overwrite: bool = False,
-    skip_existing: bool = False,
-    precision: str = "auto",
-    offload: bool = False,
-    as_json: bool = False,
-    dry_run: bool = False,
-    quiet: bool = False,
+    options: GenerationOptions = DEFAULTS,
     results: Collected | None = None,
 ) -> int:
     """Enlarge images of any shape; returns the exit code. An image that cannot be enlarged is a result with `error`.
 
-    prompt: caption of all images; default each line's own, or the prompt in the file's metadata, or none. options: of
-    the upsampler, None where not given. Raises Failure, RecipeError, PromptError, CheckpointError.
+    prompt: caption of all images; default each line's own, or the prompt in the file's metadata, or none. Raises
+    Failure, RecipeError, PromptError, CheckpointError.
     """
     requests = [
         request if request.failed else replace(request, prompt=caption_of(request) or "" if prompt is None else prompt)
         for request in read_image_requests(paths)
     ]
-    name, settings = find_upsampler(recipe, options or {})
-    if dry_run:
-        describe(recipe, {"parts": {"upsampler": name}}, settings, f"{len(requests)} files in {out}")
+    name, resolved = find_upsampler(options.recipe or DEFAULT_RECIPE, options.sampling)
+    if options.dry_run:
+        print_dry_run(resolved, f"{len(requests)} files in {options.out}")
         return DONE
-    if sheet:
-        check_sheet(sheet, overwrite or skip_existing)
-    outputs = Outputs(out, plan_images(requests, seed=seed), overwrite, skip_existing)
-    results = results or Results(as_json)
+    if options.sheet:
+        check_sheet(options.sheet, options.may_replace)
+    planned = plan_images(requests, seed=options.seed)
+    outputs = Outputs(options.out, planned, options.overwrite, options.skip_existing)
+    results = results or Results(options.json)
     for result in outputs.skipped:
         results.report(result)
-    target = device.choose(precision, offload)
-    task = load(target, name)
+    target = device.choose(options.precision, options.offload)
+    task = load_decoder(target, name)
     _low_res_condition(task, name)
-    origin = Origin("upscale", recipe, asdict(settings), {"upsampler": digest(checkpoint.resolve(name))})
-    progress = Progress("upscale", -(-len(outputs.todo) // distributed.world_size()), quiet=quiet)
+    origin = Origin("upscale", resolved.name, asdict(resolved.options), {"upsampler": digest(checkpoint.resolve(name))})
+    progress = Progress("upscale", -(-len(outputs.todo) // distributed.world_size()), quiet=options.quiet)
 
     def upscale_items(items: list[PlannedImage]) -> Iterator[Image.Image | str]:
-        return (_upscaled(target, task, item, settings) for item in items)
+        return (_upscaled(target, task, item, resolved.options) for item in items)
 
     for start in range(0, len(outputs.todo), distributed.world_size()):
         batch = outputs.todo[start : start + distributed.world_size()]
@@ -83,12 +75,14 @@ def upscale(
                 results.report(outputs.save(item, upscaled, origin))
         progress.advance()
     progress.close()
-    if sheet:
-        save_sheet(sheet, results.reported)
+    if options.sheet:
+        save_sheet(options.sheet, results.reported)
     return results.finish()
 
 
-def _upscaled(target: device.Device, task: DecoderTask, item: PlannedImage, options: Diffusion) -> Image.Image | str:
+def _upscaled(
+    target: device.Device, task: DecoderTask, item: PlannedImage, options: DiffusionOptions
+) -> Image.Image | str:
     """Return the enlarged image of a request, or the reason why there is none."""
     if item.request.failed:
         return item.request.fields["error"]
@@ -105,14 +99,14 @@ def _upscaled(target: device.Device, task: DecoderTask, item: PlannedImage, opti
 
 
 def _enlarge(
-    target: device.Device, task: DecoderTask, text: str, pixels: torch.Tensor, seed: int, options: Diffusion
+    target: device.Device, task: DecoderTask, text: str, pixels: torch.Tensor, seed: int, options: DiffusionOptions
 ) -> torch.Tensor:
     """Enlarge (3, h, w) to (3, factor h, factor w), padded with its border to a multiple that the network divides."""
     factor = task.condition(LowResCondition).factor
     multiple = task.model.factor // math.gcd(task.model.factor, factor)
     height, width = pixels.shape[1:]
     padded = F.pad(pixels[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
-    large = enlarge(target, task, [text], padded, noise_source(torch.tensor([seed])), options)
+    large = upsample(target, task, [text], padded, noise_source(torch.tensor([seed])), options)
     return large[0, :, : factor * height, : factor * width].float().cpu()
 
 
@@ -132,13 +126,15 @@ def _low_res_condition(task: DecoderTask, name: str) -> LowResCondition:
     return condition
 
 
-def find_upsampler(recipe: str, options: dict[str, Any]) -> tuple[str, Diffusion]:
-    """Return the upsampler's checkpoint, of a system or by itself, and its options. Raises RecipeError."""
-    system = load_system(recipe)
-    if type_of(system, "system") not in ("glide", "unclip"):
+def find_upsampler(recipe: str, sampling: Mapping[str, Any]) -> tuple[str, ResolvedSystem]:
+    """Return the checkpoint of an upsampler, of a system or by itself, and the system with only that part.
+
+    sampling: options of the upsampler, None where not given. Raises RecipeError, CheckpointError.
+    """
+    if not system_class(recipe).supports_upscaling:
         raise RecipeError(
             f"{recipe}: this system has no upsampler; name one of type glide or unclip, or an upsampler's checkpoint"
         )
-    given = {f"up_{key}": value for key, value in options.items() if value is not None}
-    _, parts, settings = prepare(system, given)
-    return str(parts.get("upsampler") or parts["decoder"]), settings
+    resolved = resolve(recipe, {f"up_{key}": value for key, value in sampling.items()})
+    part = "upsampler" if resolved.parts.get("upsampler") else "decoder"
+    return str(resolved.parts[part]), replace(resolved.with_parts(part), reranker=())

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .image_requests import read_image_requests, readable_requests
-from .latent_editor import DecodeRequest, Job, Latent, LatentEditor, similarity_to
+from .latent_editor import DecodeRequest, Latent, LatentEditor, LatentOptions, similarity_to
 from .outputs import Collected
 from .requests import PlannedImage, plan_images
 from .sheets import original_cell, result_cells, save_rows
 
 
 def vary(
-    paths: Sequence[str], etas: Sequence[float], num_images: int, job: Job, results: Collected | None = None
+    paths: Sequence[str], etas: Sequence[float], num_images: int, job: LatentOptions, results: Collected | None = None
 ) -> int:
     """Generate `num_images` variations of each image at each eta; returns the exit code.
 

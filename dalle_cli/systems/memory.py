@@ -1,6 +1,5 @@
-"""How many pictures are drawn together in the memory that is free, and what drawing will take."""
+"""The batch that fits the free memory, and an estimate of the memory that generating takes."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -8,79 +7,57 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..hardware.capabilities import estimating_for, free_memory
 from ..hardware.memory_meter import FRAGMENTATION, MEMORY_FRACTION, PROGRAM_BYTES, SMALL_BATCH, fit_peak_memory
 from ..nn.prepacked import MIN_WEIGHTS, prepacked_bytes
+from .memory_needs import max_batch
 from .scorer import BATCH, Scorer
+from .system import System
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Bytes held while pictures are drawn: whatever their number, by each prompt, and by each candidate of a prompt;
-    and those of a finished picture."""
+def plan_batch(system: System, options: Any, prompts: int, candidates: int) -> tuple[int, int]:
+    """Return how many prompts, and candidates of each, to generate at once on the system's device.
 
-    fixed: int
-    prompt: int
-    candidate: int
-    picture: int
-
-    def drawing(self, prompts: int, candidates: int) -> int:
-        return self.fixed + prompts * (self.prompt + candidates * self.candidate)
-
-    def kept(self, prompts: int, candidates: int) -> int:
-        """Of finished pictures, which are copied once when all candidates are there."""
-        return 2 * prompts * candidates * self.picture
-
-    def plan(self, prompts: int, candidates: int, most: int, room: int) -> tuple[int, int]:
-        """Prompts and candidates of each to draw together: at most `most` pictures, in `room` bytes, at least one."""
-        group, batch = _most(prompts, candidates, most)
-        while group > 1 and self.drawing(group, batch) + self.kept(group, candidates) > room:
-            group -= 1
-        if group > 1:
-            return group, batch
-        rest = room - self.drawing(1, 0) - self.kept(1, candidates)
-        return 1, max(1, min(batch, rest // max(self.candidate, 1)))
-
-
-def _most(prompts: int, candidates: int, most: int) -> tuple[int, int]:
-    return max(1, min(prompts, most // candidates)), min(candidates, most)
-
-
-def plan(system: Any, options: Any, prompts: int, candidates: int) -> tuple[int, int]:
-    """Prompts and candidates of each to draw together on the system's device, looking at memory where many are."""
-    most = system.together
-    group, batch = _most(prompts, candidates, most)
-    if group * batch <= SMALL_BATCH or not hasattr(system, "needs"):
-        return group, most
-    return system.needs(options).plan(prompts, candidates, most, int(MEMORY_FRACTION * free_memory(system.device.name)))
+    Memory is looked at only where many images are wanted.
+    """
+    limit = system.default_batch_size
+    group, batch = max_batch(prompts, candidates, limit)
+    if group * batch <= SMALL_BATCH or not system.estimates_memory:
+        return group, limit
+    budget = int(MEMORY_FRACTION * free_memory(system.device.name))
+    return system.memory_needs(options).batch(prompts, candidates, limit, budget)
 
 
 def estimate(
-    system: Any, scorer: Scorer | None, options: Any, prompts: int, candidates: int, asked: int | None
+    system: Any, scorer: Scorer | None, options: Any, prompts: int, candidates: int, batch_size: int | None
 ) -> dict[str, int]:
-    """Bytes that drawing would hold at its peak, in parts and their `total`.
+    """Return the bytes that generating holds at its peak, in parts and their `total`.
 
-    system: of a kind with `needs`; it and the scorer on an `empty` device. asked: --batch-size.
+    system: one that estimates memory; it and the scorer on a device with `shapes_only`. batch_size: --batch-size, None
+    for auto.
     """
     device = system.device.name
-    room = int(MEMORY_FRACTION * free_memory(device))
-    models = [system.task, *(scorer.tasks if scorer else ())]
-    weights = [sum(value.nbytes for value in (*one.parameters(), *one.buffers())) for one in models]
-    read = max(4 * sum(value.numel() for value in one.model.parameters()) for one in models)  # as float32, beside it
+    budget = int(MEMORY_FRACTION * free_memory(device))
+    tasks = [system.task, *(scorer.tasks if scorer else ())]
+    weights = [sum(value.nbytes for value in (*task.parameters(), *task.buffers())) for task in tasks]
+    # While a model is loaded, its file is in memory as float32 besides the model.
+    loading = max(4 * sum(value.numel() for value in task.model.parameters()) for task in tasks)
     with FakeTensorMode(allow_non_fake_inputs=True), estimating_for(device):
-        for model in models:
-            model.to_empty(device="cpu")
+        for task in tasks:
+            task.to_empty(device="cpu")
         with system.device.autocast():
-            copies = {"drawing": prepacked_bytes(system.task.model, min_weights=MIN_WEIGHTS) if device == "cpu" else 0}
-        needs = system.needs(options)
-        group, batch = needs.plan(prompts, candidates, system.together, room)
-        if asked:
-            group, batch = max(1, min(asked // candidates, prompts)), min(asked, candidates)
-        decoding = fit_peak_memory(system.try_decoding)
-        works = {"drawing": needs.drawing(group, batch)}
-        works["decoding"] = decoding.of(min(group * batch, decoding.within(room)))
+            prepacked = {
+                "generating": prepacked_bytes(system.task.model, min_weights=MIN_WEIGHTS) if device == "cpu" else 0
+            }
+        needs = system.memory_needs(options)
+        group, batch = needs.batch(prompts, candidates, system.default_batch_size, budget)
+        if batch_size:
+            group, batch = max(1, min(batch_size // candidates, prompts)), min(batch_size, candidates)
+        decoding = fit_peak_memory(system.rehearse_decoding)
+        stages = {"generating": needs.generating(group, batch)}
+        stages["decoding"] = decoding.of(min(group * batch, decoding.within(budget)))
         if scorer:
-            scoring = fit_peak_memory(scorer.try_scoring)
-            copies["scoring"] = scorer.copies()
-            works["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(room - copies["scoring"])))
-    found = {"program": PROGRAM_BYTES[device], "weights": sum(weights), "pictures": needs.kept(group, candidates)}
-    found |= {name: int(FRAGMENTATION[device] * held) + copies.get(name, 0) for name, held in works.items()}
-    most = found["pictures"] + max(found[name] for name in works)
-    return {**found, "total": found["program"] + found["weights"] + max(read, most)}
+            scoring = fit_peak_memory(scorer.rehearse)
+            prepacked["scoring"] = scorer.prepacked_bytes()
+            stages["scoring"] = scoring.of(min(candidates, BATCH, scoring.within(budget - prepacked["scoring"])))
+    parts = {"program": PROGRAM_BYTES[device], "weights": sum(weights), "images": needs.finished(group, candidates)}
+    parts |= {name: int(FRAGMENTATION[device] * held) + prepacked.get(name, 0) for name, held in stages.items()}
+    peak = parts["images"] + max(parts[name] for name in stages)
+    return {**parts, "total": parts["program"] + parts["weights"] + max(loading, peak)}

@@ -56,7 +56,7 @@ def test_pictures_are_files_and_lines(sample):
         assert drawn(line["path"]).shape == (SIZE, SIZE, 3)
         found = read(line["path"])["dalle"]
         assert (found["prompt"], found["seed"], found["sample_index"]) == (line["prompt"], 7, line["sample_index"])
-    assert "4 drawn, 4 kept in new/folder" in ended.err
+    assert "4 generated, 4 written to new/folder" in ended.err
     assert sample("zebra", "-q").err == ""
 
 
@@ -100,7 +100,7 @@ def test_only_what_is_missing_is_drawn_again(sample):
     os.unlink(first[1]["path"])
     before = {line["path"]: os.stat(line["path"]).st_mtime_ns for line in (first[0], first[2])}
     again = sample("a red circle", "-n", "3", "--skip-existing")
-    assert "1 kept in out" in again.err
+    assert "1 written to out" in again.err
     assert again.results == [{**first[0], "skipped": True}, first[1], {**first[2], "skipped": True}]
     assert before == {path: os.stat(path).st_mtime_ns for path in before}
     replaced = sample("a red circle", "-n", "3", "--overwrite").results
@@ -150,7 +150,7 @@ def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ((), 2, "what to draw? Give a prompt"),
+        ((), 2, "no prompt: give one"),
         (("zebra", "--temperature", "-1"), 2, "temperature -1.0 is not between 0 and 100"),
         (("zebra", "--top-p", "0"), 2, "top-p 0.0 is not in (0, 1]"),
         (("zebra", "--top-k", "0"), 2, "top-k 0 is not at least 1"),
@@ -164,7 +164,7 @@ def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
         (("zebra", "--recipe", "typo.yaml"), 2, "did you mean 'dvae'?"),
         (("zebra", "--recipe", "dale1"), 2, "did you mean 'dalle1'?"),
         (("zebra", "--recipe", "runs/none"), 3, "no checkpoint 'runs/none'"),
-        (("zebra", "--rerank", "2", "--recipe", "missing.yaml"), 2, "the recipe names none in parts.reranker"),
+        (("zebra", "--rerank", "2", "--recipe", "missing.yaml"), 2, "name one with --reranker"),
         (("--prompts", "none.txt"), 3, "none.txt: No such file"),
         (('{"prompt": 3}',), 3, "'prompt' must be text, not 3"),
         (('{"prompt": "x", "seed": -1}',), 3, "'seed' must be an integer"),

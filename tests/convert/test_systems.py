@@ -14,7 +14,7 @@ from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.recognition import export_state
 from dalle_cli.exits import BAD_INPUT, WOULD_OVERWRITE, Failure
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.sample import SampleOptions, sample
 from dalle_cli.models import models
 from dalle_cli.registry import RecipeError
 from dalle_cli.text.learn import learn
@@ -208,10 +208,12 @@ def test_imported_systems_can_be_moved(tmp_path, vocab):
     bring(tmp_path / "karlo", vocab, precision="bf16")
     (tmp_path / "out").rename(tmp_path / "moved")
     quick(tmp_path / "moved" / "system.yaml")
-    assert sample(Job(["a red circle"], recipe="moved", out="pictures", quiet=True), Collected()) == 0
+    assert sample(["a red circle"], SampleOptions(recipe="moved", out="pictures", quiet=True), results=Collected()) == 0
     (picture,) = (tmp_path / "pictures").glob("*.png")
     assert images.decode(str(picture)).size == (256, 256)
     parts = "parts: {decoder: ./decoder, clip: ./clip}"
     (tmp_path / "moved" / "system.yaml").write_text(f"system: {{type: unclip}}\n{parts}\nsample: {{steps: 2}}")
     with pytest.raises(RecipeError, match=r"parts\.prior"):
-        sample(Job(["a red circle"], recipe="moved/system.yaml", out="others", quiet=True), Collected())
+        sample(
+            ["a red circle"], SampleOptions(recipe="moved/system.yaml", out="others", quiet=True), results=Collected()
+        )

@@ -3,7 +3,7 @@ import torch
 
 from dalle_cli import images
 from dalle_cli.generate.ddim_inversion import DDIMInversion
-from dalle_cli.generate.latent_editor import Job
+from dalle_cli.generate.latent_editor import LatentOptions
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.vary import vary
 from dalle_cli.registry import RecipeError
@@ -36,7 +36,7 @@ def test_unclip_comes_back_as_vary_does(unclip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise(1, 8, 8).save("a.png")
     found = Collected()
-    vary(["a.png"], [0.0], 1, Job(unclip.recipe, {"steps": "6"}, quiet=True, precision="float32"), found)
+    vary(["a.png"], [0.0], 1, LatentOptions(unclip.recipe, {"steps": "6"}, quiet=True, precision="float32"), found)
     given = images.to_tensor(images.decode("a.png"))
     (back,) = DDIMInversion(unclip.recipe, "6", "float32").reconstruct(given[None], ["not read"])
     assert found.reported[0]["psnr"] == pytest.approx(images.psnr(given, back), abs=0.3)

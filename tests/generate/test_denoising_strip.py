@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dalle_cli.generate.denoising_strip import COLUMNS, ROWS, Strip
+from dalle_cli.generate.denoising_strip import MAX_IMAGES, MAX_STEPS, DenoisingStrip
 
 
 def colours(path):
@@ -10,7 +10,7 @@ def colours(path):
 
 
 def test_the_first_pictures_steps_are_shown_in_a_row_each(tmp_path):
-    strip = Strip(str(tmp_path / "new" / "strip.png"))
+    strip = DenoisingStrip(str(tmp_path / "new" / "strip.png"))
     for t in (900, 500, 100, 900, 500):  # the last two are of other pictures
         strip(t, torch.full((2, 3, 8, 8), t / 1000 if t != 900 or len(strip.steps) < 3 else -1.0))
     strip.save()
@@ -21,17 +21,17 @@ def test_the_first_pictures_steps_are_shown_in_a_row_each(tmp_path):
 
 
 def test_of_many_steps_and_pictures_some_are_shown_with_the_first_and_the_last(tmp_path):
-    strip = Strip(str(tmp_path / "strip.png"))
+    strip = DenoisingStrip(str(tmp_path / "strip.png"))
     for t in reversed(range(100)):
         strip(t, torch.full((20, 3, 4, 4), t / 50 - 1))
     strip.save()
     page = Image.open(tmp_path / "strip.png")
-    assert page.size == (COLUMNS * 136 + 8, ROWS * 136 + 8)
+    assert page.size == (MAX_STEPS * 136 + 8, MAX_IMAGES * 136 + 8)
     shown = {value[0] for value in colours(tmp_path / "strip.png")}
     assert {0, round((99 / 50 - 1 + 1) * 127.5)} <= shown
-    assert len(shown) == COLUMNS + 1
+    assert len(shown) == MAX_STEPS + 1
 
 
 def test_nothing_is_written_where_nothing_was_drawn(tmp_path):
-    Strip(str(tmp_path / "strip.png")).save()
+    DenoisingStrip(str(tmp_path / "strip.png")).save()
     assert not (tmp_path / "strip.png").exists()

@@ -8,7 +8,7 @@ from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL
 from dalle_cli.generate.edit import edit as draw
 from dalle_cli.generate.edit import edit_request
-from dalle_cli.generate.latent_editor import Job
+from dalle_cli.generate.latent_editor import LatentOptions
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.requests import GenerationRequest, PromptError
@@ -24,15 +24,17 @@ def edit(unclip, tmp_path, monkeypatch):
 
     def run(*pictures, to=None, described=None, strengths=(0.3,), code=DONE, **job):
         results = Collected()
-        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "2"}, **job}
-        assert draw(pictures, to, described, strengths, Job(**job), results) == code
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "sampling": {"steps": "2"}, **job}
+        assert draw(pictures, to, described, strengths, LatentOptions(**job), results) == code
         return results.reported
 
     return run
 
 
 def test_the_farther_the_more_it_is_what_was_asked(edit):
-    found = edit("dog.png", to="a star", described="a circle", strengths=(0.0, 0.5, 1.0), sheet="s.png", options=ENOUGH)
+    found = edit(
+        "dog.png", to="a star", described="a circle", strengths=(0.0, 0.5, 1.0), sheet="s.png", sampling=ENOUGH
+    )
     assert [one["strength"] for one in found] == [0.0, 0.5, 1.0]
     assert found[0]["psnr"] > 25
     assert found[0]["psnr"] > max(found[1]["psnr"], found[2]["psnr"]) + 3

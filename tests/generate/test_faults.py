@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.sample import SampleOptions, sample
 
 KILLS = 10
 
@@ -17,8 +17,8 @@ KILLS = 10
 def drawn(recipe, out):
     """In a process of its own: 24 pictures of two prompts into a folder."""
     options = {"recipe": recipe, "precision": "float32", "quiet": True, "batch_size": 4}
-    job = Job(["a red circle", "a blue square"], count=12, out=out, skip_existing=True, **options)
-    raise SystemExit(sample(job, Collected()))
+    how = SampleOptions(num_images=12, out=out, skip_existing=True, **options)
+    raise SystemExit(sample(["a red circle", "a blue square"], how, results=Collected()))
 
 
 def contents(folder):

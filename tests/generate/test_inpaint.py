@@ -11,7 +11,7 @@ from PIL import Image
 from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import inpaint as module
-from dalle_cli.generate.inpaint import Job
+from dalle_cli.generate.inpaint import InpaintOptions
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.requests import PromptError
@@ -25,11 +25,11 @@ def inpaint(glide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise(1, 60, 40).save("dog.png")
 
-    def run(image="dog.png", *words, code=DONE, **job):
+    def run(image="dog.png", *words, code=DONE, lines=(), **job):
         results = Collected()
-        options = {"steps": "3", **job.pop("options", {})}
-        job = {"recipe": glide.inpaint, "precision": "float32", "quiet": True, "options": options, **job}
-        assert module.inpaint(Job(image, words, **job), results) == code
+        sampling = {"steps": "3", **job.pop("options", {})}
+        job = {"recipe": glide.inpaint, "precision": "float32", "quiet": True, "sampling": sampling, **job}
+        assert module.inpaint(InpaintOptions(image=image, prompts=words, lines=lines, **job), results) == code
         return results.reported
 
     return run

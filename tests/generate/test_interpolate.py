@@ -11,7 +11,7 @@ from PIL import Image
 from dalle_cli import checkpoint, images
 from dalle_cli.exits import DONE, Failure
 from dalle_cli.generate.interpolate import interpolate as draw
-from dalle_cli.generate.latent_editor import Job
+from dalle_cli.generate.latent_editor import LatentOptions
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.images import BadImage
@@ -27,8 +27,8 @@ def interpolate(unclip, tmp_path, monkeypatch):
 
     def run(*ends, frames=3, noise=None, paths=1, gif=None, code=DONE, **job):
         results = Collected()
-        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": {"steps": "2"}, **job}
-        assert draw(ends, frames, noise, paths, gif, Job(**job), results) == code
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "sampling": {"steps": "2"}, **job}
+        assert draw(ends, frames, noise, paths, gif, LatentOptions(**job), results) == code
         return results.reported
 
     return run
@@ -78,7 +78,7 @@ def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(in
 def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
     recipe = tmp_path / "plain.yaml"  # without an upsampler
     recipe.write_text(f"system: {{type: unclip}}\nparts: {{decoder: {unclip.decoder}, clip: {unclip.clip}}}\n")
-    found = interpolate("dog.png", "cat.png", recipe=str(recipe), options={"steps": "16"})
+    found = interpolate("dog.png", "cat.png", recipe=str(recipe), sampling={"steps": "16"})
     for one, name in ((found[0], "dog.png"), (found[2], "cat.png")):
         error = np.sqrt(np.mean((pixels(one["path"]) - base(name)) ** 2))
         assert error < 255 / 10 ** (25 / 20)

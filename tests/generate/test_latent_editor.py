@@ -5,7 +5,7 @@ from PIL import Image
 
 from dalle_cli import images
 from dalle_cli.generate import latent_editor as module
-from dalle_cli.generate.latent_editor import DecodeRequest, Job, LatentEditor, cosine
+from dalle_cli.generate.latent_editor import DecodeRequest, LatentEditor, LatentOptions, cosine
 from dalle_cli.generate.requests import GenerationRequest, PlannedImage
 from dalle_cli.registry import RecipeError
 from tests.fixtures.miniatures import noise
@@ -16,7 +16,7 @@ def editor(unclip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, (width, height) in enumerate(((20, 12), (40, 40), (9, 30))):
         noise(number, width, height).save(f"{number}.png")
-    return LatentEditor("vary", Job(unclip.recipe, batch_size=2, quiet=True, precision="float32"))
+    return LatentEditor("vary", LatentOptions(unclip.recipe, batch_size=2, quiet=True, precision="float32"))
 
 
 def run(editor, shots, results=None):
@@ -74,7 +74,9 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
     pixels = {one["index"]: np.asarray(images.decode(one["path"])).astype(int) for one in found if "path" in one}
     assert {page.shape for page in pixels.values()} == {(16, 16, 3)}
     for shot in (shots[0], shots[1], shots[2]):  # alone, in a run of its own
-        other = LatentEditor("vary", Job(editor.job.recipe, out="b", quiet=True, precision="float32", overwrite=True))
+        other = LatentEditor(
+            "vary", LatentOptions(editor.job.recipe, out="b", quiet=True, precision="float32", overwrite=True)
+        )
         _, (alone,) = run(other, [shot])
         assert np.abs(np.asarray(images.decode(alone["path"])).astype(int) - pixels[shot.item.index]).max() <= 1
     assert np.abs(pixels[0] - pixels[1]).max() > 3
@@ -82,20 +84,23 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
 
 
 def test_unguided_where_noise_is_found_and_as_the_recipe_says_elsewhere(unclip):
-    assert LatentEditor("vary", Job(unclip.recipe)).options.guidance_scale == 1.0
+    assert LatentEditor("vary", LatentOptions(unclip.recipe)).options.guidance_scale == 1.0
     assert (
-        LatentEditor("vary", Job(unclip.recipe, {"guidance_scale": 2.0, "steps": None})).options.guidance_scale == 2.0
+        LatentEditor(
+            "vary", LatentOptions(unclip.recipe, {"guidance_scale": 2.0, "steps": None})
+        ).options.guidance_scale
+        == 2.0
     )
-    assert LatentEditor("probe prior", Job(unclip.recipe), inverts=False).options.guidance_scale == 3.0
-    assert LatentEditor("vary", Job(unclip.recipe)).options.sampler == "ddim"
+    assert LatentEditor("probe prior", LatentOptions(unclip.recipe), inverts=False).options.guidance_scale == 3.0
+    assert LatentEditor("vary", LatentOptions(unclip.recipe)).options.sampler == "ddim"
     with pytest.raises(RecipeError, match="eta 2"):
-        LatentEditor("vary", Job(unclip.recipe)).check_options(eta=2.0)
+        LatentEditor("vary", LatentOptions(unclip.recipe)).check_options(eta=2.0)
 
 
 def test_systems_without_latents_are_refused(glide, tiny):
     for recipe in (glide.recipe, tiny.recipe):
         with pytest.raises(RecipeError, match="`vary` needs one of type unclip"):
-            LatentEditor("vary", Job(recipe))
+            LatentEditor("vary", LatentOptions(recipe))
 
 
 def test_measures():
@@ -104,7 +109,7 @@ def test_measures():
 
 def test_a_dry_run_writes_nothing(unclip, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    editor = LatentEditor("vary", Job(unclip.recipe, dry_run=True, sheet="s.png"))
+    editor = LatentEditor("vary", LatentOptions(unclip.recipe, dry_run=True, sheet="s.png"))
     assert editor.run([PlannedImage(0, 0, 0, GenerationRequest())], lambda todo: 1 / 0, {}) == 0
     assert not list(tmp_path.iterdir())
     said = capsys.readouterr().err

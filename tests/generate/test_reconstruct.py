@@ -11,6 +11,7 @@ from dalle_cli.exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.generate import reconstruct as module
 from dalle_cli.generate.image_requests import expand_folders
 from dalle_cli.generate.metadata import read
+from dalle_cli.generate.options import GenerationOptions
 from tests.fixtures.miniatures import SIZE, noise
 
 
@@ -32,8 +33,9 @@ def reconstruct(tiny, tmp_path, capsys):
 
     def run(*paths, **options):
         words = [str(path) for path in paths]
-        options = {"model": tiny.dvae, "out": str(tmp_path / "out"), **options}
-        code = module.reconstruct(words, precision="float32", quiet=True, **options)
+        model, size = options.pop("model", tiny.dvae), options.pop("size", None)
+        how = {"out": str(tmp_path / "out"), "precision": "float32", "quiet": True, **options}
+        code = module.reconstruct(words, model, size, GenerationOptions(**how))
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run

@@ -283,7 +283,8 @@ json_values = st.recursive(
 
 @given(
     st.dictionaries(
-        text.filter(lambda key: key not in ("prompt", "seed", *requests.RESULT_FIELDS, "image", "mask")), json_values
+        text.filter(lambda key: key not in ("prompt", "seed", "draw", *requests.RESULT_FIELDS, "image", "mask")),
+        json_values,
     )
 )
 def test_unknown_fields_pass_through(fields):

@@ -34,7 +34,7 @@ def rerank(tiny, capsys):
 def plain(tiny, paths, prompt):
     """Scores by path, the best first."""
     scorer = Scorer(CPU, tiny.clip)
-    scores = {path: (scorer.pictures(scorer.read(path)[None]) @ scorer.texts([prompt]).T).item() for path in paths}
+    scores = {path: (scorer.images(scorer.read(path)[None]) @ scorer.texts([prompt]).T).item() for path in paths}
     return dict(sorted(scores.items(), key=lambda pair: -pair[1]))
 
 
@@ -105,6 +105,6 @@ def test_the_sheet_is_of_what_is_kept(rerank, pictures, tmp_path):
 
 
 def test_equal_scores_stay_in_order(rerank, pictures, monkeypatch):
-    monkeypatch.setattr(Scorer, "pictures", lambda self, batch, watch: torch.ones(len(batch), 8))
+    monkeypatch.setattr(Scorer, "images", lambda self, batch, watch: torch.ones(len(batch), 8))
     _, results = rerank(*pictures[::-1], prompt=["a red circle"], batch_size=2)
     assert [result["path"] for result in results] == pictures[::-1]

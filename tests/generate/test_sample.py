@@ -12,10 +12,11 @@ from dalle_cli.generate import sample as module
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.requests import GenerationRequest, plan_images
-from dalle_cli.generate.sample import Job, load_system
+from dalle_cli.generate.sample import SampleOptions
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
-from dalle_cli.systems.dalle1 import Sampling
+from dalle_cli.systems.dalle1 import DALLE1Options
+from dalle_cli.systems.loading import system_recipe
 from dalle_cli.systems.scorer import Scorer
 from tests.fixtures.miniatures import CPU, noise
 
@@ -25,10 +26,10 @@ def sample(tiny, tmp_path, monkeypatch):
     """Draw with the tiny system from an empty folder; the results."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*words, code=DONE, **job):
+    def run(*prompts, code=DONE, prompts_file=None, **how):
         results = Collected()
-        job = {"recipe": tiny.recipe, "precision": "float32", "quiet": True, **job}
-        assert module.sample(Job(words, **job), results) == code
+        how = {"recipe": tiny.recipe, "precision": "float32", "quiet": True, **how}
+        assert module.sample(prompts, SampleOptions(**how), prompts_file, results) == code
         return results.reported
 
     return run
@@ -53,7 +54,7 @@ def no_models(monkeypatch):
 
 
 def test_prompts_and_candidates_come_in_order(sample):
-    results = sample("a red circle", '{"prompt": "zebra", "seed": 5, "mood": "glad"}', count=2)
+    results = sample("a red circle", '{"prompt": "zebra", "seed": 5, "mood": "glad"}', num_images=2)
     assert [(r["index"], r["prompt"], r["seed"], r["sample_index"]) for r in results] == [
         (0, "a red circle", 0, 0),
         (1, "a red circle", 0, 1),
@@ -66,31 +67,31 @@ def test_prompts_and_candidates_come_in_order(sample):
 
 
 def test_pictures_are_those_of_the_system_with_each_ones_own_noise(sample, tiny):
-    results = sample("a red circle", "zebra", seed=3, options={"temperature": 0.7, "top_k": None})
+    results = sample("a red circle", "zebra", seed=3, sampling={"temperature": 0.7, "top_k": None})
     system = systems.build({"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle)
     items = plan_images([GenerationRequest("a red circle"), GenerationRequest("zebra")], seed=3)
     seeds = [[item.noise_seed] for item in items]
-    expected = system.draw(["a red circle", "zebra"], seeds, Sampling(temperature=0.7), batch=1)
+    expected = system.generate(["a red circle", "zebra"], seeds, DALLE1Options(temperature=0.7), batch_size=1)
     assert same(drawn(results), [np.asarray(images.to_pil(picture)) for picture in expected[:, 0]])
 
 
 def test_the_same_at_any_batch_size_and_number_of_prompts_together(sample):
     prompts = ["a red circle", "a blue square", "zebra"]
-    together = drawn(sample(*prompts, count=3, seed=1, out="a"))
-    assert same(drawn(sample(*prompts, count=3, seed=1, out="b", batch_size=1)), together)
-    assert same(drawn(sample(*prompts, count=3, seed=1, out="c", batch_size=4)), together)
-    assert same(drawn(sample(prompts[0], count=2, seed=1, out="d")), together[:2])
-    assert not same(drawn(sample(prompts[0], count=2, seed=2, out="e"))[:1], together[:1])
+    together = drawn(sample(*prompts, num_images=3, seed=1, out="a"))
+    assert same(drawn(sample(*prompts, num_images=3, seed=1, out="b", batch_size=1)), together)
+    assert same(drawn(sample(*prompts, num_images=3, seed=1, out="c", batch_size=4)), together)
+    assert same(drawn(sample(prompts[0], num_images=2, seed=1, out="d")), together[:2])
+    assert not same(drawn(sample(prompts[0], num_images=2, seed=2, out="e"))[:1], together[:1])
 
 
 def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
     prompts = ["a red circle", "zebra"]
-    candidates = sample(*prompts, count=6, out="all")
+    candidates = sample(*prompts, num_images=6, out="all")
     results = sample(*prompts, rerank=6, top=2, out="best")
     scorer = Scorer(CPU, tiny.clip)
     for p, prompt in enumerate(prompts):
         own = candidates[6 * p : 6 * p + 6]
-        found = scorer.pictures(torch.stack([images.to_tensor(Image.open(result["path"])) for result in own]))
+        found = scorer.images(torch.stack([images.to_tensor(Image.open(result["path"])) for result in own]))
         scores = (found @ scorer.texts([prompt])[0]).tolist()
         order = sorted(range(6), key=lambda i: -scores[i])[:2]
         kept = results[2 * p : 2 * p + 2]
@@ -113,15 +114,15 @@ def test_several_clips_choose_together(sample, tiny, glide, tmp_path):
     found = sample("zebra", recipe=str(tmp_path / "both.yaml"), rerank=6, top=6)
     scorer = Scorer(CPU, [tiny.clip, glide.noised_clip])
     pictures = torch.stack([images.to_tensor(Image.open(result["path"])) for result in found])
-    scores = (scorer.pictures(pictures) @ scorer.texts(["zebra"])[0]).tolist()
+    scores = (scorer.images(pictures) @ scorer.texts(["zebra"])[0]).tolist()
     assert [result["score"] for result in found] == pytest.approx(scores, abs=0.01)
     assert set(read(found[0]["path"])["dalle"]["models"]) == {"transformer", "reranker", "reranker_2"}
     assert sample("zebra", recipe=str(tmp_path / "both.yaml"), rerank=6, dry_run=True) == []
 
 
-def test_fewer_candidates_than_are_to_be_kept(sample, capsys):
-    assert len(sample("a red circle", rerank=2, top=5, quiet=False)) == 2
-    assert "--top 5: all 2 candidates are kept" in capsys.readouterr().err
+def test_more_kept_than_candidates_is_refused(sample):
+    with pytest.raises(Failure, match="--top 5 exceeds the 2 candidates of --rerank"):
+        sample("a red circle", rerank=2, top=5)
     with pytest.raises(RecipeError, match="--rerank needs a CLIP"):
         sample("a red circle", rerank=2, recipe=no_clip(), out="x")
 
@@ -133,15 +134,17 @@ def no_clip():
     return "bare.yaml"
 
 
-@pytest.mark.parametrize("options", [{"count": 2}, {"rerank": 3, "top": 2}])
+@pytest.mark.parametrize("options", [{"num_images": 2}, {"rerank": 3, "top": 2}])
 def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
     first = sample("a red circle", "zebra", **options)
     pictures = drawn(first)
     with open(first[2]["path"], "wb") as file:
         file.write(b"cut short")
     prompts = []
-    draw = systems.get("dalle1").draw
-    monkeypatch.setattr(systems.get("dalle1"), "draw", lambda self, *a: prompts.extend(a[0]) or draw(self, *a))
+    draw = systems.get("dalle1").generate
+    monkeypatch.setattr(
+        systems.get("dalle1"), "generate", lambda self, *a, **k: prompts.extend(a[0]) or draw(self, *a, **k)
+    )
     again = sample("a red circle", "zebra", skip_existing=True, **options)
     assert prompts == ["zebra"]
     assert again == [{**result, "skipped": True} if result["index"] != 2 else result for result in first]
@@ -149,41 +152,43 @@ def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
 
 
 def test_of_candidates_that_are_not_ranked_the_missing_ones_alone_are_drawn(sample, monkeypatch):
-    first = sample("a red circle", "zebra", count=4)
+    first = sample("a red circle", "zebra", num_images=4)
     pictures = drawn(first)
     for number in (1, 6, 7):
         os.unlink(first[number]["path"])
     counts = []
-    draw = systems.get("dalle1").draw
-    monkeypatch.setattr(systems.get("dalle1"), "draw", lambda self, *a: counts.append(a[1]) or draw(self, *a))
-    again = sample("a red circle", "zebra", count=4, skip_existing=True)
+    draw = systems.get("dalle1").generate
+    monkeypatch.setattr(
+        systems.get("dalle1"), "generate", lambda self, *a, **k: counts.append(a[1]) or draw(self, *a, **k)
+    )
+    again = sample("a red circle", "zebra", num_images=4, skip_existing=True)
     assert [[len(row) for row in seeds] for seeds in counts] == [[1], [2]]
     assert [result.get("skipped", False) for result in again] == [number not in (1, 6, 7) for number in range(8)]
     assert same(drawn(again), pictures)
 
 
 def test_pictures_that_are_not_ranked_are_there_as_soon_as_they_are_drawn(sample, monkeypatch):
-    draw, calls = systems.get("dalle1").draw, []
+    draw, calls = systems.get("dalle1").generate, []
 
-    def interrupted(self, *args):
+    def interrupted(self, *args, **more):
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return draw(self, *args)
+        return draw(self, *args, **more)
 
-    whole = drawn(sample("a red circle", count=5, out="whole"))
+    whole = drawn(sample("a red circle", num_images=5, out="whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(systems.get("dalle1"), "draw", interrupted)
+        patch.setattr(systems.get("dalle1"), "generate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            sample("a red circle", count=5, batch_size=2)
+            sample("a red circle", num_images=5, batch_size=2)
     assert len(os.listdir("out")) == 4
-    assert same(drawn(sample("a red circle", count=5, skip_existing=True)), whole)
+    assert same(drawn(sample("a red circle", num_images=5, skip_existing=True)), whole)
 
 
 def test_nothing_is_loaded_where_everything_is_there(sample, no_models):
     for result in plan_images([GenerationRequest("a red circle")], 2):
         images.save_png(noise(), f"out/{result.index:06d}-0-a-red-circle.png")
-    assert [r["skipped"] for r in sample("a red circle", count=2, skip_existing=True)] == [True, True]
+    assert [r["skipped"] for r in sample("a red circle", num_images=2, skip_existing=True)] == [True, True]
 
 
 @pytest.mark.parametrize("job", [{"out": "out"}, {"out": "new", "sheet": "sheet.png"}])
@@ -191,26 +196,26 @@ def test_overwriting_is_refused_before_any_model_is_loaded(sample, no_models, jo
     images.save_png(noise(), "out/000001-0-a-red-circle.png")
     images.save_png(noise(), "sheet.png")
     with pytest.raises(Failure, match="there already") as failure:
-        sample("a red circle", count=2, **job)
+        sample("a red circle", num_images=2, **job)
     assert failure.value.code == WOULD_OVERWRITE
 
 
 def test_a_picture_is_drawn_again_from_what_it_says(sample):
     options = {"temperature": 0.6, "top_k": 12, "guidance_scale": 2.0}
-    first = sample("a red circle", "zebra", count=2, seed=9, options=options)
-    again = sample(like=first[0]["path"], out="again")
+    first = sample("a red circle", "zebra", num_images=2, seed=9, sampling=options)
+    again = sample(reproduce=first[0]["path"], out="again")
     with open(first[0]["path"], "rb") as one, open(again[0]["path"], "rb") as two:
         assert one.read() == two.read()
     for n, result in enumerate(first[1:]):
-        assert same(drawn(sample(like=result["path"], out=f"again-{n}")), drawn([result]))
+        assert same(drawn(sample(reproduce=result["path"], out=f"again-{n}")), drawn([result]))
     ranked = (sample("zebra", rerank=5, seed=seed, out=f"best-{seed}") for seed in range(20))
     best = next(one for one in ranked if one[0]["sample_index"] > 0)  # not the candidate that is drawn without ranking
-    assert same(drawn(sample(like=best[0]["path"], out="again-best")), drawn(best))
+    assert same(drawn(sample(reproduce=best[0]["path"], out="again-best")), drawn(best))
 
 
 def test_words_and_options_go_before_what_the_picture_says(sample):
-    first = sample("a red circle", seed=4, options={"temperature": 0.6})
-    other = sample("zebra", like=first[0]["path"], options={"top_k": 3}, out="other")
+    first = sample("a red circle", seed=4, sampling={"temperature": 0.6})
+    other = sample("zebra", reproduce=first[0]["path"], sampling={"top_k": 3}, out="other")
     assert (other[0]["prompt"], other[0]["seed"]) == ("zebra", 4)
     found = read(other[0]["path"])["dalle"]["options"]
     assert found == {"temperature": 0.6, "top_k": 3, "top_p": None, "guidance_scale": 1.0}
@@ -222,21 +227,24 @@ def test_weights_that_have_changed_since_are_named(sample, tiny, tmp_path, capsy
         path.write_bytes(Path(getattr(tiny, name)).read_bytes())
     Path("own.yaml").write_text(f"system: {{type: dalle1}}\nparts: {{transformer: {own['dalle']}}}\n")
     (first,) = sample("a red circle", recipe="own.yaml")
-    sample(like=first["path"], recipe=None, out="same", quiet=False)
+    sample(reproduce=first["path"], recipe=None, out="same", quiet=False)
     assert "another" not in capsys.readouterr().err
     found = checkpoint.read_tensors(own["dalle"])
     about = checkpoint.metadata(own["dalle"])
     words = checkpoint.load(str(own["dalle"])).tokenizer
     checkpoint.save(own["dalle"], {name: -value for name, value in found.items()}, about["recipe"], words)
-    sample(like=first["path"], recipe=None, out="other", quiet=False)
+    sample(reproduce=first["path"], recipe=None, out="other", quiet=False)
     said = capsys.readouterr().err
-    assert f"{first['path']} was drawn by another transformer than is there now: this will be another picture" in said
+    assert f"{first['path']}: made with another transformer; the new image will differ" in said
 
 
 def test_what_another_system_does_not_take_is_left_out_and_said(sample, glide, capsys):
-    (first,) = sample("a red circle", options={"temperature": 0.6, "guidance_scale": 2.0})
-    (other,) = sample(like=first["path"], recipe=glide.recipe, out="other", quiet=False)
-    assert f"{glide.recipe} has no temperature, top_k, top_p: left out" in capsys.readouterr().err
+    (first,) = sample("a red circle", sampling={"temperature": 0.6, "guidance_scale": 2.0})
+    (other,) = sample(reproduce=first["path"], recipe=glide.recipe, out="other", quiet=False)
+    assert (
+        f"{glide.recipe} has no temperature, top_k, top_p: not used from out/000000-0-a-red-circle.png"
+        in capsys.readouterr().err
+    )
     assert read(other["path"])["dalle"]["options"]["guidance_scale"] == 2.0
 
 
@@ -246,7 +254,7 @@ def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
     origin = Origin("reconstruct", "x", {}, {})
     images.save_png(noise(), tmp_path / "x.png", chunks(origin, plan_images([GenerationRequest("x")])[0], (16, 16)))
     with pytest.raises(Failure, match="made by `dalle reconstruct`") as failure:
-        sample(like="x.png")
+        sample(reproduce="x.png")
     assert failure.value.code == USAGE
 
 
@@ -255,8 +263,8 @@ def test_a_picture_is_continued_and_so_again(sample):
     first = sample("a red circle", image="half.png", keep_rows=2)
     assert not same(drawn(first), drawn(sample("a red circle", out="free")))
     assert read(first[0]["path"])["dalle"]["options"]["keep_rows"] == 2
-    assert same(drawn(sample(like=first[0]["path"], out="again")), drawn(first))
-    other = sample(like=first[0]["path"], image="half.png", keep_rows=3, out="other")
+    assert same(drawn(sample(reproduce=first[0]["path"], out="again")), drawn(first))
+    other = sample(reproduce=first[0]["path"], image="half.png", keep_rows=3, out="other")
     assert read(other[0]["path"])["dalle"]["options"]["keep_rows"] == 3
     assert not same(drawn(other), drawn(first))
 
@@ -294,15 +302,15 @@ def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys)
 
 
 def test_diffusion_draws_as_well_and_so_again(sample, glide):
-    how = {"recipe": glide.recipe, "options": {"sampler": "ddpm", "guidance_scale": 2.0}}
-    first = sample("a red circle", "zebra", count=2, seed=9, watch="strip.png", sheet="sheet.png", **how)
+    how = {"recipe": glide.recipe, "sampling": {"sampler": "ddpm", "guidance_scale": 2.0}}
+    first = sample("a red circle", "zebra", num_images=2, seed=9, denoising_strip="strip.png", sheet="sheet.png", **how)
     assert Image.open("strip.png").size == (5 * 136 + 8, 4 * 136 + 8)
     assert np.asarray(Image.open(first[0]["path"])).shape == (16, 16, 3)
     found = read(first[0]["path"])
     assert "Steps: 5, Sampler: ddpm, CFG scale: 2.0, Seed: 9" in found["parameters"]
     assert set(found["dalle"]["models"]) == {"decoder", "upsampler"}
     for n, result in enumerate(first):
-        (again,) = drawn(sample(like=result["path"], out=f"again-{n}", recipe=None))
+        (again,) = drawn(sample(reproduce=result["path"], out=f"again-{n}", recipe=None))
         assert np.abs(again.astype(int) - drawn([result])[0].astype(int)).max() <= 1  # sums round otherwise
     best = sample("zebra", rerank=3, top=2, out="best", **how)
     assert best[0]["score"] >= best[1]["score"]
@@ -312,10 +320,10 @@ def test_diffusion_draws_as_well_and_so_again(sample, glide):
     ("job", "said"),
     [
         ({"image": "x.png", "keep_rows": 1}, "`dalle inpaint` fills parts"),
-        ({"options": {"temperature": 0.5}}, "sample takes no 'temperature'"),
-        ({"options": {"sampler": "dimm"}}, "did you mean 'ddim'"),
-        ({"options": {"steps": "5x"}}, "steps '5x': expected a number"),
-        ({"options": {"guidance": "clip"}, "recipe": "bare"}, "guidance clip needs a checkpoint"),
+        ({"sampling": {"temperature": 0.5}}, "sample takes no 'temperature'"),
+        ({"sampling": {"sampler": "dimm"}}, "did you mean 'ddim'"),
+        ({"sampling": {"steps": "5x"}}, "steps '5x': expected a number"),
+        ({"sampling": {"guidance": "clip"}, "recipe": "bare"}, "guidance clip needs a checkpoint"),
     ],
 )
 def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_models, job, said):
@@ -328,30 +336,30 @@ def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_mod
 
 
 def test_only_diffusion_has_steps_to_watch(sample, no_models):
-    with pytest.raises(RecipeError, match="--watch is for diffusion"):
-        sample("a red circle", watch="strip.png")
+    with pytest.raises(RecipeError, match="--denoising-strip is for diffusion"):
+        sample("a red circle", denoising_strip="strip.png")
 
 
 def test_a_decoder_s_checkpoint_draws_by_itself(glide):
-    assert load_system(glide.decoder) == {"system": {"type": "glide"}, "parts": {"decoder": glide.decoder}}
-    assert load_system(glide.label)["sample"] == {"guidance_scale": 1.0}  # it has no text to leave out
+    assert system_recipe(glide.decoder) == {"system": {"type": "glide"}, "parts": {"decoder": glide.decoder}}
+    assert system_recipe(glide.label)["sample"] == {"guidance_scale": 1.0}  # it has no text to leave out
 
 
 def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
-    assert load_system("dalle1") == recipe.load("dalle1", "systems")
-    assert load_system(tiny.recipe)["sample"] == {"temperature": 0.9}
-    made = load_system(tiny.dalle)
+    assert system_recipe("dalle1") == recipe.load("dalle1", "systems")
+    assert system_recipe(tiny.recipe)["sample"] == {"temperature": 0.9}
+    made = system_recipe(tiny.dalle)
     parts = {"transformer": tiny.dalle, "reranker": ["starter/clip", "starter/noised-clip"]}
     assert made == {"system": {"type": "dalle1"}, "parts": parts}
-    with pytest.raises(RecipeError, match="holds a 'clip', which draws nothing by itself"):
-        load_system(tiny.clip)
+    with pytest.raises(RecipeError, match="holds a 'clip', which generates no images by itself"):
+        system_recipe(tiny.clip)
     with pytest.raises(RecipeError, match="did you mean 'dalle1'"):
-        load_system("dale1")
+        system_recipe("dale1")
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint 'runs/none'"):
-        load_system("runs/none")
+        system_recipe("runs/none")
 
 
 def test_one_model_takes_no_turns(tiny):
-    with pytest.raises(Failure, match="--offload is for diffusion") as caught:
-        module.sample(Job(("a red circle",), recipe=tiny.recipe, offload=True))
+    with pytest.raises(Failure, match="consists of one model; it is for GLIDE and unCLIP") as caught:
+        module.sample(["a red circle"], SampleOptions(recipe=tiny.recipe, offload=True))
     assert caught.value.code == USAGE

@@ -6,8 +6,9 @@ from PIL import Image
 
 from dalle_cli import checkpoint
 from dalle_cli.generate.metadata import read
+from dalle_cli.generate.options import GenerationOptions
 from dalle_cli.generate.outputs import Collected
-from dalle_cli.generate.sample import Job, sample
+from dalle_cli.generate.sample import SampleOptions, sample
 from dalle_cli.generate.upscale import upsampler_sizes
 from dalle_cli.generate.upscale import upscale as enlarge
 from dalle_cli.registry import RecipeError
@@ -20,13 +21,10 @@ def upscale(glide, tmp_path, monkeypatch, capsys):
     noise(1, 7, 9).save("dog.png")
 
     def run(*pictures, prompt=None, recipe=None, options=None, code=0, **how):
-        how = {"seed": None, "out": "out", "sheet": None, "overwrite": False, "skip_existing": False, **how}
         capsys.readouterr()
-        ended = enlarge(
-            pictures, prompt, recipe or glide.upsampler, {"steps": "3", **(options or {})}, **how, as_json=True,
-            quiet=True, precision="float32",
-        )  # fmt: skip
-        assert ended == code
+        sampling = {"steps": "3", **(options or {})}
+        how = {"json": True, "quiet": True, "precision": "float32", **how}
+        assert enlarge(pictures, prompt, GenerationOptions(recipe or glide.upsampler, sampling, **how)) == code
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run
@@ -49,7 +47,8 @@ def test_a_picture_of_any_shape_is_enlarged_and_the_same_again(upscale):
 
 def test_a_drawn_picture_says_what_it_shows(upscale, glide):
     drawn = Collected()
-    sample(Job(["a circle"], recipe=glide.decoder, options={"steps": "2"}, out="small", quiet=True), drawn)
+    how = SampleOptions(recipe=glide.decoder, sampling={"steps": "2"}, out="small", quiet=True)
+    sample(["a circle"], how, results=drawn)
     (found,) = upscale(drawn.reported[0]["path"])
     assert found["prompt"] == "a circle"
     assert pixels(found["path"]).shape == (16, 16, 3)
@@ -106,8 +105,7 @@ def test_results_can_be_collected(glide, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     noise(1, 8, 8).save("dog.png")
     found = Collected()
-    code = enlarge(
-        ["dog.png"], recipe=glide.upsampler, options={"steps": "2"}, quiet=True, precision="float32", results=found
-    )  # fmt: skip
+    how = GenerationOptions(glide.upsampler, {"steps": "2"}, quiet=True, precision="float32")
+    code = enlarge(["dog.png"], options=how, results=found)
     assert (code, capsys.readouterr().out) == (0, "")
     assert pixels(found.reported[0]["path"]).shape == (16, 16, 3)

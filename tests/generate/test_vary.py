@@ -7,7 +7,7 @@ from PIL import Image
 
 from dalle_cli import checkpoint
 from dalle_cli.exits import DONE, PARTIAL, WOULD_OVERWRITE, Failure
-from dalle_cli.generate.latent_editor import Job
+from dalle_cli.generate.latent_editor import LatentOptions
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.vary import vary as draw
@@ -25,8 +25,8 @@ def vary(unclip, tmp_path, monkeypatch):
     def run(*pictures, etas=(0.7,), count=1, code=DONE, **job):
         results = Collected()
         options = {"steps": "2", **job.pop("options", {})}
-        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "options": options, **job}
-        assert draw(pictures, etas, count, Job(**job), results) == code
+        job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "sampling": options, **job}
+        assert draw(pictures, etas, count, LatentOptions(**job), results) == code
         return results.reported
 
     return run
@@ -37,7 +37,7 @@ def pixels(path):
 
 
 def test_eta_0_is_the_picture_and_more_of_it_something_else(vary):
-    found = vary("dog.png", "cat.png", etas=(0.0, 0.5, 1.0), sheet="sheet.png", options={"steps": "16"})
+    found = vary("dog.png", "cat.png", etas=(0.0, 0.5, 1.0), sheet="sheet.png", sampling={"steps": "16"})
     assert [(one["image"], one["eta"]) for one in found] == [
         (name, eta) for name in ("dog.png", "cat.png") for eta in (0.0, 0.5, 1.0)
     ]
@@ -96,6 +96,6 @@ def test_all_that_can_be_wrong_is_found_before_any_model(vary, monkeypatch):
     with pytest.raises(RecipeError, match=r"eta 1\.5 is not between 0 and 1"):
         vary("dog.png", etas=(0.5, 1.5))
     with pytest.raises(RecipeError, match="steps 'x'"):
-        vary("dog.png", options={"steps": "x"})
+        vary("dog.png", sampling={"steps": "x"})
     with pytest.raises(ValueError, match=r"gone\.png"):
         vary("gone.png")

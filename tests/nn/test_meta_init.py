@@ -63,8 +63,8 @@ for family, name in (one.split("/") for one in found):
 """
 DRAW = """
 import sys
-from dalle_cli.generate.sample import Job, sample
-sample(Job(["zebra"], rerank=2, quiet=True))
+from dalle_cli.generate.sample import SampleOptions, sample
+sample(["zebra"], SampleOptions(rerank=2, quiet=True))
 assert "torch._dynamo" not in sys.modules
 """
 

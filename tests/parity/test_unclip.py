@@ -10,7 +10,7 @@ from dalle_cli.diffusion.schedules import cosine
 from dalle_cli.models import models
 from dalle_cli.nn.noise import Stream, noise_source
 from dalle_cli.systems import systems
-from dalle_cli.systems.unclip import Sampling
+from dalle_cli.systems.unclip import UnCLIPOptions
 from dalle_cli.tasks.prior import candidate_seeds
 from dalle_cli.text.learn import learn
 from tests.fixtures.miniatures import CPU
@@ -105,7 +105,7 @@ def test_images_equal_the_pipeline(system, peers, pipeline, monkeypatch, tables)
         for name in STEPS:
             exact(getattr(pipeline, f"{name}_scheduler"))
     ours = systems.build({"type": "unclip"}, "system", device=CPU, **{part: str(system / part) for part in NODES})
-    options = Sampling(
+    options = UnCLIPOptions(
         **{"prior_steps": str(STEPS["prior"]), "steps": str(STEPS["decoder"]), "up_steps": str(STEPS["super_res"])},
         **{"sampler": "ddpm", "up_sampler": "ddpm", "up_temperature": 1.0, "prior_samples": 1, **SCALES},
     )

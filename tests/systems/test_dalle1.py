@@ -8,7 +8,7 @@ from dalle_cli.models.dalle import DALLE
 from dalle_cli.models.dvae import DVAE
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
-from dalle_cli.systems.dalle1 import Sampling
+from dalle_cli.systems.dalle1 import DALLE1Options
 from dalle_cli.tasks.dalle import DALLETask
 from dalle_cli.text.learn import learn
 from tests.fixtures.miniatures import CAPTIONS, CPU, GRID, SIZE, noise, spread
@@ -27,7 +27,7 @@ def close(one, other):
 
 
 def test_pictures_are_the_decoded_codes(system):
-    drawn = system.draw(PROMPTS, SEEDS, Sampling(), batch=8)
+    drawn = system.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=8)
     assert drawn.shape == (3, 5, 3, SIZE, SIZE)
     assert drawn.min() >= -1
     assert drawn.max() <= 1
@@ -39,13 +39,13 @@ def test_pictures_are_the_decoded_codes(system):
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(system, scale):
-    options = Sampling(guidance_scale=scale)
-    drawn = system.draw(PROMPTS, SEEDS, options, batch=5)
+    options = DALLE1Options(guidance_scale=scale)
+    drawn = system.generate(PROMPTS, SEEDS, options, batch_size=5)
     assert len(drawn.flatten(0, 1).flatten(1).unique(dim=0)) == 15
     for batch in (1, 2, 128):
-        close(system.draw(PROMPTS, SEEDS, options, batch), drawn)
+        close(system.generate(PROMPTS, SEEDS, options, batch), drawn)
     for p, prompt in enumerate(PROMPTS):
-        close(system.draw([prompt], [SEEDS[p][::-1]], options, batch=3)[0], drawn[p].flip(0))
+        close(system.generate([prompt], [SEEDS[p][::-1]], options, batch_size=3)[0], drawn[p].flip(0))
 
 
 class Products(TorchDispatchMode):
@@ -82,7 +82,7 @@ def test_so_it_is_in_bfloat16():
 
 def test_prompt_seed_and_options_each_make_a_difference(system):
     def drawn(prompt="a red circle", seed=1, **options):
-        return system.draw([prompt], [[seed]], Sampling(**options), batch=1)
+        return system.generate([prompt], [[seed]], DALLE1Options(**options), batch_size=1)
 
     assert torch.equal(drawn(), drawn())
     for other in (drawn("a blue square"), drawn(seed=2), drawn(top_k=2), drawn(top_p=0.2), drawn(temperature=0.1)):
@@ -93,7 +93,7 @@ def test_prompt_seed_and_options_each_make_a_difference(system):
 
 def test_finished_pictures_are_counted(system):
     counts = []
-    system.draw(PROMPTS, SEEDS, Sampling(), batch=2, watch=counts.append)
+    system.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=2, on_images=counts.append)
     assert counts == [6, 6, 3]
 
 
@@ -101,14 +101,14 @@ def test_exactly_the_codes_of_the_upper_rows_are_kept(system, tmp_path):
     noise(1).save(tmp_path / "half.png")
     codes = system.task.encode(images.to_tensor(noise(1))[None])[0]
     for rows in (1, 3):
-        first = system.begin_with(tmp_path / "half.png", rows)
+        first = system.encode_image_prefix(tmp_path / "half.png", rows)
         assert torch.equal(first, codes[:rows].flatten())
         drawn = system.task.sample(PROMPTS, SEEDS, prefix=first)
         assert (drawn[:, :, :rows] == codes[:rows]).all()
         assert len(drawn[:, :, rows:].flatten(0, 1).flatten(1).unique(dim=0)) == 15
         with torch.no_grad():
             expected = system.task.dvae.decode(drawn.flatten(0, 1)).unflatten(0, (3, 5))
-        close(system.draw(PROMPTS, SEEDS, Sampling(), batch=2, first=first), expected)
+        close(system.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=2, image_prefix=first), expected)
 
 
 def test_a_picture_to_continue_is_resized_not_only_cropped(system, tmp_path):
@@ -119,13 +119,13 @@ def test_a_picture_to_continue_is_resized_not_only_cropped(system, tmp_path):
     expected = system.task.encode(images.to_tensor(small)[None])[0, :3].flatten()
     red = system.task.encode(images.to_tensor(Image.new("RGB", (16, 16), "red"))[None])[0, :3].flatten()
     assert not torch.equal(expected, red)
-    assert torch.equal(system.begin_with(tmp_path / "large.png", 3), expected)
+    assert torch.equal(system.encode_image_prefix(tmp_path / "large.png", 3), expected)
 
 
 @pytest.mark.parametrize("rows", [0, GRID, 99])
 def test_something_must_be_left_to_draw(system, tmp_path, rows):
-    with pytest.raises(RecipeError, match=f"--keep-rows {rows}: the picture has {GRID} rows"):
-        system.begin_with(tmp_path / "unread.png", rows)
+    with pytest.raises(RecipeError, match=f"--keep-rows {rows}: the image has {GRID} rows"):
+        system.encode_image_prefix(tmp_path / "unread.png", rows)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_something_must_be_left_to_draw(system, tmp_path, rows):
 )
 def test_options_out_of_range_are_refused(option, value):
     with pytest.raises(RecipeError, match=option.replace("_", "-")):
-        Sampling(**{option: value})
+        DALLE1Options(**{option: value})
 
 
 def test_another_codec_may_take_the_place_of_the_transformers_own(system, tiny, tmp_path):
@@ -147,7 +147,7 @@ def test_another_codec_may_take_the_place_of_the_transformers_own(system, tiny, 
         {"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle, dvae=str(tmp_path / "other.safetensors")
     )
     assert torch.equal(other.task.sample(PROMPTS, SEEDS), system.task.sample(PROMPTS, SEEDS))
-    one, two = (s.draw(PROMPTS, SEEDS, Sampling(), batch=8) for s in (system, other))
+    one, two = (s.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=8) for s in (system, other))
     assert (one - two).abs().max() > 0.01
     with pytest.raises(checkpoint.CheckpointError, match=r"frozen\.dvae: a CLIP, where task 'dalle' needs a DVAE"):
         systems.build({"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle, dvae=tiny.clip)

@@ -39,7 +39,7 @@ def test_offloaded_models_are_on_the_device_for_their_turn_alone(tiny):
     place = device.choose("float32", offload=True)
     task = place.load(tiny.clip, "clip")
     mapped = task.model.text_projection.weight.data_ptr()
-    with place.turn(task), place.turn(task):  # one inside the other, as companions are
+    with place.turn(task), place.turn(task):  # one inside the other, as frozen are
         inside = task.embed_texts(["a red circle"])
     assert task.model.text_projection.weight.data_ptr() == mapped
     assert not task.model.text_projection.weight.requires_grad

@@ -12,7 +12,8 @@ from dalle_cli.nn.prepacked import without_prepacking
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
 from dalle_cli.systems.device import Device
-from dalle_cli.systems.glide import GLIDE, Sampling, enlarge, inpaints, load
+from dalle_cli.systems.diffusion import load_decoder, upsample
+from dalle_cli.systems.glide import GLIDE, GLIDEOptions
 from dalle_cli.systems.guides import Guide, toward_class, toward_clip
 from tests.fixtures.miniatures import CPU, packs
 
@@ -43,7 +44,7 @@ def close(one, other, limit=1e-3):
 
 
 def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
-    drawn = base.draw(PROMPTS, SEEDS, Sampling(steps="5", guidance_scale=2.0), batch=9)
+    drawn = base.generate(PROMPTS, SEEDS, GLIDEOptions(steps="5", guidance_scale=2.0), batch_size=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
     task = base.decoder
     x = noise_source(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
@@ -56,21 +57,21 @@ def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
 @pytest.mark.parametrize(
     "options",
     [
-        Sampling(steps="5"),
-        Sampling(steps="5", eta=1.0, dynamic_threshold=0.9),
-        Sampling(steps="5", sampler="ddpm"),
-        Sampling(steps="5", sampler="plms", guidance_scale=1.0),
-        Sampling(steps="5", sampler="dpm++", guidance="classifier", guidance_scale=0.5),
-        Sampling(steps="5", sampler="ddpm", guidance="clip", guidance_scale=0.5),
+        GLIDEOptions(steps="5"),
+        GLIDEOptions(steps="5", eta=1.0, dynamic_threshold=0.9),
+        GLIDEOptions(steps="5", sampler="ddpm"),
+        GLIDEOptions(steps="5", sampler="plms", guidance_scale=1.0),
+        GLIDEOptions(steps="5", sampler="dpm++", guidance="classifier", guidance_scale=0.5),
+        GLIDEOptions(steps="5", sampler="ddpm", guidance="clip", guidance_scale=0.5),
     ],
     ids=lambda one: f"{one.sampler}-{one.guidance}-{one.eta}",
 )
 def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, options):
-    drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
+    drawn = whole.generate(PROMPTS, SEEDS, options, batch_size=9)
     assert drawn.shape == (3, 3, 3, 16, 16)
     assert drawn.abs().max() <= 1
-    close(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
-    close(whole.draw(PROMPTS[2:], [SEEDS[2][::-1]], options, batch=3)[0], drawn[2].flip(0))
+    close(whole.generate(PROMPTS, SEEDS, options, batch_size=2), drawn)
+    close(whole.generate(PROMPTS[2:], [SEEDS[2][::-1]], options, batch_size=3)[0], drawn[2].flip(0))
 
 
 @packs
@@ -78,10 +79,10 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, op
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_it_is_the_same_to_the_bit(glide, kind, scale):
     whole = build(Device("cpu", kind), decoder=glide.decoder, upsampler=glide.upsampler)
-    options = Sampling(steps="5", up_steps="2", guidance_scale=scale)
-    drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
-    assert torch.equal(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
-    assert torch.equal(whole.draw(PROMPTS[2:], [SEEDS[2][:1]], options, batch=1)[0], drawn[2, :1])
+    options = GLIDEOptions(steps="5", up_steps="2", guidance_scale=scale)
+    drawn = whole.generate(PROMPTS, SEEDS, options, batch_size=9)
+    assert torch.equal(whole.generate(PROMPTS, SEEDS, options, batch_size=2), drawn)
+    assert torch.equal(whole.generate(PROMPTS[2:], [SEEDS[2][:1]], options, batch_size=1)[0], drawn[2, :1])
 
 
 def test_every_option_matters(whole):
@@ -92,8 +93,8 @@ def test_every_option_matters(whole):
         {"dynamic_threshold": 0.5}, {"up_steps": "2"},
         {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"guidance_interval": [500, 999]},
     ):  # fmt: skip
-        options = Sampling(**{"steps": "5", "up_steps": "3", "guidance_scale": 4.0} | changes)
-        seen[str(changes)] = whole.draw(PROMPTS[:1], [[5]], options, batch=1)
+        options = GLIDEOptions(**{"steps": "5", "up_steps": "3", "guidance_scale": 4.0} | changes)
+        seen[str(changes)] = whole.generate(PROMPTS[:1], [[5]], options, batch_size=1)
     distinct = torch.stack(list(seen.values())).flatten(1)
     assert torch.pdist(distinct, p=float("inf")).min() > 1e-3
 
@@ -104,7 +105,7 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
     monkeypatch.setattr(
         TextCondition, "forward", lambda self, ids, real: read.append(len(ids)) or forward(self, ids, real)
     )
-    base.draw(PROMPTS[:1], [[1, 2, 3]], Sampling(steps="5"), batch=3)
+    base.generate(PROMPTS[:1], [[1, 2, 3]], GLIDEOptions(steps="5"), batch_size=3)
     assert read == [2]  # with it, and without
 
 
@@ -118,15 +119,15 @@ def test_a_gradient_moves_the_mean_of_ddpm_and_the_score_of_the_others(whole):
         ("ddim", lambda x, noise: ddim(task.process, gradient_guided(free, gradient), x, timesteps("5"), noise)),
         ("ddpm", lambda x, noise: ddpm(task.process, free, x, timesteps("5"), noise, shift=gradient)),
     ):
-        options = Sampling(steps="5", sampler=sampler, guidance="classifier", guidance_scale=2.0)
+        options = GLIDEOptions(steps="5", sampler=sampler, guidance="classifier", guidance_scale=2.0)
         noise = noise_source(torch.tensor([5]))
         start = noise(torch.empty(1, 3, 8, 8))
-        close(whole.draw(PROMPTS[:1], [[5]], options, 1)[0], draw(start, noise).clamp(-1, 1))
+        close(whole.generate(PROMPTS[:1], [[5]], options, 1)[0], draw(start, noise).clamp(-1, 1))
     assert x(torch.empty(1, 2)).shape == (1, 2)
 
 
 def test_an_ordinary_clip_guides_by_what_is_expected(glide):
-    task = load(CPU, glide.decoder)
+    task = load_decoder(CPU, glide.decoder)
     guide = Guide(CPU, glide.clip, ("noised-clip", "clip"), task)
     denoise = task.denoiser(PROMPTS[:2])
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([300, 300])
@@ -156,33 +157,35 @@ def test_what_is_known_stays_whatever_draws(glide):
         (glide.decoder, glide.upsampler),
     ):  # fmt: skip
         system = build(decoder=decoder, **({"upsampler": upsampler} if upsampler else {}))
-        options = Sampling(steps="5", up_steps="3")
-        drawn = system.draw(PROMPTS[:1], [[1, 2]], options, 2, region=region)
+        options = GLIDEOptions(steps="5", up_steps="3")
+        drawn = system.generate(PROMPTS[:1], [[1, 2]], options, 2, known_region=region)
         known, where = region(system.size)
         close(drawn[0] * where, (known * where).expand(2, -1, -1, -1), 1e-3)
-        free = system.draw(PROMPTS[:1], [[1, 2]], options, 2)
+        free = system.generate(PROMPTS[:1], [[1, 2]], options, 2)
         assert (drawn - free)[..., system.size // 2 :].abs().max() > 1e-2  # what is new knows what is known
 
 
 def test_pictures_of_any_shape_are_enlarged(glide):
-    task = load(CPU, glide.upsampler)
+    task = load_decoder(CPU, glide.upsampler)
     small = torch.rand(2, 3, 4, 6) * 2 - 1
-    drawn = enlarge(CPU, task, PROMPTS[:2], small, noise_source(torch.tensor([1, 2])), Sampling(up_steps="3"))
+    drawn = upsample(CPU, task, PROMPTS[:2], small, noise_source(torch.tensor([1, 2])), GLIDEOptions(up_steps="3"))
     assert drawn.shape == (2, 3, 8, 12)
-    again = enlarge(CPU, task, PROMPTS[:2], rounded(small), noise_source(torch.tensor([1, 2])), Sampling(up_steps="3"))
+    again = upsample(
+        CPU, task, PROMPTS[:2], rounded(small), noise_source(torch.tensor([1, 2])), GLIDEOptions(up_steps="3")
+    )
     assert torch.equal(drawn, again)
 
 
 def test_steps_are_shown_from_noise_to_the_picture(base):
     seen = []
-    drawn = base.draw(PROMPTS[:1], [[1, 2]], Sampling(steps="5"), 2, see=lambda t, x0: seen.append((t, x0)))
+    drawn = base.generate(PROMPTS[:1], [[1, 2]], GLIDEOptions(steps="5"), 2, on_step=lambda t, x0: seen.append((t, x0)))
     assert [t for t, _ in seen] == timesteps("5")[::-1]
     close(seen[-1][1], drawn[0])
 
 
 def test_progress_counts_pictures(base):
     counted = []
-    base.draw(PROMPTS, SEEDS, Sampling(steps="2"), 4, watch=counted.append)
+    base.generate(PROMPTS, SEEDS, GLIDEOptions(steps="2"), 4, on_images=counted.append)
     assert counted == [4, 4, 1]
 
 
@@ -192,72 +195,70 @@ def test_progress_counts_pictures(base):
         ({"steps": "0"}, "steps '0'"),
         ({"up_steps": "2000"}, "there are 1000 in all"),
         ({"eta": 1.5}, "eta 1.5 is not between 0 and 1"),
-        ({"eta": 0.5, "sampler": "plms"}, "eta is of sampler ddim; plms takes none"),
+        ({"eta": 0.5, "sampler": "plms"}, "eta is only for sampler ddim; plms has none"),
         ({"guidance_scale": -1.0}, "guidance_scale -1.0"),
         ({"dynamic_threshold": 0.0}, "dynamic_threshold 0.0"),
-        ({"guidance_interval": [400]}, "guidance_interval .400.: give the first time and the last"),
+        ({"guidance_interval": [400]}, "guidance_interval .400.: give the first and the last timestep"),
         ({"guidance_interval": [999, 400]}, "guidance_interval .999, 400."),
         ({"up_temperature": 0.0}, "up_temperature"),
     ],
 )
 def test_options_that_cannot_be_meant(options, said):
     with pytest.raises(RecipeError, match=said):
-        Sampling(**options)
+        GLIDEOptions(**options)
 
 
 def test_a_guide_must_be_among_the_parts_and_fit(glide):
     for guide, part in (("clip", "noised_clip"), ("classifier", "classifier")):
         with pytest.raises(RecipeError, match=f"guidance {guide} needs a checkpoint as parts.{part}"):
-            GLIDE.check(Sampling(guidance=guide), {"decoder": "x"})
-        GLIDE.check(Sampling(guidance=guide), {part: glide.classifier})
+            GLIDE.check(GLIDEOptions(guidance=guide), {"decoder": "x"})
+        GLIDE.check(GLIDEOptions(guidance=guide), {part: glide.classifier})
         with pytest.raises(CheckpointError, match="no checkpoint 'gone'"):
-            GLIDE.check(Sampling(guidance=guide), {part: "gone"})
+            GLIDE.check(GLIDEOptions(guidance=guide), {part: "gone"})
     system = build(decoder=glide.decoder, noised_clip=glide.clip, classifier="gone")  # it need not be there
-    assert system.files(Sampling()).keys() == {"decoder"}
-    assert system.files(Sampling(guidance="clip")).keys() == {"decoder", "noised_clip"}
-    GLIDE.check(Sampling(), {})
-    decoder, upsampler = load(CPU, glide.decoder), load(CPU, glide.upsampler)
-    with pytest.raises(RecipeError, match="holds a 'unet', where one of clip is to guide"):
+    assert system.checkpoints(GLIDEOptions()).keys() == {"decoder"}
+    assert system.checkpoints(GLIDEOptions(guidance="clip")).keys() == {"decoder", "noised_clip"}
+    GLIDE.check(GLIDEOptions(), {})
+    decoder, upsampler = load_decoder(CPU, glide.decoder), load_decoder(CPU, glide.upsampler)
+    with pytest.raises(RecipeError, match="holds a 'unet', and the guidance needs one of clip"):
         Guide(CPU, glide.decoder, ("clip",), decoder)
-    with pytest.raises(RecipeError, match="reads pictures of 8 px, and the decoder draws 16 px"):
+    with pytest.raises(RecipeError, match="reads images of 8 px, and the decoder generates 16 px"):
         Guide(CPU, glide.classifier, ("classifier",), upsampler)
 
 
 def test_parts_that_do_not_fit(glide):
-    with pytest.raises(RecipeError, match=r"enlarges pictures; name it as parts\.upsampler"):
+    with pytest.raises(RecipeError, match=r"is an upsampler; name it as parts\.upsampler"):
         build(decoder=glide.upsampler)
-    with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
+    with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not upsample images of 8 px"):
         build(decoder=glide.decoder, upsampler=glide.decoder)
-    with pytest.raises(CheckpointError, match="holds a 'classifier', where a 'unet' or a 'last-step' is needed"):
+    with pytest.raises(CheckpointError, match="holds a 'classifier', where a 'unet' or a 'two-stage-unet' is needed"):
         build(decoder=glide.classifier)
-    assert inpaints(load(CPU, glide.inpaint))
-    assert not inpaints(load(CPU, glide.decoder))
 
 
 def test_labels_draw_without_guidance(glide):
     system = build(decoder=glide.label)
-    drawn = system.draw(["a circle", "a star"], [[1], [1]], Sampling(steps="3", guidance_scale=1.0), 2)
+    drawn = system.generate(["a circle", "a star"], [[1], [1]], GLIDEOptions(steps="3", guidance_scale=1.0), 2)
     assert (drawn[0] - drawn[1]).abs().max() > 1e-3
     with pytest.raises(ValueError, match="guidance needs a decoder that reads text"):
-        system.draw(["a circle"], [[1]], Sampling(steps="3"), 2)
+        system.generate(["a circle"], [[1]], GLIDEOptions(steps="3"), 2)
 
 
 def test_bf16_draws_nearly_the_same(glide, base):
     half = build(Device("cpu", torch.bfloat16), decoder=glide.decoder)
-    options = Sampling(steps="3", guidance_scale=1.0)
-    a, b = (system.draw(PROMPTS, [[1]] * 3, options, 3) for system in (base, half))
+    options = GLIDEOptions(steps="3", guidance_scale=1.0)
+    a, b = (system.generate(PROMPTS, [[1]] * 3, options, 3) for system in (base, half))
     assert 0 < (a - b).abs().mean() < 0.1
 
 
 @pytest.mark.parametrize("guide", ["cfg", "clip"])
 def test_models_that_take_turns_draw_the_same(glide, whole, guide):
     parts = {"decoder": glide.decoder, "upsampler": glide.upsampler, "noised_clip": glide.noised_clip}
-    options = Sampling(steps="2", up_steps="2", guidance=guide)
+    options = GLIDEOptions(steps="2", up_steps="2", guidance=guide)
     offloaded = build(Device("cpu", torch.float32, offload=True), **parts)
     kept = [(value, value.data_ptr()) for value in offloaded.decoder.parameters()]
     with without_prepacking():  # which turns are
-        one = whole.draw(["a red circle"], [[1]], options, 1)
-    two = offloaded.draw(["a red circle"], [[1]], options, 1)
+        one = whole.generate(["a red circle"], [[1]], options, 1)
+    two = offloaded.generate(["a red circle"], [[1]], options, 1)
     assert torch.equal(one, two)
     assert all(value.data_ptr() == place for value, place in kept)
 
@@ -265,11 +266,11 @@ def test_models_that_take_turns_draw_the_same(glide, whole, guide):
 @packs
 @pytest.mark.parametrize("guide", ["cfg", "clip"])
 def test_weights_that_are_laid_out_draw_the_same(whole, guide, request):
-    options = Sampling(steps="3", up_steps="2", guidance=guide)
-    expected = whole.draw(PROMPTS, SEEDS, options, 9)
+    options = GLIDEOptions(steps="3", up_steps="2", guidance=guide)
+    expected = whole.generate(PROMPTS, SEEDS, options, 9)
     used = request.getfixturevalue("used")
     assert not used
-    close(whole.draw(PROMPTS, SEEDS, options, 9), expected)
+    close(whole.generate(PROMPTS, SEEDS, options, 9), expected)
     assert {"Conv2d", "Linear"} <= {one.split()[0] for one in used}
     denoise = whole.decoder.denoiser(PROMPTS[:1])
     used.clear()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dalle_cli import checkpoint
-from dalle_cli.systems.glide import load
+from dalle_cli.systems.diffusion import load_decoder
 from dalle_cli.systems.guides import Guide, toward_class, toward_clip
 from tests.fixtures.miniatures import CPU
 
@@ -14,7 +14,7 @@ TEXTS = ["a red circle", "a star"]
     [("noised_clip", ("noised-clip", "clip"), toward_clip), ("classifier", ("classifier",), toward_class)],
 )
 def test_the_gradient_leads_up_and_grows_with_its_scale(glide, part, kinds, of):
-    guide = Guide(CPU, getattr(glide, part), kinds, load(CPU, glide.decoder))
+    guide = Guide(CPU, getattr(glide, part), kinds, load_decoder(CPU, glide.decoder))
     more = () if of is toward_class else (lambda x, t: None,)
     x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 900])
     step = of(guide, TEXTS, *more, 1.0)(x, t)
@@ -35,11 +35,11 @@ def test_a_guide_of_another_schedule_reads_the_same_noise(glide, tmp_path):
     recipe = checkpoint.metadata(path)["recipe"]
     recipe["task"]["schedule"] = "linear"
     checkpoint.save(tmp_path / "other.safetensors", checkpoint.read_tensors(path), recipe)
-    decoder = load(CPU, glide.decoder)
+    decoder = load_decoder(CPU, glide.decoder)
     same = Guide(CPU, glide.classifier, ("classifier",), decoder)
     other = Guide(CPU, str(tmp_path / "other.safetensors"), ("classifier",), decoder)
     x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([200, 700])
-    own = other.steps[t]
+    own = other.timesteps[t]
     assert (own != t).all()
     levels = other.task.process.alpha_bar[own], decoder.process.alpha_bar[t]
     torch.testing.assert_close(*levels, rtol=0.02, atol=0)

@@ -9,37 +9,16 @@ import torch
 
 from dalle_cli import checkpoint
 from dalle_cli.generate import sample as sampling
-from dalle_cli.generate.sample import Job, load_system
+from dalle_cli.generate.sample import SampleOptions
 from dalle_cli.hardware.memory_meter import MemoryMeter
 from dalle_cli.systems import dalle1, memory, systems
-from dalle_cli.systems.dalle1 import Sampling
-from dalle_cli.systems.memory import Needs
+from dalle_cli.systems.dalle1 import DALLE1Options
+from dalle_cli.systems.loading import system_recipe
 from dalle_cli.systems.scorer import Scorer
 from dalle_cli.text.learn import learn
 from tests.fixtures.miniatures import CAPTIONS, CPU, packs, recipes
 
 MOST = 128
-NEEDS = Needs(fixed=1000, prompt=100, candidate=10, picture=1)
-
-
-@pytest.mark.parametrize(
-    ("prompts", "candidates", "room", "planned"),
-    [
-        (1, 4, 10_000, (1, 4)),
-        (10, 4, 1 << 30, (10, 4)),
-        (1000, 4, 1 << 30, (MOST // 4, 4)),
-        (10, 4, 1000 + 3 * (100 + 4 * 10 + 2 * 4), (3, 4)),
-        (10, 4, 1000 + 3 * (100 + 4 * 10 + 2 * 4) - 1, (2, 4)),
-        (10, 512, 1 << 30, (1, MOST)),
-        (10, 512, 1000 + 100 + 2 * 512 + 7 * 10, (1, 7)),
-        (10, 512, 0, (1, 1)),
-    ],
-)
-def test_as_many_are_drawn_together_as_room_holds(prompts, candidates, room, planned):
-    assert NEEDS.plan(prompts, candidates, MOST, room) == planned
-    group, batch = planned
-    if room:
-        assert NEEDS.drawing(group, batch) + NEEDS.kept(group, candidates) <= room
 
 
 @pytest.fixture
@@ -50,18 +29,18 @@ def system(tiny):
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize(("prompts", "candidates"), [(1, 16), (5, 3)])
 def test_needs_are_what_drawing_holds(system, prompts, candidates, scale):
-    needs = system.needs(Sampling(guidance_scale=scale))
+    needs = system.memory_needs(DALLE1Options(guidance_scale=scale))
     with MemoryMeter() as meter:
         system.task.sample(["zebra"] * prompts, [range(candidates)] * prompts, guidance_scale=scale)
-    assert meter.peak["all"] == pytest.approx(needs.drawing(prompts, candidates), rel=0.1)
+    assert meter.peak["all"] == pytest.approx(needs.generating(prompts, candidates), rel=0.1)
 
 
 def test_few_are_drawn_without_looking(system, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda name: 0)
-    assert memory.plan(system, Sampling(), prompts=2, candidates=4) == (2, MOST)
-    assert memory.plan(system, Sampling(), prompts=3, candidates=4) == (1, 1)
+    assert memory.plan_batch(system, DALLE1Options(), prompts=2, candidates=4) == (2, MOST)
+    assert memory.plan_batch(system, DALLE1Options(), prompts=3, candidates=4) == (1, 1)
     monkeypatch.setattr(memory, "free_memory", lambda name: 1 << 40)
-    assert memory.plan(system, Sampling(), prompts=3, candidates=4) == (3, 4)
+    assert memory.plan_batch(system, DALLE1Options(), prompts=3, candidates=4) == (3, 4)
 
 
 def test_pictures_are_decoded_as_memory_allows(system, monkeypatch):
@@ -71,7 +50,7 @@ def test_pictures_are_decoded_as_memory_allows(system, monkeypatch):
     decode = system.task.dvae.decode
     monkeypatch.setattr(system.task.dvae, "decode", lambda part: sizes.append(len(part)) or decode(part))
     monkeypatch.setattr(dalle1, "free_memory", lambda name: 0)
-    system._decoding = None
+    system._decode_batch = None
     torch.testing.assert_close(system._decode(codes), expected)
     assert sizes == [2, 3, *[1] * 12]  # tried with two and three
     sizes.clear()
@@ -96,11 +75,11 @@ def large(tmp_path):
 
 
 def estimated(found, candidates, asked=None):
-    recipe = load_system(str(found))
-    shapes, parts = replace(CPU, empty=True), dict(recipe["parts"])
+    recipe = system_recipe(str(found))
+    shapes, parts = replace(CPU, shapes_only=True), dict(recipe["parts"])
     scorer = Scorer(shapes, parts.pop("reranker"))
     system = systems.build(recipe["system"], "system", device=shapes, **parts)
-    return memory.estimate(system, scorer, Sampling(), 1, candidates, asked)
+    return memory.estimate(system, scorer, DALLE1Options(), 1, candidates, asked)
 
 
 def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
@@ -109,9 +88,9 @@ def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
     blocks = 4 * 2 * 12 * 512**2  # bytes of the transformer's weights, nearly all
     assert many["weights"] == few["weights"] > blocks
     packed = blocks if torch.backends.mkldnn.is_available() else 0
-    assert many["drawing"] - packed > 10 * (few["drawing"] - packed) > 0
-    assert many["total"] == many["program"] + many["weights"] + many["pictures"] + max(
-        many[name] for name in ("drawing", "decoding", "scoring")
+    assert many["generating"] - packed > 10 * (few["generating"] - packed) > 0
+    assert many["total"] == many["program"] + many["weights"] + many["images"] + max(
+        many[name] for name in ("generating", "decoding", "scoring")
     )
 
 
@@ -121,8 +100,8 @@ def test_what_is_laid_out_for_scoring_is_estimated(large, used):
         patch.setattr("dalle_cli.nn.prepacked.MEMORY_FRACTION", 0)
         plain = estimated(large, 64)
     found = estimated(large, 64)
-    scorer = Scorer(CPU, load_system(str(large))["parts"]["reranker"])
-    assert found["scoring"] - plain["scoring"] == scorer.copies() > 0
+    scorer = Scorer(CPU, system_recipe(str(large))["parts"]["reranker"])
+    assert found["scoring"] - plain["scoring"] == scorer.prepacked_bytes() > 0
 
 
 RUN = """
@@ -130,8 +109,8 @@ import re, sys
 from dataclasses import replace
 from pathlib import Path
 from dalle_cli.systems.scorer import Scorer
-from dalle_cli.generate.sample import Job, sample
-sample(Job(["zebra"], recipe="large.yaml", rerank=96, precision="float32", quiet=True))
+from dalle_cli.generate.sample import SampleOptions, sample
+sample(["zebra"], SampleOptions(recipe="large.yaml", rerank=96, precision="float32", quiet=True))
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
@@ -140,11 +119,15 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 @pytest.mark.slow
 def test_a_real_drawing_holds_what_was_estimated(large):
     found = estimated(large, 96)
-    assert found["drawing"] > 0.3 * found["total"]
+    assert found["generating"] > 0.3 * found["total"]
     ended = subprocess.run([sys.executable, "-c", RUN], cwd=large.parent, capture_output=True, text=True, check=True)
     assert int(ended.stdout.splitlines()[-1]) == pytest.approx(found["total"], rel=0.2)
 
 
 def test_a_dry_run_says_it(large, capsys, monkeypatch):
-    assert sampling.sample(Job(["zebra"], recipe=str(large), rerank=64, precision="float32", dry_run=True)) == 0
-    assert re.search(r"memory: [\d.]+ [GM]iB \(program 400 MiB, weights \d+ MiB, .*drawing ", capsys.readouterr().err)
+    assert (
+        sampling.sample(["zebra"], SampleOptions(recipe=str(large), rerank=64, precision="float32", dry_run=True)) == 0
+    )
+    assert re.search(
+        r"memory: [\d.]+ [GM]iB \(program 400 MiB, weights \d+ MiB, .*generating ", capsys.readouterr().err
+    )

@@ -26,7 +26,7 @@ def test_scores_are_the_cosines_of_clips_own_features(scorer, tiny):
     ids, _ = task.tokenizer.pack(PROMPTS, task.model.text.context_length)
     with torch.no_grad():
         seen, read, _ = task.model(pictures(5), torch.from_numpy(ids))
-    scores = scorer.pictures(pictures(5)) @ scorer.texts(PROMPTS).T
+    scores = scorer.images(pictures(5)) @ scorer.texts(PROMPTS).T
     torch.testing.assert_close(scores, seen @ read.T)
     assert torch.equal(scores[:, 0], scores[:, 2])
     assert scores[:, :2].std(dim=0).min() > 0.01  # tells pictures apart,
@@ -44,26 +44,26 @@ def test_each_prompt_is_read_once(scorer, monkeypatch):
 
 
 def test_large_batches_are_scored_in_parts(scorer, monkeypatch):
-    together = scorer.pictures(pictures(5))
+    together = scorer.images(pictures(5))
     counts = []
     monkeypatch.setattr(scorer_module, "BATCH", 2)
-    torch.testing.assert_close(scorer.pictures(pictures(5), counts.append), together)
+    torch.testing.assert_close(scorer.images(pictures(5), counts.append), together)
     assert counts == [2, 2, 1]
 
 
 @packs
 def test_pictures_are_scored_with_weights_that_are_laid_out(scorer, used, monkeypatch):
     batch = pictures(5)
-    found = scorer.pictures(batch)
+    found = scorer.images(batch)
     assert used
-    assert scorer.copies() > 0
+    assert scorer.prepacked_bytes() > 0
     used.clear()
     torch.testing.assert_close(found, scorer._embed(batch), rtol=1e-4, atol=1e-5)
     assert not used
     offloading = Scorer(replace(CPU, offload=True), scorer.files["reranker"].as_posix())
-    torch.testing.assert_close(offloading.pictures(batch), found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(offloading.images(batch), found, rtol=1e-4, atol=1e-5)
     assert not used
-    assert offloading.copies() == 0
+    assert offloading.prepacked_bytes() == 0
 
 
 @packs
@@ -71,14 +71,14 @@ def test_room_is_left_for_what_is_laid_out(scorer, used, monkeypatch):
     rooms = []
     monkeypatch.setattr(scorer_module, "free_memory", lambda device: 10_000_000)
     monkeypatch.setattr(scorer_module, "choose_batch_size", lambda work, wanted, most, room: rooms.append(room) or most)
-    scorer.pictures(pictures(9))
-    assert rooms == [int(scorer_module.SHARE * 10_000_000) - scorer.copies()]
+    scorer.images(pictures(9))
+    assert rooms == [int(scorer_module.MEMORY_FRACTION * 10_000_000) - scorer.prepacked_bytes()]
 
 
 def test_pictures_of_another_size_are_resized(scorer):
     batch = pictures(2, 16)
     large = batch.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)  # 128 px of squares
-    near = scorer.pictures(large) @ scorer.pictures(batch).T
+    near = scorer.images(large) @ scorer.images(batch).T
     assert near.diagonal().min() > 0.9
     assert near.diagonal().min() > near.fliplr().diagonal().max()
 
@@ -107,14 +107,14 @@ def test_a_noised_clip_scores_pictures_as_free_of_noise(glide):
     text = task.embed_texts(PROMPTS)
     with torch.no_grad():
         clean = task.score(text, batch, torch.zeros(3, dtype=torch.int64)) / task.model.logit_scale.exp()
-    torch.testing.assert_close((scorer.pictures(batch) * scorer.texts(PROMPTS)).sum(dim=1), clean)
+    torch.testing.assert_close((scorer.images(batch) * scorer.texts(PROMPTS)).sum(dim=1), clean)
 
 
 def test_several_models_score_by_the_mean_of_their_cosines(tiny, glide):
     names = [tiny.clip, glide.noised_clip]
     both = Scorer(CPU, [*names, tiny.clip])  # named twice, it counts once
     batch = pictures(5, 2 * CLIP_SIZE)  # each reads it at its own size
-    alone = [(one := Scorer(CPU, name)).pictures(batch) @ one.texts(PROMPTS).T for name in names]
-    torch.testing.assert_close(both.pictures(batch) @ both.texts(PROMPTS).T, (alone[0] + alone[1]) / 2)
+    alone = [(one := Scorer(CPU, name)).images(batch) @ one.texts(PROMPTS).T for name in names]
+    torch.testing.assert_close(both.images(batch) @ both.texts(PROMPTS).T, (alone[0] + alone[1]) / 2)
     assert both.size == CLIP_SIZE
     assert {key: str(path) for key, path in both.files.items()} == {"reranker": names[0], "reranker_2": names[1]}

@@ -17,13 +17,13 @@ from dalle_cli.nn.prepacked import without_prepacking
 from dalle_cli.registry import RecipeError
 from dalle_cli.systems import systems
 from dalle_cli.systems.device import Device
-from dalle_cli.systems.unclip import Sampling, UnCLIP
+from dalle_cli.systems.unclip import UnCLIP, UnCLIPOptions
 from tests.diffusion.conftest import DEVIATION, MEAN, best_network
 from tests.fixtures.miniatures import CPU, packs, unclip_recipes
 from tests.systems.test_glide import close
 
 PROMPTS = ["a red circle", "a blue square", "a star"]
-QUICK = Sampling(steps="4", up_steps="2", up_steps_2="2")
+QUICK = UnCLIPOptions(steps="4", up_steps="2", up_steps_2="2")
 SEEDS = [[1000 * p + i for i in range(3)] for p in range(3)]
 
 
@@ -56,11 +56,11 @@ def whole(unclip):
 
 
 def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_own_noise(base):
-    options = Sampling(steps="5", guidance_scale=2.0, prior_steps="7", prior_guidance_scale=4.0, prior_samples=3)
-    drawn = base.draw(PROMPTS, SEEDS, options, batch=9)
+    options = UnCLIPOptions(steps="5", guidance_scale=2.0, prior_steps="7", prior_guidance_scale=4.0, prior_samples=3)
+    drawn = base.generate(PROMPTS, SEEDS, options, batch_size=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
     assert base.prior.asked == [{"guidance_scale": 4.0, "steps": "7", "num_samples": 3}]
-    embedding = base.imagine(["a star"], [2001], options)
+    embedding = base.sample_embeddings(["a star"], [2001], options)
     told = torch.cat([embedding, embedding])
     model = base.decoder.model
     ids, real = base.decoder._pack(["a star", ""])
@@ -75,11 +75,11 @@ def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_ow
 def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole):
     options = replace(QUICK, sampler="ddpm", up_sampler="ddpm")
     seeds = [own[:2] for own in SEEDS]
-    drawn = whole.draw(PROMPTS, seeds, options, batch=6)
+    drawn = whole.generate(PROMPTS, seeds, options, batch_size=6)
     assert drawn.shape == (3, 2, 3, 32, 32)
     assert drawn.abs().max() <= 1
-    close(whole.draw(PROMPTS[1:], seeds[1:], options, batch=3), drawn[1:])
-    close(whole.draw(PROMPTS[2:], [seeds[2][::-1]], options, batch=2)[0], drawn[2].flip(0))
+    close(whole.generate(PROMPTS[1:], seeds[1:], options, batch_size=3), drawn[1:])
+    close(whole.generate(PROMPTS[2:], [seeds[2][::-1]], options, batch_size=2)[0], drawn[2].flip(0))
 
 
 @packs
@@ -88,9 +88,9 @@ def test_it_is_the_same_to_the_bit(unclip, kind):
     parts = {name: getattr(unclip, name) for name in ("decoder", "clip", "prior", "upsampler")}
     whole = build(Device("cpu", kind), **parts)
     options = replace(QUICK, prior_samples=2, prior_guidance_scale=4.0, prior_steps="3", guidance_scale=2.0)
-    drawn = whole.draw(PROMPTS, SEEDS, options, batch=9)
-    assert torch.equal(whole.draw(PROMPTS, SEEDS, options, batch=2), drawn)
-    assert torch.equal(whole.draw(PROMPTS[2:], [SEEDS[2][:1]], options, batch=1)[0], drawn[2, :1])
+    drawn = whole.generate(PROMPTS, SEEDS, options, batch_size=9)
+    assert torch.equal(whole.generate(PROMPTS, SEEDS, options, batch_size=2), drawn)
+    assert torch.equal(whole.generate(PROMPTS[2:], [SEEDS[2][:1]], options, batch_size=1)[0], drawn[2, :1])
 
 
 def test_every_option_matters(whole):
@@ -101,8 +101,8 @@ def test_every_option_matters(whole):
         {"dynamic_threshold": 0.5}, {"up_steps": "2"},
         {"up_sampler": "ddpm"}, {"up_temperature": 0.5}, {"up_steps_2": "2"}, {"up_sampler_2": "ddpm"},
     ):  # fmt: skip
-        options = replace(Sampling(steps="3", up_steps="3", up_steps_2="3", guidance_scale=4.0), **changes)
-        seen.append(whole.draw(PROMPTS[:1], [[5]], options, batch=1))
+        options = replace(UnCLIPOptions(steps="3", up_steps="3", up_steps_2="3", guidance_scale=4.0), **changes)
+        seen.append(whole.generate(PROMPTS[:1], [[5]], options, batch_size=1))
     assert torch.pdist(torch.stack(seen).flatten(1), p=float("inf")).min() > 1e-3
 
 
@@ -110,40 +110,40 @@ def test_every_option_matters(whole):
 def test_either_prior_serves(unclip, kind):
     system = build(decoder=unclip.decoder, clip=unclip.clip, prior=getattr(unclip, kind))
     options = replace(QUICK, prior_steps="4", prior_guidance_scale=2.0, prior_samples=2)
-    drawn = system.imagine(PROMPTS, [1, 2, 3], options)
+    drawn = system.sample_embeddings(PROMPTS, [1, 2, 3], options)
     assert drawn.shape == (3, 8)
-    torch.testing.assert_close(system.imagine(PROMPTS[1:2], [2], options)[0], drawn[1], rtol=1e-3, atol=1e-3)
-    assert (system.imagine(PROMPTS, [4, 5, 6], options) - drawn).abs().max() > 1e-3
+    torch.testing.assert_close(system.sample_embeddings(PROMPTS[1:2], [2], options)[0], drawn[1], rtol=1e-3, atol=1e-3)
+    assert (system.sample_embeddings(PROMPTS, [4, 5, 6], options) - drawn).abs().max() > 1e-3
 
     def fit(count):
-        found = system.imagine(PROMPTS, [1, 2, 3], replace(options, prior_samples=count))
+        found = system.sample_embeddings(PROMPTS, [1, 2, 3], replace(options, prior_samples=count))
         return torch.cosine_similarity(found, system.embed_texts(PROMPTS), dim=1)
 
     assert (fit(16) >= fit(1) - 1e-5).all()
     assert (fit(16) > fit(1) + 1e-3).any()
     assert system.prior.clip is system.clip.model
-    assert system.files(options).keys() == {"decoder", "clip", "prior"}
-    assert system.files(options, prior=False).keys() == {"decoder", "clip"}
-    assert system.draw(PROMPTS[:1], [[1]], options, 1).shape == (1, 1, 3, 8, 8)
+    assert system.checkpoints(options).keys() == {"decoder", "clip", "prior"}
+    assert system.checkpoints(options, prior=False).keys() == {"decoder", "clip"}
+    assert system.generate(PROMPTS[:1], [[1]], options, 1).shape == (1, 1, 3, 8, 8)
 
 
 def test_drawing_is_imagining_decoding_and_enlarging(whole):
-    options = Sampling(steps="4", sampler="ddpm", up_steps="3", up_steps_2="2")
+    options = UnCLIPOptions(steps="4", sampler="ddpm", up_steps="3", up_steps_2="2")
     seeds = [5, 6]
     noise = whole.noise(seeds)
-    embeddings = whole.imagine(PROMPTS[:2], seeds, options)
+    embeddings = whole.sample_embeddings(PROMPTS[:2], seeds, options)
     pictures = whole.decode(embeddings, PROMPTS[:2], noise(whole.blank(2)), options, noise)
-    large = whole.enlarge(pictures, seeds, options).clamp(-1, 1)
-    close(whole.draw(PROMPTS[:2], [[5], [6]], options, 2)[:, 0], large)
-    with pytest.raises(ValueError, match="adds noise and was given none"):
+    large = whole.upsample(pictures, seeds, options).clamp(-1, 1)
+    close(whole.generate(PROMPTS[:2], [[5], [6]], options, 2)[:, 0], large)
+    with pytest.raises(ValueError, match="needs a noise stream"):
         whole.decode(embeddings, PROMPTS[:2], whole.blank(2), options)
 
 
 def test_inverted_noise_gives_the_picture_back(base):
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     told = base.embed_images(images)
-    options = Sampling(steps="ddim20", guidance_scale=1.0)
-    x = base.invert(images, told, PROMPTS[:2], "ddim20", refine=2)
+    options = UnCLIPOptions(steps="ddim20", guidance_scale=1.0)
+    x = base.invert(images, told, PROMPTS[:2], "ddim20", iters=2)
     again = base.decode(told, PROMPTS[:2], x, options, exact=True)
     assert (again - images).square().mean().sqrt() < 3e-2
     other = base.decode(told.flip(0), PROMPTS[:2], x, options, exact=True)
@@ -162,9 +162,9 @@ def test_networks_of_eps_come_back_though_they_know_little_of_pure_noise(base, m
     monkeypatch.setattr(base.decoder, "denoiser", lambda texts, scale, **told: process.denoiser(network))
     images = (MEAN + DEVIATION * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     told = base.embed_images(images)
-    x = base.invert(images, told, PROMPTS[:2], "27", refine=5)
+    x = base.invert(images, told, PROMPTS[:2], "27", iters=5)
     assert 0.8 < x.std() < 1.2
-    again = base.decode(told, PROMPTS[:2], x, Sampling(steps="27", guidance_scale=1.0), exact=True)
+    again = base.decode(told, PROMPTS[:2], x, UnCLIPOptions(steps="27", guidance_scale=1.0), exact=True)
     assert (again - images).square().mean().sqrt() < 6e-2  # 30 dB; without clamping, 7
 
 
@@ -178,7 +178,7 @@ def test_embeddings_are_the_clip_s_and_none_is_one_of_its_own(base):
     torch.testing.assert_close(
         torch.nn.functional.normalize(texts, dim=-1), base.clip.embed_texts(["a star", "a star", "a ring"])
     )
-    options, noise = Sampling(steps="3"), base.noise([4])(base.blank(1))
+    options, noise = UnCLIPOptions(steps="3"), base.noise([4])(base.blank(1))
     without = base.decode(None, ["a star"], noise, options)
     zero = base.decode(torch.zeros(1, 8), ["a star"], noise, options)
     assert (without - zero).abs().max() > 1e-3
@@ -190,13 +190,13 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
     monkeypatch.setattr(
         TextCondition, "forward", lambda self, ids, real: read.append(len(ids)) or forward(self, ids, real)
     )
-    base.draw(PROMPTS[:1], [[1, 2, 3]], Sampling(steps="5"), batch=3)
+    base.generate(PROMPTS[:1], [[1, 2, 3]], UnCLIPOptions(steps="5"), batch_size=3)
     assert read == [2]  # with it, and without
 
 
 def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlarge(unclip):
     system = build(decoder=unclip.karlo, clip=unclip.clip, upsampler=unclip.last_step)
-    options = Sampling(
+    options = UnCLIPOptions(
         steps="3",
         sampler="ddpm",
         guidance_scale=8.0,
@@ -205,12 +205,12 @@ def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlar
         up_steps="7",
         up_sampler="ddpm",
     )
-    drawn = system.draw(PROMPTS, [[1]] * 3, options, 3)
+    drawn = system.generate(PROMPTS, [[1]] * 3, options, 3)
     assert drawn.shape == (3, 1, 3, 16, 16)
     assert torch.pdist(drawn.flatten(1)).min() > 1e-3
     network: Any = system.upsamplers[0].model
     network.last.load_state_dict(network.first.state_dict())
-    assert (system.draw(PROMPTS, [[1]] * 3, options, 3) - drawn).abs().max() > 1e-3  # the last step has its own
+    assert (system.generate(PROMPTS, [[1]] * 3, options, 3) - drawn).abs().max() > 1e-3  # the last step has its own
     assert system.decoder.clip is system.clip.model  # not loaded twice
 
 
@@ -224,14 +224,14 @@ def test_what_is_known_stays(unclip):
 
     for decoder, more in ((unclip.decoder, {}), (unclip.inpaint, {"upsampler": unclip.upsampler})):
         system = build(decoder=decoder, clip=unclip.clip, **more)
-        drawn = system.draw(PROMPTS[:1], [[1, 2]], Sampling(steps="4", up_steps="3"), 2, region=region)
+        drawn = system.generate(PROMPTS[:1], [[1, 2]], UnCLIPOptions(steps="4", up_steps="3"), 2, known_region=region)
         known, where = region(system.size)
         close(drawn[0] * where, (known * where).expand(2, -1, -1, -1))
 
 
 def test_steps_and_finished_pictures_are_shown(base):
     seen, counted = [], []
-    base.draw(PROMPTS, SEEDS, Sampling(steps="2"), 4, None, counted.append, lambda t, x0: seen.append(t))
+    base.generate(PROMPTS, SEEDS, UnCLIPOptions(steps="2"), 4, counted.append, on_step=lambda t, x0: seen.append(t))
     assert counted == [4, 4, 1]
     assert seen == timesteps("2")[::-1] * 3
 
@@ -248,14 +248,14 @@ def test_steps_and_finished_pictures_are_shown(base):
 )
 def test_options_that_cannot_be_meant(options, said):
     with pytest.raises(RecipeError, match=said):
-        Sampling(**options)
+        UnCLIPOptions(**options)
 
 
 @pytest.mark.parametrize("decoder", ["decoder", "karlo"])
 def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder):
     system = systems.build({"type": "glide"}, "system", device=CPU, decoder=getattr(unclip, decoder))
-    options = system.sampling(steps="4", guidance_scale=1.0)
-    drawn = system.draw(PROMPTS[:2], [[1], [1]], options, batch=2)  # one noise, two texts
+    options = system.options_type(steps="4", guidance_scale=1.0)
+    drawn = system.generate(PROMPTS[:2], [[1], [1]], options, batch_size=2)  # one noise, two texts
     assert drawn.shape == (2, 1, 3, 8, 8)
     assert (drawn[0] - drawn[1]).abs().max() > 0.01
     told = system.decoder.denoiser(PROMPTS[:1], image_embedding=torch.ones(1, 8))
@@ -264,32 +264,34 @@ def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder)
 
 
 def test_parts_that_do_not_fit(unclip, glide, tmp_path):
-    with pytest.raises(RecipeError, match=r"enlarges pictures; name it as parts\.upsampler"):
+    with pytest.raises(RecipeError, match=r"is an upsampler; name it as parts\.upsampler"):
         build(decoder=unclip.upsampler, clip=unclip.clip)
-    with pytest.raises(RecipeError, match="reads no CLIP embeddings; it draws as a system of type glide"):
+    with pytest.raises(RecipeError, match="reads no CLIP embeddings; use it in a system of type glide"):
         build(decoder=glide.decoder, clip=unclip.clip)
     blind = str(tmp_path / "blind.safetensors")  # of the decoders in conftest.py, one without its text
     recipe = unclip_recipes(unclip.clip)["decoder"]
     recipe["model"]["conditions"].pop("text")
     recipe.pop("tokenizer")
     checkpoint.save(Path(blind), checkpoint.compose(recipe).model.state_dict(), recipe)
-    with pytest.raises(RecipeError, match="reads no text by itself; it draws in a system of type unclip"):
+    with pytest.raises(RecipeError, match="reads no text by itself; use it in a system of type unclip"):
         systems.build({"type": "glide"}, "system", device=CPU, decoder=blind)
-    with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not begin with 8 px"):
+    with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not upsample images of 8 px"):
         build(decoder=unclip.decoder, clip=unclip.clip, upsampler=unclip.upsampler_2)
     with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges what parts\.upsampler made"):
-        UnCLIP.check(Sampling(), {"upsampler_2": "x"})
-    UnCLIP.check(Sampling(), {"upsampler": "y", "upsampler_2": "x"})
+        UnCLIP.check(UnCLIPOptions(), {"upsampler_2": "x"})
+    UnCLIP.check(UnCLIPOptions(), {"upsampler": "y", "upsampler_2": "x"})
     with pytest.raises(RecipeError, match=r"parts\.prior: drawing from words needs a prior"):
-        build(prior=None, decoder=unclip.decoder, clip=unclip.clip).imagine(["a"], [1], Sampling())
+        build(prior=None, decoder=unclip.decoder, clip=unclip.clip).sample_embeddings(["a"], [1], UnCLIPOptions())
     with pytest.raises(RecipeError, match=r"parts\.prior: .* is no prior that draws CLIP embeddings"):
-        build(prior=unclip.upsampler, decoder=unclip.decoder, clip=unclip.clip).imagine([], [], Sampling())
+        build(prior=unclip.upsampler, decoder=unclip.decoder, clip=unclip.clip).sample_embeddings(
+            [], [], UnCLIPOptions()
+        )
 
 
 def test_bf16_draws_nearly_the_same(unclip, base):
     half = build(Device("cpu", torch.bfloat16), decoder=unclip.decoder, clip=unclip.clip)
-    options = Sampling(steps="3", guidance_scale=1.0)
-    told = base.imagine(PROMPTS, [1, 2, 3], options)
+    options = UnCLIPOptions(steps="3", guidance_scale=1.0)
+    told = base.sample_embeddings(PROMPTS, [1, 2, 3], options)
     noise = base.noise([1, 2, 3])(base.blank(3))
     a, b = (system.decode(told, PROMPTS, noise, options) for system in (base, half))
     assert 0 < (a - b).abs().mean() < 0.1
@@ -304,15 +306,17 @@ def test_models_that_take_turns_draw_the_same(unclip, base):
         for offload in (False, True):
             system = build(Device("cpu", dtype, offload=offload), **parts)
             noise = system.noise([3])(system.blank(1))
-            options = Sampling(steps="2", up_steps="2", guidance_scale=2.0)
+            options = UnCLIPOptions(steps="2", up_steps="2", guidance_scale=2.0)
             with without_prepacking():  # which turns are
                 embedding = system.embed_texts(["a red circle"])
                 pictures = system.decode(embedding, ["a red circle"], noise, options)
-                drawn.append(system.enlarge(pictures, [3], options))
+                drawn.append(system.upsample(pictures, [3], options))
         assert torch.equal(*drawn)
 
 
 def test_upsamplers_read_what_no_file_of_256_levels_holds(whole):
     pictures = torch.full((1, 3, 8, 8), 0.098) + torch.linspace(0, 0.003, 64).view(8, 8)
-    one, two = (whole.enlarge(some, [5], Sampling(up_steps="2", up_steps_2="2")) for some in (pictures, pictures.mT))
+    one, two = (
+        whole.upsample(some, [5], UnCLIPOptions(up_steps="2", up_steps_2="2")) for some in (pictures, pictures.mT)
+    )
     assert (one - two).abs().max() > 0

@@ -104,8 +104,8 @@ def edit(
     """
     editor = LatentEditor("edit", options.job(recipe))
     if options.dry_run:
-        return describe_run(recipe, editor.recipe, editor.options, num_images)
-    glyphs, decoder, many = glyph_set(objects), editor.parts["decoder"], len(strength)
+        return describe_run(editor.resolved, num_images)
+    glyphs, decoder, many = glyph_set(objects), editor.resolved.parts["decoder"], len(strength)
     scenes = list(edits(num_images, trained_size(decoder), glyphs, trained_positions(decoder)))
     inputs = options.write_inputs(recipe, [(scene.captions[0], scene.image) for scene in scenes])
     lines = [request_line(image=path, **dict(zip(("from", "to"), one.captions))) for path, one in zip(inputs, scenes)]

@@ -16,7 +16,7 @@ from ...data.scenes import Scenes
 from ...data.scenes.draw import CELL, Placed, draw, place
 from ...data.scenes.glyphs import glyph_set
 from ...data.scenes.grammar import Scene, Thing, caption, held_out
-from ...generate.inpaint import Job, resolve_diffusion
+from ...generate.inpaint import InpaintOptions, resolve_diffusion
 from ...generate.inpaint import inpaint as generate
 from ...generate.outputs import Collected
 from .. import statistics
@@ -106,16 +106,17 @@ def inpaint(
     Returns None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
     sampling = {"guidance_scale": options.guidance_scale, "steps": options.steps}
-    system, _, parts, settings = resolve_diffusion(recipe, sampling, "inpainting")
+    system = resolve_diffusion(options.job(recipe), recipe, "inpainting")
+    parts = system.parts
     if options.dry_run:
-        return describe_run(recipe, system, settings, num_images)
+        return describe_run(system, num_images)
     checker = SceneChecker(glyph_set(objects))
     last = next(filter(None, (parts.get(name) for name in ("upsampler_2", "upsampler", "decoder"))))
     scenes = list(masked_scenes(num_images, trained_size(last), objects, trained_positions(parts["decoder"])))
     inputs = options.write_inputs(recipe, [(one.caption, one.image) for one in scenes])
     lines = [request_line(image=path, prompt=one.caption, box=one.box) for path, one in zip(inputs, scenes)]
-    job = Job(
-        "-", recipe=recipe, seed=options.seed, out=f"{options.out}/generated", options=sampling, lines=lines,
+    job = InpaintOptions(
+        recipe=recipe, seed=options.seed, out=f"{options.out}/generated", sampling=sampling, lines=lines,
         overwrite=options.overwrite, skip_existing=options.skip_existing, batch_size=options.batch_size,
         precision=options.precision, quiet=options.quiet, offload=options.offload,
     )  # fmt: skip

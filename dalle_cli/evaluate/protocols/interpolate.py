@@ -59,9 +59,9 @@ def interpolate(
     """
     editor = LatentEditor("interpolate", options.job(recipe), noise == "slerp")
     if options.dry_run:
-        return describe_run(recipe, editor.recipe, editor.options, num_paths)
+        return describe_run(editor.resolved, num_paths)
     checker = SceneChecker(glyph_set(objects))
-    scenes = single_objects(num_paths + 1, editor.parts["decoder"], objects)
+    scenes = single_objects(num_paths + 1, editor.resolved.parts["decoder"], objects)
     inputs = options.write_inputs(recipe, [(sample.caption, sample.image) for sample in scenes])
     results, job = Collected(), options.job(recipe, f"{options.out}/generated")
     paths = complete(results, generate(inputs, 2, noise, 1, None, job, results))

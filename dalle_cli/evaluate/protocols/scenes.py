@@ -11,8 +11,9 @@ from ...data.scenes.glyphs import GlyphSet, glyph_set
 from ...exits import BAD_INPUT, WOULD_OVERWRITE, Failure
 from ...generate.outputs import Collected
 from ...generate.requests import read_requests
-from ...generate.sample import Job, load_system, sample
+from ...generate.sample import SampleOptions, sample
 from ...generate.sheets import check_sheet
+from ...systems.loading import resolve
 from .. import plot, suite
 from ..checker import SceneChecker
 from ..generated import open_square, opened
@@ -142,13 +143,13 @@ def scenes(
     }  # fmt: skip
     runs = []
     for (scale, count), folder in folders.items():
-        job = Job(
-            words=[item.caption for item in items], recipe=recipe, rerank=count if count > 1 else None, seed=seed or 0,
-            out=folder, sheet=f"{folder}.png", options=options | {"guidance_scale": scale}, overwrite=overwrite,
-            batch_size=batch_size, precision=precision, quiet=quiet,
+        how = SampleOptions(
+            recipe=recipe, rerank=count if count > 1 else None, seed=seed or 0, out=folder, sheet=f"{folder}.png",
+            sampling=options | {"guidance_scale": scale}, overwrite=overwrite, batch_size=batch_size,
+            precision=precision, quiet=quiet,
         )  # fmt: skip
         results = Collected()
-        sample(job, results)
+        sample([item.caption for item in items], how, results=results)
         generated = opened(result["path"] for result in results.reported)
         report = suite.check_images(checker, items, tracked(generated, "checking", len(items), progress))
         runs.append(Run(report, folder, count, scale))
@@ -157,8 +158,8 @@ def scenes(
 
 def _reranks(recipe: str) -> bool:
     """Return whether a system generates by a transformer and names a CLIP to rerank with."""
-    system = load_system(recipe)
-    return system["system"]["type"] == "dalle1" and "reranker" in (system.get("parts") or {})
+    system = resolve(recipe)
+    return system.cls.needs_reranking and bool(system.reranker)
 
 
 def _check_files(folders: list[str], plots: list[str], overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...data.bsr_degradation import worse
 from ...data.degradations import reduced
 from ...exits import USAGE, Failure
+from ...generate.options import GenerationOptions
 from ...generate.outputs import Collected
 from ...generate.upscale import find_upsampler, upsampler_sizes
 from ...generate.upscale import upscale as generate
@@ -97,11 +98,11 @@ def upscale(
         scenes, results = list(pairs(num_images, size, factor, objects, kind)), Collected()
         own = options.in_folder(kind)
         inputs = own.write_inputs(name, [(pair.caption, pair.small) for pair in scenes])
-        code = generate(
-            inputs, recipe=name, options=sampling, seed=own.seed, out=f"{own.out}/generated", overwrite=own.overwrite,
-            skip_existing=own.skip_existing, precision=own.precision, offload=own.offload, quiet=own.quiet,
-            results=results,
+        how = GenerationOptions(
+            recipe=name, sampling=sampling, seed=own.seed, out=f"{own.out}/generated", overwrite=own.overwrite,
+            skip_existing=own.skip_existing, quiet=own.quiet, precision=own.precision, offload=own.offload,
         )  # fmt: skip
+        code = generate(inputs, options=how, results=results)
         images = list(opened(complete(results, code)))
         comparisons.append(compare(kind, scenes, images))
         rows += [

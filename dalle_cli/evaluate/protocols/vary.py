@@ -54,9 +54,9 @@ def vary(
     """
     editor = LatentEditor("vary", options.job(recipe))
     if options.dry_run:
-        return describe_run(recipe, editor.recipe, editor.options, num_images)
+        return describe_run(editor.resolved, num_images)
     checker = SceneChecker(glyph_set(objects))
-    scenes = single_objects(num_images, editor.parts["decoder"], objects)
+    scenes = single_objects(num_images, editor.resolved.parts["decoder"], objects)
     inputs = options.write_inputs(recipe, [(sample.caption, sample.image) for sample in scenes])
     results, paths = (Collected(), Collected()), []
     for eta, collected in enumerate(results):
