@@ -124,7 +124,7 @@ def _systems(registry: Registry) -> Iterator[str]:
         yield f"### `type: {name}`"
         yield _summary(part)
         yield f"Parts: {', '.join(parts)}."
-        yield _keys(part.sampling)
+        yield _keys(part.options_type)
 
 
 def _keys(part: Any) -> str:

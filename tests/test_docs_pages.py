@@ -110,7 +110,7 @@ def _keys() -> set[str]:
         found |= {f"{section}.{key.name}" for key in documented_keys(kind)}
     for name in systems.names():
         part = systems.get(name)
-        found |= {f"sample.{key.name}" for key in documented_keys(part.sampling)}
+        found |= {f"sample.{key.name}" for key in documented_keys(part.options_type)}
         found |= {f"parts.{key.name}" for key in documented_keys(part)}
     return found | {f"{section}.type" for section in ("model", "task", "data", "tokenizer", "optim", "system")}
 

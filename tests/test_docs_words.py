@@ -128,7 +128,7 @@ def test_help_uses_no_retired_words(name: str, command: Any):
 
 def _sampling(name: str) -> Any:
     part: Any = systems.get(name)
-    return part.sampling
+    return part.options_type
 
 
 def test_recipe_keys_are_not_retired():

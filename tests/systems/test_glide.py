@@ -117,7 +117,7 @@ def test_a_gradient_moves_the_mean_of_ddpm_and_the_score_of_the_others(whole):
     whole.upsampler = None
     for sampler, draw in (
         ("ddim", lambda x, noise: ddim(task.process, gradient_guided(free, gradient), x, timesteps("5"), noise)),
-        ("ddpm", lambda x, noise: ddpm(task.process, free, x, timesteps("5"), noise, shift=gradient)),
+        ("ddpm", lambda x, noise: ddpm(task.process, free, x, timesteps("5"), noise, mean_gradient=gradient)),
     ):
         options = GLIDEOptions(steps="5", sampler=sampler, guidance="classifier", guidance_scale=2.0)
         noise = noise_source(torch.tensor([5]))

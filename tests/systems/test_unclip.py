@@ -277,7 +277,7 @@ def test_parts_that_do_not_fit(unclip, glide, tmp_path):
         systems.build({"type": "glide"}, "system", device=CPU, decoder=blind)
     with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not upsample images of 8 px"):
         build(decoder=unclip.decoder, clip=unclip.clip, upsampler=unclip.upsampler_2)
-    with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges what parts\.upsampler made"):
+    with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges the output of parts\.upsampler"):
         UnCLIP.check(UnCLIPOptions(), {"upsampler_2": "x"})
     UnCLIP.check(UnCLIPOptions(), {"upsampler": "y", "upsampler_2": "x"})
     with pytest.raises(RecipeError, match=r"parts\.prior: drawing from words needs a prior"):
