@@ -1,4 +1,7 @@
-"""Standard output and error: results as JSON lines or aligned text, and the progress of long work."""
+"""Standard output and error: results as JSON lines or aligned text, log lines, and progress.
+
+Every command prints through this module, so that a closed pipe ends it quietly and text cannot drive the terminal.
+"""
 
 import json
 import math
@@ -12,11 +15,11 @@ from typing import Any
 from . import distributed
 from .exits import CLOSED_PIPE, Failure
 
-PLAIN_EVERY = 10.0  # seconds between lines where standard error is not a terminal
+PLAIN_EVERY = 10.0  # seconds between lines if standard error is not a terminal
 
 
 def json_safe(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: null, so that the readers of a line do not fail."""
+    """Return a value with NaN and infinity replaced by None, as JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -25,39 +28,39 @@ def json_safe(value: Any) -> Any:
 
 
 def wants_json(as_json: bool) -> bool:
-    """Whether results are printed for programs: when asked for, and where standard output is no terminal."""
+    """Tell whether results are printed as JSON: on request, or if standard output is not a terminal."""
     return as_json or sys.stdout is None or not sys.stdout.isatty()
 
 
 def print_result(result: dict[str, Any], text: Iterable[str], as_json: bool) -> None:
-    """Print one result: a JSON line for programs, the lines of `text` for people."""
+    """Print one result, as a JSON line or as the lines of `text`; see `wants_json`."""
     print_text(json.dumps(json_safe(result)) if wants_json(as_json) else "\n".join(map(printable, text)))
 
 
 def print_text(text: str) -> None:
-    """Print to standard output. A closed pipe ends the program quietly. Raises Failure when nothing can be written."""
+    """Print to standard output. A closed pipe ends the program quietly; raises Failure if writing fails."""
     if sys.stdout is None:
-        raise Failure("standard output is closed; results need somewhere to go")
+        raise Failure("standard output is closed: redirect it to a file or a pipe")
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter tries again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter fails once more at exit
         if isinstance(error, BrokenPipeError):
             raise SystemExit(CLOSED_PIPE) from None
         raise Failure(f"standard output: {error.strerror or error}") from None
 
 
 def align(rows: Iterable[Sequence[Any]], cut: bool = False) -> list[str]:
-    """Rows of as many cells as aligned text, whole numbers to the right but for the last column.
+    """Return rows of cells as aligned lines; integers are right-aligned, except in the last column.
 
-    cut: lines end where the terminal does.
+    cut: truncate lines to the width of the terminal.
     """
     rows = list(rows)
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)][:-1]
-    room = shutil.get_terminal_size().columns
+    terminal_width = shutil.get_terminal_size().columns
     lines = []
     for row, texts in zip(rows, cells):
         padded = [
@@ -65,14 +68,14 @@ def align(rows: Iterable[Sequence[Any]], cut: bool = False) -> list[str]:
             for cell, text, width in zip(row, texts, widths)
         ]
         line = "  ".join([*padded, texts[-1]]).rstrip()
-        lines.append(line if len(line) <= room or not cut else line[: room - 1] + "…")
+        lines.append(line if len(line) <= terminal_width or not cut else line[: terminal_width - 1] + "…")
     return lines
 
 
 class Progress:
-    """How far a long piece of work is, on standard error: one live line on a terminal, else a line every 10 s.
+    """Progress on standard error: a live line on a terminal, else a line every 10 s.
 
-    total: units in all, or None when unknown. Of several processes the first alone shows its own.
+    total: number of units, None if unknown. Only the first of several processes shows its progress.
     """
 
     def __init__(self, label: str, total: int | None, quiet: bool = False):
@@ -83,13 +86,13 @@ class Progress:
         self.begin(0)
 
     def begin(self, done: int) -> None:
-        """Start the clock now, with `done` units behind: preparation does not count for the time left."""
+        """Start the clock with `done` units finished, so that preparation does not count in the time left."""
         self.done = self.first = done
-        self._began = time.monotonic()
-        self._shown = 0.0 if self.live else self._began - PLAIN_EVERY / 2
+        self._start = time.monotonic()
+        self._shown = 0.0 if self.live else self._start - PLAIN_EVERY / 2
 
     def advance(self, count: int = 1, **values: Any) -> None:
-        """Count `count` more units; `values` are shown beside them, numbers shortened."""
+        """Add `count` finished units; `values` are shown next to them."""
         self.done += count
         now = time.monotonic()
         if self.quiet or now - self._shown < (0.1 if self.live else PLAIN_EVERY):
@@ -98,7 +101,7 @@ class Progress:
         self._show({**self.values, **values}, now)
 
     def note(self, line: str) -> None:
-        """Print a line of its own, above a live one."""
+        """Print a separate line, above the live one."""
         if not self.quiet:
             self._clear()
             print(line, file=sys.stderr, flush=True)
@@ -107,7 +110,7 @@ class Progress:
         self._clear()
 
     def _show(self, values: Mapping[str, Any], now: float) -> None:
-        rate = (self.done - self.first) / max(now - self._began, 1e-9)
+        rate = (self.done - self.first) / max(now - self._start, 1e-9)
         parts = [self.label, f"{self.done}/{self.total}" if self.total else str(self.done)]
         parts += [f"{name} {_short(value)}" for name, value in values.items()]
         if self.total and rate > 0:
@@ -129,7 +132,7 @@ class Progress:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as 1:02:03 or 2:03."""
+    """Return a duration as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
@@ -144,7 +147,7 @@ def _columns() -> int:
 
 
 class StageProgress:
-    """Progress, on standard error, of work in stages; called with a stage's name, how much is done, and of how much."""
+    """Progress of work in stages: call it with the name of a stage, the units done, and their number."""
 
     def __init__(self, quiet: bool):
         self.quiet = quiet
@@ -162,7 +165,7 @@ class StageProgress:
 
 
 def printable(text: str) -> str:
-    """`text` without what would drive a terminal: names in files come from strangers."""
+    """Return `text` with control characters replaced by ?, as names in files can hold escape sequences."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

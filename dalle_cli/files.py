@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Write files atomically, check targets before work begins, and find checkpoints."""
 
 import os
 import tempfile
@@ -23,12 +23,14 @@ def find_checkpoint(name: str) -> Path | None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a temporary file beside `path`, then put it in place; the old file stays until then."""
+    """Let `write` fill a temporary file next to `path`, then rename it; the old file stays until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # that of any new file here; safetensors would let nobody else read its own
+        mode = (
+            temporary.stat().st_mode
+        )  # of new files; those of safetensors are readable by their owner only
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -38,34 +40,34 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # so that the rename survives a power cut too
+        os.fsync(folder)  # so that the rename survives a power failure
     finally:
         os.close(folder)
 
 
-def remove_left_overs(folder: Path, names: Container[str] | None = None) -> None:
-    """Remove the temporary files that killed writers left in a folder: those of the files `names`, or of all."""
+def remove_temporary_files(folder: Path, names: Container[str] | None = None) -> None:
+    """Remove the temporary files that killed processes left in a folder. names: only those of these files."""
     for path in folder.glob(".*.tmp"):
         if names is None or path.name[1:].rsplit(".", 2)[0] in names:
             path.unlink(missing_ok=True)
 
 
 def check_target(path: Path, option: str, overwrite: bool = False) -> None:
-    """Whether a file can be written at `path`, asked before the work that it is to hold. Raises Failure."""
+    """Check, before the work begins, that a file can be written at `path`. Raises Failure."""
     if os.path.isdir(path):
-        raise Failure(f"{option} {path} is a folder: give the name of a file", USAGE)
+        raise Failure(f"{option} {path} is a folder: give a file name", USAGE)
     if os.path.lexists(path) and not overwrite:
-        raise Failure(f"{option} {path} is there already: give --overwrite or another name", WOULD_OVERWRITE)
+        raise Failure(f"{option} {path} already exists: use --overwrite or another name", WOULD_OVERWRITE)
     make_folder(path.parent, option)
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make a folder, if there is none, and see that files can be written in it. Raises Failure."""
+    """Create a folder unless it exists, and check that files can be written to it. Raises Failure."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell of a read-only or full disk
+        with tempfile.TemporaryFile(dir=folder):  # permissions do not show whether the disk is read-only or full
             pass
     except OSError as error:
-        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a file is in the way" if in_the_way else error.strerror or error
-        raise Failure(f"{option} {folder}: cannot write there: {reason}; give another place") from None
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file has this name" if is_file else error.strerror or error
+        raise Failure(f"{option} {folder}: cannot write to this folder: {reason}; use another folder") from None

@@ -9,7 +9,7 @@ from dalle_cli.console import Progress, StageProgress, align, format_duration, p
 from dalle_cli.exits import Failure
 
 
-def test_programs_get_a_json_line_and_people_get_text(capsys, monkeypatch):
+def test_result_is_json_or_text(capsys, monkeypatch):
     print_result({"name": "ü\x1b", "number": 1}, ["ü\x1b[31m", "one"], as_json=False)
     assert json.loads(capsys.readouterr().out) == {"name": "ü\x1b", "number": 1}
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -27,17 +27,17 @@ def test_closed_output_is_a_failure(monkeypatch):
         print_result({}, [], as_json=False)
 
 
-def test_what_the_terminal_cannot_show_does_not_end_the_program(capsys):
+def test_unencodable_text_is_replaced(capsys):
     print_text("a lone surrogate \ud800")
     assert capsys.readouterr().out == "a lone surrogate ?\n"
 
 
-def test_columns_are_aligned_and_numbers_stand_to_the_right():
+def test_columns_are_aligned():
     assert align([("a", 5, "last"), ("long", 12_345, 6)]) == ["a          5  last", "long  12,345  6"]
     assert align([]) == []
 
 
-def test_columns_are_cut_only_where_asked(monkeypatch):
+def test_lines_are_cut_on_request(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     rows = [("name", "x" * 50), ("b", "short")]
     assert [len(line) for line in align(rows, cut=True)] == [20, 11]
@@ -45,17 +45,17 @@ def test_columns_are_cut_only_where_asked(monkeypatch):
     assert len(align(rows)[0]) == 56
 
 
-def test_only_what_prints_is_printed():
+def test_control_characters_are_replaced():
     assert printable("ä 好 \x1b\u202e\ud800\n") == "ä 好 ????"
 
 
-def test_progress_has_a_line_for_each_stage(capsys, monkeypatch):
+def test_stages_have_their_own_progress(capsys, monkeypatch):
     monkeypatch.setattr("dalle_cli.console.PLAIN_EVERY", 0.0)
-    watch = StageProgress(quiet=False)
+    progress = StageProgress(quiet=False)
     for stage in ("captions", "merges"):
         for done in (1, 2):
-            watch(stage, done, 2)
-    watch.close()
+            progress(stage, done, 2)
+    progress.close()
     shown = capsys.readouterr().err
     assert [line.split("  ")[:2] for line in shown.splitlines()] == [
         ["captions", "1/2"],
@@ -82,7 +82,7 @@ def now(monkeypatch):
     return time
 
 
-def test_progress_without_a_terminal_is_a_line_every_ten_seconds(monkeypatch, now):
+def test_progress_in_a_file_is_a_line_every_ten_seconds(monkeypatch, now):
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
     progress = Progress("run", 100)
@@ -99,7 +99,7 @@ def test_progress_without_a_terminal_is_a_line_every_ten_seconds(monkeypatch, no
     assert "\r" not in out.getvalue()
 
 
-def test_progress_on_a_terminal_is_one_line_that_a_note_leaves_whole(monkeypatch, now):
+def test_progress_on_a_terminal_is_one_line(monkeypatch, now):
     out = Terminal()
     monkeypatch.setattr("sys.stderr", out)
     monkeypatch.setenv("COLUMNS", "40")
@@ -115,7 +115,7 @@ def test_progress_on_a_terminal_is_one_line_that_a_note_leaves_whole(monkeypatch
     assert note == "\n"
 
 
-def test_quiet_progress_says_nothing(monkeypatch, now):
+def test_quiet_progress_is_silent(monkeypatch, now):
     out = Terminal()
     monkeypatch.setattr("sys.stderr", out)
     progress = Progress("run", None, quiet=True)
@@ -128,5 +128,5 @@ def test_quiet_progress_says_nothing(monkeypatch, now):
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
-def test_clock(seconds, text):
+def test_durations(seconds, text):
     assert format_duration(seconds) == text

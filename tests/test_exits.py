@@ -4,7 +4,7 @@ import sys
 from dalle_cli import exits
 
 
-def test_the_codes_are_those_that_scripts_rely_on():
+def test_codes_are_stable():
     codes = {name: value for name, value in vars(exits).items() if name.isupper()}
     assert codes == {
         "DONE": 0,
@@ -19,12 +19,12 @@ def test_the_codes_are_those_that_scripts_rely_on():
     }
 
 
-def test_a_failure_carries_its_line_and_its_code():
+def test_failure_has_message_and_code():
     assert (str(exits.Failure("no space")), exits.Failure("no space").code) == ("no space", exits.FAILED)
     assert exits.Failure("there already", exits.WOULD_OVERWRITE).code == 73
 
 
-def test_drawing_is_imported_without_torch():
+def test_outputs_are_imported_without_torch():
     code = (
         "import sys, dalle_cli.generate.outputs; print([m for m in ('torch', 'rich', 'omegaconf') if m in sys.modules])"
     )

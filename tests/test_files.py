@@ -8,10 +8,10 @@ import pytest
 
 from dalle_cli import files
 from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
-from dalle_cli.files import check_target, remove_left_overs, write_atomically
+from dalle_cli.files import check_target, remove_temporary_files, write_atomically
 
 
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
+def test_old_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "deep" / "file"
     write_atomically(path, lambda temporary: temporary.write_text("old"))
 
@@ -25,7 +25,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -40,13 +40,11 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_files_have_the_mode_that_the_user_s_umask_gives(tmp_path, umask):
+def test_umask_sets_the_mode(tmp_path, umask):
     program = f"""
 import os, sys
 from pathlib import Path
-from dalle_cli import files
-from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
-from dalle_cli.files import check_target, write_atomically
+from dalle_cli.files import write_atomically
 os.umask({umask})
 def write(temporary):
     temporary.unlink()
@@ -57,14 +55,12 @@ write_atomically(Path("file"), write)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
 
 
-def test_a_writer_killed_half_way_leaves_the_old_file(tmp_path):
+def test_killed_write_keeps_the_old_file(tmp_path):
     (tmp_path / "file").write_text("old")
     program = """
 import os, signal
 from pathlib import Path
-from dalle_cli import files
-from dalle_cli.exits import FAILED, USAGE, WOULD_OVERWRITE, Failure
-from dalle_cli.files import check_target, write_atomically
+from dalle_cli.files import write_atomically
 def write(temporary):
     temporary.write_text("ne")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -74,24 +70,24 @@ write_atomically(Path("file"), write)
     assert (tmp_path / "file").read_text() == "old"
     assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["file"]
     (tmp_path / ".hidden").touch()
-    remove_left_overs(tmp_path, {"another file"})
+    remove_temporary_files(tmp_path, {"another file"})
     assert len(os.listdir(tmp_path)) == 3
-    remove_left_overs(tmp_path, {"file"})
+    remove_temporary_files(tmp_path, {"file"})
     assert sorted(os.listdir(tmp_path)) == [".hidden", "file"]
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "message"),
     [
-        ("folder", USAGE, "is a folder: give the name of a file"),
-        ("file", WOULD_OVERWRITE, "is there already: give --overwrite or another name"),
-        ("broken-link", WOULD_OVERWRITE, "is there already"),
-        ("file/new", FAILED, "cannot write there: a file is in the way; give another place"),
-        ("file/deep/new", FAILED, "cannot write there: a file is in the way"),
-        ("x" * 300 + "/new", FAILED, "cannot write there: File name too long"),
+        ("folder", USAGE, "is a folder: give a file name"),
+        ("file", WOULD_OVERWRITE, "already exists: use --overwrite or another name"),
+        ("broken-link", WOULD_OVERWRITE, "already exists"),
+        ("file/new", FAILED, "cannot write to this folder: a file has this name; use another folder"),
+        ("file/deep/new", FAILED, "a file has this name"),
+        ("x" * 300 + "/new", FAILED, "cannot write to this folder: File name too long"),
     ],
 )
-def test_a_target_that_cannot_be_written_is_known_before(tmp_path, name, code, said):
+def test_unwritable_targets_are_refused(tmp_path, name, code, message):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
     (tmp_path / "broken-link").symlink_to("nowhere")
@@ -99,10 +95,10 @@ def test_a_target_that_cannot_be_written_is_known_before(tmp_path, name, code, s
         check_target(tmp_path / name, "--out")
     assert failure.value.code == code
     assert str(failure.value).startswith("--out ")
-    assert said in str(failure.value)
+    assert message in str(failure.value)
 
 
-def test_a_target_that_can_be_written_gets_its_folder_and_nothing_else(tmp_path):
+def test_check_creates_only_the_folder(tmp_path):
     check_target(tmp_path / "deep" / "new", "--out")
     assert os.listdir(tmp_path / "deep") == []
     (tmp_path / "file").write_text("mine")

@@ -42,7 +42,7 @@ def import_(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="Store as float16, bf16 or float32. Default: the dtypes of the weights."),
+        typer.Option(metavar="TYPE", help="Store as fp16, bf16 or float32. Default: the dtypes of the weights."),
     ] = None,
     activation: Annotated[
         str | None,
@@ -104,7 +104,7 @@ def export(
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="Store as float16, bf16 or float32. Default: float16; in other formats the dtypes of the weights.",
+            help="Store as fp16, bf16 or float32. Default: fp16; in other formats the dtypes of the weights.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -118,5 +118,5 @@ def export(
         files = diffusers_pipeline.export(checkpoint, out, precision, overwrite)
     else:
         files = write(checkpoint, layout, out, precision, overwrite)
-    written = {"precision": precision or "float16"} if layout == "dalle" else {"format": layout, "files": files}
+    written = {"precision": precision or "fp16"} if layout == "dalle" else {"format": layout, "files": files}
     console.print_result({"path": out, **written}, [out], False)

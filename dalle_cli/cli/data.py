@@ -58,7 +58,7 @@ def scenes(
 ) -> None:
     """Write scenes with exact captions as a folder or as shards; the same bytes every time."""
     if os.path.lexists(out):
-        raise Failure(f"{out} is there already: choose another folder, or remove it", WOULD_OVERWRITE)
+        raise Failure(f"{out} already exists: use another folder, or remove it", WOULD_OVERWRITE)
     from ..data.scenes import Scenes
     from ..files import make_folder
 

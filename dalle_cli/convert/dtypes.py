@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from ..exits import USAGE, Failure
-
-DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16, "float32": torch.float32}
+from ..hardware.precision import DTYPES
 
 
 def parse(precision: str | None) -> torch.dtype | None:

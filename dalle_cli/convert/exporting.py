@@ -31,7 +31,7 @@ NATIVE = "dalle"  # the layout of our checkpoints
 def export(name: str, layout: str, out: str, precision: str | None, overwrite: bool) -> list[str]:
     """Write the checkpoint `name` in a layout; returns the files.
 
-    layout: `dalle` for a checkpoint of ours, by default in float16; otherwise one of `all_layouts()`, by default in the
+    layout: `dalle` for a checkpoint of ours, by default in fp16; otherwise one of `all_layouts()`, by default in the
     dtypes of the weights. out: a file (.safetensors, or one for torch.load), or the folder of a layout that has a
     configuration. Raises CheckpointError, ConvertError, Failure.
     """
@@ -39,7 +39,7 @@ def export(name: str, layout: str, out: str, precision: str | None, overwrite: b
     if layout not in known:
         raise Failure(f"--format {layout}: no such layout{suggest(layout, known)}", USAGE)
     if layout == NATIVE:
-        export_checkpoint(name, Path(out), precision or "float16", overwrite)
+        export_checkpoint(name, Path(out), precision or "fp16", overwrite)
         return [out]
     dtype = dtypes.parse(precision)
     target, published = Path(out), all_layouts()[layout]

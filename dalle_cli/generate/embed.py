@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from .. import checkpoint, distributed
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
-from ..files import make_folder, remove_left_overs, write_atomically
+from ..files import make_folder, remove_temporary_files, write_atomically
 from ..nn.prepacked import prepacked
 from ..systems.device import choose
 from ..tasks import embedding
@@ -51,7 +51,7 @@ def embed(
     files = [out / f"embeddings-{number:05d}.safetensors" for number in range(-(-count // FILE_SAMPLES))]
     rank, world_size = distributed.rank(), distributed.world_size()
     if world_size == 1:
-        remove_left_overs(out)
+        remove_temporary_files(out)
     sizes = {
         number: min(FILE_SAMPLES, count - number * FILE_SAMPLES)
         for number, file in enumerate(files)

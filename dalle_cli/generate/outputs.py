@@ -15,7 +15,7 @@ from PIL import Image
 from .. import distributed
 from ..console import json_safe, print_text
 from ..exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
-from ..files import make_folder, remove_left_overs
+from ..files import make_folder, remove_temporary_files
 from ..images import save_png
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .requests import PlannedImage
@@ -67,13 +67,13 @@ class Outputs:
             self.todo = [item for item in self.todo if item.index not in indices]
         elif existing and not overwrite:
             more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
-            verb = "is" if len(existing) == 1 else "are"
+            verb = "exists" if len(existing) == 1 else "exist"
             raise Failure(
-                f"{', '.join(str(self.path(item)) for item in existing[:3])}{more} {verb} there already:"
-                " give --skip-existing, --overwrite or another --out",
+                f"{', '.join(str(self.path(item)) for item in existing[:3])}{more} already {verb}:"
+                " use --skip-existing, --overwrite or another --out",
                 WOULD_OVERWRITE,
             )
-        remove_left_overs(self.folder, {file_name(item) for item in self.todo})
+        remove_temporary_files(self.folder, {file_name(item) for item in self.todo})
         distributed.barrier()
 
     def path(self, item: PlannedImage) -> Path:

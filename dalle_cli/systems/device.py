@@ -13,6 +13,7 @@ from torch import nn
 from .. import checkpoint, distributed
 from ..exits import USAGE, Failure
 from ..hardware.capabilities import has_fast_bf16, keep_freed_memory
+from ..hardware.precision import CHOICES, DTYPES
 from ..nn.prepacked import prepacked, without_prepacking
 
 
@@ -107,11 +108,10 @@ def choose(precision: str = "auto", offload: bool = False) -> Device:
     name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and distributed.world_size() > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    types = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "auto":
         return Device(name, torch.bfloat16 if has_fast_bf16() else torch.float32, offload=offload)
-    if precision not in types:
-        raise Failure(f"--precision {precision}: choose auto, {', '.join(types)}", USAGE)
+    if precision not in DTYPES:
+        raise Failure(f"--precision {precision}: choose {', '.join(CHOICES)}", USAGE)
     if precision == "fp16" and name == "cpu":
         raise Failure("--precision fp16 needs a CUDA device: use bf16, float32 or auto", USAGE)
-    return Device(name, types[precision], offload=offload)
+    return Device(name, DTYPES[precision], offload=offload)

@@ -15,13 +15,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..hardware.capabilities import estimating_for
 from ..hardware.memory_meter import FRAGMENTATION, PROGRAM_BYTES, MemoryMeter, fit_peak_memory
+from ..hardware.precision import DTYPES
 from ..registry import RecipeError
 from . import image_tokens
 from .optim import Optim
 from .options import Train
 from .sharding import blocks
-
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .. import checkpoint
 from ..console import Progress
 from ..data import loader
 from ..exits import Failure
-from ..files import make_folder, remove_left_overs, write_atomically
+from ..files import make_folder, remove_temporary_files, write_atomically
 from ..hardware.memory_meter import choose_batch_size
 from ..models.dvae import DVAE
 from . import ranks
@@ -59,7 +59,7 @@ def cache(
     if layout.is_main_process:
         for source in sources:
             make_folder(source.folder, "--run")
-            remove_left_overs(source.folder)
+            remove_temporary_files(source.folder)
         write_atomically(note, lambda path: path.write_text(about))
     missing = [file for source in sources for file in source.files() if not file.path.exists()]
     ranks.agree([0], layout)  # all have looked before any writes

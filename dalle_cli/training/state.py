@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
-from ..files import remove_left_overs
+from ..files import remove_temporary_files
 from .ema import EMA
 from .optim import trainable
 from .sharding import like, whole
@@ -64,7 +64,7 @@ def newest(run: Path) -> tuple[Path | None, list[str]]:
     Raises NewerFormat: a run goes on from its last state or not at all.
     """
     for folder in (run, run / "resume", run / "samples"):
-        remove_left_overs(folder)
+        remove_temporary_files(folder)
     skipped = []
     for path in saved(run):
         try:

@@ -15,7 +15,7 @@ from tests.fixtures.miniatures import noise
 def test_float16_export_generates(dalle, tiny):
     ended = dalle("export", tiny.dalle, "--out", "small/dalle.safetensors")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.result == {"path": "small/dalle.safetensors", "precision": "float16"}
+    assert ended.result == {"path": "small/dalle.safetensors", "precision": "fp16"}
     tensors = checkpoint.read_tensors(checkpoint.resolve("small/dalle.safetensors"))
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     found = dalle("inspect", "small/dalle.safetensors", "--verify").result
@@ -28,8 +28,8 @@ def test_float16_export_generates(dalle, tiny):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("CLIP", "--out", "there"), 73, "--out there is there already: give --overwrite"),
-        (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose one of float16, bf16, float32"),
+        (("CLIP", "--out", "there"), 73, "--out there already exists: use --overwrite"),
+        (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose one of float32, bf16, fp16"),
         (("gone", "--out", "new"), 3, "no checkpoint 'gone'"),
         (("there", "--out", "new"), 3, "there: not a safetensors file"),
     ],
@@ -123,7 +123,7 @@ class Bait:
         (("text.pt", "--out", "new"), 3, "text.pt: a damaged pickle, or not a pickle"),
         (("CLIP", "--out", "new"), 3, "a checkpoint of dalle"),
         (("unknown.pt", "--out", "there"), 73, "exists; add --overwrite"),
-        (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose one of float16, bf16, float32"),
+        (("unknown.pt", "--out", "new", "--precision", "int8"), 2, "choose one of float32, bf16, fp16"),
         (("unknown.pt",), 2, "Missing option '--out'"),
         (("unknown.pt", "--out", "new", "--system"), 3, "--system imports a folder, and this is a file"),
         (("unknown.pt", "--out", "new", "--system", "--activation", "gelu"), 2, "is an option of one CLIP"),

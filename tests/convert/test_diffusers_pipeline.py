@@ -83,7 +83,7 @@ def test_one_upsampler_is_written_twice(tmp_path, vocab):  # noqa: F811
     half = {key.removeprefix("first."): tensor.clone() for key, tensor in tensors.items() if key.startswith("first.")}
     node = found["recipe"]["model"]["first"]
     checkpoint.save(path, half, {"model": node, "task": found["recipe"]["task"]})
-    pipeline.export("out", "again", "float16", False)
+    pipeline.export("out", "again", "fp16", False)
     one, two = (
         opening.read_file(tmp_path / "again" / f"super_res_{name}" / "diffusion_pytorch_model.safetensors")
         for name in ("first", "last")

@@ -7,8 +7,8 @@ from dalle_cli.exits import USAGE, Failure
 
 def test_names_and_dtypes():
     assert dtypes.parse(None) is None
-    assert [dtypes.name(dtypes.parse(name)) for name in dtypes.DTYPES] == ["float16", "bfloat16", "float32"]
-    with pytest.raises(Failure, match="--precision int8: choose one of float16, bf16, float32") as caught:
+    assert [dtypes.name(dtypes.parse(name)) for name in dtypes.DTYPES] == ["float32", "bfloat16", "float16"]
+    with pytest.raises(Failure, match="--precision int8: choose one of float32, bf16, fp16") as caught:
         dtypes.parse("int8")
     assert caught.value.code == USAGE
 

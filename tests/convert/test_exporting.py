@@ -69,7 +69,7 @@ def test_round_trip_of_checkpoints(tiny, tmp_path):
     ("words", "error", "said"),
     [
         (("clip", "hf-clp", "new"), Failure, r"no such layout \(did you mean 'hf-clip'\?\)"),
-        (("clip", "hf-clip", "new", "int8"), Failure, "choose one of float16"),
+        (("clip", "hf-clip", "new", "int8"), Failure, "choose one of float32"),
         (("clip", "openai-dvae", "new"), Failure, "name a file ending in"),
         (("clip", "openai-dvae", "new.pt"), ConvertError, "holds a model of type 'dvae', not 'clip'"),
         (("clip", "hf-clip", "there"), Failure, "there exists; add --overwrite"),
@@ -148,7 +148,7 @@ def test_karlo_files_are_wrapped_as_published(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("float16", torch.float16), ("bf16", torch.bfloat16), ("float32", torch.float32)]
+    ("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("float32", torch.float32)]
 )
 def test_export_in_another_precision(tiny, tmp_path, precision, dtype):
     out = tmp_path / "new" / "clip.safetensors"
@@ -168,7 +168,7 @@ def test_export_in_another_precision(tiny, tmp_path, precision, dtype):
 
 
 def test_float16_embeddings_stay_close(tiny, tmp_path):
-    export_checkpoint(tiny.clip, tmp_path / "clip.safetensors", "float16", False)
+    export_checkpoint(tiny.clip, tmp_path / "clip.safetensors", "fp16", False)
     one, two = (checkpoint.load(str(path), "clip") for path in (tiny.clip, tmp_path / "clip.safetensors"))
     assert {parameter.dtype for parameter in two.parameters()} == {torch.float32}
     texts = ["a red circle", "zebra"]
@@ -182,26 +182,26 @@ def test_runs_are_exported_by_name(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     shutil.copy(tiny.dvae, tmp_path / "checkpoints" / "mine" / checkpoint.FILE)
-    export_checkpoint("mine", tmp_path / "mine.safetensors", "float16", False)
+    export_checkpoint("mine", tmp_path / "mine.safetensors", "fp16", False)
     assert checkpoint.load("mine.safetensors", "dvae").model.vocab_size == 32
 
 
 def test_errors_come_before_reading(tmp_path):
     out = tmp_path / "there.safetensors"
     out.write_text("mine")
-    for precision, code in (("fp8", USAGE), ("float16", WOULD_OVERWRITE)):
+    for precision, code in (("fp8", USAGE), ("fp16", WOULD_OVERWRITE)):
         with pytest.raises(Failure) as failure:
             export_checkpoint("none", out, precision, False)
         assert failure.value.code == code
     assert out.read_text() == "mine"
     with pytest.raises(CheckpointError, match="no checkpoint 'none'"):
-        export_checkpoint("none", out, "float16", True)
+        export_checkpoint("none", out, "fp16", True)
     assert out.read_text() == "mine"
 
 
 def test_export_onto_itself(tiny, tmp_path):
     path = tmp_path / "dvae.safetensors"
     shutil.copy(tiny.dvae, path)
-    export_checkpoint(str(path), path, "float16", True)
+    export_checkpoint(str(path), path, "fp16", True)
     assert checkpoint.load(str(path), "dvae").model.vocab_size == 32
     assert {tensor.dtype for tensor in checkpoint.read_tensors(path).values()} == {torch.float16}

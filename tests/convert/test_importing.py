@@ -257,7 +257,7 @@ def test_errors_write_nothing(tmp_path, vocab):
         ({"source": "stray.pt"}, ConvertError, "1 unknown: stray"),
         ({"source": "unknown.pt"}, ConvertError, "no known layout"),
         ({"source": "gone.pt"}, Failure, "no such file"),
-        ({"source": "stray.pt", "precision": "int8"}, Failure, "choose one of float16"),
+        ({"source": "stray.pt", "precision": "int8"}, Failure, "choose one of float32"),
         ({"source": "stray.pt", "activation": "relu"}, Failure, "choose one of quick-gelu"),
         ({"source": "stray.pt", "out": "there.safetensors"}, Failure, "exists; add --overwrite"),
     ):

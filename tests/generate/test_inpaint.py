@@ -173,7 +173,7 @@ def test_what_cannot_be_meant_is_said_before_any_model(inpaint, no_models, job, 
 def test_nothing_is_replaced_unasked(inpaint, no_models):
     os.mkdir("out")
     noise().save("out/000000-0-a-star.png")
-    with pytest.raises(Failure, match="there already") as failure:
+    with pytest.raises(Failure, match="already exists") as failure:
         inpaint("dog.png", "a star", box="1,1,5,5")
     assert failure.value.code == WOULD_OVERWRITE
 

@@ -144,5 +144,5 @@ def test_all_that_can_be_wrong_is_found_before_any_model(interpolate, monkeypatc
     with pytest.raises(BadImage, match=r"text\.png: not an image"):
         interpolate("dog.png", "text.png")
     Path("way.gif").touch()
-    with pytest.raises(Failure, match="is there already"):
+    with pytest.raises(Failure, match="already exists"):
         interpolate("dog.png", "cat.png", gif="way.gif")

@@ -97,7 +97,7 @@ def test_the_sheet_is_of_what_is_kept(rerank, pictures, tmp_path):
     sheet = tmp_path / "sheets" / "best.png"
     rerank(*pictures, prompt=["a red circle"], top=1, sheet=str(sheet))
     one = sheet.stat().st_size
-    with pytest.raises(Failure, match="is there already") as failure:
+    with pytest.raises(Failure, match="already exists") as failure:
         rerank(*pictures, prompt=["a red circle"], sheet=str(sheet), model="none")
     assert failure.value.code == WOULD_OVERWRITE
     rerank(*pictures, prompt=["a red circle"], sheet=str(sheet), overwrite=True)

@@ -195,7 +195,7 @@ def test_nothing_is_loaded_where_everything_is_there(sample, no_models):
 def test_overwriting_is_refused_before_any_model_is_loaded(sample, no_models, job):
     images.save_png(noise(), "out/000001-0-a-red-circle.png")
     images.save_png(noise(), "sheet.png")
-    with pytest.raises(Failure, match="there already") as failure:
+    with pytest.raises(Failure, match="already exists") as failure:
         sample("a red circle", num_images=2, **job)
     assert failure.value.code == WOULD_OVERWRITE
 

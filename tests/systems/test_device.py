@@ -48,7 +48,7 @@ def test_offloaded_models_are_on_the_device_for_their_turn_alone(tiny):
 
 def test_offloaded_weights_of_16_bits_are_float32_in_their_turn(tiny, tmp_path):
     half = str(tmp_path / "half.safetensors")
-    exporting.export_checkpoint(tiny.clip, tmp_path / "half.safetensors", "float16", False)
+    exporting.export_checkpoint(tiny.clip, tmp_path / "half.safetensors", "fp16", False)
     place = device.choose("float32", offload=True)
     task = place.load(half, "clip")
     assert task.model.text_projection.weight.dtype == torch.float16

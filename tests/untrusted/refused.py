@@ -236,7 +236,7 @@ REFUSED = {
     # output
     "output through a file": ((*DRAW, "x", "--out", "@good.txt/out"), 1, "--out"),
     "output in /proc": ((*DRAW, "x", "--out", "/proc/out"), 1, "--out /proc/out"),
-    "output is a file": ((*DRAW, "x", "--out", "@good.txt"), 1, "a file is in the way"),
+    "output is a file": ((*DRAW, "x", "--out", "@good.txt"), 1, "a file has this name"),
     "output of 300 letters": ((*DRAW, "x", "--out", LONG), 1, "too long"),
     "sheet through a file": ((*DRAW, "x", "--sheet", "@good.txt/x.png"), 1, "--sheet"),
     "sheet is a folder": ((*DRAW, "x", "--sheet", "@folder.png"), 2, "is a folder"),
@@ -245,7 +245,7 @@ REFUSED = {
     "ranking's sheet in /proc": ((*RANK, "@good.png", "--prompt", "x", "--sheet", "/proc/x.png"), 1, "/proc"),
     "preview exists": (("data", "preview", "@odd", "--out", "@good.png"), 73, "--overwrite"),
     "preview through a file": (("data", "preview", "@odd", "--out", "@good.txt/x.png"), 1, "good.txt"),
-    "scenes exist": (("data", "scenes", "@empty"), 73, "is there already"),
+    "scenes exist": (("data", "scenes", "@empty"), 73, "already exists"),
     "scenes through a file": (("data", "scenes", "@good.txt/x", "--objects", "shapes", "-q"), 1, "good.txt"),
     "scenes in /proc": (("data", "scenes", "/proc/x", "--objects", "shapes", "-q"), 1, "/proc"),
     "vocabulary exists": (("train-tokenizer", "--recipe", "tiny", "--out", "@words.json", "-q"), 73, "--overwrite"),
