@@ -28,9 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
-        mode = (
-            temporary.stat().st_mode
-        )  # of new files; those of safetensors are readable by their owner only
+        mode = temporary.stat().st_mode  # of new files; those of safetensors are readable by their owner only
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
