@@ -120,7 +120,7 @@ def _parts(registry: Registry, common: dict[str, str], reserved: Iterable[str] =
 def _systems(registry: Registry) -> Iterator[str]:
     for name in registry.names():
         part: Any = registry.get(name)
-        parts = [f"`{key}`" for key in inspect.signature(part).parameters if key != "device"]
+        parts = [f"`{key}`" for key in inspect.signature(part).parameters if key != "device"] + ["`reranker`"]
         yield f"### `type: {name}`"
         yield _summary(part)
         yield f"Parts: {', '.join(parts)}."
@@ -325,11 +325,28 @@ def renamed_keys() -> str:
     return table(("section", "0.1", "0.2"), rows)
 
 
-def fill(path: Path, name: str, content: str) -> str:
-    """Return the text of a page with its part marked `name` replaced by `content`."""
-    start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
-    head, _, rest = path.read_text(encoding="utf-8").partition(start)
-    return f"{head}{start}{content}\n{end}{rest.partition(end)[2]}"
+def extension(name: str) -> str:
+    """Return an example of tests/fixtures/extensions as a block; the only file in a folder, where `name` is one."""
+    folder = DOCS.parent / "tests/fixtures/extensions"
+    shown = {"condition": "dalle_cli/models/conditions/*.py", "system": "dalle_cli/systems/*.py"}.get(name, name)
+    paths = sorted(path for path in folder.glob(shown) if path.name != "__init__.py")
+    blocks = []
+    for path in paths:
+        language = {".yaml": "yaml", ".py": "python"}[path.suffix]
+        code = path.read_text(encoding="utf-8").rstrip()
+        blocks.append(f"`{path.relative_to(folder)}`:\n\n```{language}\n{code}\n```")
+    return "\n\n".join(blocks)
+
+
+def fill(path: Path, parts: dict[str, str]) -> str:
+    """Return the text of a page with its marked parts replaced."""
+    text = path.read_text(encoding="utf-8")
+    for name, content in parts.items():
+        start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+        head, found, rest = text.partition(start)
+        assert found, f"{path}: no part {name}"
+        text = f"{head}{start}\n{content}\n\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def _wrapped(text: str) -> str:
@@ -340,11 +357,14 @@ def _wrapped(text: str) -> str:
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
+    contributing = DOCS.parent / "CONTRIBUTING.md"
+    extensions = re.findall(r"<!-- generated: (.*) -->", contributing.read_text(encoding="utf-8"))
     return {
         "recipes.md": recipes_page(),
         "commands.md": commands_page(),
-        "data.md": fill(DOCS / "data.md", "objects", _wrapped(objects())),
-        "../CHANGELOG.md": fill(DOCS.parent / "CHANGELOG.md", "keys", renamed_keys()),
+        "data.md": fill(DOCS / "data.md", {"objects": _wrapped(objects())}),
+        "../CHANGELOG.md": fill(DOCS.parent / "CHANGELOG.md", {"keys": renamed_keys()}),
+        "../CONTRIBUTING.md": fill(contributing, {name: extension(name) for name in extensions}),
     }
 
 

@@ -112,6 +112,7 @@ def _keys() -> set[str]:
         part = systems.get(name)
         found |= {f"sample.{key.name}" for key in documented_keys(part.options_type)}
         found |= {f"parts.{key.name}" for key in documented_keys(part)}
+    found |= {"parts.reranker"}
     return found | {f"{section}.type" for section in ("model", "task", "data", "tokenizer", "optim", "system")}
 
 
