@@ -1,6 +1,6 @@
 """Train, sample and evaluate OpenAI's line of text-to-image models: DALL-E 1, CLIP, GLIDE and unCLIP.
 
-From Python: `load` a trained model, `fit` to train. Importing this package imports
+From Python: `load` a trained model, `load_system` to generate images, `fit` to train. Importing this package imports
 nothing else: torch is imported when one of these functions is called.
 """
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .systems.loading import LoadedSystem
     from .tasks.base import Task
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "fit", "load"]
+__all__ = ["__version__", "fit", "load", "load_system"]
 
 
 def load(name: str, device: str = "cpu") -> "Task":
@@ -30,6 +31,25 @@ def load(name: str, device: str = "cpu") -> "Task":
 
     task: Any = checkpoint.load(name)
     return task.to(device)
+
+
+def load_system(
+    name: str = "dalle1", *, precision: str = "auto", offload: bool = False, **options: Any
+) -> "LoadedSystem":
+    """Load a system to generate images, on the GPU if there is one.
+
+    name: a system recipe (`dalle1`, `glide`, `unclip`; `dalle recipes systems` lists them), its file or folder, or a
+    checkpoint that generates images. precision: "auto", "float32", "bf16" or "fp16"; auto is bf16 if the hardware
+    multiplies it fast. offload: keep one model at a time on the device. options: sampling options that replace the
+    recipe's, such as `temperature`, `guidance_scale` or `steps`; `dalle show systems/NAME --explain` lists them.
+
+    `load_system("glide").generate(["a tiger automobile"], seeds=[[0, 1]])` returns a list of PIL images per prompt,
+    here one of two images: those of `dalle sample --seed 0` and `--seed 1`. Raises RecipeError, CheckpointError,
+    Failure.
+    """
+    from .systems import loading
+
+    return loading.load_system(name, precision=precision, offload=offload, **options)
 
 
 def fit(

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import dalle_cli
 from dalle_cli import checkpoint, recipe
@@ -13,9 +15,9 @@ from dalle_cli.exits import Failure
 TINY = {
     "model": {"type": "dvae", "vocab_size": 16, "n_hid": 8, "n_init": 8, "groups": 2, "num_res_blocks": 1},
     "task": {"type": "dvae"},
-    "data": {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 64, "workers": 0},
+    "data": {"type": "scenes", "objects": "shapes", "size": 16, "samples": 64, "num_workers": 0},
     "optim": {"lr": 1e-3},
-    "train": {"steps": 3, "batch_size": 4, "preview": 0},
+    "train": {"steps": 3, "batch_size": 4, "preview_images": 0},
 }
 
 
@@ -31,7 +33,7 @@ def test_import_is_fast():
 
 def test_import_loads_nothing_heavy():
     code = (
-        "import sys; import dalle_cli; from dalle_cli import load, fit\n"
+        "import sys; import dalle_cli; from dalle_cli import load, load_system, fit\n"
         "print([name for name in ('torch', 'numpy', 'PIL', 'omegaconf', 'typer') if name in sys.modules])"
     )
     assert python(code) == "[]"
@@ -56,6 +58,25 @@ def test_load_embeds_texts_and_images():
 def test_load_refuses_unknown_names():
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint 'starter/clop'"):
         dalle_cli.load("starter/clop")
+
+
+def test_load_system_generates_the_images_of_the_command(tmp_path):
+    words = ["sample", "a red apple", "--seed", "3", "-n", "2", "--precision", "float32", "--out", str(tmp_path), "-q"]
+    subprocess.run([sys.executable, "-m", "dalle_cli", *words], check=True, capture_output=True, timeout=300)
+    written = [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("*.png"))]
+    system = dalle_cli.load_system(precision="float32")
+    ((first, second),) = system.generate(["a red apple"], seed=3, num_images=2)
+    assert first.size == (system.size, system.size)
+    assert [np.array_equal(image, file) for image, file in zip((first, second), written)] == [True, True]
+    ((alone,),) = system.generate(["a red apple"], seeds=[[3]])
+    assert np.array_equal(alone, first)
+
+
+def test_load_system_checks_options():
+    with pytest.raises(recipe.RecipeError, match="did you mean 'temperature'"):
+        dalle_cli.load_system("dalle1", temprature=1)
+    with pytest.raises(recipe.RecipeError, match="did you mean 'glide'"):
+        dalle_cli.load_system("glde")
 
 
 def test_fit_trains_and_continues(tmp_path):
