@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from . import fonts, images
 
 SMALL, LARGE = 128, 256  # pixels: bounds of a cell's width
-GAP, LINE, TEXT = 8, 15, 11  # pixels: between cells, between lines of text, and the size of the font
+GAP, LINE, TEXT = 8, 15, 12  # pixels: between cells, between lines of text, and the size of the font
 TITLE_LINE, TITLE_TEXT = 18, 13  # pixels
 MAX_LINES = 4  # of a caption
 OUTLINE = (221, 221, 221)  # color of the line around images, which may be white themselves
