@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import CREATE, app, command
+from .app import CREATE, command
 from .options import (
     INPUT,
     OUTPUT,
     SAMPLING,
     BatchSize,
-    DiffusionRecipe,
     DryRun,
     GuidanceScale,
     Images,
@@ -52,34 +51,28 @@ Crop = Annotated[
 ]  # fmt: skip
 
 
-def latent_command(
-    to: typer.Typer, *examples: str, recipe: str | None = None, out: str = "out"
-) -> Callable[[Callable[..., int]], None]:
+def latent_command(*examples: str) -> Callable[[Callable[..., int]], None]:
     """Register a function that returns an exit code as a command with the options of all that edit CLIP latents.
 
-    The function receives those options as `job`. recipe: the default system, for commands that take other systems than
-    those of type unclip. out: the default folder.
+    The function receives those options as `options`.
     """
-    shared = {**_common, "out": _common["out"].replace(default=out)}
-    if recipe:
-        shared["recipe"] = _common["recipe"].replace(default=recipe, annotation=DiffusionRecipe)
 
     def register(function: Callable[..., int]) -> None:
         def run(**arguments: Any) -> None:
             from ..generate.latent_editor import LatentOptions
 
-            common = {name: arguments.pop(name) for name in shared}
+            common = {name: arguments.pop(name) for name in _common}
             sampling = {name: common.pop(name) for name in ("guidance_scale", "steps")}
             common["json"] = common.pop("as_json")
-            raise typer.Exit(function(**arguments, job=LatentOptions(sampling=sampling, **common)))
+            raise typer.Exit(function(**arguments, options=LatentOptions(sampling=sampling, **common)))
 
-        parameters = {name: one for name, one in inspect.signature(function).parameters.items() if name != "job"}
-        parameters |= shared
+        parameters = {name: one for name, one in inspect.signature(function).parameters.items() if name != "options"}
+        parameters |= _common
         positional = [one.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in parameters.values()]
         run.__signature__ = inspect.Signature(positional)  # type: ignore[attr-defined]
         run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        command(CREATE if to is app else None, *examples, to=to)(run)
+        command(CREATE, *examples)(run)
 
     return register
 
@@ -107,7 +100,6 @@ _common = dict(inspect.signature(_options).parameters)
 
 
 @latent_command(
-    app,
     "dalle vary dog.png --eta 0.7 -n 8",
     "dalle vary dog.png --eta 0,0.3,0.7,1 --sheet row.png",
     "dalle sample - < prompts.txt | dalle rerank --top 4 - | dalle vary -",
@@ -123,16 +115,15 @@ def vary(
     ] = None,
     num_images: NumImages = 1,
     *,
-    job: Any,
+    options: Any,
 ) -> int:  # fmt: skip
     """Generate variations of images: the CLIP embedding is kept, and what it does not hold is new."""
     from ..generate.vary import vary as run
 
-    return run(paths, eta or [0.7], num_images, job)
+    return run(paths, eta or [0.7], num_images, options)
 
 
 @latent_command(
-    app,
     "dalle interpolate cat.png dog.png --frames 9 --gif path.gif",
     'dalle interpolate cat.png "a snowman" --noise fixed --paths 3 --sheet paths.png',
 )
@@ -166,16 +157,15 @@ def interpolate(
         typer.Option("--gif", metavar="FILE.gif", help="Write an animation as well.", rich_help_panel=OUTPUT),
     ] = None,
     *,
-    job: Any,
+    options: Any,
 ) -> int:  # fmt: skip
     """Interpolate between images or texts: their CLIP embeddings and noises along great circles."""
     from ..generate.interpolate import interpolate as run
 
-    return run(endpoints, frames, noise, paths, gif, job)
+    return run(endpoints, frames, noise, paths, gif, options)
 
 
 @latent_command(
-    app,
     'dalle edit house.png --from "a photo" --to "a winter photo" --strength 0.1,0.2,0.3',
     'dalle edit - --to "a red pear" < pears.jsonl',
 )
@@ -202,9 +192,9 @@ def edit(
         ),
     ] = None,
     *,
-    job: Any,
+    options: Any,
 ) -> int:  # fmt: skip
     """Edit images by text: the CLIP embedding is rotated towards the difference of two captions, the noise is kept."""
     from ..generate.edit import edit as run
 
-    return run(paths, target, baseline, strength or [0.3], job)
+    return run(paths, target, baseline, strength or [0.3], options)

@@ -45,11 +45,7 @@ class DDIMInversion:
         step = batch_size or self.batch_size
         for start in range(0, len(pixels), step):
             batch = slice(start, start + step)
-            parts.append(
-                self.system.reconstruct(pixels[batch], texts[batch], self.options, iterations)
-                .float()
-                .cpu()
-                .clamp(-1, 1)
-            )
+            after = self.system.reconstruct(pixels[batch], texts[batch], self.options, iterations)
+            parts.append(after.float().cpu().clamp(-1, 1))
             on_images(len(parts[-1]))
         return torch.cat(parts)

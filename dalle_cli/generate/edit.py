@@ -20,7 +20,7 @@ def edit(
     target: str | None,
     baseline: str | None,
     strengths: Sequence[float],
-    job: LatentOptions,
+    options: LatentOptions,
     results: Collected | None = None,
 ) -> int:
     """Rotate each image's embedding by each strength towards the text diff and keep its noise; returns the exit code.
@@ -30,11 +30,11 @@ def edit(
     `text_similarity` (cosine of the new image and the target), `similarity` and `psnr` to the image; their prompt is
     the target. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    editor = LatentEditor("edit", job)
+    editor = LatentEditor("edit", options)
     all_requests = _edit_requests(read_image_requests(paths), target, baseline)
     requests = readable_requests(all_requests)
     count = len(strengths)
-    planned = plan_images(requests, 1, job.seed)
+    planned = plan_images(requests, 1, options.seed)
     items = [replace(item, index=count * item.index + i) for item in planned for i in range(count)]
 
     def decode_requests(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
@@ -59,13 +59,13 @@ def edit(
     code = editor.run(items, decode_requests, settings, results, ("strength", "text_similarity"), failed)
     if code is not None:
         return code
-    if job.sheet:
+    if options.sheet:
         rows = []
         for number, request in enumerate(requests):
             edits = [editor.results_by_index[i] for i in range(count * number, count * (number + 1))]
             cells = result_cells(edits, lambda result: f"strength {result['strength']:g}")
-            rows.append(Row([original_cell(request, job.crop), *cells], request.prompt or ""))
-        save_rows(job.sheet, rows)
+            rows.append(Row([original_cell(request, options.crop), *cells], request.prompt or ""))
+        save_rows(options.sheet, rows)
     return editor.results.finish()
 
 

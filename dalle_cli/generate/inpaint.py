@@ -1,8 +1,9 @@
 """`dalle inpaint`: regions of images generated anew from prompts (Nichol et al. 2022, section 3.2)."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..console import Progress
 from ..exits import DONE, USAGE, Failure
 from ..registry import RecipeError
 from ..systems.loading import ResolvedSystem, system_class
+from ..systems.system import OnImages
 from .inpaint_crop import Box, clipping_note, crop_around, inpaint_mask, restore_alpha
 from .metadata import Origin, digest
 from .options import GenerationOptions, print_dry_run
@@ -38,58 +40,63 @@ class InpaintOptions(GenerationOptions):
     lines: Sequence[str] = ()
 
 
-def inpaint(job: InpaintOptions, results: Collected | None = None) -> int:
+def inpaint(options: InpaintOptions, results: Collected | None = None) -> int:
     """Generate the masked regions of images; returns the exit code.
 
     Everything outside the mask, and the size of the image, stays as it is. Raises Failure, RecipeError, PromptError,
     BadImage, CheckpointError.
     """
-    resolved = resolve_diffusion(job, DEFAULT_RECIPE, "inpainting")
-    options = resolved.options
-    all_requests = _check(_requests(job), from_lines=job.image == "-")
+    resolved = resolve_diffusion(options, DEFAULT_RECIPE, "inpainting")
+    sampling = resolved.options
+    all_requests = _check(_requests(options), from_lines=options.image == "-")
     requests = [request for request in all_requests if not request.failed]
-    items = plan_images(requests, job.num_images or 1, job.seed)
-    if job.dry_run:
-        print_dry_run(resolved, f"{len(items)} files in {job.out}")
+    items = plan_images(requests, options.num_images or 1, options.seed)
+    if options.dry_run:
+        print_dry_run(resolved, f"{len(items)} files in {options.out}")
         return DONE
-    if job.sheet:
-        check_sheet(job.sheet, job.may_replace)
-    outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
-    target = resolved.choose_device(job.precision, job.offload)
-    _note_clipped_boxes(requests, job.quiet)
-    results = results or Results(job.json)
+    if options.sheet:
+        check_sheet(options.sheet, options.may_replace)
+    outputs = Outputs(options.out, items, options.overwrite, options.skip_existing)
+    target = resolved.choose_device(options.precision, options.offload)
+    _note_clipped_boxes(requests, options.quiet)
+    results = results or Results(options.json)
     system = resolved.load(target) if outputs.todo else None
-    files = system.checkpoints(options) if system else {}
-    origin = Origin("inpaint", resolved.name, asdict(options), {name: digest(path) for name, path in files.items()})
-    _generate(job, items, outputs, results, system, options, origin, job.batch_size or resolved.cls.default_batch_size)
+    files = system.checkpoints(sampling) if system else {}
+    origin = Origin("inpaint", resolved.name, asdict(sampling), {name: digest(path) for name, path in files.items()})
+    fill = partial(_inpaint_group, system, sampling, options.batch_size or resolved.cls.default_batch_size)
+    _generate(options, items, outputs, results, origin, fill)
     for request in all_requests:
         if request.failed:
             results.report(request.line)
-    if job.sheet:
-        save_sheet(job.sheet, results.reported)
+    if options.sheet:
+        save_sheet(options.sheet, results.reported)
     return results.finish()
 
 
 def _generate(
-    job: InpaintOptions, items: Sequence[PlannedImage], outputs: Outputs, results: Collected, system: Any, options: Any,
-    origin: Origin, batch_size: int,
-) -> None:  # fmt: skip
+    options: InpaintOptions,
+    items: Sequence[PlannedImage],
+    outputs: Outputs,
+    results: Collected,
+    origin: Origin,
+    fill: Callable[[list[PlannedImage], OnImages], list[Image.Image]],
+) -> None:
     """Generate, save and report the planned images in order; those of a script one after the other."""
-    skipped, num_images = {result["index"]: result for result in outputs.skipped}, job.num_images or 1
-    if job.script:  # what follows a missing image has to be generated again
+    skipped, num_images = {result["index"]: result for result in outputs.skipped}, options.num_images or 1
+    if options.script:  # what follows a missing image has to be generated again
         first = min((item.index for item in outputs.todo), default=len(items))
         skipped = {index: result for index, result in skipped.items() if index < first}
-    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=job.quiet)
+    progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=options.quiet)
 
     def inpaint_items(share: list[PlannedImage]) -> Iterator[Image.Image]:
         for _, group in itertools.groupby(share, lambda item: item.index // num_images):
-            yield from _inpaint_group(system, list(group), options, batch_size, progress)
+            yield from fill(list(group), progress.advance)
 
     previous: str | None = None  # the image that a script continues from
-    step = num_images * (1 if job.script else distributed.world_size())
+    step = num_images * (1 if options.script else distributed.world_size())
     for start in range(0, len(items), step):
         batch = list(items[start : start + step])
-        if job.script and previous:
+        if options.script and previous:
             batch = [replace(item, request=_with_image(item.request, previous)) for item in batch]
         todo = [item for item in batch if item.index not in skipped]
         inpainted = dict(zip((item.index for item in todo), distributed.distributed_map(todo, inpaint_items)))
@@ -100,20 +107,20 @@ def _generate(
                 result = outputs.save(item, inpainted[item.index], origin)
             previous = result["path"]
             results.report(result)
-        if job.script:
+        if options.script:
             distributed.barrier()  # the next line continues from this file
     progress.close()
 
 
 def _inpaint_group(
-    system: Any, items: list[PlannedImage], options: Any, batch_size: int, progress: Progress
+    system: Any, sampling: Any, batch_size: int, items: list[PlannedImage], on_images: OnImages
 ) -> list[Image.Image]:
     """Return the inpainted images of items that share a request."""
     request = items[0].request
     image, mask = _open(request)
     crop = crop_around(image, mask, system.size)
     generated = system.generate(
-        [request.prompt or ""], [[item.noise_seed for item in items]], options, batch_size, progress.advance,
+        [request.prompt or ""], [[item.noise_seed for item in items]], sampling, batch_size, on_images,
         known_region=crop.at_size,
     )  # fmt: skip
     return [restore_alpha(request.fields["image"], crop.paste(pixels), mask) for pixels in generated[0]]
@@ -130,23 +137,23 @@ def resolve_diffusion(options: GenerationOptions, default_recipe: str, purpose: 
     return options.resolve(default_recipe)
 
 
-def _requests(job: InpaintOptions) -> list[GenerationRequest]:
+def _requests(options: InpaintOptions) -> list[GenerationRequest]:
     """Return all requests with their image, prompt, and mask or box."""
-    box = _parse_box(job.box) if job.box else None
-    if job.image == "-":
-        if job.prompts or job.script:
+    box = _parse_box(options.box) if options.box else None
+    if options.image == "-":
+        if options.prompts or options.script:
             raise Failure("lines on standard input hold the prompts: leave out prompts and --script", USAGE)
-        requests = read_requests(job.lines or ["-"], plain_field="image", file_fields=("image", "mask"))
-    elif job.script:
-        if job.prompts or (job.num_images or 1) > 1:
+        requests = read_requests(options.lines or ["-"], plain_field="image", file_fields=("image", "mask"))
+    elif options.script:
+        if options.prompts or (options.num_images or 1) > 1:
             raise Failure("--script holds the prompts, for one image after the other: leave out prompts and -n", USAGE)
-        requests = read_requests((), job.script, file_fields=("mask",))
-    elif job.prompts:
-        requests = read_requests(job.prompts)
+        requests = read_requests((), options.script, file_fields=("mask",))
+    elif options.prompts:
+        requests = read_requests(options.prompts)
     else:
         raise Failure('inpaint with what? Give a prompt ("a corgi"), or --script FILE', USAGE)
-    defaults: dict[str, Any] = {} if job.image == "-" else {"image": job.image}
-    regions = ({"mask": job.mask} if job.mask else {}) | ({"box": list(box)} if box else {})
+    defaults: dict[str, Any] = {} if options.image == "-" else {"image": options.image}
+    regions = ({"mask": options.mask} if options.mask else {}) | ({"box": list(box)} if box else {})
     complete = []
     for request in requests:
         has_region = {"mask", "box"} & request.fields.keys()

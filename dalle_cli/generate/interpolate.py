@@ -45,7 +45,7 @@ def interpolate(
     noise: Noise | None,
     num_paths: int,
     gif: str | None,
-    job: LatentOptions,
+    options: LatentOptions,
     results: Collected | None = None,
 ) -> int:
     """Generate the path through images or texts, `frames` from each to the next, endpoints included; the exit code.
@@ -59,15 +59,15 @@ def interpolate(
     endpoints = [Endpoint(request) for request in all_requests if not request.failed]
     noise = noise or ("slerp" if num_paths == 1 else "fixed")
     _check(endpoints, noise, num_paths)
-    editor = LatentEditor("interpolate", job, noise == "slerp", needs_prior=not all(one.path for one in endpoints))
+    editor = LatentEditor("interpolate", options, noise == "slerp", needs_prior=not all(one.path for one in endpoints))
     if gif:
         if Path(gif).suffix.lower() != ".gif":
             raise Failure(f"--gif {gif}: give a name that ends in .gif", USAGE)
-        check_target(Path(gif), "--gif", job.may_replace)
+        check_target(Path(gif), "--gif", options.may_replace)
     last = len(endpoints) - 1
     positions = [*(i + j / (frames - 1) for i in range(last) for j in range(frames - 1)), float(last)]
     items = [
-        PlannedImage(p * len(positions) + i, job.seed or 0, p, endpoints[int(position + 0.5)].request)
+        PlannedImage(p * len(positions) + i, options.seed or 0, p, endpoints[int(position + 0.5)].request)
         for p in range(num_paths)
         for i, position in enumerate(positions)
     ]
@@ -93,8 +93,8 @@ def interpolate(
     if code is not None:
         return code
     rows = [[editor.results_by_index[p * len(positions) + i] for i in range(len(positions))] for p in range(num_paths)]
-    if job.sheet:
-        save_rows(job.sheet, [Row(result_cells(row, _caption), _title(endpoints)) for row in rows])
+    if options.sheet:
+        save_rows(options.sheet, [Row(result_cells(row, _caption), _title(endpoints)) for row in rows])
     if gif:
         _save_gif(gif, rows, frames)
     return editor.results.finish()

@@ -29,15 +29,14 @@ from .sheets import check_sheet
 INVERSION_ITERS = 3  # fixed-point iterations of each inversion step
 NOTED_ASPECT = 1.02  # longer side over shorter side from which cropping is mentioned
 
-Crop = Literal["center", "pad"]
-
-
 DEFAULT_RECIPE = "unclip"
+
+Crop = Literal["center", "pad"]
 
 
 @dataclass(frozen=True)
 class LatentOptions(GenerationOptions):
-    """The options of commands on latents. crop: to a square; the middle (center), or all on white (pad)."""
+    """The options of commands on latents. crop: to the middle square (center), or none, with white borders (pad)."""
 
     crop: Crop = "center"
 
@@ -83,24 +82,24 @@ class LatentEditor:
     Raises RecipeError.
     """
 
-    def __init__(self, command: str, job: LatentOptions, inverts: bool = True, needs_prior: bool = False):
-        self.command, self.job, self.needs_prior = command, job, needs_prior
-        name = job.recipe or DEFAULT_RECIPE
+    def __init__(self, command: str, options: LatentOptions, inverts: bool = True, needs_prior: bool = False):
+        self.command, self.options, self.needs_prior = command, options, needs_prior
+        name = options.recipe or DEFAULT_RECIPE
         if not system_class(name).has_latents:
             raise RecipeError(f"{name}: a system without CLIP image embeddings; `{command}` needs one of type unclip")
-        resolved = job.resolve(DEFAULT_RECIPE)
+        resolved = options.resolve(DEFAULT_RECIPE)
         if needs_prior and not resolved.parts.get("prior"):
             raise RecipeError(f"parts.prior: `{command}` samples embeddings of texts, and {name} names no prior")
         # DDIM inversion with guidance does not lead back to the noise.
-        unguided = {"guidance_scale": 1.0} if inverts and job.sampling.get("guidance_scale") is None else {}
+        unguided = {"guidance_scale": 1.0} if inverts and options.sampling.get("guidance_scale") is None else {}
         self.resolved = resolved.with_options(sampler="ddim", **unguided)
-        self.options = self.resolved.options
+        self.sampling = self.resolved.options
         self.system: Any = None
         self.results_by_index: dict[int, dict[str, Any]] = {}
 
     def check_options(self, **changes: Any) -> Any:
         """Return the options with some of them changed. Raises RecipeError for invalid values."""
-        return replace(self.options, **changes)
+        return replace(self.sampling, **changes)
 
     def run(
         self,
@@ -117,21 +116,21 @@ class LatentEditor:
         loaded. settings: what the metadata of an image holds besides the options. failed: requests of earlier commands
         to pass on. The caller finishes `results`. Raises Failure, CheckpointError.
         """
-        job = self.job
-        if job.dry_run:
-            print_dry_run(self.resolved, f"{len(items)} files in {job.out}")
+        options = self.options
+        if options.dry_run:
+            print_dry_run(self.resolved, f"{len(items)} files in {options.out}")
             return DONE
-        if job.sheet:
-            check_sheet(job.sheet, job.may_replace)
-        outputs = Outputs(job.out, items, job.overwrite, job.skip_existing)
+        if options.sheet:
+            check_sheet(options.sheet, options.may_replace)
+        outputs = Outputs(options.out, items, options.overwrite, options.skip_existing)
         columns = ("index", "seed", "skipped", *columns, "similarity", "psnr", "path", "prompt")
-        self.results = results or Results(job.json, columns)
+        self.results = results or Results(options.json, columns)
         waiting = {result["index"]: result for result in outputs.skipped}
         if outputs.todo:
-            self.system = self.resolved.load(self.resolved.choose_device(job.precision, job.offload))
+            self.system = self.resolved.load(self.resolved.choose_device(options.precision, options.offload))
             self._note_cropped(outputs.todo)
         origin = self._origin(settings)
-        progress = Progress(self.command, len(outputs.todo), quiet=job.quiet)
+        progress = Progress(self.command, len(outputs.todo), quiet=options.quiet)
         due = deque(item.index for item in items)
         requests = make_requests(outputs.todo) if outputs.todo else ()
         for group in _groups(requests, 4 * self.batch_size * distributed.world_size()):
@@ -155,14 +154,14 @@ class LatentEditor:
 
     @property
     def batch_size(self) -> int:
-        return self.job.batch_size or self.resolved.cls.default_batch_size
+        return self.options.batch_size or self.resolved.cls.default_batch_size
 
     def _origin(self, settings: dict[str, Any]) -> Origin:
-        files = self.system.checkpoints(self.options, self.needs_prior) if self.system else {}
-        options = {**asdict(self.options), **settings}
-        if self.job.crop != "center":
-            options["crop"] = self.job.crop
-        return Origin(self.command, self.resolved.name, options, {name: digest(path) for name, path in files.items()})
+        files = self.system.checkpoints(self.sampling, self.needs_prior) if self.system else {}
+        recorded = {**asdict(self.sampling), **settings}
+        if self.options.crop != "center":
+            recorded["crop"] = self.options.crop
+        return Origin(self.command, self.resolved.name, recorded, {name: digest(path) for name, path in files.items()})
 
     def _report(self, result: dict[str, Any]) -> None:
         self.results_by_index[result["index"]] = result
@@ -170,7 +169,7 @@ class LatentEditor:
 
     def _note_cropped(self, items: Iterable[PlannedImage]) -> None:
         """Say once that images which are not square lose their borders, and how to keep all of them."""
-        if self.job.crop != "center" or self.job.quiet or distributed.rank():
+        if self.options.crop != "center" or self.options.quiet or distributed.rank():
             return
         cropped = []
         for path in dict.fromkeys(item.request.fields.get("image") for item in items):
@@ -220,7 +219,7 @@ class LatentEditor:
 
     def encode(self, image: Image.Image) -> Latent:
         """Return the latent of an image of any shape, without its noise; it is cropped or padded to a square."""
-        if self.job.crop == "pad":
+        if self.options.crop == "pad":
             image = images.pad_to_square(image)
         z = self.embed_images(images.to_tensor(images.square(image, self.system.clip.model.visual.size))[None])
         return Latent(images.to_tensor(images.square(image, self.system.decoder.size)), z[0])
@@ -231,15 +230,15 @@ class LatentEditor:
 
     def invert(self, pixels: Tensor, z: Tensor) -> Tensor:
         """Return the noise of images (B, 3, s, s) under their embeddings, on the CPU."""
-        options = self.options
+        sampling = self.sampling
         return self.system.invert(
-            pixels, z, [""] * len(pixels), options.steps, options.guidance_scale, INVERSION_ITERS,
-            options.guidance_interval,
+            pixels, z, [""] * len(pixels), sampling.steps, sampling.guidance_scale, INVERSION_ITERS,
+            sampling.guidance_interval,
         ).float().cpu()  # fmt: skip
 
     def sample_prior(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Return the prior's embeddings of texts, (B, e), on the CPU."""
-        return self.system.sample_embeddings(texts, seeds, self.options).float().cpu()
+        return self.system.sample_embeddings(texts, seeds, self.sampling).float().cpu()
 
     # ---- latents to images ---------------------------------------------------------------------------------------
 
@@ -271,12 +270,12 @@ class LatentEditor:
         random_x = noise(system.blank(len(requests)))
         eta = requests[0].eta
         pixels = system.decode(
-            torch.stack(z) if z else None, texts, torch.stack(x) if x else random_x, replace(self.options, eta=eta),
+            torch.stack(z) if z else None, texts, torch.stack(x) if x else random_x, replace(self.sampling, eta=eta),
             noise, exact=bool(x) and not eta,
         )  # fmt: skip
         pixels = pixels.float().clamp(-1, 1)
         embeddings = self.embed_images(pixels)
-        large = system.upsample(pixels, seeds, self.options).float().cpu().clamp(-1, 1)
+        large = system.upsample(pixels, seeds, self.sampling).float().cpu().clamp(-1, 1)
         for request, small, image, embedding in zip(requests, pixels.cpu(), large, embeddings):
             measures = request.measure(embedding) if request.measure else {}
             if request.original is not None:

@@ -11,7 +11,11 @@ from .sheets import original_cell, result_cells, save_rows
 
 
 def vary(
-    paths: Sequence[str], etas: Sequence[float], num_images: int, job: LatentOptions, results: Collected | None = None
+    paths: Sequence[str],
+    etas: Sequence[float],
+    num_images: int,
+    options: LatentOptions,
+    results: Collected | None = None,
 ) -> int:
     """Generate `num_images` variations of each image at each eta; returns the exit code.
 
@@ -19,12 +23,12 @@ def vary(
     everything that the embedding does not hold is new. Results have `eta`, `similarity` (cosine of the embeddings) and
     `psnr` to the image at the decoder's size. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    editor = LatentEditor("vary", job)
+    editor = LatentEditor("vary", options)
     for eta in etas:
         editor.check_options(eta=eta)
     all_requests = read_image_requests(paths)
     requests = readable_requests(all_requests)
-    planned = plan_images(requests, num_images, job.seed)
+    planned = plan_images(requests, num_images, options.seed)
     items = [replace(item, index=len(etas) * item.index + i) for item in planned for i in range(len(etas))]
     per_request = len(etas) * num_images
 
@@ -42,12 +46,12 @@ def vary(
     code = editor.run(items, decode_requests, {"etas": list(etas)}, results, ("eta",), failed)
     if code is not None:
         return code
-    if job.sheet:
+    if options.sheet:
         rows = []
         length = len(etas) if len(etas) > 1 else num_images
         for start in range(0, len(items), length):
             variations = [editor.results_by_index[i] for i in range(start, start + length)]
-            original = original_cell(requests[start // per_request], job.crop)
+            original = original_cell(requests[start // per_request], options.crop)
             rows.append([original, *result_cells(variations, lambda result: f"eta {result['eta']:g}")])
-        save_rows(job.sheet, rows)
+        save_rows(options.sheet, rows)
     return editor.results.finish()

@@ -75,7 +75,7 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
     assert {page.shape for page in pixels.values()} == {(16, 16, 3)}
     for shot in (shots[0], shots[1], shots[2]):  # alone, in a run of its own
         other = LatentEditor(
-            "vary", LatentOptions(editor.job.recipe, out="b", quiet=True, precision="float32", overwrite=True)
+            "vary", LatentOptions(editor.options.recipe, out="b", quiet=True, precision="float32", overwrite=True)
         )
         _, (alone,) = run(other, [shot])
         assert np.abs(np.asarray(images.decode(alone["path"])).astype(int) - pixels[shot.item.index]).max() <= 1
@@ -84,15 +84,15 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
 
 
 def test_unguided_where_noise_is_found_and_as_the_recipe_says_elsewhere(unclip):
-    assert LatentEditor("vary", LatentOptions(unclip.recipe)).options.guidance_scale == 1.0
+    assert LatentEditor("vary", LatentOptions(unclip.recipe)).sampling.guidance_scale == 1.0
     assert (
         LatentEditor(
             "vary", LatentOptions(unclip.recipe, {"guidance_scale": 2.0, "steps": None})
-        ).options.guidance_scale
+        ).sampling.guidance_scale
         == 2.0
     )
-    assert LatentEditor("probe prior", LatentOptions(unclip.recipe), inverts=False).options.guidance_scale == 3.0
-    assert LatentEditor("vary", LatentOptions(unclip.recipe)).options.sampler == "ddim"
+    assert LatentEditor("probe prior", LatentOptions(unclip.recipe), inverts=False).sampling.guidance_scale == 3.0
+    assert LatentEditor("vary", LatentOptions(unclip.recipe)).sampling.sampler == "ddim"
     with pytest.raises(RecipeError, match="eta 2"):
         LatentEditor("vary", LatentOptions(unclip.recipe)).check_options(eta=2.0)
 
