@@ -1,5 +1,7 @@
 """The JSON fields that the documentation names are those that the commands print."""
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from dalle_cli.data.scenes import Scenes
 from tests.cli.conftest import dalle  # noqa: F401
+from tests.fixtures.docs import ROOT, blocks
 from tests.test_docs_generated import GENERATOR
 
 FIELDS = GENERATOR.json_fields()
@@ -90,6 +93,18 @@ def test_fields_are_those_printed(name: str, folder: Path, dalle):  # noqa: F811
 @pytest.mark.parametrize("name", list(SLOW))
 def test_fields_of_diffusion_are_those_printed(name: str, folder: Path, dalle):  # noqa: F811
     check(name, SLOW[name], dalle)
+
+
+@pytest.mark.slow
+def test_readme_shows_the_output_of_its_commands(tmp_path: Path, dalle):  # noqa: F811
+    """Scores and the sample that ranks first differ between processors; everything else is the same."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Generate\n")[2]
+    lines, shown = blocks(readme, "sh")[0], blocks(readme, "json")[0]
+    results = [result for line in lines.splitlines() for result in dalle(*shlex.split(line)[1:]).results]
+    numeric = ("score", "similarity", "psnr", "sample_index")
+    for result, example in zip(results, map(json.loads, shown.splitlines()), strict=True):
+        assert result.keys() == example.keys()
+        assert all(result[key] == example[key] for key in example if key not in numeric)
 
 
 def test_every_documented_command_is_run():
