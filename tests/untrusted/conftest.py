@@ -13,7 +13,7 @@ from dalle_cli.recipe import to_yaml
 from dalle_cli.text.learn import learn
 from tests.cli.conftest import Ended, dalle  # noqa: F401  (a fixture)
 from tests.training.conftest import RECIPE
-from tests.untrusted.made import checkpoints, pictures, prompts, shards, tables
+from tests.untrusted.made import checkpoints, images, prompts, shards, tables
 from tests.untrusted.watching import watching
 
 module = importlib.import_module("dalle_cli.cli.app")
@@ -26,9 +26,9 @@ CODES = {0, 1, 2, 3, 4, 73}
 
 @pytest.fixture(scope="session")
 def files(tiny, tmp_path_factory) -> Path:
-    """A folder of good and hostile files, which every command only reads."""
+    """A folder of good and untrusted files, which every command only reads."""
     folder = tmp_path_factory.mktemp("files")
-    for name, content in {**pictures(), **shards(folder), **tables(), **prompts(), **checkpoints(tiny.dvae)}.items():
+    for name, content in {**images(), **shards(folder), **tables(), **prompts(), **checkpoints(tiny.dvae)}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -42,7 +42,7 @@ def files(tiny, tmp_path_factory) -> Path:
     return folder
 
 
-def meant(error: BaseException) -> bool:
+def is_deliberate(error: BaseException) -> bool:
     """Whether an error was raised on purpose: of a class of the package, by a `raise` in it, or about a file."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = frames and "dalle_cli" in frames[-1].filename and (frames[-1].line or "").startswith("raise")
@@ -59,7 +59,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def run(dalle, files, tmp_path, monkeypatch) -> Run:  # noqa: F811
     """Run a command in an empty folder, deep enough below `tmp_path` for `..` to stay in it.
 
-    `@` in a word is the folder of hostile files. The errors that end the command must be the package's own.
+    `@` in a word is the folder of untrusted files. The errors that end the command must be the package's own.
     """
     here = tmp_path / "one" / "two"
     here.mkdir(parents=True)
@@ -67,7 +67,7 @@ def run(dalle, files, tmp_path, monkeypatch) -> Run:  # noqa: F811
     end = module._end
 
     def ended(error: BaseException, *rest) -> None:
-        assert meant(error), repr(error)
+        assert is_deliberate(error), repr(error)
         end(error, *rest)
 
     monkeypatch.setattr(module, "_end", ended)

@@ -44,7 +44,7 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def odd_pictures() -> dict[str, bytes]:
+def odd_images() -> dict[str, bytes]:
     """Pictures out of the ordinary and right all the same."""
     red, blue = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
     turned = Image.Exif()
@@ -63,12 +63,12 @@ def odd_pictures() -> dict[str, bytes]:
     }
 
 
-def pictures() -> dict[str, bytes]:
+def images() -> dict[str, bytes]:
     good = picture(size=(32, 32))
     text = json.dumps({"prompt": "x"})
     return {
-        **{f"odd/{name}": content for name, content in odd_pictures().items()},
-        **{f"odd/{Path(name).stem}.txt": b"a red picture" for name in odd_pictures()},
+        **{f"odd/{name}": content for name, content in odd_images().items()},
+        **{f"odd/{Path(name).stem}.txt": b"a red picture" for name in odd_images()},
         "good.png": good,
         "half.png": good[: len(good) // 2],
         "text/a.jpg": b"this is no picture",
@@ -181,24 +181,24 @@ def checkpoints(dvae: str) -> dict[str, bytes]:
     return {
         "cut.safetensors": whole[: len(whole) // 2],
         "flipped.safetensors": bytes(flipped),
-        "lying.safetensors": rewritten(whole, lying),
-        "past.safetensors": rewritten(whole, past_the_end),
+        "lying.safetensors": with_changed_header(whole, lying),
+        "past.safetensors": with_changed_header(whole, past_the_end),
         "length.safetensors": b"\xff" * 7 + b"\x7f" + whole[8:],
-        "hostile.safetensors": sealed(whole, recipe={"model": {"type": "os.system", "command": "touch evil"}}),
-        "enormous.safetensors": sealed(whole, recipe={"model": {"type": "dvae", "vocab_size": 1 << 60}}),
-        "negative.safetensors": sealed(
+        "unsafe-part.safetensors": with_metadata(whole, recipe={"model": {"type": "os.system", "command": "touch evil"}}),
+        "enormous.safetensors": with_metadata(whole, recipe={"model": {"type": "dvae", "vocab_size": 1 << 60}}),
+        "negative.safetensors": with_metadata(
             whole, recipe={"model": {"type": "dvae", "n_hid": -8}, "task": {"type": "dvae"}}
         ),
-        "endless.safetensors": sealed(
+        "endless.safetensors": with_metadata(
             whole, recipe={"model": {"type": "dvae", "num_res_blocks": 1 << 40}, "task": {"type": "dvae"}}
         ),
-        "large.safetensors": sealed(
+        "large.safetensors": with_metadata(
             whole, recipe=recipe | {"model": {"type": "dvae", "vocab_size": 1 << 30, "n_hid": 64}}
         ),
-        "no-task.safetensors": sealed(whole, recipe={"model": recipe["model"]}),
-        "companions.safetensors": sealed(whole, recipe=recipe | {"frozen": [1, 2]}),
-        "deep.safetensors": sealed(whole, recipe="[" * 100_000),
-        "foreign.safetensors": rewritten(whole, lambda fields: fields.pop("__metadata__")),
+        "no-task.safetensors": with_metadata(whole, recipe={"model": recipe["model"]}),
+        "frozen.safetensors": with_metadata(whole, recipe=recipe | {"frozen": [1, 2]}),
+        "deep.safetensors": with_metadata(whole, recipe="[" * 100_000),
+        "foreign.safetensors": with_changed_header(whole, lambda fields: fields.pop("__metadata__")),
         "system.pt": b"\x80\x04cposix\nsystem\nX\x0a\x00\x00\x00touch evil\x85R.",
         "unknown.safetensors": with_header(
             b"\0" * 8 + b"abcd", {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
@@ -225,7 +225,7 @@ def checkpoints(dvae: str) -> dict[str, bytes]:
     }
 
 
-def rewritten(whole: bytes, change: Callable[[dict], object]) -> bytes:
+def with_changed_header(whole: bytes, change: Callable[[dict], object]) -> bytes:
     """A safetensors file with another header."""
     (length,) = struct.unpack("<Q", whole[:8])
     fields = json.loads(whole[8 : 8 + length])
@@ -239,7 +239,7 @@ def with_header(whole: bytes, fields: object) -> bytes:
     return struct.pack("<Q", len(header)) + header + whole[8 + length :]
 
 
-def sealed(whole: bytes, **metadata) -> bytes:
+def with_metadata(whole: bytes, **metadata) -> bytes:
     """A checkpoint with other metadata, its seal put right as whoever means harm would."""
 
     def change(fields: dict) -> None:
@@ -247,4 +247,4 @@ def sealed(whole: bytes, **metadata) -> bytes:
         own |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
         own["seal"] = checkpoint._seal(own)
 
-    return rewritten(whole, change)
+    return with_changed_header(whole, change)

@@ -13,7 +13,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-def mutated(rng: random.Random, data: bytes) -> bytes:
+def mutate(rng: random.Random, data: bytes) -> bytes:
     """A file with a few bytes flipped, numbers changed, parts cut out, doubled, moved, or its end missing."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
@@ -36,8 +36,8 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
             numbers = list(re.finditer(rb"\d+", out))
             if numbers:
                 number = rng.choice(numbers)
-                hostile = (b"0", b"-1", b"1e999", b"NaN", b"99999999999999999999", b"9" * 5000, b"4294967296", b"x")
-                out[number.start() : number.end()] = rng.choice(hostile)
+                extreme = (b"0", b"-1", b"1e999", b"NaN", b"99999999999999999999", b"9" * 5000, b"4294967296", b"x")
+                out[number.start() : number.end()] = rng.choice(extreme)
         else:
             out[at:at] = rng.choice(
                 (b"{", b"}", b"]", b",", b":", b"\\ud800", b"\0", b"\xc3", b"&a *a", b"!!", b"\r\n\r\n", b"- ")
@@ -45,13 +45,13 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
-def replaced(rng: random.Random, value):
+def replace_one(rng: random.Random, value):
     """A tree of dicts and lists with one place changed: another value, a key gone, renamed, doubled elsewhere."""
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
         kind = rng.random()
         if kind < 0.7:
-            return value | {key: replaced(rng, value[key])}
+            return value | {key: replace_one(rng, value[key])}
         rest = {name: item for name, item in value.items() if name != key}
         if kind < 0.8:
             return rest

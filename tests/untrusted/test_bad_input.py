@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.cli.conftest import one_line
 from tests.untrusted.conftest import tree
-from tests.untrusted.made import odd_pictures
-from tests.untrusted.refused import CHECK, DRAW, RANK, REDRAW, REFUSED, TRAIN, WORDS
+from tests.untrusted.made import odd_images
+from tests.untrusted.refused import CHECK, SAMPLE, RERANK, RECONSTRUCT, REFUSED, TRAIN, TRAIN_TOKENIZER
 
 CAPTION = "a red circle"
 
@@ -33,19 +33,19 @@ def test_bad_input_gives_one_line(run, files, tmp_path, name):
 
 def test_odd_images_are_read(run, files):
     """Animated, CMYK, 16-bit, turned by EXIF, of a palette, with transparency: each command reads them all."""
-    redrawn = run(*REDRAW, "@odd")
-    assert redrawn.code == 0, redrawn.err
-    shown = {Path(line["image"]).name: np.asarray(Image.open(line["path"])).astype(int) for line in redrawn.results}
-    assert len(shown) == len(odd_pictures())
+    reconstructed = run(*RECONSTRUCT, "@odd")
+    assert reconstructed.code == 0, reconstructed.err
+    shown = {Path(line["image"]).name: np.asarray(Image.open(line["path"])).astype(int) for line in reconstructed.results}
+    assert len(shown) == len(odd_images())
     for name, pixels in shown.items():
         red, green, blue = pixels[:16].mean(axis=(0, 1)) if name != "turned.jpg" else pixels[:7].mean(axis=(0, 1))
         wanted = {"deep.png": (156, 156, 156), "palette.png": (255, 255, 255), "alpha.png": (255, 127, 127)}
         assert np.allclose((red, green, blue), wanted.get(name, (254, 0, 0)), atol=4), name
     assert shown["turned.jpg"][9:16, :, 2].mean() > 240  # the right half, below now
-    ranked = run(*RANK, "@odd", "--prompt", CAPTION)
-    assert (ranked.code, len(ranked.results)) == (0, len(odd_pictures()))
+    ranked = run(*RERANK, "@odd", "--prompt", CAPTION)
+    assert (ranked.code, len(ranked.results)) == (0, len(odd_images()))
     checked = run(*CHECK, "@odd")
-    assert (checked.code, checked.result["good"]) == (0, len(odd_pictures()))
+    assert (checked.code, checked.result["good"]) == (0, len(odd_images()))
     assert run("data", "preview", "@odd", "data.size=16").code == 0
     data = (
         "data.type=folder",
@@ -68,7 +68,7 @@ def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
     assert tree(tmp_path) == {}
     assert run("data", "preview", data, "-n", "4", "data.size=16").code == 0
     kind = {".jsonl": "table", ".tar": "shards"}.get(Path(data).suffix, "folder")
-    words = (*WORDS, f"data.type={kind}", f"data.path={data}", "learn.captions=100")
+    words = (*TRAIN_TOKENIZER, f"data.type={kind}", f"data.path={data}", "learn.captions=100")
     assert run(*words).code == 0
     assert set(tree(tmp_path)) == {"one/two/sheet.png", "one/two/w.json"}
 
@@ -101,7 +101,7 @@ def test_bad_samples_are_counted(run, files, tmp_path):
     ],
 )
 def test_prompts_are_not_file_names(run, tmp_path, prompt):
-    ended = run(*DRAW, json.dumps({"prompt": prompt}), "--sheet", "sheet.png")
+    ended = run(*SAMPLE, json.dumps({"prompt": prompt}), "--sheet", "sheet.png")
     assert (ended.code, ended.err) == (0, "")
     (path,) = (name for name in tree(tmp_path) if name != "one/two/sheet.png")
     assert Path(path).parent == Path("one/two/out")
@@ -122,7 +122,7 @@ def test_enormous_numbers_are_harmless(run):
         "--top",
         "9" * 18,
     )
-    ended = run(*DRAW, "x", *words)
+    ended = run(*SAMPLE, "x", *words)
     assert (ended.code, len(ended.results)) == (0, 2)
 
 
@@ -138,7 +138,7 @@ def test_invalid_lines_are_failed_items(run):
         '{"prompt": "zebra"}',
         "x" * 10_001,
     )
-    ended = run(*DRAW, "-", stdin="\n".join(lines).encode())
+    ended = run(*SAMPLE, "-", stdin="\n".join(lines).encode())
     assert (ended.code, ended.err) == (4, "")
     assert [line.get("prompt") for line in ended.results[:2]] == ["a red circle", "zebra"]
     assert [line["error"].split(":")[0] for line in ended.results[2:]] == [
@@ -147,7 +147,7 @@ def test_invalid_lines_are_failed_items(run):
 
 
 def test_missing_images_are_failed_items(run, files):
-    for words in (REDRAW, (*RANK, "--prompt", "x")):
+    for words in (RECONSTRUCT, (*RERANK, "--prompt", "x")):
         ended = run(*words, "-", stdin=f'{{"path": "gone.png"}}\n{files}/good.png\n'.encode())
         assert (ended.code, ended.err) == (4, "")
         errors = [line["error"] for line in ended.results if "error" in line]
@@ -157,7 +157,7 @@ def test_missing_images_are_failed_items(run, files):
 
 def test_invalid_rerank_prompts(run, tmp_path):
     Path("prompts.jsonl").write_text('{"prompt": "zebra"}\n{"prompt": null}\n')
-    ended = run(*RANK, "@good.png", "--prompts", "prompts.jsonl")
+    ended = run(*RERANK, "@good.png", "--prompts", "prompts.jsonl")
     assert [("score" in line, "error" in line) for line in ended.results] == [(True, False), (False, True)]
     assert ended.code == 4
 
@@ -177,7 +177,7 @@ def test_invalid_rerank_prompts(run, tmp_path):
     ],
 )
 @pytest.mark.parametrize(
-    "command", [DRAW, REDRAW, RANK, ("evaluate", "scenes", "--objects", "shapes", "-q")], ids=lambda words: words[0]
+    "command", [SAMPLE, RECONSTRUCT, RERANK, ("evaluate", "scenes", "--objects", "shapes", "-q")], ids=lambda words: words[0]
 )
 def test_empty_standard_input(run, tmp_path, command, stdin, said):
     ended = run(*command, "-", stdin=stdin)

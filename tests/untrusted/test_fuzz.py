@@ -21,8 +21,8 @@ from dalle_cli.generate.requests import GenerationRequest, plan_images
 from dalle_cli.recipe import to_yaml
 from tests.fixtures.miniatures import noise, recipes
 from tests.training.conftest import RECIPE
-from tests.untrusted.made import odd_pictures, sealed, with_header
-from tests.untrusted.mutations import VALUES, mutated, replaced
+from tests.untrusted.made import odd_images, with_header, with_metadata
+from tests.untrusted.mutations import VALUES, mutate, replace_one
 from tests.untrusted.watching import TooSlow, watching
 
 pytestmark = pytest.mark.slow
@@ -73,10 +73,10 @@ def test_recipes(attempt, files, family):
     for number, rng in cases(100, family):
         if number % 3:
             for _ in range(rng.choice((1, 1, 1, 3))):
-                changed = replaced(rng, recipe)
+                changed = replace_one(rng, recipe)
             content = json.dumps(changed).encode()
         else:
-            content = mutated(rng, to_yaml(recipe).encode())
+            content = mutate(rng, to_yaml(recipe).encode())
         Path("case.yaml").write_bytes(content)
         codes.append(attempt(number, "check", "--recipe", "case.yaml", "--family", family))
         if family in ("dvae", "clip", "prior"):
@@ -135,18 +135,18 @@ def test_checkpoints(attempt, files, kind):
     for number, rng in cases(150, kind):
         how = number % 5
         if how == 0:
-            content = whole[:8] + mutated(rng, whole[8 : 8 + length]) + whole[8 + length :]
+            content = whole[:8] + mutate(rng, whole[8 : 8 + length]) + whole[8 + length :]
             if rng.random() < 0.7:
                 content = struct.pack("<Q", len(content) - len(whole) + length) + content[8:]
         elif how == 1:
-            content = mutated(rng, whole)
+            content = mutate(rng, whole)
         elif how == 2:
-            header = replaced(rng, json.loads(whole[8 : 8 + length]))
+            header = replace_one(rng, json.loads(whole[8 : 8 + length]))
             content = with_header(whole, header)
         else:
             fields = {"recipe": found["recipe"], "tokenizer": found["tokenizer"]}
-            changed = {key: replaced(rng, value) if rng.random() < 0.6 else value for key, value in fields.items()}
-            content = sealed(whole, **{key: value for key, value in changed.items() if value is not None})
+            changed = {key: replace_one(rng, value) if rng.random() < 0.6 else value for key, value in fields.items()}
+            content = with_metadata(whole, **{key: value for key, value in changed.items() if value is not None})
         Path("case.safetensors").write_bytes(content)
         codes.append(attempt(number, "inspect", "case.safetensors", "--verify"))
         use = {
@@ -168,7 +168,7 @@ def test_shards_and_tables(attempt, files, name):
     codes = []
     for number, rng in cases(100, name):
         case = Path(f"case{Path(name).suffix}")
-        case.write_bytes(mutated(rng, whole))
+        case.write_bytes(mutate(rng, whole))
         if case.suffix == ".tar" and number % 2:
             successes = rng.choice((0, 4, 10**9, -1, "x", None, [1]))
             Path("case_stats.json").write_bytes(json.dumps({"successes": successes}).encode())
@@ -181,12 +181,12 @@ def test_shards_and_tables(attempt, files, name):
 
 
 def test_images(attempt):
-    pictures = list(odd_pictures().items())
+    pictures = list(odd_images().items())
     codes = []
     for number, rng in cases(200, "pictures"):
         name, whole = rng.choice(pictures)
         case = Path(f"case{Path(name).suffix}")
-        case.write_bytes(mutated(rng, whole))
+        case.write_bytes(mutate(rng, whole))
         codes.append(attempt(number, "reconstruct", str(case), "--model", "@dvae.safetensors", "--overwrite", "-q"))
     spread(codes, 0, 4)
 
@@ -239,7 +239,7 @@ def test_generated_lines(attempt, files):
     )
     codes = []
     for number, rng in cases(50, "drawn"):
-        stdin = mutated(rng, good.encode())
+        stdin = mutate(rng, good.encode())
         codes.append(attempt(number, "sample", "--recipe", "@tiny.yaml", "-q", "--overwrite", "-", stdin=stdin))
         codes.append(attempt(number, "rerank", "--model", "@clip.safetensors", "-q", "-", stdin=stdin))
     spread(codes, 0, 3, 4)
@@ -256,14 +256,14 @@ def test_image_metadata(attempt):
     codes = []
     for number, rng in cases(300, "says"):
         if number % 2:
-            changed = json.dumps(replaced(rng, record))
+            changed = json.dumps(replace_one(rng, record))
             images.save_png(
                 noise(),
                 "case.png",
-                {**text, "dalle": changed if number % 4 == 1 else mutated(rng, changed.encode()).decode("latin-1")},
+                {**text, "dalle": changed if number % 4 == 1 else mutate(rng, changed.encode()).decode("latin-1")},
             )
         else:
-            Path("case.png").write_bytes(mutated(rng, whole))
+            Path("case.png").write_bytes(mutate(rng, whole))
         codes.append(attempt(number, "inspect", "case.png"))
         codes.append(attempt(number, "sample", "--like", "case.png", "--recipe", "@tiny.yaml", "--dry-run", "-q"))
     spread(codes, 0, 3)
@@ -274,7 +274,7 @@ def test_vocabularies(attempt, files, name):
     whole = (files / name).read_bytes()
     codes = []
     for number, rng in cases(100, name):
-        content = json.dumps(replaced(rng, json.loads(whole))).encode() if number % 2 else mutated(rng, whole)
+        content = json.dumps(replace_one(rng, json.loads(whole))).encode() if number % 2 else mutate(rng, whole)
         Path("case.json").write_bytes(content)
         codes.append(attempt(number, "inspect", "case.json"))
         codes.append(attempt(number, "data", "check", "@odd", "--tokenizer", "case.json", "-q"))

@@ -19,7 +19,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def start(files, tmp_path):
-    """Start a command in an empty folder; `@` in a word is the folder of hostile files."""
+    """Start a command in an empty folder; `@` in a word is the folder of untrusted files."""
     begun = []
 
     def run(*words: str, **streams) -> subprocess.Popen:

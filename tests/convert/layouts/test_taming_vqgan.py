@@ -131,4 +131,4 @@ def test_images_are_reconstructed(lightning, tmp_path, capsys):
     assert result["unique_tokens"] == codes.unique().numel()
     assert result["psnr"] == pytest.approx(-10 * error.log10().item(), abs=0.01)
     assert np.asarray(Image.open(result["path"])).shape == (32, 16, 3)
-    assert f"{result['codes']} of 24 codes used" in printed.err
+    assert f"{result['unique_tokens']} of 24 codes used" in printed.err
