@@ -84,13 +84,13 @@ def _is_published(name: str, head: bytes) -> bool:
     from .. import checkpoint
 
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(name):
         try:
             checkpoint.resolve(name)
         except checkpoint.CheckpointError:
             return any(path.iterdir())
         return False
-    if not path.is_file() or head[8:9] != b"{":
+    if not os.path.isfile(name) or head[8:9] != b"{":
         return head.startswith(TORCH)
     metadata = checkpoint.read_header(path).get("__metadata__", {})
     return isinstance(metadata, dict) and metadata.get("format") != "dalle"

@@ -1,4 +1,4 @@
-"""Files made to break the program, and a place in which nothing changes unseen."""
+"""Files made to break the program, and a folder whose every change is seen."""
 
 import importlib
 import io
@@ -43,7 +43,7 @@ def files(tiny, tmp_path_factory) -> Path:
 
 
 def is_deliberate(error: BaseException) -> bool:
-    """Whether an error was raised on purpose: of a class of the package, by a `raise` in it, or about a file."""
+    """Whether an error was raised deliberately: a class of the package, a `raise` in it, or an error about a file."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = frames and "dalle_cli" in frames[-1].filename and (frames[-1].line or "").startswith("raise")
     about_a_file = isinstance(error, OSError) and error.filename
@@ -51,7 +51,7 @@ def is_deliberate(error: BaseException) -> bool:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """What every file below a folder holds, by its path."""
+    """The content of every file below a folder, by its path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -59,7 +59,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def run(dalle, files, tmp_path, monkeypatch) -> Run:  # noqa: F811
     """Run a command in an empty folder, deep enough below `tmp_path` for `..` to stay in it.
 
-    `@` in a word is the folder of untrusted files. The errors that end the command must be the package's own.
+    `@` in a word is the folder of untrusted files. Errors that end the command must be deliberate.
     """
     here = tmp_path / "one" / "two"
     here.mkdir(parents=True)
@@ -81,7 +81,7 @@ def run(dalle, files, tmp_path, monkeypatch) -> Run:  # noqa: F811
 
 @pytest.fixture
 def attempt(run, tmp_path) -> Callable[..., int]:
-    """Run a command; what it does elsewhere, what it raises that nobody meant, and a hang are failures."""
+    """Run a command; writes elsewhere, unexpected errors and hangs are failures."""
 
     def command(case: object, *words: str, stdin: bytes = b"") -> int:
         try:
@@ -93,7 +93,7 @@ def attempt(run, tmp_path) -> Callable[..., int]:
             assert all(line.isprintable() for line in ended.err.splitlines())
             return ended.code
         except BaseException as error:
-            said = f"{type(error).__name__}: {str(error)[:500]}"
-            raise AssertionError(f"case {case}: {said}; {' '.join(words)[:300]}") from error
+            message = f"{type(error).__name__}: {str(error)[:500]}"
+            raise AssertionError(f"case {case}: {message}; {' '.join(words)[:300]}") from error
 
     return command

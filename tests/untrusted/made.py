@@ -1,4 +1,4 @@
-"""Files made to break the program, beside good ones of the same kinds."""
+"""Files made to break the program, next to valid ones of the same kinds."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ from dalle_cli.recipe import to_yaml
 from tests.data.conftest import picture, write_tar
 from tests.training.conftest import RECIPE
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -25,7 +25,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(*chunks: bytes, width: int = 4, height: int = 4, depth: int = 8, rows: bytes | None = None) -> bytes:
-    """A grey PNG with chunks before its rows, which are compressed as given or are of this size and black."""
+    """A gray PNG with chunks before its rows: compressed data, or by default black rows."""
     packed = zlib.compress(bytes((width * depth // 8 + 1) * height)) if rows is None else rows
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
@@ -45,10 +45,10 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def odd_images() -> dict[str, bytes]:
-    """Pictures out of the ordinary and right all the same."""
+    """Unusual and valid images."""
     red, blue = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
     turned = Image.Exif()
-    turned[0x0112] = 6  # its left is up
+    turned[0x0112] = 6  # its left side is the top
     both = red.copy()
     both.paste(blue, (20, 0))
     return {
@@ -68,12 +68,12 @@ def images() -> dict[str, bytes]:
     text = json.dumps({"prompt": "x"})
     return {
         **{f"odd/{name}": content for name, content in odd_images().items()},
-        **{f"odd/{Path(name).stem}.txt": b"a red picture" for name in odd_images()},
+        **{f"odd/{Path(name).stem}.txt": b"a red image" for name in odd_images()},
         "good.png": good,
         "half.png": good[: len(good) // 2],
-        "text/a.jpg": b"this is no picture",
+        "text/a.jpg": b"not an image",
         "text/a.txt": b"a caption",
-        "text/b.jpg": b"nor is this",
+        "text/b.jpg": b"not an image either",
         "text/b.txt": b"another",
         "huge.png": png(width=30_000, height=30_000, depth=1, rows=zeros(3_751 * 30_000)),
         "bombs/wide.png": png(width=(1 << 31) - 1, height=(1 << 31) - 1, rows=b""),
@@ -94,12 +94,12 @@ def images() -> dict[str, bytes]:
         "nul/a.txt": b"a\0b",
         "no-text/a.png": good,
         "no-text/a.txt": bytes(range(128, 256)),
-        "folder.png/inside": b"a folder by the name of a picture",
+        "folder.png/inside": b"a folder with the name of an image",
     }
 
 
 def origin(**changes) -> dict:
-    """The record of a picture that `dalle sample` drew."""
+    """The record of an image by `dalle sample`."""
     record = {"command": "sample", "version": "0", "recipe": "dalle1", "options": {}, "models": {}, "fields": {}}
     return {**record, "prompt": "x", "seed": 0, "sample_index": 0, "index": 0, **changes}
 
@@ -116,20 +116,20 @@ def shards(folder: Path) -> dict[str, bytes]:
     link, device = tarfile.TarInfo("link.png"), tarfile.TarInfo("device.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     device.type = tarfile.CHRTYPE
-    whole = tar(*((f"{i}.{end}", data) for i in range(4) for end, data in (("png", good), ("txt", b"a red square"))))
+    data = tar(*((f"{i}.{end}", data) for i in range(4) for end, data in (("png", good), ("txt", b"a red square"))))
     large = bytearray(tar(("0.png", good), ("0.txt", b"x")))
     large[124:136] = b"\x80" + (1 << 62).to_bytes(11, "big")
     large[148:156] = b"%06o\0 " % (sum(large[:148]) + 256 + sum(large[156:512]))
     names = ("../../evil", "/abs/evil", "../../../../../../../../tmp/evil", "a/../../evil", "..")
     return {
-        "whole.tar": whole,
-        "cut.tar": whole[: len(whole) // 3],
-        "cut-at-once.tar": whole[:700],
+        "whole.tar": data,
+        "cut.tar": data[: len(data) // 3],
+        "cut-at-once.tar": data[:700],
         "dots.tar": tar(*((f"{name}.{end}", data) for name in names for end, data in (("png", good), ("txt", b"x")))),
         "links.tar": tar(link, device),
         "size-lies.tar": bytes(large),
-        "no.tar": b"this is no tar" * 100,
-        "packed.tar": gzip.compress(whole),
+        "no.tar": b"not a tar" * 150,
+        "compressed.tar": gzip.compress(data),
         "empty.tar": bytes(10_240),
     }
 
@@ -167,9 +167,9 @@ def prompts() -> dict[str, bytes]:
 
 
 def checkpoints(dvae: str) -> dict[str, bytes]:
-    whole = Path(dvae).read_bytes()
+    data = Path(dvae).read_bytes()
     recipe = checkpoint.metadata(Path(dvae))["recipe"]
-    flipped = bytearray(whole)
+    flipped = bytearray(data)
     flipped[-3] ^= 16
 
     def lying(fields: dict) -> None:
@@ -179,26 +179,28 @@ def checkpoints(dvae: str) -> dict[str, bytes]:
         next(value for key, value in fields.items() if key != "__metadata__")["data_offsets"][1] = 1 << 40
 
     return {
-        "cut.safetensors": whole[: len(whole) // 2],
+        "cut.safetensors": data[: len(data) // 2],
         "flipped.safetensors": bytes(flipped),
-        "lying.safetensors": with_changed_header(whole, lying),
-        "past.safetensors": with_changed_header(whole, past_the_end),
-        "length.safetensors": b"\xff" * 7 + b"\x7f" + whole[8:],
-        "unsafe-part.safetensors": with_metadata(whole, recipe={"model": {"type": "os.system", "command": "touch evil"}}),
-        "enormous.safetensors": with_metadata(whole, recipe={"model": {"type": "dvae", "vocab_size": 1 << 60}}),
+        "lying.safetensors": with_changed_header(data, lying),
+        "past.safetensors": with_changed_header(data, past_the_end),
+        "length.safetensors": b"\xff" * 7 + b"\x7f" + data[8:],
+        "unsafe-part.safetensors": with_metadata(
+            data, recipe={"model": {"type": "os.system", "command": "touch evil"}}
+        ),
+        "enormous.safetensors": with_metadata(data, recipe={"model": {"type": "dvae", "vocab_size": 1 << 60}}),
         "negative.safetensors": with_metadata(
-            whole, recipe={"model": {"type": "dvae", "n_hid": -8}, "task": {"type": "dvae"}}
+            data, recipe={"model": {"type": "dvae", "n_hid": -8}, "task": {"type": "dvae"}}
         ),
         "endless.safetensors": with_metadata(
-            whole, recipe={"model": {"type": "dvae", "num_res_blocks": 1 << 40}, "task": {"type": "dvae"}}
+            data, recipe={"model": {"type": "dvae", "num_res_blocks": 1 << 40}, "task": {"type": "dvae"}}
         ),
         "large.safetensors": with_metadata(
-            whole, recipe=recipe | {"model": {"type": "dvae", "vocab_size": 1 << 30, "n_hid": 64}}
+            data, recipe=recipe | {"model": {"type": "dvae", "vocab_size": 1 << 30, "n_hid": 64}}
         ),
-        "no-task.safetensors": with_metadata(whole, recipe={"model": recipe["model"]}),
-        "frozen.safetensors": with_metadata(whole, recipe=recipe | {"frozen": [1, 2]}),
-        "deep.safetensors": with_metadata(whole, recipe="[" * 100_000),
-        "foreign.safetensors": with_changed_header(whole, lambda fields: fields.pop("__metadata__")),
+        "no-task.safetensors": with_metadata(data, recipe={"model": recipe["model"]}),
+        "frozen.safetensors": with_metadata(data, recipe=recipe | {"frozen": [1, 2]}),
+        "deep.safetensors": with_metadata(data, recipe="[" * 100_000),
+        "foreign.safetensors": with_changed_header(data, lambda fields: fields.pop("__metadata__")),
         "system.pt": b"\x80\x04cposix\nsystem\nX\x0a\x00\x00\x00touch evil\x85R.",
         "unknown.safetensors": with_header(
             b"\0" * 8 + b"abcd", {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
@@ -225,26 +227,26 @@ def checkpoints(dvae: str) -> dict[str, bytes]:
     }
 
 
-def with_changed_header(whole: bytes, change: Callable[[dict], object]) -> bytes:
+def with_changed_header(data: bytes, change: Callable[[dict], object]) -> bytes:
     """A safetensors file with another header."""
-    (length,) = struct.unpack("<Q", whole[:8])
-    fields = json.loads(whole[8 : 8 + length])
+    (length,) = struct.unpack("<Q", data[:8])
+    fields = json.loads(data[8 : 8 + length])
     change(fields)
-    return with_header(whole, fields)
+    return with_header(data, fields)
 
 
-def with_header(whole: bytes, fields: object) -> bytes:
+def with_header(data: bytes, fields: object) -> bytes:
     header = json.dumps(fields).encode()
-    (length,) = struct.unpack("<Q", whole[:8])
-    return struct.pack("<Q", len(header)) + header + whole[8 + length :]
+    (length,) = struct.unpack("<Q", data[:8])
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
-def with_metadata(whole: bytes, **metadata) -> bytes:
-    """A checkpoint with other metadata, its seal put right as whoever means harm would."""
+def with_metadata(data: bytes, **metadata) -> bytes:
+    """A checkpoint with other metadata and the right seal, as an attacker would write it."""
 
     def change(fields: dict) -> None:
-        own = fields["__metadata__"]
-        own |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-        own["seal"] = checkpoint._seal(own)
+        changed = fields["__metadata__"]
+        changed |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+        changed["seal"] = checkpoint._seal(changed)
 
-    return with_changed_header(whole, change)
+    return with_changed_header(data, change)

@@ -1,4 +1,4 @@
-"""How good files and recipes become bad ones."""
+"""Mutate valid files and recipes."""
 
 import random
 import re
@@ -14,7 +14,7 @@ VALUES = [
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
-    """A file with a few bytes flipped, numbers changed, parts cut out, doubled, moved, or its end missing."""
+    """Return a file with a few bits flipped, numbers changed, parts removed, doubled or moved, or its end missing."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
         at, length = rng.randrange(len(out) + 1), min(rng.choice((1, 2, 4, 8, 64, 512)), len(out))
@@ -46,7 +46,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 
 
 def replace_one(rng: random.Random, value):
-    """A tree of dicts and lists with one place changed: another value, a key gone, renamed, doubled elsewhere."""
+    """Return a tree of dicts and lists with one change: another value, or a key removed, renamed or added."""
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
         kind = rng.random()

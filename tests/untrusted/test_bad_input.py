@@ -1,4 +1,4 @@
-"""What users and strangers get wrong, through the command line: one line, the right exit code, nothing left behind."""
+"""Bad input through the command line: one line, the right exit code, nothing left behind."""
 
 import json
 import re
@@ -11,37 +11,39 @@ from PIL import Image
 from tests.cli.conftest import one_line
 from tests.untrusted.conftest import tree
 from tests.untrusted.made import odd_images
-from tests.untrusted.refused import CHECK, SAMPLE, RERANK, RECONSTRUCT, REFUSED, TRAIN, TRAIN_TOKENIZER
+from tests.untrusted.refused import CHECK, RECONSTRUCT, REFUSED, RERANK, SAMPLE, TRAIN, TRAIN_TOKENIZER
 
 CAPTION = "a red circle"
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_input_gives_one_line(run, files, tmp_path, name):
-    words, code, said = REFUSED[name]
+    words, code, message = REFUSED[name]
     before = tree(files)
     ended = run(*words)
     assert (ended.code, one_line(ended.err)) == (code, True), ended.err
-    assert said in ended.err
+    assert message in ended.err
     assert len(ended.err) < 1100
     assert tree(tmp_path) == {}
     assert tree(files) == before
 
 
-# ---- what is odd and right -------------------------------------------------------------------------------------------
+# ---- unusual and valid -----------------------------------------------------------------------------------------------
 
 
 def test_odd_images_are_read(run, files):
-    """Animated, CMYK, 16-bit, turned by EXIF, of a palette, with transparency: each command reads them all."""
+    """Animated, CMYK, 16-bit, rotated by EXIF, palette, transparent: every command reads them all."""
     reconstructed = run(*RECONSTRUCT, "@odd")
     assert reconstructed.code == 0, reconstructed.err
-    shown = {Path(line["image"]).name: np.asarray(Image.open(line["path"])).astype(int) for line in reconstructed.results}
+    shown = {
+        Path(line["image"]).name: np.asarray(Image.open(line["path"])).astype(int) for line in reconstructed.results
+    }
     assert len(shown) == len(odd_images())
     for name, pixels in shown.items():
         red, green, blue = pixels[:16].mean(axis=(0, 1)) if name != "turned.jpg" else pixels[:7].mean(axis=(0, 1))
         wanted = {"deep.png": (156, 156, 156), "palette.png": (255, 255, 255), "alpha.png": (255, 127, 127)}
         assert np.allclose((red, green, blue), wanted.get(name, (254, 0, 0)), atol=4), name
-    assert shown["turned.jpg"][9:16, :, 2].mean() > 240  # the right half, below now
+    assert shown["turned.jpg"][9:16, :, 2].mean() > 240  # the right half, now at the bottom
     ranked = run(*RERANK, "@odd", "--prompt", CAPTION)
     assert (ranked.code, len(ranked.results)) == (0, len(odd_images()))
     checked = run(*CHECK, "@odd")
@@ -61,7 +63,7 @@ def test_odd_images_are_read(run, files):
 
 @pytest.mark.parametrize("data", ["@long", "@nul", "@no-text", "@surrogate.jsonl", "@dots.tar", "@cut.tar"])
 def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
-    """Captions of 10,000 words, with NUL, of no UTF-8, with half a surrogate pair; names with `..` and from `/`."""
+    """Captions of 10,000 words, with NUL, not UTF-8, with half a surrogate pair; names with `..` and from `/`."""
     ended = run(*CHECK, data, "--tokenizer", "@learned.json", "--context", "8")
     assert ended.code == 0, ended.err
     assert ended.result["good"] > 0
@@ -74,10 +76,10 @@ def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
 
 
 def test_bad_samples_are_counted(run, files, tmp_path):
-    found = run(*CHECK, "@bombs", "data.require_captions=false")
-    assert (found.code, found.err) == (4, "")
-    assert found.result["bad"] == {"too many pixels": 2, "cannot be decoded": 1}
-    assert found.result["good"] == 2
+    ended = run(*CHECK, "@bombs", "data.require_captions=false")
+    assert (ended.code, ended.err) == (4, "")
+    assert ended.result["bad"] == {"too many pixels": 2, "cannot be decoded": 1}
+    assert ended.result["good"] == 2
     for table, bad in (("nul", 1), ("numbers", 1)):
         ended = run(*CHECK, f"@{table}.jsonl", "data.require_captions=false")
         assert (ended.code, ended.result["good"], sum(ended.result["bad"].values())) == (4, 1, bad)
@@ -163,7 +165,7 @@ def test_invalid_rerank_prompts(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stdin", "said"),
+    ("stdin", "message"),
     [
         (b"", "standard input is empty"),
         (b"\n \n", "standard input is empty"),
@@ -177,12 +179,14 @@ def test_invalid_rerank_prompts(run, tmp_path):
     ],
 )
 @pytest.mark.parametrize(
-    "command", [SAMPLE, RECONSTRUCT, RERANK, ("evaluate", "scenes", "--objects", "shapes", "-q")], ids=lambda words: words[0]
+    "command",
+    [SAMPLE, RECONSTRUCT, RERANK, ("evaluate", "scenes", "--objects", "shapes", "-q")],
+    ids=lambda words: words[0],
 )
-def test_empty_standard_input(run, tmp_path, command, stdin, said):
+def test_empty_standard_input(run, tmp_path, command, stdin, message):
     ended = run(*command, "-", stdin=stdin)
     assert (ended.code, ended.out, one_line(ended.err)) == (3, "", True), ended.err
-    assert said in ended.err
+    assert message in ended.err
     assert tree(tmp_path) == {}
 
 

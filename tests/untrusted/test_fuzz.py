@@ -1,6 +1,6 @@
-"""Thousands of mutated files and words: whatever comes in, no traceback, no hang, nothing written elsewhere.
+"""Thousands of mutated files and arguments: no traceback, no hang, nothing written elsewhere.
 
-The cases are the same every time; DALLE_FUZZ is another number to start from, DALLE_FUZZ_TIMES how many times more.
+The cases are the same every time; DALLE_FUZZ is the number of the first, DALLE_FUZZ_TIMES multiplies their count.
 """
 
 import json
@@ -31,27 +31,27 @@ FIRST, TIMES = int(os.environ.get("DALLE_FUZZ", "0")), int(os.environ.get("DALLE
 
 
 def cases(count: int, salt: str):
-    """Generators of random numbers, each of a case that can be run again by its number."""
+    """Yield the number and the random generator of each case; the number alone repeats it."""
     for number in range(FIRST, FIRST + count * TIMES):
         yield number, random.Random(f"{salt}/{number}")
 
 
 def test_watcher_sees_writes_elsewhere(tmp_path):
     (tmp_path / "inside").mkdir()
-    with watching(tmp_path / "inside") as found:
+    with watching(tmp_path / "inside") as events:
         (tmp_path / "inside" / "file").write_text("x")
         (tmp_path / "inside" / "file").read_text()
-        assert found == []
+        assert events == []
         (tmp_path / "outside").write_text("x")
         os.rename(tmp_path / "inside" / "file", tmp_path / "moved")
     (tmp_path / "later").write_text("x")
-    assert found == [f"open {tmp_path}/outside", f"os.rename {tmp_path}/moved"]
+    assert events == [f"open {tmp_path}/outside", f"os.rename {tmp_path}/moved"]
     with pytest.raises(TooSlow), watching(tmp_path, 0.05):
         time.sleep(5)
 
 
 def spread(codes: list[int], *wanted: int) -> None:
-    """That the cases reached into the program: each of these exit codes came up."""
+    """Assert that the cases reached into the program: each of these exit codes occurred."""
     print({code: codes.count(code) for code in sorted(set(codes))})
     assert set(wanted) <= set(codes)
 
@@ -115,7 +115,7 @@ def test_overrides(attempt):
     codes = []
 
     def check(words: list[str]) -> None:
-        words = [word.replace("\0", "").replace("@", "") for word in words]  # no argument can hold the one
+        words = [word.replace("\0", "").replace("@", "") for word in words]  # no argument can hold NUL
         codes.append(attempt(words, "train-dvae", "--recipe", "@train.yaml", "--dry-run", "-q", "--", *words))
 
     word = st.one_of(st.tuples(KEYS, SCALARS).map("=".join), st.text(max_size=20))
@@ -129,24 +129,24 @@ def test_overrides(attempt):
 @pytest.mark.parametrize("kind", ["dvae", "clip", "dalle"])
 def test_checkpoints(attempt, files, kind):
     path = files / f"{kind}.safetensors"
-    whole, found = path.read_bytes(), checkpoint.metadata(path)
-    (length,) = struct.unpack("<Q", whole[:8])
+    data, metadata = path.read_bytes(), checkpoint.metadata(path)
+    (length,) = struct.unpack("<Q", data[:8])
     codes = []
     for number, rng in cases(150, kind):
         how = number % 5
         if how == 0:
-            content = whole[:8] + mutate(rng, whole[8 : 8 + length]) + whole[8 + length :]
+            content = data[:8] + mutate(rng, data[8 : 8 + length]) + data[8 + length :]
             if rng.random() < 0.7:
-                content = struct.pack("<Q", len(content) - len(whole) + length) + content[8:]
+                content = struct.pack("<Q", len(content) - len(data) + length) + content[8:]
         elif how == 1:
-            content = mutate(rng, whole)
+            content = mutate(rng, data)
         elif how == 2:
-            header = replace_one(rng, json.loads(whole[8 : 8 + length]))
-            content = with_header(whole, header)
+            header = replace_one(rng, json.loads(data[8 : 8 + length]))
+            content = with_header(data, header)
         else:
-            fields = {"recipe": found["recipe"], "tokenizer": found["tokenizer"]}
+            fields = {"recipe": metadata["recipe"], "tokenizer": metadata["tokenizer"]}
             changed = {key: replace_one(rng, value) if rng.random() < 0.6 else value for key, value in fields.items()}
-            content = with_metadata(whole, **{key: value for key, value in changed.items() if value is not None})
+            content = with_metadata(data, **{key: value for key, value in changed.items() if value is not None})
         Path("case.safetensors").write_bytes(content)
         codes.append(attempt(number, "inspect", "case.safetensors", "--verify"))
         use = {
@@ -163,12 +163,12 @@ def test_checkpoints(attempt, files, kind):
 
 @pytest.mark.parametrize("name", ["whole.tar", "dots.tar", "nul.jsonl", "numbers.jsonl", "columns.csv", "missing.csv"])
 def test_shards_and_tables(attempt, files, name):
-    whole = (files / name).read_bytes().replace(b"picture", b"image").replace(b"words", b"text")
+    data = (files / name).read_bytes().replace(b"picture", b"image").replace(b"words", b"text")
     Path("good.png").write_bytes((files / "good.png").read_bytes())
     codes = []
     for number, rng in cases(100, name):
         case = Path(f"case{Path(name).suffix}")
-        case.write_bytes(mutate(rng, whole))
+        case.write_bytes(mutate(rng, data))
         if case.suffix == ".tar" and number % 2:
             successes = rng.choice((0, 4, 10**9, -1, "x", None, [1]))
             Path("case_stats.json").write_bytes(json.dumps({"successes": successes}).encode())
@@ -181,17 +181,17 @@ def test_shards_and_tables(attempt, files, name):
 
 
 def test_images(attempt):
-    pictures = list(odd_images().items())
+    originals = list(odd_images().items())
     codes = []
-    for number, rng in cases(200, "pictures"):
-        name, whole = rng.choice(pictures)
+    for number, rng in cases(200, "images"):
+        name, data = rng.choice(originals)
         case = Path(f"case{Path(name).suffix}")
-        case.write_bytes(mutate(rng, whole))
+        case.write_bytes(mutate(rng, data))
         codes.append(attempt(number, "reconstruct", str(case), "--model", "@dvae.safetensors", "--overwrite", "-q"))
     spread(codes, 0, 4)
 
 
-# ---- prompts and what pictures say -----------------------------------------------------------------------------------
+# ---- prompts and metadata of images ----------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none()
@@ -233,7 +233,7 @@ def test_prompt_lines(attempt):
 
 
 def test_generated_lines(attempt, files):
-    """Whole commands over mutated lines: drawn, judged, and judged again."""
+    """Commands over mutated lines: sample, then rerank."""
     good = "\n".join(
         json.dumps({"prompt": f"a red {i}", "seed": i, "id": [i], "path": f"{files}/good.png"}) for i in range(3)
     )
@@ -252,7 +252,7 @@ def test_image_metadata(attempt):
     )
     text = chunks(origin, item, (16, 16))
     images.save_png(noise(), "whole.png", text)
-    whole, record = Path("whole.png").read_bytes(), json.loads(text["dalle"])
+    data, record = Path("whole.png").read_bytes(), json.loads(text["dalle"])
     codes = []
     for number, rng in cases(300, "says"):
         if number % 2:
@@ -263,7 +263,7 @@ def test_image_metadata(attempt):
                 {**text, "dalle": changed if number % 4 == 1 else mutate(rng, changed.encode()).decode("latin-1")},
             )
         else:
-            Path("case.png").write_bytes(mutate(rng, whole))
+            Path("case.png").write_bytes(mutate(rng, data))
         codes.append(attempt(number, "inspect", "case.png"))
         codes.append(attempt(number, "sample", "--like", "case.png", "--recipe", "@tiny.yaml", "--dry-run", "-q"))
     spread(codes, 0, 3)
@@ -271,10 +271,10 @@ def test_image_metadata(attempt):
 
 @pytest.mark.parametrize("name", ["learned.json", "words.json"])
 def test_vocabularies(attempt, files, name):
-    whole = (files / name).read_bytes()
+    data = (files / name).read_bytes()
     codes = []
     for number, rng in cases(100, name):
-        content = json.dumps(replace_one(rng, json.loads(whole))).encode() if number % 2 else mutate(rng, whole)
+        content = json.dumps(replace_one(rng, json.loads(data))).encode() if number % 2 else mutate(rng, data)
         Path("case.json").write_bytes(content)
         codes.append(attempt(number, "inspect", "case.json"))
         codes.append(attempt(number, "data", "check", "@odd", "--tokenizer", "case.json", "-q"))

@@ -1,4 +1,4 @@
-"""What only a real process can be put through: pipes that close, signals, streams that are not there."""
+"""What needs a real process: pipes that close, signals, missing streams."""
 
 import os
 import re
@@ -51,15 +51,15 @@ def test_closed_pipe_ends_quietly(start, words):
 
 
 @pytest.mark.parametrize(
-    ("opening", "said"),
+    ("redirection", "message"),
     [("< @good.png", "text"), ("< /dev/null", "is empty"), ("<&-", "standard input is closed")],
 )
-def test_invalid_standard_input(start, files, tmp_path, opening, said):
-    command = f"exec {sys.executable} -m dalle_cli sample - --recipe {files}/tiny.yaml -q {opening}"
+def test_invalid_standard_input(start, files, tmp_path, redirection, message):
+    command = f"exec {sys.executable} -m dalle_cli sample - --recipe {files}/tiny.yaml -q {redirection}"
     command = command.replace("@", f"{files}/")
     ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, one_line(ended.stderr)) == (3, "", True), ended.stderr
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert tree(tmp_path) == {}
 
 
@@ -103,13 +103,13 @@ def test_ctrl_c_twice_while_training(start, tmp_path):
     _wait(lambda: list(resume.glob("step-*")))
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    _, output = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
     again = start(*words, "--max-time", "1s")
-    _, said = again.communicate(timeout=120)
-    assert again.returncode == 75, said
-    assert re.search(r"continuing checkpoints/dvae-train from step \d+,", said)
+    _, output = again.communicate(timeout=120)
+    assert again.returncode == 75, output
+    assert re.search(r"continuing checkpoints/dvae-train from step \d+,", output)
     assert not [name for name in tree(tmp_path) if name.endswith(".tmp")]
 
 
@@ -130,4 +130,4 @@ def _wait(done) -> None:
         if done():
             return
         time.sleep(0.1)
-    raise AssertionError("it did not begin within a minute")
+    raise AssertionError("it did not start within a minute")

@@ -1,4 +1,4 @@
-"""What a command does beyond its answer: files written elsewhere, programs run, time without end."""
+"""Watch what a command does besides printing: files written elsewhere, programs run, time."""
 
 import importlib
 import os
@@ -13,15 +13,15 @@ from pathlib import Path
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 RUNNING = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pickle.find_class")
 CHANGING = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate")
-watched: list[tuple[Path, list[str]]] = []  # what may be written below, and what was done elsewhere
+watched: list[tuple[Path, list[str]]] = []  # the folder that may be written, and what was done outside of it
 
 
 def audit(event: str, details: tuple) -> None:
     if not watched:
         return
-    allowed, found = watched[-1]
+    allowed, events = watched[-1]
     if event in RUNNING:
-        found.append(f"{event} {details}")
+        events.append(f"{event} {details}")
     paths = details[:2] if event in CHANGING else ()
     if event == "open" and (details[2] or 0) & WRITING:
         paths = details[:1]
@@ -29,15 +29,15 @@ def audit(event: str, details: tuple) -> None:
         if isinstance(path, str | bytes):
             path = os.path.abspath(os.fsdecode(path))
             if not path.startswith(str(allowed)) and not re.search(r"^/dev/(null$|shm/)|__pycache__", path):
-                found.append(f"{event} {path}")
+                events.append(f"{event} {path}")
 
 
 @cache
 def begin() -> None:
-    """Have the interpreter tell of every file and program; such a hook is added once and cannot be taken back.
+    """Hook every file and program that the interpreter opens; a hook is added once and cannot be removed.
 
-    torch makes a folder of temporary files when its compiler is first loaded (for the estimates of `--dry-run`), in
-    this process once, whichever command comes first: that is done here, and is not what a command is watched for.
+    torch makes a temporary folder when its compiler is first imported (for the estimates of `--dry-run`), once in a
+    process: that happens here, so that no command is blamed for it.
     """
     importlib.import_module("torch._dynamo")
     sys.addaudithook(audit)
@@ -49,18 +49,18 @@ class TooSlow(BaseException):
 
 @contextmanager
 def watching(allowed: Path, seconds: float = 60.0) -> Iterator[list[str]]:
-    """Within, what is done outside of `allowed` is noted in the list given; TooSlow is raised after so many seconds."""
+    """List what is done outside of `allowed`; TooSlow is raised after `seconds`."""
 
     def late(number, frame):
         raise TooSlow
 
     begin()
-    found: list[str] = []
+    events: list[str] = []
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    watched.append((allowed, found))
+    watched.append((allowed, events))
     try:
-        yield found
+        yield events
     finally:
         watched.pop()
         signal.setitimer(signal.ITIMER_REAL, 0)

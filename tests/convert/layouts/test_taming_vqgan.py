@@ -125,10 +125,10 @@ def test_images_are_reconstructed(lightning, tmp_path, capsys):
     model = checkpoint.load("codec", "vqgan").model
     with torch.no_grad():
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
-        codes = model.encode(image)
-        error = ((image - model.decode(codes)) / 2).square().mean()
+        tokens = model.encode(image)
+        error = ((image - model.decode(tokens)) / 2).square().mean()
     assert code == 0
-    assert result["unique_tokens"] == codes.unique().numel()
+    assert result["unique_tokens"] == tokens.unique().numel()
     assert result["psnr"] == pytest.approx(-10 * error.log10().item(), abs=0.01)
     assert np.asarray(Image.open(result["path"])).shape == (32, 16, 3)
-    assert f"{result['unique_tokens']} of 24 codes used" in printed.err
+    assert f"{result['unique_tokens']} of 24 tokens used" in printed.err
