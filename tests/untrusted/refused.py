@@ -30,7 +30,7 @@ REFUSED = {
     "overwrite and skip": ((*SAMPLE, "x", "--overwrite", "--skip-existing"), 2, "contradict"),
     "sheet of another kind": ((*SAMPLE, "x", "--sheet", "x.jpg"), 2, "--sheet x.jpg"),
     "no such family": (("recipes", "clp"), 2, "did you mean 'clip'"),
-    "export in int8": (("export", "@dvae.safetensors", "--out", "x", "--precision", "int8"), 2, "float16"),
+    "export in int8": (("export", "@dvae.safetensors", "--out", "x", "--precision", "int8"), 2, "fp16"),
     "pool too small": (("evaluate", "retrieval", "--model", "@clip.safetensors", "-n", "5"), 2, "--pool-size"),
     "negative rerank": (("evaluate", "scenes", "--objects", "shapes", "--rerank", "1,-3"), 2, "--rerank"),
     "enormous rerank": (("evaluate", "scenes", "--objects", "shapes", "--rerank", "9" * 30), 2, "--rerank"),
@@ -138,7 +138,7 @@ REFUSED = {
     "tokenizer that is a gzip bomb": ((*CHECK, "@odd", "--tokenizer", "@bomb.json"), 3, "bomb.json"),
     "vocabulary that is too small": ((*TRAIN_TOKENIZER, "learn.vocab_size=3"), 2, "learn.vocab_size"),
     # prompts
-    "no prompt": (SAMPLE, 2, "what to draw?"),
+    "no prompt": (SAMPLE, 2, "no prompt: give one"),
     "empty prompt": ((*SAMPLE, " "), 3, "an empty prompt"),
     "prompts missing": ((*SAMPLE, "--prompts", "gone.txt"), 3, "gone.txt"),
     "prompts that are a folder": ((*SAMPLE, "--prompts", "@empty"), 3, "Is a directory"),
