@@ -86,7 +86,6 @@ def images() -> dict[str, bytes]:
         "deep-json.png": png(chunk(b"tEXt", b"dalle\0" + b'{"a":' * 50_000)),
         "foreign.png": png(chunk(b"tEXt", b"dalle\0" + text.encode())),
         "elsewhere.png": png(chunk(b"tEXt", b"dalle\0" + json.dumps(origin(recipe="../../../etc/passwd")).encode())),
-        "option.png": png(chunk(b"tEXt", b"dalle\0" + json.dumps(origin(options={"temperatur": 1})).encode())),
         "nul.png": png(chunk(b"tEXt", b"dalle\0" + json.dumps(origin(prompt="a\0b")).encode())),
         "long/a.png": good,
         "long/a.txt": b"word " * 10_000,

@@ -176,7 +176,6 @@ REFUSED = {
     "reproduce deeply nested JSON": ((*SAMPLE, "--like", "@deep-json.png"), 3, "nested too deeply"),
     "reproduce a prompt with NUL": ((*SAMPLE, "--like", "@nul.png"), 3, "NUL"),
     "reproduce with a recipe outside": (("sample", "-q", "--like", "@elsewhere.png"), 3, "passwd"),
-    "reproduce with unknown options": (("sample", "-q", "--like", "@option.png"), 2, "temperatur"),
     "inspect a zip bomb": (("inspect", "@text-bomb.png"), 3, "too large"),
     "inspect broken JSON": (("inspect", "@no-json.png"), 3, "no-json.png"),
     "inspect a text": (("inspect", "@text/a.txt"), 3, "not a PNG"),

@@ -12,6 +12,7 @@ from dalle_cli.convert.exporting import export
 from dalle_cli.convert.importing import ImportOptions, import_weights
 from dalle_cli.convert.layout import ConvertError
 from dalle_cli.convert.recognition import export_state, import_state
+from dalle_cli.generate.options import GenerationOptions
 from dalle_cli.generate.reconstruct import reconstruct
 from dalle_cli.models import models
 
@@ -119,7 +120,7 @@ def test_images_are_reconstructed(lightning, tmp_path, capsys):
     capsys.readouterr()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("a.png")
-    code = reconstruct(["a.png"], "codec", 16, "out", as_json=True, precision="float32")
+    code = reconstruct(["a.png"], "codec", 16, GenerationOptions(json=True, precision="float32"))
     printed = capsys.readouterr()
     (result,) = (json.loads(line) for line in printed.out.splitlines())
     model = checkpoint.load("codec", "vqgan").model
