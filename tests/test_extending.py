@@ -17,6 +17,17 @@ from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).parents[1]
 EXTENSIONS = Path(__file__).parent / "fixtures" / "extensions"
+SAMPLER = """
+
+def one_step(process, denoise, x, steps, noise=None, on_step=None):
+    prediction = denoise(x, torch.full((len(x),), steps[-1]))
+    if on_step:
+        on_step(steps[-1], prediction.x0)
+    return prediction.x0
+
+
+SAMPLERS["one-step"] = one_step
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +43,8 @@ def package(tmp_path_factory):
         if source.is_file() and "__pycache__" not in source.parts:
             assert not target.exists(), f"{source} replaces a file"
             shutil.copy(source, target)
+    samplers = folder / "dalle_cli" / "diffusion" / "samplers.py"
+    samplers.write_text(samplers.read_text() + SAMPLER)
     return folder
 
 
@@ -66,6 +79,22 @@ def test_loss_is_a_file(run):
     run("train-dvae", "--recipe", "mini", "--run", "mse", "-q", "task.type=dvae-mse", "task.weight=2")
     (result,) = run("inspect", "mse")
     assert result["recipe"]["task"] == {"type": "dvae-mse", "weight": 2.0}
+
+
+def test_sampler_is_an_entry(run, tmp_path):
+    words = ["--steps", 4, "--guidance-scale", 1, "--out", "out", "--precision", "float32", "-q"]
+    run("sample", "a red apple", "--recipe", "starter/decoder", "--sampler", "one-step", *words)
+    (path,) = (tmp_path / "out").iterdir()
+    (result,) = run("inspect", path)
+    assert result["dalle"]["options"]["sampler"] == "one-step"
+
+
+def test_system_is_a_file(run, tmp_path):
+    results = run("sample", "a red apple", "--recipe", "plain-color", "-n", 3, "--out", "out", "-q")
+    images = [Image.open(tmp_path / result["path"]) for result in results]
+    assert {image.size for image in images} == {(12, 12)}
+    assert len({image.getpixel((0, 0)) for image in images}) == 3
+    assert max(image.getextrema()[0][1] for image in images) <= 128
 
 
 def test_data_source_is_a_file(run, tmp_path):

@@ -143,7 +143,8 @@ Steps = Annotated[
 Sampler = Annotated[
     str | None,
     typer.Option(
-        "--sampler", metavar="NAME", help="ddpm, ddim, plms or dpm++. Default: the recipe's.", rich_help_panel=DIFFUSION
+        "--sampler", metavar="NAME", rich_help_panel=DIFFUSION,
+        help="Diffusion sampler, such as ddim or dpm++. Default: the recipe's.",
     ),
 ]  # fmt: skip
 DynamicThreshold = Annotated[

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from ..tasks.decoder import DIFFUSION_MODELS, DecoderTask, KnownRegion
 from .device import Device
 from .system import KnownAtSize, OnImages, OnStep, System
 
-SamplerName = Literal["ddim", "ddpm", "plms", "dpm++"]
+if TYPE_CHECKING:
+    SamplerName = str
+else:
+    SamplerName = Literal[tuple(SAMPLERS)]  # so that a new sampler is only an entry of SAMPLERS
 NoiseStream = Callable[[Tensor], Tensor]
 """From a tensor to noise of its shape, (B, ...); each call continues the random stream of each image."""
 
