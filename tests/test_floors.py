@@ -16,7 +16,19 @@ TESTS = Path(__file__).parent
 
 FLOORS = (
     {"registry", "files", "exits", "hardware"},
-    {"recipe", "migrations", "images", "fonts", "contact_sheet", "console", "distributed", "nn", "diffusion", "text"},
+    {
+        "recipe",
+        "migrations",
+        "images",
+        "fonts",
+        "contact_sheet",
+        "console",
+        "distributed",
+        "launch",
+        "nn",
+        "diffusion",
+        "text",
+    },
     {"models", "data"},
     {"tasks", "checkpoint"},
     {"systems", "training", "convert"},

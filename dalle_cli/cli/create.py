@@ -1,4 +1,4 @@
-"""Commands that make pictures: sample, reconstruct."""
+"""`dalle sample`: generate images from prompts."""
 
 from typing import Annotated
 
@@ -6,10 +6,13 @@ import typer
 
 from .app import CREATE, command
 from .options import (
+    COMPUTE,
+    DALLE1,
+    DIFFUSION,
     INPUT,
     MODEL,
-    OUTPUT,
     SAMPLING,
+    UNCLIP,
     BatchSize,
     DryRun,
     GuidanceInterval,
@@ -19,7 +22,10 @@ from .options import (
     Out,
     Overwrite,
     Precision,
+    Prompts,
+    PromptWords,
     Quiet,
+    Recipe,
     Sampler,
     Seed,
     Sheet,
@@ -27,69 +33,163 @@ from .options import (
     Steps,
 )
 
+MAX_IMAGES = 1_000_000
+
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image", metavar="FILE", rich_help_panel=DALLE1, help="Complete this image from its upper --keep-rows rows."
+    ),
+]
+KeepRows = Annotated[
+    int | None,
+    typer.Option(
+        "--keep-rows", metavar="N", min=1, rich_help_panel=DALLE1, help="Rows of image tokens of --image to keep."
+    ),
+]
+Reproduce = Annotated[
+    str | None,
+    typer.Option(
+        "--reproduce", metavar="FILE.png", rich_help_panel=INPUT,
+        help="An image that dalle generated: use its prompt, seed, system and options; other options replace them.",
+    ),
+]  # fmt: skip
+NumImages = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--num-images", metavar="N", min=1, max=MAX_IMAGES, rich_help_panel=SAMPLING,
+        help="Images per prompt. Default: 1.",
+    ),
+]  # fmt: skip
+Rerank = Annotated[
+    int | None,
+    typer.Option(
+        "--rerank", metavar="N", min=1, max=MAX_IMAGES, rich_help_panel=SAMPLING,
+        help="Generate N candidates per prompt and keep those that CLIP scores highest.",
+    ),
+]  # fmt: skip
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top", metavar="N", min=1, help="Candidates of --rerank to keep. Default: 1.", rich_help_panel=SAMPLING
+    ),
+]
+Reranker = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reranker", metavar="NAME|PATH", rich_help_panel=MODEL,
+        help="CLIP checkpoint that ranks; repeat for the mean of several. Default: the recipe's parts.reranker.",
+    ),
+]  # fmt: skip
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", metavar="X", rich_help_panel=DALLE1,
+        help="Of the image tokens, 0 to 100; 0 is greedy. Default: the recipe's.",
+    ),
+]  # fmt: skip
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k",
+        metavar="K",
+        rich_help_panel=DALLE1,
+        help="Sample among the K most likely image tokens. Default: all.",
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p", metavar="P", rich_help_panel=DALLE1,
+        help="Sample among the most likely image tokens of total probability P, 0 to 1. Default: 1.",
+    ),
+]  # fmt: skip
+Eta = Annotated[
+    float | None,
+    typer.Option(
+        "--eta", metavar="X", rich_help_panel=DIFFUSION,
+        help="Fresh noise of the ddim sampler, 0 (deterministic) to 1. Default: the recipe's.",
+    ),
+]  # fmt: skip
+Guidance = Annotated[
+    str | None,
+    typer.Option(
+        "--guidance", metavar="cfg|clip|classifier|none", rich_help_panel="GLIDE",
+        help="Classifier-free, by the gradient of a CLIP or a classifier, or none. Default: the recipe's.",
+    ),
+]  # fmt: skip
+PriorSamples = Annotated[
+    int | None,
+    typer.Option(
+        "--prior-samples", metavar="N", rich_help_panel=UNCLIP,
+        help="Embeddings that the prior samples per image, 1 to 1024; the nearest to the text is used.",
+    ),
+]  # fmt: skip
+PriorGuidanceScale = Annotated[
+    float | None,
+    typer.Option(
+        "--prior-guidance-scale", metavar="X", rich_help_panel=UNCLIP,
+        help="Scale of the prior's classifier-free guidance; 1 turns it off. Default: the recipe's.",
+    ),
+]  # fmt: skip
+PriorSteps = Annotated[
+    str | None,
+    typer.Option(
+        "--prior-steps", metavar="N|NAME", rich_help_panel=UNCLIP,
+        help="Steps of a diffusion prior: a number or a schedule. Default: the recipe's.",
+    ),
+]  # fmt: skip
+DenoisingStrip = Annotated[
+    str | None,
+    typer.Option(
+        "--denoising-strip", metavar="FILE.png", rich_help_panel=DIFFUSION,
+        help="Write the predicted image at each step, for the first images, as one sheet.",
+    ),
+]  # fmt: skip
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes", metavar="N", min=1, rich_help_panel=COMPUTE,
+        help="Share the work among N processes, one per GPU; the files are the same.",
+    ),
+]  # fmt: skip
+
 
 @command(
     CREATE,
-    'dalle sample "an avocado chair" --rerank 512 --top 8 --sheet chairs.png',
+    'dalle sample "an avocado chair"',
+    'dalle sample "an avocado chair" --rerank 64 --top 8 --sheet chairs.png --out chairs',
+    'dalle sample "a green rocket" --recipe glide -n 4 --seed 7 --out rockets',
+    "dalle sample --prompts prompts.txt --skip-existing --out all",
     "dalle sample - < prompts.txt | dalle rerank --top 8 -",
 )
 def sample(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to draw; - reads standard input.")
-    ] = None,
-    prompts: Annotated[str | None, typer.Option(help="File of prompts or JSON lines.", rich_help_panel=INPUT)] = None,
-    image: Annotated[
-        str | None, typer.Option(help="A picture to continue (with --keep-rows).", rich_help_panel=INPUT)
-    ] = None,
-    keep_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows of codes of --image to keep.", rich_help_panel=INPUT)
-    ] = None,
-    like: Annotated[
-        str | None, typer.Option(help="A picture that dalle drew: draw it again.", rich_help_panel=INPUT)
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="System recipe, or a checkpoint that draws. Default: dalle1.", rich_help_panel=MODEL),
-    ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option("-n", min=1, max=1_000_000, help="Pictures of each prompt. Default: 1.", rich_help_panel=SAMPLING),
-    ] = None,
-    rerank: Annotated[
-        int | None,
-        typer.Option(min=1, max=1_000_000, help="Draw so many, keep CLIP's best.", rich_help_panel=SAMPLING),
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option(min=1, help="How many --rerank keeps. Default: 1.", rich_help_panel=SAMPLING)
-    ] = None,
+    words: PromptWords = None,
+    prompts: Prompts = None,
+    reproduce: Reproduce = None,
+    recipe: Recipe = None,
+    reranker: Reranker = None,
+    num_images: NumImages = None,
+    rerank: Rerank = None,
+    top: Top = None,
     seed: Seed = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest.", rich_help_panel=SAMPLING)] = None,
-    top_k: Annotated[int | None, typer.Option(help="Choose among so many codes.", rich_help_panel=SAMPLING)] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Choose among codes of this probability.", rich_help_panel=SAMPLING)
-    ] = None,
-    scale: GuidanceScale = None,
-    guided_at: GuidanceInterval = None,
+    guidance_scale: GuidanceScale = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    image: Image = None,
+    keep_rows: KeepRows = None,
     steps: Steps = None,
     sampler: Sampler = None,
-    eta: Annotated[float | None, typer.Option(help="Fresh noise of ddim, 0 to 1.", rich_help_panel=SAMPLING)] = None,
-    guide: Annotated[
-        str | None, typer.Option(help="Diffusion: free (by the text), clip, classifier.", rich_help_panel=SAMPLING)
-    ] = None,
-    best_of: Annotated[
-        int | None, typer.Option(help="unCLIP: embeddings drawn, the best kept.", rich_help_panel=SAMPLING)
-    ] = None,
-    prior_scale: Annotated[
-        float | None, typer.Option(help="unCLIP: guidance of the prior.", rich_help_panel=SAMPLING)
-    ] = None,
-    prior_steps: Annotated[
-        str | None, typer.Option(help="unCLIP: steps of a diffusion prior.", rich_help_panel=SAMPLING)
-    ] = None,
+    eta: Eta = None,
+    guidance_interval: GuidanceInterval = None,
+    guidance: Guidance = None,
+    denoising_strip: DenoisingStrip = None,
+    prior_samples: PriorSamples = None,
+    prior_guidance_scale: PriorGuidanceScale = None,
+    prior_steps: PriorSteps = None,
     out: Out = "out",
     sheet: Sheet = None,
-    watch: Annotated[
-        str | None, typer.Option(help="Also write how diffusion comes to the picture.", rich_help_panel=OUTPUT)
-    ] = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     as_json: Json = False,
@@ -98,20 +198,28 @@ def sample(
     batch_size: BatchSize = None,
     precision: Precision = "auto",
     offload: Offload = False,
+    processes: Processes = 1,
 ) -> None:
-    """Draw pictures of prompts; with --rerank, keep the best of many."""
+    """Generate images from prompts, or keep the best of many candidates by CLIP score.
+
+    The system is DALL-E 1 unless --recipe names another, such as glide or unclip; dalle recipes lists them.
+    """
+    given = dict(locals())
+    from ..generate.requests import check_prompt_words
     from ..generate.sample import SampleOptions
     from ..generate.sample import sample as generate
+    from ..launch import relaunch
 
-    sampling = {
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance_scale": scale,
-        "guidance_interval": guided_at, "steps": steps, "sampler": sampler, "eta": eta, "guidance": guide,
-        "prior_samples": best_of, "prior_guidance_scale": prior_scale, "prior_steps": prior_steps,
-    }  # fmt: skip
-    options = SampleOptions(
-        recipe=recipe, sampling=sampling, num_images=count, seed=seed, out=out, sheet=sheet, overwrite=overwrite,
-        skip_existing=skip_existing, json=as_json, dry_run=dry_run, quiet=quiet, batch_size=batch_size,
-        precision=precision, offload=offload, rerank=rerank, top=top, reproduce=like, image=image, keep_rows=keep_rows,
-        denoising_strip=watch,
-    )  # fmt: skip
-    raise typer.Exit(generate(words or (), options, prompts))
+    prompt_words, prompts_file = given.pop("words") or (), given.pop("prompts")
+    check_prompt_words(prompt_words)
+    if (code := relaunch(given.pop("processes"))) is None:
+        sampling = {name: given.pop(name) for name in SAMPLING_OPTIONS}
+        options = SampleOptions(sampling=sampling, json=given.pop("as_json"), **given)
+        code = generate(prompt_words, options, prompts_file)
+    raise typer.Exit(code)
+
+
+SAMPLING_OPTIONS = (
+    "guidance_scale", "temperature", "top_k", "top_p", "steps", "sampler", "eta", "guidance_interval", "guidance",
+    "prior_samples", "prior_guidance_scale", "prior_steps",
+)  # fmt: skip

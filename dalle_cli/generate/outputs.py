@@ -16,11 +16,12 @@ from .. import distributed
 from ..console import json_safe, print_text
 from ..exits import DONE, PARTIAL, USAGE, WOULD_OVERWRITE, Failure
 from ..files import make_folder, remove_temporary_files
-from ..images import save_png
+from ..images import EXTENSIONS, save_png
 from .metadata import MetadataError, Origin, chunks, read, whole
 from .requests import PlannedImage
 
 _RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Windows
+_NUMBERS = re.compile(r"\d{6}-\d+-")  # index and seed at the start of a file name
 
 
 def slug(text: str, longest: int = 40) -> str:
@@ -40,9 +41,9 @@ def file_name(item: PlannedImage) -> str:
 class Outputs:
     """The files of a run, all named and checked before any model is loaded.
 
-    `todo`: the items to draw; `skipped`: results of those whose whole files are there already; the same in all
-    processes, which meet before the first picture is saved.
-    Raises Failure: not writable (1), contradictory flags (2), would overwrite (73).
+    `todo`: the images to generate; `skipped`: results of those whose files are complete; the same in all processes,
+    which wait for each other before the first file is written. Raises Failure: cannot be written (1), contradictory
+    options (2), would overwrite or mix with another run (73).
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Outputs:
         self.folder = Path(folder)
         self.todo = list(items)
         self.skipped: list[dict[str, Any]] = []
+        if self.folder.suffix.lower() in EXTENSIONS and not self.folder.is_dir():
+            raise Failure(f"--out {folder}: --out is a folder for all images; give one, such as --out out", USAGE)
         make_folder(self.folder, "--out")
         present = set(os.listdir(self.folder))
         existing = [item for item in self.todo if file_name(item) in present]
@@ -65,7 +68,14 @@ class Outputs:
             self.skipped = [self._result(item, **self._recorded(item), skipped=True) for item in done]
             indices = {item.index for item in done}
             self.todo = [item for item in self.todo if item.index not in indices]
-        elif existing and not overwrite:
+        elif not overwrite:
+            self._refuse(existing, present)
+        remove_temporary_files(self.folder, {file_name(item) for item in self.todo})
+        distributed.barrier()
+
+    def _refuse(self, existing: Sequence[PlannedImage], present: set[str]) -> None:
+        """Raise Failure if files exist, or if the folder holds other prompts' images of the same indices and seeds."""
+        if existing:
             more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
             verb = "exists" if len(existing) == 1 else "exist"
             raise Failure(
@@ -73,47 +83,53 @@ class Outputs:
                 " use --skip-existing, --overwrite or another --out",
                 WOULD_OVERWRITE,
             )
-        remove_temporary_files(self.folder, {file_name(item) for item in self.todo})
-        distributed.barrier()
+        numbers = {match[0]: name for name in sorted(present, reverse=True) if (match := _NUMBERS.match(name))}
+        for item in self.todo:
+            if name := numbers.get(f"{item.index:06d}-{item.seed}-"):
+                raise Failure(
+                    f"{self.folder} holds images of another run ({name}): use another --out,"
+                    " or --skip-existing to add to them",
+                    WOULD_OVERWRITE,
+                )
 
     def path(self, item: PlannedImage) -> Path:
+        """Return the file of an image."""
         return self.folder / file_name(item)
 
     def save(self, item: PlannedImage, image: Image.Image, origin: Origin, **details: Any) -> dict[str, Any]:
-        """Write a picture, whole or not at all, with its metadata; returns its result, `details` added.
+        """Write an image with its metadata, completely or not at all; returns its result, `details` added.
 
-        Raises Failure when it cannot be written, as then the next one cannot either.
+        Raises Failure if it cannot be written, as then the next one cannot be written either.
         """
         path = self.path(item)
         try:
             save_png(image, path, chunks(origin, item, image.size, json_safe(details)))
         except OSError as error:
             raise Failure(
-                f"{path}: cannot be written: {error.strerror or error}; when that is mended, go on with --skip-existing"
+                f"{path}: cannot be written: {error.strerror or error}; when that is fixed, "
+                "continue with --skip-existing"
             ) from None
         return self._result(item, **details)
 
     def failed(self, item: PlannedImage, error: Exception | str) -> dict[str, Any]:
-        """The result of an item that could not be drawn."""
-        words = " ".join(str(error).split()) or type(error).__name__
-        result = self._result(item, error=words)
+        """Return the result of an image that could not be generated."""
+        message = " ".join(str(error).split()) or type(error).__name__
+        result = self._result(item, error=message)
         del result["path"]
         return result
 
     def _recorded(self, item: PlannedImage) -> dict[str, Any]:
-        """What the file of an item says of itself: which of the candidates it is, and its score."""
+        """Return what the metadata of an existing file adds to its result: its sample index and its score."""
         try:
             record = read(self.path(item)).get("dalle", {})
         except MetadataError:
             return {}
         details = record.get("result")
-        return {
-            "sample_index": record.get("sample_index", item.sample_index),
-            **(details if isinstance(details, dict) else {}),
-        }
+        sample_index = record.get("sample_index", record.get("draw", item.sample_index))
+        return {"sample_index": sample_index, **(details if isinstance(details, dict) else {})}
 
     def _result(self, item: PlannedImage, **details: Any) -> dict[str, Any]:
-        own = {
+        result = {
             "index": item.index,
             "path": str(self.path(item)),
             "prompt": item.request.prompt,
@@ -121,7 +137,7 @@ class Outputs:
             "sample_index": item.sample_index,
             **details,
         }
-        return {**own, **{key: value for key, value in item.request.passthrough.items() if key not in own}}
+        return {**result, **{key: value for key, value in item.request.passthrough.items() if key not in result}}
 
 
 class Collected:

@@ -26,6 +26,8 @@ MAX_JSON_DEPTH = 32
 # Fields of a result that describe its own image, and do not hold for an image generated from it.
 RESULT_FIELDS = frozenset(["index", "sample_index", "path", "score", "skipped", "error"])
 
+TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".csv")  # of files that a user may give in place of prompts
+
 PlainField = Literal["prompt", "image", "path"]
 
 
@@ -103,6 +105,26 @@ def read_requests(
     if file is not None and str(file) != "-":
         requests += _read(file, None, plain_field, file_fields)
     return requests
+
+
+def check_prompt_words(words: Sequence[str]) -> None:
+    """Raise PromptError for words on a command line that are probably not meant as prompts.
+
+    A file's name (its prompts are read by --prompts), or a prompt without quotes, which the shell splits into words.
+    """
+    for word in words:
+        if os.path.isfile(word):
+            example = f"--reproduce {word}" if word.lower().endswith(".png") else f"--prompts {word}"
+            raise PromptError(f"{_show(word, 300)} is a file: give {example}, or quote a prompt of more than one word")
+        if word.lower().endswith(TEXT_SUFFIXES) and not any(map(str.isspace, word)):
+            raise PromptError(f"no file {_show(word, 300)} (relative to {os.getcwd()}); --prompts FILE reads prompts")
+    bare = [word for word in words if word != "-" and not word.startswith("{") and not any(map(str.isspace, word))]
+    if len(words) > 1 and len(bare) == len(words):
+        joined = " ".join(words)
+        raise PromptError(
+            f'{len(words)} prompts of one word each: put quotes around a prompt ("{joined}"); for prompts of one word, '
+            "give --prompts FILE with one per line"
+        )
 
 
 def plan_images(

@@ -3,11 +3,11 @@
 import math
 import os
 import signal
-import sys
 import time
 from types import FrameType
 
 from ..exits import INTERRUPTED, STOPPED
+from ..launch import end_with_parent
 
 LAUNCHED = {"RANK", "ACCELERATE_MIXED_PRECISION"}  # set by torchrun and --processes, and by accelerate launch
 
@@ -46,11 +46,3 @@ class Stop:
         if number == signal.SIGINT and self._asked:
             os._exit(INTERRUPTED)
         self._asked = self._asked or (INTERRUPTED if number == signal.SIGINT else STOPPED)
-
-
-def end_with_parent() -> None:
-    """Ask for a SIGTERM when the parent is gone: nobody else would send one, and this process would train on."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from .. import checkpoint, recipe
-from ..exits import DONE, USAGE, Failure
+from ..exits import DONE, Failure
 from ..hardware.memory_meter import describe_bytes
+from ..launch import launched, relaunch
 from ..registry import RecipeError
 from ..tasks import tasks
 from . import estimate, options
 from .compose_meta import compose_meta
-from .launch import launch
 from .precision import choose
 
 
@@ -23,9 +23,7 @@ def train(
     max_time: str | None, dry_run: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Train the recipe `name` of a family; returns the exit code."""
-    launching = processes > 1 and "RANK" not in os.environ
-    if processes > 1 and not launching and os.environ.get("WORLD_SIZE") != str(processes):
-        raise Failure(f"--processes {processes} within a launch of other processes; leave it out", USAGE)
+    launching = processes > 1 and not launched()
     found = recipe.load(name, family, overrides, checkpoint.accepted_arguments, _silent if launching or quiet else _say)
     found = options.check(found)
     own = tasks.get(found["task"]["type"]).family  # type: ignore[attr-defined]
@@ -39,8 +37,8 @@ def train(
     if dry_run:
         _describe(found, processes)
         return DONE
-    if launching:
-        return launch(processes, [sys.executable, "-m", "dalle_cli", *sys.argv[1:]])
+    if (code := relaunch(processes)) is not None:
+        return code
     from .loop import fit
 
     try:

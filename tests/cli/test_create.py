@@ -64,7 +64,7 @@ def test_a_table_for_people(sample):
     ended = sample("a red circle", terminal=True)
     assert ended.out.splitlines()[0].split() == ["index", "seed", "path", "prompt"]
     assert "out/000000-0-a-red-circle.png  a red circle" in ended.out
-    assert json.loads(sample("zebra", "--json", terminal=True).out)["prompt"] == "zebra"
+    assert json.loads(sample("zebra", "--json", "--out", "lines", terminal=True).out)["prompt"] == "zebra"
 
 
 def test_the_batch_size_changes_nothing(sample):
@@ -110,11 +110,11 @@ def test_only_what_is_missing_is_drawn_again(sample):
 
 def test_like_draws_the_same_bytes(sample, dalle):
     (line, *_) = sample("zebra", "-n", "2", "--seed", "5", "--temperature", "0.5", "--top-k", "9").results
-    again = dalle("sample", "--like", line["path"], "--out", "again", "--precision", "float32").result
+    again = dalle("sample", "--reproduce", line["path"], "--out", "again", "--precision", "float32").result
     with open(line["path"], "rb") as one, open(again["path"], "rb") as two:
         assert one.read() == two.read()
     noise().save("other.png")
-    ended = dalle("sample", "--like", "other.png")
+    ended = dalle("sample", "--reproduce", "other.png")
     assert (ended.code, one_line(ended.err)) == (3, True)
 
 
@@ -154,7 +154,7 @@ def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
         (("zebra", "--temperature", "-1"), 2, "temperature -1.0 is not between 0 and 100"),
         (("zebra", "--top-p", "0"), 2, "top-p 0.0 is not in (0, 1]"),
         (("zebra", "--top-k", "0"), 2, "top-k 0 is not at least 1"),
-        (("zebra", "--image", "half.png", "--keep-rows", str(GRID)), 2, f"the picture has {GRID} rows of codes"),
+        (("zebra", "--image", "half.png", "--keep-rows", str(GRID)), 2, f"the image has {GRID} rows of tokens"),
         (("zebra", "--image", "half.png"), 2, "--image needs --keep-rows"),
         (("zebra", "--image", "none.png", "--keep-rows", "1"), 3, "--image none.png: missing file"),
         (("zebra", "--precision", "fp8"), 2, "--precision fp8: choose auto"),
@@ -207,53 +207,9 @@ def test_a_pipe_of_commands_and_one_that_closes(tiny, tmp_path):
     assert [(line["prompt"], line.get("id")) for line in found] == [("a red circle", None)] * 2 + [("zebra", 7)] * 2
     assert [line["score"] for line in found[2:]] == sorted((line["score"] for line in found[2:]), reverse=True)
     assert all((tmp_path / line["path"]).is_file() for line in found)
-    closed = run(f"{command} sample a b c d -n 8 -q --batch-size 1 --recipe {tiny.recipe} --out many | true")
+    closed = run(f"{command} sample 'a b' 'b c' c d -n 8 -q --batch-size 1 --recipe {tiny.recipe} --out many | true")
     assert (closed.returncode, closed.stderr) == (128 + signal.SIGPIPE, "")
     assert len(os.listdir(tmp_path / "many")) < 32
-
-
-def test_reconstruct_writes_pairs_and_figures(dalle, tiny, tmp_path):
-    for i in range(2):
-        noise(i).save(tmp_path / f"{i}.png")
-    ended = dalle("reconstruct", "0.png", "1.png", "--model", tiny.dvae, "--sheet", "pairs.png")
-    assert ended.code == 0
-    assert [line["image"] for line in ended.results] == ["0.png", "1.png"]
-    for i, line in enumerate(ended.results):
-        pair = drawn(line["path"]).astype(float)
-        assert np.array_equal(pair[:SIZE], drawn(f"{i}.png"))
-        psnr = -10 * np.log10(np.mean(((pair[:SIZE] - pair[SIZE:]) / 255) ** 2))
-        assert line["psnr"] == pytest.approx(psnr, abs=0.05)  # of 8-bit values
-        assert 1 <= line["codes"] <= 16
-    mean = sum(line["psnr"] for line in ended.results) / 2
-    assert f"2 pictures at {SIZE} px: PSNR {mean:.1f}"[:-1] in ended.err
-    assert Image.open("pairs.png").size[1] > 2 * SIZE
-    assert dalle("reconstruct", "0.png", "--model", tiny.dvae).code == 73
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (("none.png",), 3, "no file 'none.png'"),
-        (("0.png", "--size", "30"), 2, "not a multiple of 4"),
-        (("0.png", "--model", "gone"), 3, "no checkpoint 'gone'"),
-        (("empty",), 3, "empty: no pictures in this folder"),
-    ],
-)
-def test_reconstruct_says_what_is_wrong(dalle, tiny, tmp_path, words, code, said):
-    noise().save(tmp_path / "0.png")
-    (tmp_path / "empty").mkdir()
-    ended = dalle("reconstruct", "--model", tiny.dvae, *words)
-    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
-    assert said in ended.err
-
-
-def test_a_bad_picture_is_an_item_that_failed(dalle, tiny, tmp_path, monkeypatch):
-    noise().save(tmp_path / "0.png")
-    (tmp_path / "bad.png").write_text("no picture")
-    typed(monkeypatch, 'bad.png\n0.png\n{"error": "earlier", "id": 1}\n')
-    ended = dalle("reconstruct", "-", "--model", tiny.dvae)
-    assert ended.code == 4
-    assert sorted(line.get("error", "") for line in ended.results) == ["", "earlier", "not an image"]
 
 
 def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
@@ -267,7 +223,18 @@ def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
 
 def test_diffusion_takes_its_own_options(dalle, glide):
     words = ("sample", "a red circle", "--recipe", glide.recipe, "--precision", "float32", "-q")
-    more = ("--steps", "4", "--sampler", "dpm++", "--guidance-scale", "1.5", "--guide", "cfg", "--watch", "strip.png")
+    more = (
+        "--steps",
+        "4",
+        "--sampler",
+        "dpm++",
+        "--guidance-scale",
+        "1.5",
+        "--guidance",
+        "cfg",
+        "--denoising-strip",
+        "strip.png",
+    )
     ended = dalle(*words, *more)
     assert ended.code == 0, ended.err
     assert Image.open("strip.png").size == (4 * 136 + 8, 136 + 8)
@@ -276,6 +243,71 @@ def test_diffusion_takes_its_own_options(dalle, glide):
         options.items()
         >= {"steps": "4", "sampler": "dpm++", "guidance_scale": 1.5, "guidance": "cfg", "up_steps": "3"}.items()
     )
-    for wrong in (("--steps", "many"), ("--sampler", "euler"), ("--guide", "hope"), ("--eta", "2"), ("--top-k", "3")):
+    for wrong in (
+        ("--steps", "many"),
+        ("--sampler", "euler"),
+        ("--guidance", "hope"),
+        ("--eta", "2"),
+        ("--top-k", "3"),
+    ):
         refused = dalle(*words, *wrong, "--out", "x")
         assert (refused.code, one_line(refused.err)) == (2, True), wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("prompts.txt",), 3, "'prompts.txt' is a file: give --prompts prompts.txt"),
+        (("gone.txt",), 3, "no file 'gone.txt'"),
+        (("cat.png",), 3, "give --reproduce cat.png"),
+        (("a", "cat"), 3, '2 prompts of one word each: put quotes around a prompt ("a cat")'),
+        (("a cat", "--out", "x.png"), 2, "--out x.png: --out is a folder"),
+        (("a cat", "--rerank", "2", "--top", "3"), 2, "--top 3 exceeds the 2 candidates of --rerank"),
+        (("a cat", "--reranker", "starter/clip"), 2, "--reranker needs --rerank N"),
+    ],
+)
+def test_words_that_are_no_prompts_are_refused(dalle, tiny, tmp_path, words, code, message):
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    noise().save(tmp_path / "cat.png")
+    ended = dalle("sample", *words, "--recipe", tiny.recipe)
+    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
+    assert message in ended.err
+
+
+def test_another_prompt_is_not_mixed_into_a_folder(sample, tmp_path):
+    assert sample("a red circle").code == 0
+    ended = sample("zebra")
+    assert (ended.code, one_line(ended.err)) == (73, True), ended.err
+    assert "out holds images of another run (000000-0-a-red-circle.png): use another --out" in ended.err
+    assert sample("zebra", "--skip-existing").code == 0
+    assert sample("zebra", "--seed", "1").code == 0
+    assert len(os.listdir(tmp_path / "out")) == 3
+
+
+def test_several_rerankers_are_averaged(sample, tiny):
+    words = ("a red circle", "--rerank", "4")
+    ended = sample(*words, "--reranker", tiny.clip)
+    assert f"candidates are ranked by {tiny.clip} (--reranker)" in ended.err
+    assert sample(*words, "--out", "own").result["score"] == ended.result["score"]
+    pair = sample(*words, "--out", "b", "--reranker", tiny.clip, "--reranker", "starter/clip")
+    assert f"{tiny.clip}, starter/clip" in pair.err
+
+
+@pytest.mark.timeout(180)
+def test_processes_write_the_same_files_and_keep_exit_codes(tiny, tmp_path):
+    command = [sys.executable, "-m", "dalle_cli", "sample", "-", "-n", "2", "--precision", "float32"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+
+    def run(*words):
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        return subprocess.run(
+            [*command, *words, "--recipe", tiny.recipe], input="a red circle\nzebra\n", check=False, **options
+        )
+
+    assert run("--out", "one", "-q").returncode == 0
+    two = run("--out", "two", "-q", "--processes", "2")
+    assert (two.returncode, len(two.stdout.splitlines())) == (0, 4), two.stderr
+    for path in (tmp_path / "one").iterdir():
+        assert np.array_equal(drawn(path), drawn(tmp_path / "two" / path.name))
+    again = run("--out", "two", "--processes", "2")
+    assert (again.returncode, again.stderr.count("\n"), again.stdout) == (73, 1, ""), again.stderr

@@ -1,10 +1,12 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dalle_cli.generate.metadata import read
 from tests.cli.conftest import one_line
-from tests.fixtures.miniatures import noise
+from tests.fixtures.miniatures import SIZE, noise
 
 
 @pytest.fixture
@@ -28,7 +30,19 @@ def test_a_picture_is_enlarged(dalle, glide, picture):
 
 
 def test_unclip_draws_chooses_and_draws_again(dalle, unclip):
-    words = ("--best-of", 3, "--prior-steps", 3, "--prior-scale", 2, "--steps", 3, "--precision", "float32", "-q")
+    words = (
+        "--prior-samples",
+        3,
+        "--prior-steps",
+        3,
+        "--prior-guidance-scale",
+        2,
+        "--steps",
+        3,
+        "--precision",
+        "float32",
+        "-q",
+    )
     ended = dalle("sample", "a red circle", "--recipe", unclip.recipe, "--rerank", 2, "--out", "a", *words)
     assert ended.code == 0, ended.err
     first = ended.result["path"]
@@ -38,7 +52,7 @@ def test_unclip_draws_chooses_and_draws_again(dalle, unclip):
     assert found["models"].keys() == {"prior", "decoder", "upsampler", "clip", "reranker"}
     again = dalle("sample", "--like", first, "--out", "b", "--precision", "float32", "-q").result["path"]
     assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(first)))
-    other = dalle("sample", "--like", first, "--best-of", 1, "--out", "c", "--precision", "float32", "-q")
+    other = dalle("sample", "--like", first, "--prior-samples", 1, "--out", "c", "--precision", "float32", "-q")
     assert not np.array_equal(np.asarray(Image.open(other.result["path"])), np.asarray(Image.open(first)))
 
 
@@ -101,3 +115,51 @@ def test_a_box_beyond_the_image_is_said(dalle, glide, picture):
     assert "dog.png: box 20,10,8,8 reaches beyond the image of 24x16 px: only the part inside is inpainted" in ended.err
     inside = dalle("inpaint", picture, "a star", "--box", "16,8,8,8", *words, "--out", "b")
     assert "reaches beyond" not in inside.err
+
+
+def pixels_of(path):
+    return np.asarray(Image.open(path))
+
+
+def test_reconstruct_writes_pairs_and_figures(dalle, tiny, tmp_path):
+    for i in range(2):
+        noise(i).save(tmp_path / f"{i}.png")
+    ended = dalle("reconstruct", "0.png", "1.png", "--model", tiny.dvae, "--sheet", "pairs.png")
+    assert ended.code == 0
+    assert [line["image"] for line in ended.results] == ["0.png", "1.png"]
+    for i, line in enumerate(ended.results):
+        pair = pixels_of(line["path"]).astype(float)
+        assert np.array_equal(pair[:SIZE], pixels_of(f"{i}.png"))
+        psnr = -10 * np.log10(np.mean(((pair[:SIZE] - pair[SIZE:]) / 255) ** 2))
+        assert line["psnr"] == pytest.approx(psnr, abs=0.05)  # of 8-bit values
+        assert 1 <= line["unique_tokens"] <= 16
+    mean = sum(line["psnr"] for line in ended.results) / 2
+    assert f"2 images at {SIZE} px: mean PSNR {mean:.1f}"[:-1] in ended.err
+    assert Image.open("pairs.png").size[1] > 2 * SIZE
+    assert dalle("reconstruct", "0.png", "--model", tiny.dvae).code == 73
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("none.png",), 3, "no file 'none.png'"),
+        (("0.png", "--size", "30"), 2, "give a multiple of 4"),
+        (("0.png", "--model", "gone"), 3, "no checkpoint 'gone'"),
+        (("empty",), 3, "empty: no images in this folder"),
+    ],
+)
+def test_reconstruct_says_what_is_wrong(dalle, tiny, tmp_path, words, code, said):
+    noise().save(tmp_path / "0.png")
+    (tmp_path / "empty").mkdir()
+    ended = dalle("reconstruct", "--model", tiny.dvae, *words)
+    assert (ended.code, one_line(ended.err)) == (code, True), ended.err
+    assert said in ended.err
+
+
+def test_bad_image_is_a_result_with_error(dalle, tiny, tmp_path, monkeypatch):
+    noise().save(tmp_path / "0.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'bad.png\n0.png\n{"error": "earlier", "id": 1}\n')))
+    ended = dalle("reconstruct", "-", "--model", tiny.dvae)
+    assert ended.code == 4
+    assert sorted(line.get("error", "") for line in ended.results) == ["", "bad.png: not an image", "earlier"]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from dalle_cli import checkpoint
+from dalle_cli.launch import launch
 from dalle_cli.text import tokenizers
 from dalle_cli.text.learn import learn
-from dalle_cli.training.launch import launch
 from dalle_cli.training.options import check
 from tests.data.conftest import write_tar
 

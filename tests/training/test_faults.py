@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from dalle_cli import checkpoint
+from dalle_cli.launch import _environment as places
 from dalle_cli.recipe import to_yaml
 from dalle_cli.training import state
-from dalle_cli.training.launch import _environment as places
 from dalle_cli.training.loop import fit
 from tests.cli.conftest import dalle, one_line  # noqa: F401  (a fixture)
 from tests.training.conftest import RECIPE
