@@ -66,12 +66,14 @@ class Comparison:
         options = self.options
         for recipe, name in zip(self.recipes, self.names):
             for scale in self.scales:
-                folder = f"{options.out}/{name}" + (f"/guidance-scale-{scale:g}" if len(self.scales) > 1 else "")
-                how = SampleOptions(
-                    recipe=recipe, sampling=self._sampling(scale), num_images=self.num_images, seed=options.seed,
-                    out=folder, overwrite=options.overwrite, skip_existing=options.skip_existing,
-                    batch_size=self.batch_size, precision=options.precision, quiet=options.quiet,
-                )  # fmt: skip
+                folder = name + (f"/guidance-scale-{scale:g}" if len(self.scales) > 1 else "")
+                how = options.to(folder).generation(
+                    recipe,
+                    SampleOptions,
+                    sampling=self._sampling(scale),
+                    num_images=self.num_images,
+                    batch_size=self.batch_size,
+                )
                 results = Collected()
                 sample(self.captions, how, results=results)
                 starts = range(0, len(results.reported), self.num_images)
@@ -89,8 +91,7 @@ class Comparison:
         ]
 
     def _sampling(self, scale: float | None) -> dict[str, Any]:
-        steps = {"steps": self.options.steps} if self.options.steps else {}
-        return steps if scale is None else {**steps, "guidance_scale": scale}
+        return {"steps": self.options.steps, "guidance_scale": scale}
 
 
 def features(results: Generated, clip: str, precision: str) -> list[Tensor]:

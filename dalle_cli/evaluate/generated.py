@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from ..data.scenes.glyphs import GlyphSet
 from ..exits import DONE, Failure
 from ..generate.latent_editor import LatentOptions
 from ..generate.metadata import Origin
-from ..generate.options import print_dry_run
+from ..generate.options import GenerationOptions, print_dry_run
 from ..generate.outputs import Collected, Outputs
 from ..generate.requests import GenerationRequest, plan_images
 from ..systems.loading import ResolvedSystem
@@ -21,6 +21,8 @@ from .checker import SceneChecker
 from .samples import SceneSample, unseen
 from .statistics import Mean, Proportion, mean
 from .suite import check_images, item_of
+
+Options = TypeVar("Options", bound=GenerationOptions)
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,15 @@ class Files:
     precision: str = "auto"
     offload: bool = False
 
-    def in_folder(self, name: str) -> Self:
+    def to(self, folder: str) -> Self:
         """Return the same options with a subfolder of the images' folder."""
-        return replace(self, out=f"{self.out}/{name}")
+        return replace(self, out=f"{self.out}/{folder}")
+
+    def generation(self, recipe: str, kind: type[Options] = GenerationOptions, **more: Any) -> Options:
+        """Return these as the options of a creating command. kind: their class; more: other fields, and sampling."""
+        sampling = {"steps": self.steps, **more.pop("sampling", {})}
+        shared = {name: value for name, value in vars(self).items() if name != "steps"}
+        return kind(recipe=recipe, sampling=sampling, **(shared | more))
 
     def write_inputs(self, recipe: str, scenes: Iterable[tuple[str, Image.Image | np.ndarray]]) -> list[str]:
         """Write captioned images as files in the folder `inputs`, for a command to read; return their paths."""
@@ -59,11 +67,15 @@ class Generation(Files):
     dry_run: bool = False
     batch_size: int | None = None
 
-    def job(self, recipe: str, out: str | None = None) -> LatentOptions:
-        """Return the options of a creating command. out: a folder in place of this one's."""
-        fields: dict[str, Any] = {**vars(self), "out": out or self.out}
-        sampling = {name: fields.pop(name) for name in ("guidance_scale", "steps")}
-        return LatentOptions(recipe=recipe, sampling=sampling, **fields)
+    def generation(self, recipe: str, kind: type[Options] = GenerationOptions, **more: Any) -> Options:
+        own = {"steps": self.steps, "guidance_scale": self.guidance_scale}
+        sampling = {**own, **more.pop("sampling", {})}
+        shared = {name: value for name, value in vars(self).items() if name not in own}
+        return kind(recipe=recipe, sampling=sampling, **(shared | more))
+
+    def latent_options(self, recipe: str) -> LatentOptions:
+        """Return these as the options of the commands on latents."""
+        return self.generation(recipe, LatentOptions)
 
 
 def trained_size(name: str) -> int:

@@ -9,6 +9,7 @@ from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import parse
 from dalle_cli.evaluate import generated
 from dalle_cli.exits import DONE, PARTIAL, Failure
+from dalle_cli.generate.inpaint import InpaintOptions
 from dalle_cli.generate.outputs import Collected
 
 SHAPES = glyph_set("shapes")
@@ -76,4 +77,15 @@ def test_inputs_are_written_once(tmp_path):
     with pytest.raises(Failure, match="--overwrite"):
         files.write_inputs("unclip", scenes)
     assert generated.Files(out=str(tmp_path), skip_existing=True).write_inputs("unclip", scenes) == paths
-    assert files.in_folder("clean").out == f"{tmp_path}/clean"
+    assert files.to("clean").out == f"{tmp_path}/clean"
+
+
+def test_options_become_those_of_a_creating_command():
+    options = generated.Generation(steps="8", guidance_scale=2.0, seed=3, out="a", batch_size=4, quiet=True)
+    how = options.to("b").generation("glide", InpaintOptions, lines=["x"], sampling={"sampler": "ddim"})
+    assert how == InpaintOptions(
+        recipe="glide", sampling={"steps": "8", "guidance_scale": 2.0, "sampler": "ddim"}, seed=3, out="a/b",
+        batch_size=4, quiet=True, lines=["x"],
+    )  # fmt: skip
+    assert options.latent_options("unclip").sampling == {"steps": "8", "guidance_scale": 2.0}
+    assert generated.Files(steps="8").generation("glide").sampling == {"steps": "8"}

@@ -64,7 +64,7 @@ def pca(
     results: where each image is reported when it is finished. The last image of each row has all components. Returns
     None for a dry run. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """  # fmt: skip
-    editor, results = LatentEditor("probe pca", options.job(recipe)), results or Collected()
+    editor, results = LatentEditor("probe pca", options.latent_options(recipe)), results or Collected()
     paths = expand_folders([pca_images]) if pca_images else None
     if not paths:
         glyph_set(objects)

@@ -71,7 +71,7 @@ def prior(
     glyphs, results = glyph_set(objects), results or Collected()
     if not captions and not prompts:
         captions = [item.caption for item in suite.suite(glyphs, num_captions)]
-    editor = LatentEditor("probe prior", options.job(recipe), inverts=False, needs_prior=True)
+    editor = LatentEditor("probe prior", options.latent_options(recipe), inverts=False, needs_prior=True)
     lines = read_requests(captions or (), prompts)
     requests = [line for line in lines if not line.failed]
     if not requests:

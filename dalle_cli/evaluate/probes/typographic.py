@@ -85,7 +85,10 @@ def typographic(
     Returns None for a dry run. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
     captions = label or [caption(Scene((Thing(name),))) for name in glyph_set(objects).names]
-    editor, results = LatentEditor("probe typographic", options.job(recipe), inverts=False), results or Collected()
+    editor, results = (
+        LatentEditor("probe typographic", options.latent_options(recipe), inverts=False),
+        results or Collected(),
+    )
     word = " ".join(word.split())
     if len(word) > MAX_LENGTH:
         raise Failure(f"WORD of {len(word)} characters is too long to read on a label: at most {MAX_LENGTH}", USAGE)

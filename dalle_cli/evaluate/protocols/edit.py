@@ -102,15 +102,15 @@ def edit(
 
     Returns None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
-    editor = LatentEditor("edit", options.job(recipe))
+    editor = LatentEditor("edit", options.latent_options(recipe))
     if options.dry_run:
         return describe_run(editor.resolved, num_images)
     glyphs, decoder, many = glyph_set(objects), editor.resolved.parts["decoder"], len(strength)
     scenes = list(edits(num_images, trained_size(decoder), glyphs, trained_positions(decoder)))
     inputs = options.write_inputs(recipe, [(scene.captions[0], scene.image) for scene in scenes])
     lines = [request_line(image=path, **dict(zip(("from", "to"), one.captions))) for path, one in zip(inputs, scenes)]
-    results, job = Collected(), options.job(recipe, f"{options.out}/generated")
-    paths = complete(results, generate(lines, None, None, strength, job, results))
+    results, latent_options = Collected(), options.to("generated").latent_options(recipe)
+    paths = complete(results, generate(lines, None, None, strength, latent_options, results))
     checker, images = SceneChecker(glyphs), tracked(opened(paths), "checking", num_images * many, progress)
     outcomes = [check_edit(checker, scenes[i // many], image) for i, image in enumerate(images)]
     rows = [[(path, scene.captions[0])] for path, scene in zip(inputs, scenes)]

@@ -105,8 +105,7 @@ def inpaint(
 
     Returns None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
-    sampling = {"guidance_scale": options.guidance_scale, "steps": options.steps}
-    system = resolve_diffusion(options.job(recipe), recipe, "inpainting")
+    system = resolve_diffusion(options.generation(recipe), recipe, "inpainting")
     parts = system.parts
     if options.dry_run:
         return describe_run(system, num_images)
@@ -115,13 +114,8 @@ def inpaint(
     scenes = list(masked_scenes(num_images, trained_size(last), objects, trained_positions(parts["decoder"])))
     inputs = options.write_inputs(recipe, [(one.caption, one.image) for one in scenes])
     lines = [request_line(image=path, prompt=one.caption, box=one.box) for path, one in zip(inputs, scenes)]
-    job = InpaintOptions(
-        recipe=recipe, seed=options.seed, out=f"{options.out}/generated", sampling=sampling, lines=lines,
-        overwrite=options.overwrite, skip_existing=options.skip_existing, batch_size=options.batch_size,
-        precision=options.precision, quiet=options.quiet, offload=options.offload,
-    )  # fmt: skip
-    results = Collected()
-    paths = complete(results, generate(job, results))
+    results, how = Collected(), options.to("generated").generation(recipe, InpaintOptions, lines=lines)
+    paths = complete(results, generate(how, results))
     images = tracked(opened(paths), "checking", num_images, progress)
     outcomes = [check_inpainting(checker, one, image) for one, image in zip(scenes, images)]
     rows = [

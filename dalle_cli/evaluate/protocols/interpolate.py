@@ -57,14 +57,14 @@ def interpolate(
 
     Returns None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
-    editor = LatentEditor("interpolate", options.job(recipe), noise == "slerp")
+    editor = LatentEditor("interpolate", options.latent_options(recipe), noise == "slerp")
     if options.dry_run:
         return describe_run(editor.resolved, num_paths)
     checker = SceneChecker(glyph_set(objects))
     scenes = single_objects(num_paths + 1, editor.resolved.parts["decoder"], objects)
     inputs = options.write_inputs(recipe, [(sample.caption, sample.image) for sample in scenes])
-    results, job = Collected(), options.job(recipe, f"{options.out}/generated")
-    paths = complete(results, generate(inputs, 2, noise, 1, None, job, results))
+    results, latent_options = Collected(), options.to("generated").latent_options(recipe)
+    paths = complete(results, generate(inputs, 2, noise, 1, None, latent_options, results))
     images = tracked(opened(paths), "checking", num_paths + 1, progress)
     shown = [checker.check(image, sample.scene).correct("object") for image, sample in zip(images, scenes)]
     rows = [

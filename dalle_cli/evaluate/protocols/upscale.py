@@ -11,7 +11,6 @@ from torch import Tensor
 from ...data.bsr_degradation import worse
 from ...data.degradations import reduced
 from ...exits import USAGE, Failure
-from ...generate.options import GenerationOptions
 from ...generate.outputs import Collected
 from ...generate.upscale import find_upsampler, upsampler_sizes
 from ...generate.upscale import upscale as generate
@@ -96,12 +95,9 @@ def upscale(
     comparisons, rows = [], []
     for kind in KINDS:
         scenes, results = list(pairs(num_images, size, factor, objects, kind)), Collected()
-        own = options.in_folder(kind)
+        own = options.to(kind)
         inputs = own.write_inputs(name, [(pair.caption, pair.small) for pair in scenes])
-        how = GenerationOptions(
-            recipe=name, sampling=sampling, seed=own.seed, out=f"{own.out}/generated", overwrite=own.overwrite,
-            skip_existing=own.skip_existing, quiet=own.quiet, precision=own.precision, offload=own.offload,
-        )  # fmt: skip
+        how = own.to("generated").generation(name, sampling={"sampler": sampler})
         code = generate(inputs, options=how, results=results)
         images = list(opened(complete(results, code)))
         comparisons.append(compare(kind, scenes, images))

@@ -52,7 +52,7 @@ def vary(
     A guidance scale applies at eta 1 only, because with guidance DDIM inversion does not return to the image. Returns
     None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
-    editor = LatentEditor("vary", options.job(recipe))
+    editor = LatentEditor("vary", options.latent_options(recipe))
     if options.dry_run:
         return describe_run(editor.resolved, num_images)
     checker = SceneChecker(glyph_set(objects))
@@ -61,8 +61,8 @@ def vary(
     results, paths = (Collected(), Collected()), []
     for eta, collected in enumerate(results):
         unguided = options if eta else replace(options, guidance_scale=None)
-        job = unguided.job(recipe, f"{options.out}/eta-{eta}")
-        paths.append(complete(collected, generate(inputs, [float(eta)], 1, job, collected)))
+        latent_options = unguided.to(f"eta-{eta}").latent_options(recipe)
+        paths.append(complete(collected, generate(inputs, [float(eta)], 1, latent_options, collected)))
     ratios = [result["psnr"] for result in results[0].reported]
     items = [suite.SuiteItem(suite.category_of(sample.scene), sample.scene, sample.caption) for sample in scenes]
     report = suite.check_images(checker, items, tracked(opened(paths[1]), "checking", num_images, progress))

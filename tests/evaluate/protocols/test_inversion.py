@@ -35,7 +35,7 @@ def test_own_images_replace_scenes(invert, tmp_path):
 
 
 def test_exact_inversion_has_full_psnr(invert, monkeypatch):
-    monkeypatch.setattr(DDIMInversion, "_reconstruct", lambda self, images, texts, iterations: images)
+    monkeypatch.setattr(DDIMInversion, "reconstruct", lambda self, images, *_: images)
     line = invert().result
     assert (line["psnr"], line["above_threshold"]) == (pytest.approx(100), 1)
     assert "PSNR 100.00" in invert(terminal=True).out
@@ -43,7 +43,11 @@ def test_exact_inversion_has_full_psnr(invert, monkeypatch):
 
 @pytest.mark.parametrize(
     ("recipe", "code", "message"),
-    [("dalle1", 2, "inversion needs diffusion"), ("UPSAMPLER", 2, "enlarges"), ("gone/away", 3, "no checkpoint")],
+    [
+        ("dalle1", 2, "inversion needs diffusion"),
+        ("UPSAMPLER", 2, "is an upsampler"),
+        ("gone/away", 3, "no checkpoint"),
+    ],
 )
 def test_usage_errors_are_one_line(invert, glide, recipe, code, message):
     ended = invert(recipe=glide.upsampler if recipe == "UPSAMPLER" else recipe)
