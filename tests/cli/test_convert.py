@@ -18,15 +18,15 @@ def test_float16_export_generates(dalle, tiny):
     assert ended.result == {"path": "small/dalle.safetensors", "precision": "fp16"}
     tensors = checkpoint.read_tensors(checkpoint.resolve("small/dalle.safetensors"))
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
-    found = dalle("inspect", "small/dalle.safetensors", "--verify").result
-    assert (found["checksum"], found["step"], found["recipe"]["model"]["type"]) == ("verified", 7, "dalle")
-    assert found["tokenizer"]["vocab_size"] == 520
+    result = dalle("inspect", "small/dalle.safetensors", "--verify").result
+    assert (result["checksum"], result["step"], result["recipe"]["model"]["type"]) == ("verified", 7, "dalle")
+    assert result["tokenizer"]["vocab_size"] == 520
     assert dalle("sample", "zebra", "--recipe", "small/dalle.safetensors").code == 0
     assert dalle("export", tiny.dvae, "--out", "x", terminal=True).out == "x\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("CLIP", "--out", "there"), 73, "--out there already exists: use --overwrite"),
         (("CLIP", "--out", "new", "--precision", "int8"), 2, "choose one of float32, bf16, fp16"),
@@ -34,11 +34,11 @@ def test_float16_export_generates(dalle, tiny):
         (("there", "--out", "new"), 3, "there: not a safetensors file"),
     ],
 )
-def test_export_errors(dalle, tiny, tmp_path, words, code, said):
+def test_export_errors(dalle, tiny, tmp_path, words, code, message):
     (tmp_path / "there").write_text("mine")
     ended = dalle("export", *(tiny.clip if word == "CLIP" else word for word in words))
     assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True), ended.err
-    assert said in ended.err
+    assert message in ended.err
     assert (tmp_path / "there").read_text() == "mine"
     assert not (tmp_path / "new").exists()
 
@@ -102,8 +102,8 @@ def test_import_of_a_system(dalle, tmp_path):
     one, two = (dalle("sample", "a red circle", *few, *more) for more in (("--out", "a"), ("--offload", "--out", "b")))
     assert (one.code, two.code) == (0, 0), two.err
     assert (tmp_path / one.result["path"]).read_bytes()[:4] == b"\x89PNG"
-    pictures = [np.asarray(images.decode(str(tmp_path / ended.result["path"]))) for ended in (one, two)]
-    assert (pictures[0] == pictures[1]).all()
+    outputs = [np.asarray(images.decode(str(tmp_path / ended.result["path"]))) for ended in (one, two)]
+    assert (outputs[0] == outputs[1]).all()
     assert dalle("export", "karlo", "--format", "diffusers-unclip", "--out", "again").code == 0
     assert (tmp_path / "again" / "model_index.json").is_file()
 
@@ -114,7 +114,7 @@ class Bait:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("bait.pt", "--out", "new"), 3, "asks for __builtin__.eval"),
         (("unknown.pt", "--out", "new"), 3, "no known layout has these keys (a, b, ...)"),
@@ -130,7 +130,7 @@ class Bait:
         (("hf:karlo", "--out", "new"), 2, "hf:karlo: write hf:owner/name"),
     ],
 )
-def test_import_errors(dalle, tiny, tmp_path, words, code, said):
+def test_import_errors(dalle, tiny, tmp_path, words, code, message):
     torch.save({"weight": torch.ones(1), "bait": Bait()}, tmp_path / "bait.pt")
     torch.save({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "unknown.pt")
     (tmp_path / "text.pt").write_text("no weights")
@@ -139,7 +139,7 @@ def test_import_errors(dalle, tiny, tmp_path, words, code, said):
     (tmp_path / "there" / checkpoint.FILE).write_text("mine")
     ended = dalle("import", *(tiny.clip if word == "CLIP" else word for word in words))
     assert (ended.code, ended.out) == (code, "")
-    assert said in ended.err
+    assert message in ended.err
     assert one_line(ended.err) or code == 2
     assert (tmp_path / "there" / checkpoint.FILE).read_text() == "mine"
     assert not (tmp_path / "new").exists()

@@ -9,9 +9,9 @@ PEAK = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
 
 @pytest.fixture
 def peak():
-    """Bytes by which lines of Python, run in a process of their own, raise its peak memory, after others are run."""
+    """Bytes by which lines of Python raise the peak memory of a new process, after lines that prepare it."""
     if not Path("/proc/self/status").exists():
-        pytest.skip("this system does not tell the peak memory of a program")
+        pytest.skip("this system does not report the peak memory of a process")
 
     def measure(prepare: str, lines: str, *arguments: object) -> int:
         program = f"import sys\n{prepare}\nbefore = {PEAK}\n{lines}\nprint({PEAK} - before)"

@@ -1,4 +1,4 @@
-"""A system of ours to a pipeline's folder and back."""
+"""Export a system as a pipeline of diffusers, and import it back."""
 
 import json
 
@@ -27,8 +27,8 @@ def test_round_trip(tmp_path, vocab, variation):  # noqa: F811
     assert all((tmp_path / file).is_file() for file in files)
     back = {}
     for name in {key.partition(".")[0] for key in state}:
-        found = opening.read_file(next((tmp_path / "again" / name).glob("*.safetensors")))
-        back |= {f"{name}.{key}": tensor for key, tensor in found.items()}
+        part = opening.read_file(next((tmp_path / "again" / name).glob("*.safetensors")))
+        back |= {f"{name}.{key}": tensor for key, tensor in part.items()}
     assert equal(back, state)
     index = json.loads((tmp_path / "again" / "model_index.json").read_text())
     assert index["_class_name"] == ("UnCLIPImageVariationPipeline" if variation else "UnCLIPPipeline")
@@ -40,18 +40,18 @@ def test_round_trip(tmp_path, vocab, variation):  # noqa: F811
         assert equal(one, two)
 
 
-@pytest.mark.parametrize(("told", "clamp"), [(None, 5.0), (7.5, 7.5)])
-def test_scheduler_gives_the_clip_sample_range(tmp_path, vocab, told, clamp):  # noqa: F811
+@pytest.mark.parametrize(("configured", "limit"), [(None, 5.0), (7.5, 7.5)])
+def test_scheduler_gives_the_clip_sample_range(tmp_path, vocab, configured, limit):  # noqa: F811
     diffusers(tmp_path / "theirs")
-    if told:
+    if configured:
         (tmp_path / "theirs" / "prior_scheduler").mkdir()
-        content = json.dumps({"clip_sample_range": told})
+        content = json.dumps({"clip_sample_range": configured})
         (tmp_path / "theirs" / "prior_scheduler" / "scheduler_config.json").write_text(content)
     bring(tmp_path / "theirs", vocab)
-    assert checkpoint.metadata(checkpoint.resolve("out/prior"))["recipe"]["task"]["clip_sample_range"] == clamp
+    assert checkpoint.metadata(checkpoint.resolve("out/prior"))["recipe"]["task"]["clip_sample_range"] == limit
     pipeline.export("out", "again", None, False)
     written = json.loads((tmp_path / "again" / "prior_scheduler" / "scheduler_config.json").read_text())
-    assert written["clip_sample_range"] == clamp
+    assert written["clip_sample_range"] == limit
 
 
 def test_unsupported_systems_are_refused_early(tmp_path, vocab):  # noqa: F811
@@ -79,10 +79,10 @@ def test_one_upsampler_is_written_twice(tmp_path, vocab):  # noqa: F811
     state = diffusers(tmp_path / "theirs")
     bring(tmp_path / "theirs", vocab)
     path = checkpoint.resolve("out/upsampler")
-    found, tensors = checkpoint.metadata(path), checkpoint.read_tensors(path)
+    metadata, tensors = checkpoint.metadata(path), checkpoint.read_tensors(path)
     half = {key.removeprefix("first."): tensor.clone() for key, tensor in tensors.items() if key.startswith("first.")}
-    node = found["recipe"]["model"]["first"]
-    checkpoint.save(path, half, {"model": node, "task": found["recipe"]["task"]})
+    node = metadata["recipe"]["model"]["first"]
+    checkpoint.save(path, half, {"model": node, "task": metadata["recipe"]["task"]})
     pipeline.export("out", "again", "fp16", False)
     one, two = (
         opening.read_file(tmp_path / "again" / f"super_res_{name}" / "diffusion_pytorch_model.safetensors")

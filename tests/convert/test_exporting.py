@@ -38,8 +38,8 @@ def clip(tmp_path, monkeypatch):
 def test_folders_are_imported_back(clip, layout):
     files = export(clip, layout, "folder", None, False)
     assert files[-1] == f"folder/{FORMATS[layout]}"
-    result, said = bring("folder")
-    assert (result["layout"], result["model"], said) == (layout, CLIP, [])
+    result, lines = bring("folder")
+    assert (result["layout"], result["model"], lines) == (layout, CLIP, [])
     assert equal(checkpoint.read_tensors(checkpoint.resolve("out")), checkpoint.read_tensors(checkpoint.resolve(clip)))
     assert checkpoint.load("out").tokenizer.merges == checkpoint.load(clip).tokenizer.merges
 
@@ -66,7 +66,7 @@ def test_round_trip_of_checkpoints(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "said"),
+    ("words", "error", "message"),
     [
         (("clip", "hf-clp", "new"), Failure, r"no such layout \(did you mean 'hf-clip'\?\)"),
         (("clip", "hf-clip", "new", "int8"), Failure, "choose one of float32"),
@@ -76,9 +76,9 @@ def test_round_trip_of_checkpoints(tiny, tmp_path):
         (("gone", "hf-clip", "new"), checkpoint.CheckpointError, "no checkpoint 'gone'"),
     ],
 )
-def test_errors_write_nothing(clip, tmp_path, words, error, said):
+def test_errors_write_nothing(clip, tmp_path, words, error, message):
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         export(*words, *[None] * (4 - len(words)), False)
     if error is Failure:
         assert caught.value.code == (WOULD_OVERWRITE if "there" in words else USAGE)
@@ -111,17 +111,17 @@ def test_libraries_compute_the_same(clip, layout, library, activation):
     task = checkpoint.load("deep", "clip")
     image = 2 * torch.rand(3, 3, 32, 32) - 1
     ids = torch.from_numpy(task.tokenizer.pack(CAPTIONS[:3], 12)[0])
-    normalised = (image - task.model.mean) / task.model.std
+    normalized = (image - task.model.mean) / task.model.std
     with torch.no_grad():
         if library == "transformers":
             network = peer.CLIPModel.from_pretrained("folder").float().eval()
-            output = network(pixel_values=normalised, input_ids=ids)
+            output = network(pixel_values=normalized, input_ids=ids)
             theirs = output.image_embeds, output.text_embeds
             words = peer.CLIPTokenizer.from_pretrained("folder")(CAPTIONS[0])["input_ids"]
             assert words == ids[0, : len(words)].tolist()
         else:
             network = peer.create_model("local-dir:folder").float().eval()
-            theirs = network(normalised, ids)[:2]
+            theirs = network(normalized, ids)[:2]
         for one, other in zip(task.model(image, ids), theirs):
             assert (one - other).abs().max() / other.abs().max() < 1e-4
 
@@ -143,8 +143,8 @@ def test_karlo_files_are_wrapped_as_published(tmp_path, monkeypatch):
     with pytest.raises(Failure, match=r"ViT-L-14_stats.th exists; add --overwrite"):
         export("prior", "karlo-prior", "ours/prior.ckpt", None, False)
     assert export("prior", "diffusers-prior", "out", None, False)[0] == "out/diffusion_pytorch_model.safetensors"
-    assert export("prior", "karlo-prior", "whole.safetensors", None, False) == ["whole.safetensors"]
-    assert bring("whole.safetensors", "again", "words.json")[0]["layout"] == "karlo-prior"
+    assert export("prior", "karlo-prior", "joined.safetensors", None, False) == ["joined.safetensors"]
+    assert bring("joined.safetensors", "again", "words.json")[0]["layout"] == "karlo-prior"
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def write(layout, node, tokenizer):
 
 
 def outputs(network, node):
-    """What a model makes of inputs of its kind."""
+    """The output of a model for inputs of its kind."""
     torch.manual_seed(1)
     x, t, ids = torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), torch.tensor([[1, 2, 3, 4, 0, 0], [5, 6, 0, 0, 0, 0]])
     real = ids > 0

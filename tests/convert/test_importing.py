@@ -1,4 +1,4 @@
-"""Whole imports; pickles of classes that are not installed are made here as their publisher did."""
+"""Imports of miniature weights; pickles of classes that are not installed are made as their publisher did."""
 
 import json
 import sys
@@ -68,8 +68,8 @@ def equal(one, two):
 def test_clip_archive(tmp_path, vocab):
     extra = {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     torch.save(published() | extra, "clip.pt")
-    result, said = bring("clip.pt", vocab=vocab)
-    assert (result["layout"], result["model"], result["vocab_size"], said) == ("openai-clip", CLIP, 522, [])
+    result, lines = bring("clip.pt", vocab=vocab)
+    assert (result["layout"], result["model"], result["vocab_size"], lines) == ("openai-clip", CLIP, 522, [])
     assert "float16" in result["dtypes"]
     assert equal(export_state("openai-clip", CLIP, weights()), published())
     task = checkpoint.load("out", "clip")
@@ -119,8 +119,8 @@ def test_pickled_modules_of_the_dvae(tmp_path, monkeypatch, old):
         torch.save(module, f"{half}.pkl", _use_new_zipfile_serialization=not old)
     monkeypatch.delitem(sys.modules, "dall_e.encoder")
     monkeypatch.delitem(sys.modules, "dall_e")
-    result, said = bring(tmp_path)
-    assert (result["layout"], result["model"], result["vocab_size"], said) == ("openai-dvae", DVAE, None, [])
+    result, lines = bring(tmp_path)
+    assert (result["layout"], result["model"], result["vocab_size"], lines) == ("openai-dvae", DVAE, None, [])
     assert equal(weights(), state)
     assert checkpoint.load("out", "dvae").model.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 4)
 
@@ -133,20 +133,20 @@ def test_folder_gives_heads_activation_and_vocabulary(tmp_path):
     (tmp_path / "in" / "config.json").write_text(json.dumps(source.config.write(node)))
     merges = learn(CAPTIONS, 522, "clip").merges
     (tmp_path / "in" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-    result, said = bring("in")
-    assert (result["model"], said) == (node, [])
+    result, lines = bring("in")
+    assert (result["model"], lines) == (node, [])
     assert checkpoint.load("out").tokenizer.merges == merges
 
 
 def test_assumptions_are_logged_and_overridden(vocab):
     torch.save(published("open-clip"), "clip.bin")
-    result, said = bring("clip.bin", vocab=vocab)
+    result, lines = bring("clip.bin", vocab=vocab)
     assert result["model"] == CLIP
-    assert len(said) == 1
-    assert "model.image.activation=quick-gelu" in said[0]
+    assert len(lines) == 1
+    assert "model.image.activation=quick-gelu" in lines[0]
     heads = ["model.image.heads=1", "model.text.heads=1"]
-    result, said = bring("clip.bin", "other", vocab, activation="gelu", overrides=heads)
-    assert said == []
+    result, lines = bring("clip.bin", "other", vocab, activation="gelu", overrides=heads)
+    assert lines == []
     assert (result["model"]["image"]["activation"], result["model"]["text"]["activation"]) == ("gelu", "gelu")
     one, two = (checkpoint.load(name, "clip").embed_texts(["a red circle"]) for name in ("out", "other"))
     assert not torch.allclose(one, two)
@@ -162,28 +162,28 @@ def test_precision(vocab, precision, dtype):
 
 def test_vocabulary_must_exist_and_fit(tmp_path, vocab):
     torch.save(published(), "clip.pt")
-    (tmp_path / "alone").mkdir()
-    (tmp_path / "clip.pt").rename(tmp_path / "alone" / "clip.pt")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "clip.pt").rename(tmp_path / "inner" / "clip.pt")
     with pytest.raises(
         TextError, match=r"give --vocab FILE: .*bpe_simple_vocab_16e6.txt.gz from github.com/openai/CLIP"
     ):
-        bring("alone/clip.pt")
+        bring("inner/clip.pt")
     learn(CAPTIONS, 518, "clip").save(tmp_path / "short.json")
     with pytest.raises(Failure, match="a vocabulary of 518 entries, where the model has 522"):
-        bring("alone/clip.pt", vocab="short.json")
+        bring("inner/clip.pt", vocab="short.json")
     with pytest.raises(TextError, match="gone"):
-        bring("alone/clip.pt", vocab="gone")
+        bring("inner/clip.pt", vocab="gone")
     assert not (tmp_path / "out").exists()
 
 
 def test_published_files_are_recognized_by_checksum(vocab, monkeypatch):
     torch.save(published(), "ViT-B-32.pt")
-    result, said = bring("ViT-B-32.pt", vocab=vocab)
+    result, lines = bring("ViT-B-32.pt", vocab=vocab)
     assert result["published"] is None
-    assert any("its checksum is not that of the published ViT-B-32.pt" in line for line in said)
+    assert any("its checksum is not that of the published ViT-B-32.pt" in line for line in lines)
     monkeypatch.setattr("dalle_cli.convert.files.opening.Weights.published_name", lambda self: "ViT-B-32.pt")
-    result, said = bring("ViT-B-32.pt", vocab=vocab, overwrite=True)
-    assert (result["published"], said) == ("ViT-B-32.pt", [])
+    result, lines = bring("ViT-B-32.pt", vocab=vocab, overwrite=True)
+    assert (result["published"], lines) == ("ViT-B-32.pt", [])
 
 
 UNET = {
@@ -252,7 +252,7 @@ def test_errors_write_nothing(tmp_path, vocab):
     torch.save(published() | {"stray": torch.ones(1)}, "stray.pt")
     torch.save({"a": torch.ones(1)}, "unknown.pt")
     (tmp_path / "there.safetensors").write_text("mine")
-    for words, error, said in (
+    for words, error, message in (
         ({"source": "bait.pt"}, ConvertError, "asks for .*eval"),
         ({"source": "stray.pt"}, ConvertError, "1 unknown: stray"),
         ({"source": "unknown.pt"}, ConvertError, "no known layout"),
@@ -261,7 +261,7 @@ def test_errors_write_nothing(tmp_path, vocab):
         ({"source": "stray.pt", "activation": "relu"}, Failure, "choose one of quick-gelu"),
         ({"source": "stray.pt", "out": "there.safetensors"}, Failure, "exists; add --overwrite"),
     ):
-        with pytest.raises(error, match=said) as caught:
+        with pytest.raises(error, match=message) as caught:
             bring(**{"vocab": vocab} | words)
         if error is Failure and words["source"] == "stray.pt":
             assert caught.value.code == (WOULD_OVERWRITE if "out" in words else USAGE)
@@ -323,19 +323,19 @@ def test_peak_memory_of_systems_and_shards(peak, tmp_path, vocab):
     state |= shapes("diffusers-decoder", unet)
     sizes = {}
     for name in ("text_encoder", "prior", "decoder", "text_proj"):
-        own = {key.removeprefix(f"{name}."): shape for key, shape in state.items() if key.startswith(f"{name}.")}
+        part = {key.removeprefix(f"{name}."): shape for key, shape in state.items() if key.startswith(f"{name}.")}
         (tmp_path / "theirs" / name).mkdir(parents=True)
         stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
         places = {}
         for i in range(3):
             file = f"{stem}-0000{i + 1}-of-00003.safetensors"
             save_file(
-                {key: torch.zeros(shape) for key, shape in list(own.items())[i::3]}, tmp_path / "theirs" / name / file
+                {key: torch.zeros(shape) for key, shape in list(part.items())[i::3]}, tmp_path / "theirs" / name / file
             )
-            places |= dict.fromkeys(list(own)[i::3], file)
+            places |= dict.fromkeys(list(part)[i::3], file)
         index = tmp_path / "theirs" / name / f"{stem}.safetensors.index.json"
         index.write_text(json.dumps({"weight_map": places}))
-        sizes[name] = sum(4 * shape.numel() for shape in own.values())
+        sizes[name] = sum(4 * shape.numel() for shape in part.values())
     (tmp_path / "theirs" / "text_encoder" / "config.json").write_text(json.dumps({"num_attention_heads": 1}))
     grown = peak(
         "from dalle_cli.convert.importing import *; from dalle_cli.convert.systems import import_system\n"

@@ -30,7 +30,7 @@ def test_export_inverts_import():
 
 
 def test_one_key_from_several():
-    table = [Row(r"qkv", ("q", "k", "v"), lambda *parts: torch.cat(parts), lambda whole: whole.chunk(3)), *TABLE]
+    table = [Row(r"qkv", ("q", "k", "v"), lambda *parts: torch.cat(parts), lambda joined: joined.chunk(3)), *TABLE]
     theirs = {name: torch.full((2, 4), float(i)) for i, name in enumerate("qkv")}
     ours = import_tensors(dict(theirs), table, {"qkv": torch.empty(6, 4)})
     assert ours["qkv"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]

@@ -1,4 +1,4 @@
-"""Published folders in miniature: imported whole, drawn with, exported back."""
+"""Published folders in miniature: imported, sampled from, exported back."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def bring(folder, vocab, out="out", **more):
 def test_karlo(tmp_path, vocab):
     states = karlo(tmp_path / "karlo")
     made = bring(tmp_path / "karlo", vocab)
-    assert {part: told["layout"] for part, told in made["parts"].items()} == {
+    assert {part: result["layout"] for part, result in made["parts"].items()} == {
         **{"clip": "openai-clip", "prior": "karlo-prior", "decoder": "karlo-decoder"},
         "upsampler": "karlo-upsampler",
     }
@@ -95,18 +95,22 @@ def test_karlo(tmp_path, vocab):
 def diffusers(folder, variation=False):
     """A pipeline's folder, in miniature."""
     prior = PRIOR | SQUARE
-    told = {name: condition | {"embed_dim": WIDTH} for name, condition in CONDITIONS.items()}
+    conditions = {name: condition | {"embed_dim": WIDTH} for name, condition in CONDITIONS.items()}
     clip = CLIP | SQUARE | {"fixed_logit_scale": 100.0}
-    state = published("diffusers-decoder", DECODER | {"conditions": told}) | published("diffusers-upsampler", UPSAMPLER)
+    state = published("diffusers-decoder", DECODER | {"conditions": conditions}) | published(
+        "diffusers-upsampler", UPSAMPLER
+    )
     state |= published("diffusers-clip", clip)
     if not variation:
         state |= {f"prior.{key}": tensor for key, tensor in published("diffusers-prior", prior).items()}
         state = {key: tensor for key, tensor in state.items() if not key.startswith("image_encoder.")}
     for name in {key.partition(".")[0] for key in state}:
-        own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+        part_state = {
+            key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")
+        }
         (folder / name).mkdir(parents=True)
         stem = "model" if name.endswith("encoder") else "diffusion_pytorch_model"
-        save_file(own, folder / name / f"{stem}.safetensors")
+        save_file(part_state, folder / name / f"{stem}.safetensors")
     (folder / "text_encoder" / "config.json").write_text(json.dumps({"num_attention_heads": 1}))
     return state
 
@@ -120,7 +124,7 @@ def test_diffusers_folder(tmp_path, vocab, variation):
     assert made["parts"]["clip"]["layout"] == ("diffusers-clip" if variation else "hf-clip")
     system = recipe.load("out/system.yaml", "systems")
     assert system["sample"]["steps"] == "25"
-    assert ("reranker" in system["parts"]) is variation  # to choose among candidates it must see pictures
+    assert ("reranker" in system["parts"]) is variation  # a reranker needs an image tower
 
 
 def test_glide_gives_two_systems(tmp_path):
@@ -157,8 +161,8 @@ def test_errors_write_nothing(tmp_path, vocab):
     folder = tmp_path / "karlo"
     states = karlo(folder)
 
-    def refused(error, said):
-        with pytest.raises(error, match=said):
+    def refused(error, message):
+        with pytest.raises(error, match=message):
             bring(folder, vocab)
         assert not (tmp_path / "out").exists()
 
@@ -208,9 +212,9 @@ def test_imported_systems_can_be_moved(tmp_path, vocab):
     bring(tmp_path / "karlo", vocab, precision="bf16")
     (tmp_path / "out").rename(tmp_path / "moved")
     quick(tmp_path / "moved" / "system.yaml")
-    assert sample(["a red circle"], SampleOptions(recipe="moved", out="pictures", quiet=True), results=Collected()) == 0
-    (picture,) = (tmp_path / "pictures").glob("*.png")
-    assert images.decode(str(picture)).size == (256, 256)
+    assert sample(["a red circle"], SampleOptions(recipe="moved", out="images", quiet=True), results=Collected()) == 0
+    (image,) = (tmp_path / "images").glob("*.png")
+    assert images.decode(str(image)).size == (256, 256)
     parts = "parts: {decoder: ./decoder, clip: ./clip}"
     (tmp_path / "moved" / "system.yaml").write_text(f"system: {{type: unclip}}\n{parts}\nsample: {{steps: 2}}")
     with pytest.raises(RecipeError, match=r"parts\.prior"):

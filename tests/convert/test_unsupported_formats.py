@@ -40,10 +40,10 @@ def state(keys):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("stranger", unsupported_formats.UNSUPPORTED)
-def test_unsupported_formats_are_named(stranger, prefix):
-    with pytest.raises(ConvertError, match=f"weights of {stranger} are not supported"):
-        import_state(state(prefix + key for key in KEYS[stranger]))
+@pytest.mark.parametrize("name", unsupported_formats.UNSUPPORTED)
+def test_unsupported_formats_are_named(name, prefix):
+    with pytest.raises(ConvertError, match=f"weights of {name} are not supported"):
+        import_state(state(prefix + key for key in KEYS[name]))
 
 
 def test_twenty_formats_are_known():

@@ -1,8 +1,8 @@
 """Compare full-size networks with the packages that users run today: python -m tests.parity.packages [WORD ...]
 
-Every network has the published size and random weights, made in the package's own module. They go through the import of
-published layouts into ours, and both read the same inputs in float32, small ones, for the time it takes. Starters are
-exported and opened there. One network is in memory at a time, the largest twice 5 GiB.
+Every network has the published size and random weights, made by the package's module. They go through the import of
+published layouts into ours, and both read the same small inputs in float32. Starters are exported and opened there. One
+network is in memory at a time; the largest takes twice 5 GiB.
 
 Prints a row for each as soon as it is done: its package, parameters, and the largest error of its outputs, max|ours -
 theirs| / max|theirs|. WORD: only the networks whose name has one. Exit code: 0 when every error is below 1e-4, 1 when
@@ -71,7 +71,7 @@ def texts(*lengths: int) -> Tensor:
 
 
 def _clip(network: Any, theirs: Callable[[Tensor, Tensor], tuple], pixels: int) -> tuple[Tensors, Tensors]:
-    """What both make of one picture and two texts. theirs: from normalised pictures and ids to both embeddings."""
+    """Embeddings of one image and two texts. theirs: from normalized images and ids to both embeddings."""
     image, ids = 2 * torch.rand(1, 3, pixels, pixels) - 1, texts(5, 40)
     names = "image", "text"
     mine = dict(zip(names, network(image, ids)))
@@ -111,10 +111,10 @@ def _vit_l14() -> Pair:
 
 
 def _open_clip(name: str) -> Pair:
-    found = peer("open_clip")
-    config = found.get_model_config(name)
+    library = peer("open_clip")
+    config = library.get_model_config(name)
     config["quick_gelu"] = True
-    theirs = fill(found.model.CLIP(**config))
+    theirs = fill(library.model.CLIP(**config))
     return size(theirs), *_clip(ours(one=theirs), lambda image, ids: theirs(image, ids)[:2], 224)
 
 
@@ -156,14 +156,14 @@ def _prior() -> Pair:
     network = ours(one=theirs)
     x, t, (embedding, states, real) = torch.randn(1, 768), torch.tensor([417]), _sees()
     mine = network(x, t, **network.encode(embedding, states, real))
-    given = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
-    both = theirs(x, t, **given).predicted_image_embedding
+    inputs = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
+    both = theirs(x, t, **inputs).predicted_image_embedding
     mine = {"x0": mine, "embedding": network.unwhiten(mine)}
     return size(theirs), mine, {"x0": both, "embedding": theirs.post_process_latents(both)}
 
 
 def decoder(tokens: int = 1536, **sizes: Any) -> nn.Module:
-    """Diffusers' U-Net that attends to tokens of a width; of Karlo's decoder, unless other sizes are given."""
+    """Diffusers' U-Net that attends to tokens of a width; by default of Karlo's decoder."""
     diffusers = peer("diffusers")
     karlo = {
         **{"down_block_types": DOWN + 3 * ATTEND_DOWN, "up_block_types": 3 * ATTEND_UP + UP, **UNET},
@@ -180,9 +180,9 @@ def decoder(tokens: int = 1536, **sizes: Any) -> nn.Module:
 def _decoder() -> Pair:
     projection = peer("diffusers.pipelines.deprecated.unclip.text_proj")
     with unfilled():
-        told = projection.UnCLIPTextProjModel(time_embed_dim=1280, cross_attention_dim=1536)
+        projections = projection.UnCLIPTextProjModel(time_embed_dim=1280, cross_attention_dim=1536)
     theirs = decoder()
-    network = ours(decoder=theirs, text_proj=fill(told))
+    network = ours(decoder=theirs, text_proj=fill(projections))
     x, t, image, (embedding, states, real) = (
         torch.randn(2, 3, 32, 32),
         torch.tensor([417]),
@@ -194,11 +194,11 @@ def _decoder() -> Pair:
     keep = torch.tensor([False, True])
     encoded = network.encode(clip=(image.expand(2, -1), keep), text=tuple(twice))
     mine = network(x, t.expand(2), **encoded)
-    tokens, added = told(image_embeddings=image, prompt_embeds=twice[0], text_encoder_hidden_states=twice[1],
+    tokens, added = projections(image_embeddings=image, prompt_embeds=twice[0], text_encoder_hidden_states=twice[1],
                          do_classifier_free_guidance=True)  # fmt: skip
     mask = torch.nn.functional.pad(twice[2], (4, 0), value=True)
     output = theirs(x, t, encoder_hidden_states=tokens, class_labels=added, attention_mask=mask).sample
-    return size(theirs, told), {"output": mine}, {"output": output}
+    return size(theirs, projections), {"output": mine}, {"output": output}
 
 
 def upsampler() -> nn.Module:
@@ -218,9 +218,9 @@ def _upsampler() -> Pair:
     network = ours(super_res_first=first, super_res_last=last)
     x, small = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 8, 8) * 2 - 1
     enlarged = torch.nn.functional.interpolate(small, size=[32, 32], mode="bicubic", antialias=True)
-    told, mine, theirs = network.encode(low_res=small), {}, {}
+    conditions, mine, theirs = network.encode(low_res=small), {}, {}
     for name, network_there, t in (("first", first, 999), ("last", last, 0)):
-        mine[name] = network(x, torch.tensor([t]), **told)
+        mine[name] = network(x, torch.tensor([t]), **conditions)
         theirs[name] = network_there(torch.cat([x, enlarged], dim=1), t).sample
     return size(first, last), mine, theirs
 
@@ -236,7 +236,7 @@ def _vqgan() -> Pair:
         **{"in_channels": 3, "resolution": 256, "z_channels": 256, "double_z": False},
     }
     theirs: Any = nn.Module()
-    with redirect_stdout(sys.stderr):  # it tells its sizes
+    with redirect_stdout(sys.stderr):  # it prints its sizes
         theirs.encoder, theirs.decoder = layers.Encoder(**sizes), layers.Decoder(**sizes)
     theirs.quantize = vectors.VectorQuantizer2(16384, 256, beta=0.25)
     theirs.quant_conv, theirs.post_quant_conv = nn.Conv2d(256, 256, 1), nn.Conv2d(256, 256, 1)
@@ -247,10 +247,10 @@ def _vqgan() -> Pair:
     mine = {
         "latent": network.encode_latent(image),
         "codes": network.encode(image).flatten().float(),
-        "picture": network.decode_latent(network.vectors(network.encode(image))),
+        "image": network.decode_latent(network.vectors(network.encode(image))),
     }
-    drawn = theirs.decoder(theirs.post_quant_conv(rounded))
-    return size(theirs), mine, {"latent": latent, "codes": codes.flatten().float(), "picture": drawn}
+    decoded = theirs.decoder(theirs.post_quant_conv(rounded))
+    return size(theirs), mine, {"latent": latent, "codes": codes.flatten().float(), "image": decoded}
 
 
 # ---- our weights there -----------------------------------------------------------------------------------------------
@@ -288,10 +288,10 @@ def _to_transformers() -> Pair:
 
 @case("starter CLIP, exported: open_clip")
 def _to_open_clip() -> Pair:
-    found = peer("open_clip")
+    library = peer("open_clip")
 
     def there(folder: str) -> Callable[[Tensor, Tensor], tuple]:
-        network = found.create_model(f"local-dir:{folder}").float().eval()
+        network = library.create_model(f"local-dir:{folder}").float().eval()
         return lambda pixels, ids: network(pixels, ids)[:2]
 
     return _starter("open-clip", there)
@@ -318,17 +318,17 @@ def main(words: list[str]) -> int:
         network, package = name.split(": ")
         try:
             with torch.no_grad():
-                parameters, found = compare(name)
+                parameters, largest = compare(name)
         except Missing as reason:
             print(f"{network:34}{package:14}not compared: {reason}", flush=True)
             continue
         finally:
             gc.collect()
         compared += 1
-        wrong += found is None or found >= LIMIT
-        told = "shape" if found is None else f"{found:.1e}"
+        wrong += largest is None or largest >= LIMIT
+        cell = "shape" if largest is None else f"{largest:.1e}"
         seconds = time.perf_counter() - start
-        print(f"{network:34}{package:14}{parameters:15,}{told:>10}{seconds:9.0f}", flush=True)
+        print(f"{network:34}{package:14}{parameters:15,}{cell:>10}{seconds:9.0f}", flush=True)
     print(f"{compared} of {len(chosen)} compared, {wrong} of them not below {LIMIT:.0e}")
     return 1 if wrong else 0 if compared else 3
 

@@ -1,7 +1,7 @@
-"""The packages that hold the published networks today, for comparisons; those that are not installed are skipped.
+"""The packages of the published networks, for comparisons; those that are not installed are skipped.
 
 open_clip asks for torchvision, which asks for one build of torch and brings gigabytes of CUDA where torch is the CPU
-build. Its networks need nothing of it, so it is installed without (`make parity`), and sees a stand-in.
+build. Its networks need nothing of it, so it is installed without (`make parity`), and imports a stand-in.
 """
 
 import importlib
@@ -29,7 +29,7 @@ def peer(name: str) -> Any:
                 importlib.import_module("torchvision")
             except (ImportError, RuntimeError):  # absent, or built for another torch
                 with suppress(ImportError):
-                    importlib.import_module("transformers")  # which looks for it, and is not to find the stand-in
+                    importlib.import_module("transformers")  # it looks for torchvision, and must not find the stand-in
                 with absent(*TORCHVISION):
                     return importlib.import_module(name)
         return importlib.import_module(name)
@@ -48,7 +48,7 @@ class _Anything(type):
 
 @contextmanager
 def absent(*modules: str) -> Iterator[None]:
-    """Inside, importing these modules and those that hold them gives stand-ins of which anything can be imported."""
+    """Replace modules and their parents by stand-ins from which anything can be imported."""
     parts = [name.split(".") for name in modules]
     names = sorted({".".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1)})
     roots = {part[0] for part in parts}
@@ -60,19 +60,19 @@ def absent(*modules: str) -> Iterator[None]:
         module.__path__ = []
         sys.modules[name] = module
     for name in names:
-        parent, _, own = name.rpartition(".")
+        parent, _, last = name.rpartition(".")
         if parent:
-            setattr(sys.modules[parent], own, sys.modules[name])
+            setattr(sys.modules[parent], last, sys.modules[name])
     try:
         yield
     finally:
-        for name in names:  # who looks for the real one later finds none
+        for name in names:  # later imports of the real one fail
             del sys.modules[name]
 
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Networks built inside have parameters without numbers, and buffers with theirs."""
+    """Build networks without allocating their parameters; buffers are filled."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):

@@ -35,7 +35,7 @@ Tensors = dict[str, Tensor]
 
 
 def weights(case: dict) -> Tensors:
-    """The reference's state dict: numbers drawn from crc32(key) + seed, scaled as suits the kind of the tensor."""
+    """The reference's state dict: random numbers from crc32(key) + seed, scaled by the kind of the tensor."""
     seed = case["weights"]["seed"]
     return {key: _weight(key, seed, **spec) for key, spec in case["weights"]["tensors"].items()}
 

@@ -44,6 +44,6 @@ def test_rows_and_exit_codes(monkeypatch, capsys, words, code, last):
 
 
 def test_published_models_are_covered():
-    told = " ".join(packages.CASES)
+    names = " ".join(packages.CASES)
     for name in ("ViT-B/32", "ViT-L/14", "RN50", "ViT-B/16", "prior", "decoder", "super-resolution", "VQGAN"):
-        assert name in told
+        assert name in names

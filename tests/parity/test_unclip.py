@@ -1,4 +1,4 @@
-"""The whole way from words to a picture, ours and that of diffusers' unCLIP, with the same weights and noise."""
+"""From prompt to image: ours and diffusers' unCLIP, with the same weights and noise."""
 
 import pytest
 import torch
@@ -83,9 +83,9 @@ def pipeline(system, peers, tmp_path):
     """diffusers' pipeline of the same, exported."""
     module, _ = peers
     export(str(system), str(tmp_path / "theirs"), None, False)
-    found = module.UnCLIPPipeline.from_pretrained(tmp_path / "theirs")
-    found.set_progress_bar_config(disable=True)
-    return found
+    pipeline = module.UnCLIPPipeline.from_pretrained(tmp_path / "theirs")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def exact(scheduler):
@@ -109,7 +109,7 @@ def test_images_equal_the_pipeline(system, peers, pipeline, monkeypatch, tables)
         **{"prior_steps": str(STEPS["prior"]), "steps": str(STEPS["decoder"]), "up_steps": str(STEPS["super_res"])},
         **{"sampler": "ddpm", "up_sampler": "ddpm", "up_temperature": 1.0, "prior_samples": 1, **SCALES},
     )
-    drawn = ours.draw([prompt], [[seed]], options, 1)[0, 0]
+    image = ours.draw([prompt], [[seed]], options, 1)[0, 0]
 
     streams = {
         (1, WIDTH): noise_source(candidate_seeds([seed + Stream.PRIOR], 1)),
@@ -129,8 +129,8 @@ def test_images_equal_the_pipeline(system, peers, pipeline, monkeypatch, tables)
         output_type="np",
     ).images[0]
     theirs = torch.from_numpy(theirs).movedim(-1, 0)
-    assert drawn.shape == theirs.shape == (3, 4 * SIDE, 4 * SIDE)
+    assert image.shape == theirs.shape == (3, 4 * SIDE, 4 * SIDE)
     assert theirs.std() > 0.1
     assert ((theirs > 0) & (theirs < 1)).float().mean() > 0.1  # not all of it clamped
-    difference = ((drawn + 1) / 2 - theirs).abs()
+    difference = ((image + 1) / 2 - theirs).abs()
     assert (difference.max() if tables == "exact" else difference.mean()) < 1e-3

@@ -2,12 +2,10 @@
 
 import importlib
 import pkgutil
-from functools import cache
 
 from ..layout import Layout
 
 
-@cache
 def all_layouts() -> dict[str, Layout]:
     """Return every published layout by name: the `LAYOUT` of each module of this package."""
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]

@@ -26,7 +26,7 @@ class Net(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ModuleList([nn.Linear(4, 2, bias=False)]))
         self.scale = nn.Parameter(torch.tensor(2.0))
-        self.register_buffer("kept", torch.arange(3))
+        self.register_buffer("persistent", torch.arange(3))
         self.register_buffer("passing", torch.arange(5), persistent=False)
         self.register_parameter("absent", None)
         self.none = None
@@ -52,10 +52,10 @@ def net() -> Net:
     return Net()
 
 
-def same(found: dict, expected: dict) -> bool:
-    return found.keys() == expected.keys() and all(
+def same(state: dict, expected: dict) -> bool:
+    return state.keys() == expected.keys() and all(
         one.dtype == expected[key].dtype and one.shape == expected[key].shape and bits(one) == bits(expected[key])
-        for key, one in found.items()
+        for key, one in state.items()
     )
 
 
@@ -82,8 +82,8 @@ class TestTorchSave:
         adam = torch.optim.Adam(net().parameters())
         sum(parameter.sum() for parameter in net().parameters() if parameter.is_floating_point()).backward()
         adam.step()
-        beside = {"epoch": 3, "optimizer": adam.state_dict(), "loss": torch.tensor(1.0), "names": {"a", "b"}}
-        assert same(archives.read(save(beside | {key: net().state_dict()}, **options)), net().state_dict())
+        others = {"epoch": 3, "optimizer": adam.state_dict(), "loss": torch.tensor(1.0), "names": {"a", "b"}}
+        assert same(archives.read(save(others | {key: net().state_dict()}, **options)), net().state_dict())
 
     def test_whole_module(self, save, options):
         assert same(archives.read(save(net(), **options)), net().state_dict())
@@ -97,15 +97,15 @@ class TestTorchSave:
     def test_views_keep_their_strides_and_share_their_numbers(self, save, options):
         base = torch.arange(24.0)
         state = {"base": base, "view": base[4:16].view(3, 4).T, "empty": torch.empty(0, 3), "scalar": torch.tensor(7)}
-        found = archives.read(save(state, **options))
-        assert same(found, state)
-        assert found["view"].stride() == (1, 4)
-        found["base"][5] = -1.0
-        assert found["view"][1, 0] == -1.0
+        loaded = archives.read(save(state, **options))
+        assert same(loaded, state)
+        assert loaded["view"].stride() == (1, 4)
+        loaded["base"][5] = -1.0
+        assert loaded["view"][1, 0] == -1.0
 
     def test_tuple_is_numbered(self, save, options):
-        found = archives.read(save((torch.ones(2), torch.zeros(3)), **options))
-        assert same(found, {"0": torch.ones(2), "1": torch.zeros(3)})
+        state = archives.read(save((torch.ones(2), torch.zeros(3)), **options))
+        assert same(state, {"0": torch.ones(2), "1": torch.zeros(3)})
 
     def test_parameters_with_attributes(self, save, options):
         parameter = nn.Parameter(torch.ones(2))
@@ -117,7 +117,7 @@ class TestTorchSave:
         assert same(archives.read(save(net(), pickle_protocol=protocol, **options)), net().state_dict())
 
     @pytest.mark.parametrize(
-        ("value", "said"),
+        ("value", "message"),
         [
             ({"epoch": 3}, r"holds a mapping \(epoch\) and no state dict"),
             (3, "holds a int and no state dict"),
@@ -126,8 +126,8 @@ class TestTorchSave:
             (torch.Generator, "holds a Name"),
         ],
     )  # fmt: skip
-    def test_what_holds_no_weights_is_named(self, save, options, value, said):
-        with pytest.raises(ConvertError, match=said) as caught:
+    def test_values_without_weights_are_named(self, save, options, value, message):
+        with pytest.raises(ConvertError, match=message) as caught:
             archives.read(save(value, **options))
         assert "\n" not in str(caught.value)
 
@@ -203,7 +203,7 @@ def only(name):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (extra("/etc/cron.d/evil"), "points outside of it"),
         (extra("../evil"), "points outside of it"),
@@ -217,13 +217,13 @@ def only(name):
         (again(lambda name, data: data + b"x" if name.endswith("data/0") else data), "has 401 bytes, 400 are declared"),
         (again(lambda name, data: b"big" if name.endswith("byteorder") else data), "big-endian"),
         (again(lambda name, data: b"cos\nsystem\n." if name.endswith("data.pkl") else data), "asks for os.system"),
-        (patched(b"\x00\x00\x80\x3f" * 50, b"\x00\x00\x80\x3e" * 50), "damaged"),  # numbers changed: the checksum tells
+        (patched(b"\x00\x00\x80\x3f" * 50, b"\x00\x00\x80\x3e" * 50), "damaged"),  # changed numbers: a wrong checksum
     ],
 )  # fmt: skip
-def test_inconsistent_archives_are_refused(save, change, said):
+def test_inconsistent_archives_are_refused(save, change, message):
     path = save({"weight": torch.ones(100)})
     change(path)
-    with pytest.raises(ConvertError, match=f"file.pt: .*{said}") as caught:
+    with pytest.raises(ConvertError, match=f"file.pt: .*{message}") as caught:
         archives.read(path)
     assert "\n" not in str(caught.value)
 
@@ -315,7 +315,7 @@ def test_damaged_modules_are_named():
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["zip", "old", "module", "script", "pickle"])
 def test_corrupted_bytes_are_refused_or_harmless(save, tmp_path, kind, seed):
-    """A thousand files with bytes changed, cut out or doubled; of some zips the pickle alone, with a right checksum."""
+    """A thousand files with bytes changed, cut out or doubled; of some archives only the pickle."""
     if kind == "script":
         torch.jit.script(Scripted()).save(tmp_path / "file.pt")
         path = tmp_path / "file.pt"

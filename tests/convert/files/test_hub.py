@@ -1,4 +1,4 @@
-"""Against a server of this process that speaks the hub's routes."""
+"""Downloads from a local server with the hub's routes."""
 
 import hashlib
 import json
@@ -27,13 +27,13 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):
-        status, data, headers = self.found()
+        status, data, headers = self.look_up()
         if status == 200:
             self.answer(data, headers)
         else:
             self.refuse(status, data)
 
-    def found(self):
+    def look_up(self):
         server, path = self.server, self.path.partition("?")[0]
         server.asked.append((self.command, path, self.headers.get("Range")))
         if server.gated:
@@ -49,8 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         if name not in server.files:
             return 404, "EntryNotFound", {}
         data = server.sent.get(name, server.files[name])
-        told = digest(server.files[name])
-        etag = told["lfs"]["sha256"] if "lfs" in told else told["blobId"]
+        checksums = digest(server.files[name])
+        etag = checksums["lfs"]["sha256"] if "lfs" in checksums else checksums["blobId"]
         return 200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
 
     def refuse(self, status, code):
@@ -60,12 +60,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def answer(self, data, headers):
-        whole, start = len(data), 0
+        size, start = len(data), 0
         if asked := self.headers.get("Range"):
             start = int(asked.removeprefix("bytes=").split("-")[0])
-            headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
         self.send_response(206 if start else 200)
-        for key, value in {**headers, "Content-Length": str(whole - start)}.items():
+        for key, value in {**headers, "Content-Length": str(size - start)}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def digest(data):
-    """Small files are git's, large ones are told by their sha256."""
+    """The checksums of a file as the hub lists them: git's for small files, sha256 for large ones."""
     if len(data) < 100:
         return {"blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
     return {
@@ -107,8 +107,8 @@ def server(tmp_path, monkeypatch):
 
 
 def fetch(source="hf:me/net", system=False):
-    said = []
-    return hub.fetch_source(source, said.append, system), said
+    lines = []
+    return hub.fetch_source(source, lines.append, system), lines
 
 
 def ranges(server):
@@ -116,15 +116,15 @@ def ranges(server):
 
 
 def test_a_repository_is_cached(server, tmp_path):
-    path, said = fetch()
+    path, lines = fetch()
     assert path == str(tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT)
     assert equal(open_weights(path).load(), STATE)
     assert sorted(name.name for name in (tmp_path / "cache" / "models--me--net" / "snapshots" / COMMIT).iterdir()) == [
         "config.json",
         "model.safetensors",
     ]
-    assert [line.split(":")[0] for line in said] == ["me/net"]
-    assert "to download to" in said[0]
+    assert [line.split(":")[0] for line in lines] == ["me/net"]
+    assert "to download to" in lines[0]
     assert ranges(server) == [None]
     assert fetch() == (path, [])  # nothing is fetched again
     assert ranges(server) == [None]
@@ -189,7 +189,7 @@ def test_shards_are_downloaded_by_their_index(server):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("hf:me/other", "no repository me/other at http"),
         ("hf:me/net@v9", "me/net has no revision 'v9'"),
@@ -198,8 +198,8 @@ def test_shards_are_downloaded_by_their_index(server):
         ("hf:me/net:../../etc/passwd", "the repository has no"),
     ],
 )
-def test_missing_sources_are_named(server, source, said):
-    with pytest.raises(Failure, match=said) as caught:
+def test_missing_sources_are_named(server, source, message):
+    with pytest.raises(Failure, match=message) as caught:
         fetch(source)
     assert "\n" not in str(caught.value)
     assert caught.value.code == (USAGE if source == "hf:me" else 3)
@@ -214,8 +214,8 @@ def test_gated_repositories_name_their_page(server):
 def test_cache_is_used_without_a_network(server, monkeypatch):
     path, _ = fetch()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    again, said = fetch()
+    again, lines = fetch()
     assert again == path
-    assert "cannot be reached; using what was downloaded before" in said[0]
+    assert "cannot be reached; using what was downloaded before" in lines[0]
     with pytest.raises(Failure, match=r"http://127.0.0.1:9 cannot be reached, and me/gone was not downloaded before"):
         fetch("hf:me/gone")

@@ -1,4 +1,4 @@
-"""The machine on harmless and on hostile pickles. Hostile ones would leave a file behind if anything of them ran."""
+"""Harmless and malicious pickles; a malicious one leaves a file behind if anything of it is executed."""
 
 import collections
 import io
@@ -25,8 +25,8 @@ def text(word: str) -> bytes:
 def asks(name: str, *arguments: object, by: bytes = b"R") -> bytes:
     """A pickle that calls a function by its name."""
     module, _, rest = name.rpartition(".")
-    given = pickle.dumps(arguments, 2)[2:-1]
-    return b"\x80\x02c" + f"{module}\n{rest}\n".encode() + given + by + b"."
+    pickled = pickle.dumps(arguments, 2)[2:-1]
+    return b"\x80\x02c" + f"{module}\n{rest}\n".encode() + pickled + by + b"."
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -56,10 +56,10 @@ class Mine:
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_instances_become_a_name_and_a_state(protocol):
-    found = run(pickle.dumps(Mine(), protocol))
-    assert isinstance(found, Object)
-    assert found.name == Name(f"{Mine.__module__}.Mine")
-    assert found.state == {"size": 3}
+    value = run(pickle.dumps(Mine(), protocol))
+    assert isinstance(value, Object)
+    assert value.name == Name(f"{Mine.__module__}.Mine")
+    assert value.state == {"size": 3}
 
 
 CALLED = {

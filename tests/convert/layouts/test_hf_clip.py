@@ -41,9 +41,9 @@ def test_keys_are_the_published_ones():
 
 
 def test_queries_keys_and_values_are_joined():
-    whole = state_of()["text.transformer.resblocks.1.attn.in_proj_weight"]
+    joined = state_of()["text.transformer.resblocks.1.attn.in_proj_weight"]
     parts = [published()[f"text_model.encoder.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
-    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(torch.cat(parts), joined)
 
 
 def test_published_size():
@@ -75,7 +75,7 @@ def test_config_gives_heads_and_activation():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act: 'relu'"),
         ({"text_config": {"layer_norm_eps": 1e-6}}, "text_config.layer_norm_eps: 1e-06"),
@@ -83,8 +83,8 @@ def test_config_gives_heads_and_activation():
         ({"vision_config": {"hidden_act": []}}, "does not belong"),
     ],
 )
-def test_config_of_another_model_is_refused(config, said):
-    with pytest.raises(ConvertError, match=rf"config\.json: .*{said}"):
+def test_config_of_another_model_is_refused(config, message):
+    with pytest.raises(ConvertError, match=rf"config\.json: .*{message}"):
         import_state(published(), config)
 
 
@@ -106,9 +106,9 @@ def test_round_trip_of_one_tower(tower):
 
 def test_missing_towers_are_named():
     for tower, other in (("text", "vision"), ("vision", "text")):
-        alone = {key: value for key, value in published().items() if key.startswith((tower[:3], "logit_scale"))}
+        tower_state = {key: value for key, value in published().items() if key.startswith((tower[:3], "logit_scale"))}
         with pytest.raises(ConvertError, match=f"hf-clip: the {other} tower is missing"):
-            import_state(alone)
+            import_state(tower_state)
 
 
 def test_round_trip_of_configs():
@@ -117,7 +117,7 @@ def test_round_trip_of_configs():
     assert source.config.read(NODE, source.config.write(node)) == node
     state = state_of(node)
     with pytest.raises(ConvertError, match=r"model.image.heads is 8.*activation is gelu"):
-        export_state("hf-clip", node, state)  # keys alone do not tell
+        export_state("hf-clip", node, state)  # keys tower_state do not tell
     assert export_state("hf-clip", node, state, with_config=True).keys() == published().keys()
 
 

@@ -19,8 +19,10 @@ def node(image):
 
 @pytest.mark.parametrize("image", [VIT, RESNET], ids=["vit", "resnet"])
 def test_text_tower_has_a_prefix(image):
-    plain, own = (export_state(name, node(image), state_of(node(image))) for name in ("openai-clip", "open-clip"))
-    assert {key for key in own if key.startswith("text.")} == {f"text.{key}" for key in plain.keys() - own.keys()}
-    assert own["text.text_projection"].shape == (128, 12)
-    assert import_state(own, all_layouts()["open-clip"].config.write(node(image)))[0] == node(image)
-    assert recognize(own)[0].name == "open-clip"
+    plain, prefixed = (export_state(name, node(image), state_of(node(image))) for name in ("openai-clip", "open-clip"))
+    assert {key for key in prefixed if key.startswith("text.")} == {
+        f"text.{key}" for key in plain.keys() - prefixed.keys()
+    }
+    assert prefixed["text.text_projection"].shape == (128, 12)
+    assert import_state(prefixed, all_layouts()["open-clip"].config.write(node(image)))[0] == node(image)
+    assert recognize(prefixed)[0].name == "open-clip"

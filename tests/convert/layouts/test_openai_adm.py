@@ -33,7 +33,7 @@ CLASSES = {"label": {"type": "label-condition", "classes": 1000}}
 
 
 def shapes_of(node, layout):
-    """The recipe that the published layout of this one tells, its number of weights, and its number of keys."""
+    """The recipe that an import of a model's published weights makes, the number of its parameters and of its keys."""
     with torch.device("meta"):
         published = export_state(layout, node, models.build(node).state_dict())
     node, _ = import_state(published)
@@ -104,12 +104,12 @@ def test_keys_are_the_published_ones():
     ids=["64", "128", "256", "256-free", "512", "64-256", "128-512"],
 )  # fmt: skip
 def test_published_sizes(node, count, keys):
-    told, numbers, names = shapes_of(node, "openai-adm")
+    imported, numbers, names = shapes_of(node, "openai-adm")
     assert numbers == count
     assert keys in (None, names)
-    assert {key: told[key] for key in node} == node
-    assert told["heads"] == node.get("heads")
-    assert told["attention_order"] == node.get("attention_order", "legacy")
+    assert {key: imported[key] for key in node} == node
+    assert imported["heads"] == node.get("heads")
+    assert imported["attention_order"] == node.get("attention_order", "legacy")
 
 
 def test_unstored_values_are_not_exported():

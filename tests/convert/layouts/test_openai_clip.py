@@ -127,23 +127,23 @@ def test_heads_in_the_config():
     model = node({**VIT, "heads": 4, "activation": "gelu"})
     model["text"] = TEXT | {"activation": "gelu"}
     state = export_state("openai-clip", model, state_of(model), with_config=True)
-    kept = all_layouts()["openai-clip"].config
-    assert import_state(state, kept.write(model))[0] == model
+    config = all_layouts()["openai-clip"].config
+    assert import_state(state, config.write(model))[0] == model
     with pytest.raises(ConvertError, match=r"model.image.heads is 4.*activation is gelu, would be read as quick"):
         export_state("openai-clip", model, state_of(model))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"vision_cfg": {"timm_model_name": "convnext"}}, "vision_cfg.timm_model_name: convnext"),
         ({"text_cfg": {"heads": 2, "no_causal_mask": True}}, "text_cfg.no_causal_mask: True"),
         ({"vision_cfg": None}, "does not belong to these weights"),
     ],
 )
-def test_config_of_another_model_is_refused(changes, said):
+def test_config_of_another_model_is_refused(changes, message):
     config = {"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": 2}} | changes}
-    with pytest.raises(ConvertError, match=rf"open_clip_config\.json: .*{said}"):
+    with pytest.raises(ConvertError, match=rf"open_clip_config\.json: .*{message}"):
         import_state(published(), config)
     other = {"model_cfg": {"vision_cfg": {}, "text_cfg": {"heads": 2}}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}
     with pytest.raises(ConvertError, match=r"preprocess_cfg\.mean"):

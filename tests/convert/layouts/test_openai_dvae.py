@@ -24,9 +24,9 @@ def test_published_size():
         model = models.build({"type": "dvae"})
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     for half, parameters, entries in (("encoder.", 53_786_240, 74), ("decoder.", 43_829_766, 76)):
-        own = {key: shape for key, shape in shapes.items() if key.startswith(half)}
-        assert len(own) == entries
-        assert sum(torch.Size(shape).numel() for shape in own.values()) == parameters
+        part = {key: shape for key, shape in shapes.items() if key.startswith(half)}
+        assert len(part) == entries
+        assert sum(torch.Size(shape).numel() for shape in part.values()) == parameters
     assert shapes["encoder.blocks.group_1.block_1.res_path.conv_1.w"] == (64, 256, 3, 3)
     assert shapes["encoder.blocks.group_1.block_1.res_path.conv_4.w"] == (256, 64, 1, 1)
     assert shapes["decoder.blocks.group_1.block_1.res_path.conv_1.w"] == (512, 128, 1, 1)

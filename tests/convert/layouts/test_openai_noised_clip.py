@@ -45,8 +45,8 @@ def test_published_size():
     with torch.device("meta"):
         published = export_state("openai-noised-clip", node, models.build(node).state_dict())
     for half, count, keys in (("image_encoder.", 86_443_776, 188), ("text_encoder.", 71_679_488, 185)):
-        own = [tensor.numel() for key, tensor in published.items() if key.startswith(half)]
-        assert (sum(own), len(own)) == (count, keys)
+        sizes = [tensor.numel() for key, tensor in published.items() if key.startswith(half)]
+        assert (sum(sizes), len(sizes)) == (count, keys)
     assert import_state(published)[0] == node
 
 

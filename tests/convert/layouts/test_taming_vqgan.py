@@ -46,7 +46,7 @@ def lightning(tmp_path, monkeypatch):
     module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks"})
     monkeypatch.setitem(sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning"))
     monkeypatch.setitem(sys.modules, "pytorch_lightning.callbacks", module)
-    beside = {
+    others = {
         "epoch": 10,
         "global_step": 1000,
         "pytorch-lightning_version": "1.0.8",
@@ -54,7 +54,7 @@ def lightning(tmp_path, monkeypatch):
         "optimizer_states": [{"state": {0: {"step": 3, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]}],
         "lr_schedulers": [],
     }
-    torch.save(beside | {"state_dict": state_of() | LOSS}, "last.ckpt")
+    torch.save(others | {"state_dict": state_of() | LOSS}, "last.ckpt")
     monkeypatch.delitem(sys.modules, "pytorch_lightning.callbacks")
     return "last.ckpt"
 
@@ -95,10 +95,10 @@ def test_published_sizes(vocab):
 
 
 def test_lightning_checkpoints(lightning):
-    said = []
-    result = import_weights(lightning, "codec", ImportOptions(), said.append)
+    lines = []
+    result = import_weights(lightning, "codec", ImportOptions(), lines.append)
     assert (result["layout"], result["model"]) == ("taming-vqgan", NODE)
-    assert said == [
+    assert lines == [
         "last.ckpt: 2 tensors that only training needs were left out (loss.perceptual_loss.net.slice1.0.weight, ...)"
     ]
     export("codec", "taming-vqgan", "back.ckpt", None, False)
