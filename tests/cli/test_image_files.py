@@ -10,60 +10,53 @@ from tests.fixtures.miniatures import SIZE, noise
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     noise(1, 24, 16).save(tmp_path / "dog.png")
     return "dog.png"
 
 
-def test_a_box_is_drawn_anew(dalle, glide, picture):
-    ended = dalle("inpaint", picture, "a circle", "--box", "2,2,6,6", "--recipe", glide.inpaint, "--steps", 3, "-q")
+def test_inpaint_changes_only_the_box(dalle, glide, image):
+    ended = dalle("inpaint", image, "a circle", "--box", "2,2,6,6", "--recipe", glide.inpaint, "--steps", 3, "-q")
     assert ended.code == 0, ended.err
-    before, after = np.asarray(Image.open(picture)), np.asarray(Image.open(ended.result["path"]))
+    before, after = np.asarray(Image.open(image)), np.asarray(Image.open(ended.result["path"]))
     assert np.array_equal(after[8:], before[8:])
     assert not np.array_equal(after[2:8, 2:8], before[2:8, 2:8])
 
 
-def test_a_picture_is_enlarged(dalle, glide, picture):
-    ended = dalle("upscale", picture, "--recipe", glide.upsampler, "--steps", 2, "--prompt", "a star", "-q")
+def test_upscale_enlarges(dalle, glide, image):
+    ended = dalle("upscale", image, "--recipe", glide.upsampler, "--steps", 2, "--prompt", "a star", "-q")
     assert ended.code == 0, ended.err
     assert Image.open(ended.result["path"]).size == (48, 32)
 
 
-def test_unclip_draws_chooses_and_draws_again(dalle, unclip):
-    words = (
-        "--prior-samples",
-        3,
-        "--prior-steps",
-        3,
-        "--prior-guidance-scale",
-        2,
-        "--steps",
-        3,
-        "--precision",
-        "float32",
-        "-q",
-    )
+def test_unclip_reranks_and_reproduces(dalle, unclip):
+    words = ("--prior-samples", 3, "--prior-steps", 3, "--prior-guidance-scale", 2, "--steps", 3, "-q")
+    words = (*words, "--precision", "float32")
     ended = dalle("sample", "a red circle", "--recipe", unclip.recipe, "--rerank", 2, "--out", "a", *words)
     assert ended.code == 0, ended.err
     first = ended.result["path"]
     assert Image.open(first).size == (16, 16)
-    found = read(first)["dalle"]
-    assert {found["options"][key] for key in ("prior_samples", "prior_steps", "prior_guidance_scale")} == {3, "3", 2.0}
-    assert found["models"].keys() == {"prior", "decoder", "upsampler", "clip", "reranker"}
+    metadata = read(first)["dalle"]
+    assert {metadata["options"][key] for key in ("prior_samples", "prior_steps", "prior_guidance_scale")} == {
+        3,
+        "3",
+        2.0,
+    }
+    assert metadata["models"].keys() == {"prior", "decoder", "upsampler", "clip", "reranker"}
     again = dalle("sample", "--like", first, "--out", "b", "--precision", "float32", "-q").result["path"]
     assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(first)))
     other = dalle("sample", "--like", first, "--prior-samples", 1, "--out", "c", "--precision", "float32", "-q")
     assert not np.array_equal(np.asarray(Image.open(other.result["path"])), np.asarray(Image.open(first)))
 
 
-def test_unclip_fills_holes_and_enlarges(dalle, unclip, picture):
+def test_unclip_inpaints_and_upscales(dalle, unclip, image):
     words = ("--recipe", unclip.recipe, "--steps", 2, "-q")
-    ended = dalle("inpaint", picture, "a circle", "--box", "2,2,6,6", *words)
+    ended = dalle("inpaint", image, "a circle", "--box", "2,2,6,6", *words)
     assert ended.code == 0, ended.err
-    before, after = np.asarray(Image.open(picture)), np.asarray(Image.open(ended.result["path"]))
+    before, after = np.asarray(Image.open(image)), np.asarray(Image.open(ended.result["path"]))
     assert np.array_equal(after[8:], before[8:])
     assert not np.array_equal(after[2:8, 2:8], before[2:8, 2:8])
-    ended = dalle("upscale", picture, *words, "--out", "large")
+    ended = dalle("upscale", image, *words, "--out", "large")
     assert ended.code == 0, ended.err
     assert Image.open(ended.result["path"]).size == (48, 32)
 
@@ -78,13 +71,13 @@ def test_unclip_fills_holes_and_enlarges(dalle, unclip, picture):
         (("upscale", "none.png"), 3),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_line(dalle, glide, picture, words, code):
+def test_errors_are_one_line(dalle, glide, image, words, code):
     ended = dalle(*words, "--recipe", glide.upsampler if words[0] == "upscale" else glide.inpaint)
     assert (ended.code, one_line(ended.err)) == (code, True), ended.err
 
 
 @pytest.mark.parametrize("words", [("inpaint", "dog.png", "a star", "--box", "1,1,4,4"), ("upscale", "dog.png")])
-def test_without_the_trained_weights_the_line_names_them(dalle, picture, words):
+def test_missing_weights_are_named(dalle, image, words):
     ended = dalle(*words, "--recipe", "glide-tiny")
     assert (ended.code, one_line(ended.err)) == (3, True)
     assert "no checkpoint 'checkpoints/decoder-" in ended.err
@@ -98,7 +91,7 @@ def test_without_the_trained_weights_the_line_names_them(dalle, picture, words):
         (("reconstruct", "dog.png", "--model", "DVAE"), "1 files in none"),
     ],
 )
-def test_dry_run_writes_nothing(dalle, glide, tiny, picture, tmp_path, words, said):
+def test_dry_run_writes_nothing(dalle, glide, tiny, image, tmp_path, words, said):
     known = {"INPAINT": glide.inpaint, "UPSAMPLER": glide.upsampler, "DVAE": tiny.dvae}
     before = sorted(tmp_path.rglob("*"))
     ended = dalle(*(known.get(word, word) for word in words), "--dry-run", "--out", "none")
@@ -108,12 +101,12 @@ def test_dry_run_writes_nothing(dalle, glide, tiny, picture, tmp_path, words, sa
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_box_beyond_the_image_is_said(dalle, glide, picture):
+def test_a_box_beyond_the_image_is_said(dalle, glide, image):
     words = ("--recipe", glide.inpaint, "--steps", 2)
-    ended = dalle("inpaint", picture, "a star", "--box", "20,10,8,8", *words)
+    ended = dalle("inpaint", image, "a star", "--box", "20,10,8,8", *words)
     assert ended.code == 0, ended.err
     assert "dog.png: box 20,10,8,8 reaches beyond the image of 24x16 px: only the part inside is inpainted" in ended.err
-    inside = dalle("inpaint", picture, "a star", "--box", "16,8,8,8", *words, "--out", "b")
+    inside = dalle("inpaint", image, "a star", "--box", "16,8,8,8", *words, "--out", "b")
     assert "reaches beyond" not in inside.err
 
 
@@ -158,7 +151,7 @@ def test_reconstruct_says_what_is_wrong(dalle, tiny, tmp_path, words, code, said
 
 def test_bad_image_is_a_result_with_error(dalle, tiny, tmp_path, monkeypatch):
     noise().save(tmp_path / "0.png")
-    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "bad.png").write_text("not an image")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'bad.png\n0.png\n{"error": "earlier", "id": 1}\n')))
     ended = dalle("reconstruct", "-", "--model", tiny.dvae)
     assert ended.code == 4

@@ -10,7 +10,7 @@ from tests.fixtures.miniatures import noise
 
 
 @pytest.fixture
-def picture(tmp_path):
+def images(tmp_path):
     noise(1, 24, 16).save(tmp_path / "dog.png")
     noise(2, 17, 30).save(tmp_path / "cat.png")
 
@@ -30,36 +30,36 @@ def pipe(dalle, monkeypatch):
     return run
 
 
-def test_pipes(pipe, unclip, tiny):
+def test_commands_pipe_into_each_other(pipe, unclip, tiny):
     how = ("--recipe", unclip.recipe, "--steps", 2)
-    first = ("sample", "-", *how, "-n", 3, "--out", "drawn")
+    first = ("sample", "-", *how, "-n", 3, "--out", "sampled")
     best = ("rerank", "--top", 2, "-", "--model", tiny.clip)
     lines = 'a star\n{"prompt": "a circle", "mood": "glad"}\n'
-    found = pipe(lines, first, best, ("vary", "-", *how, "-n", 2, "--out", "a", "--sheet", "a.png"))
-    assert [one["prompt"] for one in found] == ["a star"] * 4 + ["a circle"] * 4
-    assert found[7]["mood"] == "glad"
-    assert found[0]["image"].startswith("drawn/")
-    assert found[0]["eta"] == 0.7
-    found = pipe(lines, (*first, "--overwrite"), best, ("interpolate", "-", *how, "--frames", 3, "--gif", "b.gif"))
-    assert len(found) == 7
-    assert [one["prompt"] for one in found] == ["a star"] * 3 + ["a circle"] * 4
+    results = pipe(lines, first, best, ("vary", "-", *how, "-n", 2, "--out", "a", "--sheet", "a.png"))
+    assert [one["prompt"] for one in results] == ["a star"] * 4 + ["a circle"] * 4
+    assert results[7]["mood"] == "glad"
+    assert results[0]["image"].startswith("sampled/")
+    assert results[0]["eta"] == 0.7
+    results = pipe(lines, (*first, "--overwrite"), best, ("interpolate", "-", *how, "--frames", 3, "--gif", "b.gif"))
+    assert len(results) == 7
+    assert [one["prompt"] for one in results] == ["a star"] * 3 + ["a circle"] * 4
     assert Image.open("b.gif").n_frames == 12
-    found = pipe(
+    results = pipe(
         lines,
         (*first, "--overwrite"),
         best,
         ("edit", "-", *how, "--to", "a ring", "--strength", "0.1,0.4", "--out", "c"),
     )
-    assert [(one["from"], one["prompt"], one["strength"]) for one in found[:2]] == [
+    assert [(one["from"], one["prompt"], one["strength"]) for one in results[:2]] == [
         ("a star", "a ring", 0.1), ("a star", "a ring", 0.4),
     ]  # fmt: skip
-    again = pipe("".join(json.dumps(one) + "\n" for one in found), ("vary", "-", *how, "--out", "d"))
-    assert [one["image"] for one in again] == [one["path"] for one in found]
+    again = pipe("".join(json.dumps(one) + "\n" for one in results), ("vary", "-", *how, "--out", "d"))
+    assert [one["image"] for one in again] == [one["path"] for one in results]
     assert all(one["prompt"] == "a ring" for one in again)
 
 
-@pytest.mark.usefixtures("picture")
-def test_a_person_sees_a_table(dalle, unclip):
+@pytest.mark.usefixtures("images")
+def test_terminal_shows_a_table(dalle, unclip):
     ended = dalle("vary", "dog.png", "--eta", "0,1", "--recipe", unclip.recipe, "--steps", 2, "-q", terminal=True)
     assert ended.code == 0, ended.err
     assert ended.out.split()[:6] == ["index", "seed", "eta", "similarity", "psnr", "path"]
@@ -84,24 +84,24 @@ def test_a_person_sees_a_table(dalle, unclip):
         (("interpolate", "dog.png", "cat.png", "--sheet", "x.jpg"), 2, "ends in .png"),
     ],
 )
-@pytest.mark.usefixtures("picture")
-def test_what_a_user_gets_wrong_is_one_line(dalle, unclip, words, code, said):
+@pytest.mark.usefixtures("images")
+def test_errors_are_one_line(dalle, unclip, words, code, said):
     ended = dalle(*words, "--recipe", unclip.recipe)
     assert (ended.code, one_line(ended.err)) == (code, True), ended.err
     assert said in ended.err
 
 
-@pytest.mark.usefixtures("picture")
+@pytest.mark.usefixtures("images")
 @pytest.mark.parametrize(
     "words", [("vary", "dog.png"), ("edit", "dog.png", "--to", "x"), ("interpolate", "dog.png", "cat.png")]
 )
-def test_without_the_trained_weights_the_line_names_them(dalle, words):
+def test_missing_weights_are_named(dalle, words):
     ended = dalle(*words, "--recipe", "unclip-tiny")
     assert (ended.code, one_line(ended.err)) == (3, True)
     assert "no checkpoint 'checkpoints/" in ended.err
 
 
-@pytest.mark.usefixtures("picture")
+@pytest.mark.usefixtures("images")
 def test_texts_need_a_prior(dalle, unclip, tmp_path):
     parts = f"{{decoder: {unclip.decoder}, clip: {unclip.clip}}}"
     (tmp_path / "plain.yaml").write_text(f"system: {{type: unclip}}\nparts: {parts}\n")
@@ -110,7 +110,7 @@ def test_texts_need_a_prior(dalle, unclip, tmp_path):
     assert "parts.prior" in ended.err
 
 
-@pytest.mark.usefixtures("picture")
+@pytest.mark.usefixtures("images")
 def test_cropping_is_said_once_and_padding_avoids_it(dalle, unclip):
     noise(3, 16, 16).save("square.png")
     words = ("--recipe", unclip.recipe, "--steps", 2, "--precision", "float32")

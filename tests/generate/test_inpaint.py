@@ -21,7 +21,7 @@ from tests.fixtures.miniatures import noise
 
 @pytest.fixture
 def inpaint(glide, tmp_path, monkeypatch):
-    """Inpaint from a folder that holds a picture; the results."""
+    """Inpaint from a folder that holds an image; return the results."""
     monkeypatch.chdir(tmp_path)
     noise(1, 60, 40).save("dog.png")
 
@@ -48,21 +48,21 @@ def pixels(path):
 
 
 @pytest.mark.parametrize("recipe", ["inpaint", "decoder", "recipe", "label"])
-def test_any_decoder_fills_the_hole_and_nothing_else(inpaint, glide, recipe):
-    found = inpaint("dog.png", "a circle", box="20,10,16,12", num_images=2, recipe=getattr(glide, recipe))
+def test_any_decoder_changes_only_the_mask(inpaint, glide, recipe):
+    results = inpaint("dog.png", "a circle", box="20,10,16,12", num_images=2, recipe=getattr(glide, recipe))
     before = pixels("dog.png")
     outside = np.ones((40, 60), dtype=bool)
     outside[10:22, 20:36] = False
-    for result in found:
+    for result in results:
         after = pixels(result["path"])
         assert np.array_equal(after[outside], before[outside])
         assert not np.array_equal(after[~outside], before[~outside])
-    assert not np.array_equal(*(pixels(result["path"]) for result in found))
-    assert read(found[0]["path"])["dalle"]["command"] == "inpaint"
-    assert (found[1]["box"], found[1]["image"], found[1]["sample_index"]) == ([20, 10, 16, 12], "dog.png", 1)
+    assert not np.array_equal(*(pixels(result["path"]) for result in results))
+    assert read(results[0]["path"])["dalle"]["command"] == "inpaint"
+    assert (results[1]["box"], results[1]["image"], results[1]["sample_index"]) == ([20, 10, 16, 12], "dog.png", 1)
 
 
-def test_a_picture_is_the_same_whatever_is_drawn_beside_it(inpaint):
+def test_images_do_not_depend_on_the_batch(inpaint):
     together = inpaint("dog.png", "a circle", "a star", box="20,10,16,12", num_images=3, out="a")
     alone = inpaint("dog.png", "a circle", box="20,10,16,12", num_images=3, out="b", batch_size=1)
     for one, other in zip(together[:3], alone):
@@ -70,7 +70,7 @@ def test_a_picture_is_the_same_whatever_is_drawn_beside_it(inpaint):
     assert [result["prompt"] for result in together] == ["a circle"] * 3 + ["a star"] * 3
 
 
-def test_a_script_goes_on_from_its_own_pictures(inpaint):
+def test_script_lines_continue_from_the_last_image(inpaint):
     steps = [
         {"prompt": "a circle", "box": [2, 2, 10, 10]},
         {"prompt": "a star", "box": [40, 20, 12, 12], "mood": "glad"},
@@ -86,7 +86,7 @@ def test_a_script_goes_on_from_its_own_pictures(inpaint):
     kept = end.copy()
     (end_again,) = inpaint(script="room.jsonl", skip_existing=True)[1:]
     assert end_again["skipped"]
-    Path(second["path"]).write_bytes(b"cut short")  # drawn again, on the first, which is there
+    Path(second["path"]).write_bytes(b"cut short")  # generated again from the first, which exists
     again = inpaint(script="room.jsonl", skip_existing=True)
     assert [result.get("skipped", False) for result in again] == [True, False]
     assert np.array_equal(pixels(again[1]["path"]), kept)
@@ -96,7 +96,7 @@ def test_a_script_goes_on_from_its_own_pictures(inpaint):
     assert [result.get("skipped", False) for result in again] == [False, False]
 
 
-def test_lines_bring_their_own_pictures(inpaint, monkeypatch):
+def test_lines_name_their_images(inpaint, monkeypatch):
     noise(2, 30, 30).save("cat.png")
     Image.new("L", (30, 30), 255).save("all.png")
     lines = [
@@ -106,37 +106,37 @@ def test_lines_bring_their_own_pictures(inpaint, monkeypatch):
     ]
     text = "\n".join(map(json.dumps, lines)).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    found = inpaint("-", box="1,1,9,9", code=PARTIAL)
-    assert [result.get("image") for result in found] == ["cat.png", "dog.png", None]
-    assert found[0]["seed"] == 5
-    assert np.array_equal(pixels(found[1]["path"])[12:], pixels("dog.png")[12:])
-    assert found[2]["error"] == "no good"
+    results = inpaint("-", box="1,1,9,9", code=PARTIAL)
+    assert [result.get("image") for result in results] == ["cat.png", "dog.png", None]
+    assert results[0]["seed"] == 5
+    assert np.array_equal(pixels(results[1]["path"])[12:], pixels("dog.png")[12:])
+    assert results[2]["error"] == "no good"
 
 
-def test_a_bad_line_costs_no_other(inpaint, monkeypatch):
+def test_bad_lines_become_failed_results(inpaint, monkeypatch):
     good = {"image": "dog.png", "prompt": "a star", "box": [2, 3, 8, 8]}
     bad = [{**good, "box": [1, 2, 3]}, {"image": "dog.png", "box": [2, 3, 8, 8]}, {**good, "mask": "none.png"}]
     Path("broken.png").write_bytes(b"broken")
     bad.append({**good, "image": "broken.png"})
     text = "\n".join(json.dumps(line) for line in [bad[0], good, *bad[1:]]).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    found = inpaint("-", code=PARTIAL)
-    assert "path" in found[0]
-    assert [bool(one.get("error")) for one in found] == [False, True, True, True, True]
-    assert {"box [1, 2, 3]", "a line without 'prompt'"} <= {one.get("error", "").split(":")[0] for one in found}
+    results = inpaint("-", code=PARTIAL)
+    assert "path" in results[0]
+    assert [bool(one.get("error")) for one in results] == [False, True, True, True, True]
+    assert {"box [1, 2, 3]", "a line without 'prompt'"} <= {one.get("error", "").split(":")[0] for one in results}
 
 
-def test_what_is_transparent_outside_the_hole_stays_so(inpaint):
+def test_transparency_outside_the_mask_is_kept(inpaint):
     before = np.dstack([pixels("dog.png"), np.random.default_rng(0).integers(0, 255, (40, 60), np.uint8)])
     Image.fromarray(before).save("glass.png")
-    (found,) = inpaint("glass.png", "a star", box="20,10,16,12")
-    after = pixels(found["path"])
+    (results,) = inpaint("glass.png", "a star", box="20,10,16,12")
+    after = pixels(results["path"])
     outside = np.ones((40, 60), dtype=bool)
     outside[10:22, 20:36] = False
     assert np.array_equal(after[outside], before[outside])
     assert (after[~outside][:, 3] == 255).all()
-    (found,) = inpaint("glass.png", "a star", out="filled")  # all of it is to be drawn
-    assert pixels(found["path"]).shape == (40, 60, 3)
+    (results,) = inpaint("glass.png", "a star", out="filled")  # all of it is the mask
+    assert pixels(results["path"]).shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_is_transparent_outside_the_hole_stays_so(inpaint):
         (("dog.png", "a star"), Failure, "Give --mask, --box"),
     ],
 )
-def test_what_is_missing_is_said(inpaint, no_models, how, error, said):
+def test_missing_arguments_are_named(inpaint, no_models, how, error, said):
     with pytest.raises(error, match=said):
         inpaint(*how)
 
@@ -165,12 +165,12 @@ def test_what_is_missing_is_said(inpaint, no_models, how, error, said):
         ({"box": "1,1,5,5", "sheet": "sheet.jpg"}, Failure, "a sheet is a PNG"),
     ],
 )
-def test_what_cannot_be_meant_is_said_before_any_model(inpaint, no_models, job, error, said):
+def test_invalid_arguments_are_refused_before_loading(inpaint, no_models, job, error, said):
     with pytest.raises(error, match=said):
         inpaint("dog.png", "a star", **job)
 
 
-def test_nothing_is_replaced_unasked(inpaint, no_models):
+def test_existing_files_are_not_replaced(inpaint, no_models):
     os.mkdir("out")
     noise().save("out/000000-0-a-star.png")
     with pytest.raises(Failure, match="already exists") as failure:
@@ -178,18 +178,18 @@ def test_nothing_is_replaced_unasked(inpaint, no_models):
     assert failure.value.code == WOULD_OVERWRITE
 
 
-def test_a_line_without_a_prompt_is_named(inpaint, no_models, monkeypatch):
+def test_lines_without_a_prompt_are_named(inpaint, no_models, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"image": "dog.png"}')))
     with pytest.raises(PromptError, match=r"a line without 'prompt': dog\.png"):
         inpaint("-")
 
 
-def test_lines_may_be_given_in_place_of_standard_input(inpaint):
+def test_lines_can_be_passed_from_python(inpaint):
     noise(2, 30, 30).save("cat.png")
     lines = [json.dumps({"image": name, "prompt": "a star", "box": [2, 3, 8, 8]}) for name in ("dog.png", "cat.png")]
-    found = inpaint("-", lines=lines)
-    assert [one["image"] for one in found] == ["dog.png", "cat.png"]
-    for one in found:
+    results = inpaint("-", lines=lines)
+    assert [one["image"] for one in results] == ["dog.png", "cat.png"]
+    for one in results:
         before, after = pixels(one["image"]), pixels(one["path"])
         assert np.array_equal(after[11:], before[11:])
         assert not np.array_equal(after, before)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dalle_cli import checkpoint, images
 from dalle_cli.exits import DONE, Failure
-from dalle_cli.generate.interpolate import interpolate as draw
+from dalle_cli.generate.interpolate import interpolate as run_interpolate
 from dalle_cli.generate.latent_editor import LatentOptions
 from dalle_cli.generate.metadata import read
 from dalle_cli.generate.outputs import Collected
@@ -25,10 +25,10 @@ def interpolate(unclip, tmp_path, monkeypatch):
     for number, name in enumerate(("dog", "cat", "ape")):
         noise(number, 24 + number, 16).save(f"{name}.png")
 
-    def run(*ends, frames=3, noise=None, paths=1, gif=None, code=DONE, **job):
+    def run(*words, frames=3, noise=None, paths=1, gif=None, code=DONE, **job):
         results = Collected()
         job = {"recipe": unclip.recipe, "precision": "float32", "quiet": True, "sampling": {"steps": "2"}, **job}
-        assert draw(ends, frames, noise, paths, gif, LatentOptions(**job), results) == code
+        assert run_interpolate(words, frames, noise, paths, gif, LatentOptions(**job), results) == code
         return results.reported
 
     return run
@@ -53,15 +53,15 @@ def pixels(path):
 
 
 def base(name):
-    """The square of a picture at the decoder's size."""
+    """The middle square of an image at the decoder's size."""
     return np.asarray(images.square(images.decode(name), 8)).astype(int)
 
 
-def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(interpolate, decoded, unclip):
-    found = interpolate("dog.png", "cat.png", frames=5, sheet="s.png", gif="way.gif", recipe=unclip.recipe)
-    assert [one["t"] for one in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert {(one["from"], one["to"]) for one in found} == {("dog.png", "cat.png")}
-    assert [one["image"] for one in found] == ["dog.png"] * 2 + ["cat.png"] * 3
+def test_path_follows_the_great_circle(interpolate, decoded, unclip):
+    results = interpolate("dog.png", "cat.png", frames=5, sheet="s.png", gif="path.gif", recipe=unclip.recipe)
+    assert [one["t"] for one in results] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert {(one["from"], one["to"]) for one in results} == {("dog.png", "cat.png")}
+    assert [one["image"] for one in results] == ["dog.png"] * 2 + ["cat.png"] * 3
     z = torch.stack([one for one, _ in decoded])
     unit = torch.nn.functional.normalize(z, dim=1)
     plane, _ = torch.linalg.qr(unit[[0, -1]].T)
@@ -69,80 +69,80 @@ def test_the_way_begins_and_ends_in_the_pictures_and_follows_the_great_circle(in
     angles = (unit[:-1] * unit[1:]).sum(dim=1).clamp(-1, 1).acos()
     torch.testing.assert_close(angles, angles.mean().expand(4), atol=1e-3, rtol=0)
     assert Image.open("s.png").size[0] == 5 * 136 + 8
-    film = Image.open("way.gif")
+    film = Image.open("path.gif")
     assert (film.n_frames, film.size, film.info["loop"]) == (8, (16, 16), 0)
-    assert read(found[2]["path"])["dalle"]["options"]["noise"] == "slerp"
+    assert read(results[2]["path"])["dalle"]["options"]["noise"] == "slerp"
 
 
 @pytest.mark.slow
-def test_ends_are_the_pictures_themselves(interpolate, unclip, tmp_path):
+def test_endpoints_reconstruct_the_images(interpolate, unclip, tmp_path):
     recipe = tmp_path / "plain.yaml"  # without an upsampler
     recipe.write_text(f"system: {{type: unclip}}\nparts: {{decoder: {unclip.decoder}, clip: {unclip.clip}}}\n")
-    found = interpolate("dog.png", "cat.png", recipe=str(recipe), sampling={"steps": "16"})
-    for one, name in ((found[0], "dog.png"), (found[2], "cat.png")):
+    results = interpolate("dog.png", "cat.png", recipe=str(recipe), sampling={"steps": "16"})
+    for one, name in ((results[0], "dog.png"), (results[2], "cat.png")):
         error = np.sqrt(np.mean((pixels(one["path"]) - base(name)) ** 2))
         assert error < 255 / 10 ** (25 / 20)
-    assert np.abs(pixels(found[1]["path"]) - base("dog.png")).max() > 20
+    assert np.abs(pixels(results[1]["path"]) - base("dog.png")).max() > 20
 
 
 @pytest.mark.slow
-def test_one_noise_of_a_path_and_several_paths(interpolate, decoded):
-    found = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", paths=2, sheet="s.png", gif="way.gif")
-    assert [(one["sample_index"], one["t"]) for one in found] == [
-        (path, share) for path in (0, 1) for share in (0.0, 0.5, 0.0, 0.5, 1.0)
+def test_fixed_noise_is_one_per_path(interpolate, decoded):
+    results = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", paths=2, sheet="s.png", gif="path.gif")
+    assert [(one["sample_index"], one["t"]) for one in results] == [
+        (path, t) for path in (0, 1) for t in (0.0, 0.5, 0.0, 0.5, 1.0)
     ]
-    assert [one["to"] for one in found[:5]] == ["cat.png"] * 2 + ["ape.png"] * 3
+    assert [one["to"] for one in results[:5]] == ["cat.png"] * 2 + ["ape.png"] * 3
     x = torch.stack([one for _, one in decoded]).unflatten(0, (2, 5))
     assert (x == x[:, :1]).all()
     assert (x[0, 0] - x[1, 0]).abs().max() > 0.1
-    assert Image.open("way.gif").n_frames == 8
+    assert Image.open("path.gif").n_frames == 8
     alone = interpolate("dog.png", "cat.png", "ape.png", noise="fixed", out="b", batch_size=1)
-    for one, other in zip(alone, found):
+    for one, other in zip(alone, results):
         assert np.abs(pixels(one["path"]) - pixels(other["path"])).max() <= 2
 
 
-def test_texts_stand_in_place_of_pictures(interpolate, decoded):
-    found = interpolate("dog.png", "a snowman", '{"prompt": "a red circle", "mood": "glad"}')
-    assert [one["prompt"] for one in found] == [None, "a snowman", "a snowman", "a red circle", "a red circle"]
-    assert (found[1]["from"], found[1]["to"], found[4]["mood"]) == ("dog.png", "a snowman", "glad")
-    assert not torch.equal(decoded[0][1], decoded[2][1])  # the picture's own noise, then a random one
+def test_texts_are_endpoints_too(interpolate, decoded):
+    results = interpolate("dog.png", "a snowman", '{"prompt": "a red circle", "mood": "glad"}')
+    assert [one["prompt"] for one in results] == [None, "a snowman", "a snowman", "a red circle", "a red circle"]
+    assert (results[1]["from"], results[1]["to"], results[4]["mood"]) == ("dog.png", "a snowman", "glad")
+    assert not torch.equal(decoded[0][1], decoded[2][1])  # the image's own noise, then a random one
     assert torch.equal(decoded[2][1], decoded[4][1])
     decoded.clear()
     interpolate("a snowman", "dog.png", paths=2, noise="slerp", out="b")
     for part in (0, 1):
         assert (decoded[0][part] - decoded[3][part]).abs().max() > 1e-5  # two paths from a text
-        torch.testing.assert_close(decoded[2][part], decoded[5][part])  # to the picture
+        torch.testing.assert_close(decoded[2][part], decoded[5][part])  # to the image
 
 
-def test_lines_are_ends_too(interpolate, monkeypatch):
+def test_lines_are_endpoints_too(interpolate, monkeypatch):
     lines = [
         {"path": "dog.png", "prompt": "a dog", "seed": 3, "sample_index": 1, "score": 0.4},
-        {"prompt": "a wolf", "error": "was not drawn"},
+        {"prompt": "a wolf", "error": "was not generated"},
         {"path": "cat.png", "prompt": None},
     ]
     text = "\n".join([*map(json.dumps, lines), "ape.png"]).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    found = interpolate("-", frames=2, code=4)
-    assert [(one.get("from"), one.get("to"), one.get("prompt")) for one in found] == [
+    results = interpolate("-", frames=2, code=4)
+    assert [(one.get("from"), one.get("to"), one.get("prompt")) for one in results] == [
         ("dog.png", "cat.png", "a dog"), ("cat.png", "ape.png", None), ("cat.png", "ape.png", None),
         (None, None, "a wolf"),
     ]  # fmt: skip
-    assert "score" not in found[0]
+    assert "score" not in results[0]
 
 
-def test_all_that_can_be_wrong_is_found_before_any_model(interpolate, monkeypatch):
+def test_invalid_arguments_are_refused_before_loading(interpolate, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
     with pytest.raises(Failure, match="needs at least two endpoints, images or texts; got 1"):
         interpolate("dog.png")
     with pytest.raises(Failure, match="--paths 2: images have one noise each"):
         interpolate("dog.png", "cat.png", noise="slerp", paths=2)
-    with pytest.raises(Failure, match=r"--gif way\.png"):
-        interpolate("dog.png", "cat.png", gif="way.png")
+    with pytest.raises(Failure, match=r"--gif path\.png"):
+        interpolate("dog.png", "cat.png", gif="path.png")
     with pytest.raises(ValueError, match=r"no file 'gone\.png'"):
         interpolate("dog.png", "gone.png")
     Path("text.png").touch()
     with pytest.raises(BadImage, match=r"text\.png: not an image"):
         interpolate("dog.png", "text.png")
-    Path("way.gif").touch()
+    Path("path.gif").touch()
     with pytest.raises(Failure, match="already exists"):
-        interpolate("dog.png", "cat.png", gif="way.gif")
+        interpolate("dog.png", "cat.png", gif="path.gif")

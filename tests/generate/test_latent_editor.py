@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,10 @@ def editor(unclip, tmp_path, monkeypatch):
     return LatentEditor("vary", LatentOptions(unclip.recipe, batch_size=2, quiet=True, precision="float32"))
 
 
-def run(editor, shots, results=None):
-    code = editor.run([shot.item for shot in shots], lambda todo: [s for s in shots if s.item in todo], {}, results)
+def run(editor, requests, results=None):
+    code = editor.run(
+        [request.item for request in requests], lambda todo: [s for s in requests if s.item in todo], {}, results
+    )
     return code, editor.results.reported
 
 
@@ -29,7 +33,7 @@ def collected(monkeypatch):
     monkeypatch.setattr(module, "Results", lambda *_: module.Collected())
 
 
-def test_latents_are_those_of_each_picture_alone(editor):
+def test_latents_do_not_depend_on_the_batch(editor):
     run(editor, [DecodeRequest(PlannedImage(0, 0, 0, GenerationRequest()), torch.zeros(8))])  # loads the system
     names = ["0.png", "1.png", "gone.png", "2.png", "1.png"]
     found = list(editor.encode_files(names))
@@ -46,9 +50,21 @@ def test_latents_are_those_of_each_picture_alone(editor):
     assert (found[0].z - found[1].z).abs().max() > 1e-3
 
 
-def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_order(editor, monkeypatch):
+def test_padded_images_are_encoded_whole(editor):
+    run(editor, [DecodeRequest(PlannedImage(0, 0, 0, GenerationRequest()), torch.zeros(8))])  # loads the system
+    wide = noise(3, 20, 10)
+    padded = Image.new("RGB", (20, 20), "white")
+    padded.paste(wide, (0, 5))
+    cropped = editor.encode(wide)
+    editor.options = replace(editor.options, crop="pad")
+    assert torch.equal(editor.encode(wide).image, images.to_tensor(images.square(padded, 8)))
+    assert torch.equal(editor.encode(wide).z, editor.encode(padded).z)
+    assert not torch.equal(editor.encode(wide).image, cropped.image)
+
+
+def test_requests_are_batched_by_kind_and_reported_in_order(editor, monkeypatch):
     z = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
-    shots = [
+    requests = [
         DecodeRequest(PlannedImage(0, 0, 0, GenerationRequest("a")), z[0]),
         DecodeRequest(PlannedImage(1, 0, 1, GenerationRequest("a")), z[1], eta=0.5),
         DecodeRequest(PlannedImage(2, 0, 2, GenerationRequest("a")), text="a star"),
@@ -64,7 +80,7 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
             PlannedImage(6, 0, 6, GenerationRequest("a")), z[0], torch.zeros(3, 8, 8), original=torch.zeros(3, 8, 8)
         ),
     ]
-    code, found = run(editor, shots)
+    code, found = run(editor, requests)
     assert code is None
     assert [one["index"] for one in found] == [0, 1, 2, 3, 4, 5, 6]
     assert found[3]["error"] == "no good"
@@ -73,17 +89,17 @@ def test_shots_are_drawn_together_only_where_they_are_alike_and_reported_in_orde
     assert 0 < found[6]["psnr"] < 60
     pixels = {one["index"]: np.asarray(images.decode(one["path"])).astype(int) for one in found if "path" in one}
     assert {page.shape for page in pixels.values()} == {(16, 16, 3)}
-    for shot in (shots[0], shots[1], shots[2]):  # alone, in a run of its own
+    for request in (requests[0], requests[1], requests[2]):  # alone, in a run of its own
         other = LatentEditor(
             "vary", LatentOptions(editor.options.recipe, out="b", quiet=True, precision="float32", overwrite=True)
         )
-        _, (alone,) = run(other, [shot])
-        assert np.abs(np.asarray(images.decode(alone["path"])).astype(int) - pixels[shot.item.index]).max() <= 1
+        _, (alone,) = run(other, [request])
+        assert np.abs(np.asarray(images.decode(alone["path"])).astype(int) - pixels[request.item.index]).max() <= 1
     assert np.abs(pixels[0] - pixels[1]).max() > 3
     assert np.abs(pixels[0] - pixels[2]).max() > 3
 
 
-def test_unguided_where_noise_is_found_and_as_the_recipe_says_elsewhere(unclip):
+def test_inversion_is_unguided_by_default(unclip):
     assert LatentEditor("vary", LatentOptions(unclip.recipe)).sampling.guidance_scale == 1.0
     assert (
         LatentEditor(
@@ -103,7 +119,7 @@ def test_systems_without_latents_are_refused(glide, tiny):
             LatentEditor("vary", LatentOptions(recipe))
 
 
-def test_measures():
+def test_cosine():
     assert cosine(torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])) == 0.6
 
 
@@ -112,6 +128,6 @@ def test_a_dry_run_writes_nothing(unclip, tmp_path, monkeypatch, capsys):
     editor = LatentEditor("vary", LatentOptions(unclip.recipe, dry_run=True, sheet="s.png"))
     assert editor.run([PlannedImage(0, 0, 0, GenerationRequest())], lambda todo: 1 / 0, {}) == 0
     assert not list(tmp_path.iterdir())
-    said = capsys.readouterr().err
-    assert "decoder" in said
-    assert "1 files in out" in said
+    printed = capsys.readouterr().err
+    assert "decoder" in printed
+    assert "1 files in out" in printed

@@ -17,13 +17,13 @@ from tests.fixtures.miniatures import SIZE, noise
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures, one of them twice as large, below a folder."""
+    """Three images, one of them larger, in a folder."""
     inside = tmp_path / "in" / "deeper"
     inside.mkdir(parents=True)
     noise(0).save(tmp_path / "in" / "b.png")
     noise(1).resize((3 * SIZE, 2 * SIZE), Image.Resampling.NEAREST).save(tmp_path / "in" / "a.PNG")
     noise(2).save(inside / "c.webp", lossless=True)
-    (inside / "notes.txt").write_text("no picture")
+    (inside / "notes.txt").write_text("not an image")
     return tmp_path / "in"
 
 
@@ -41,31 +41,31 @@ def reconstruct(tiny, tmp_path, capsys):
     return run
 
 
-def test_figures_are_those_of_a_plain_computation(reconstruct, folder, tiny):
+def test_psnr_and_tokens_match_a_plain_computation(reconstruct, folder, tiny):
     code, results = reconstruct(folder)
     assert code == DONE
     assert [result["image"] for result in results] == expand_folders([str(folder)])
     dvae = checkpoint.load(tiny.dvae).model
     for result in results:
-        picture = Image.open(result["image"]).convert("RGB")
-        picture = images.center_crop(images.resize(picture, SIZE), SIZE)
+        image = Image.open(result["image"]).convert("RGB")
+        image = images.center_crop(images.resize(image, SIZE), SIZE)
         with torch.no_grad():
-            codes = dvae.encode(images.to_tensor(picture)[None])
-            redrawn = (dvae.decode(codes)[0].numpy() + 1) / 2
-        error = np.mean((np.asarray(picture).transpose(2, 0, 1) / 255 - redrawn) ** 2)
+            tokens = dvae.encode(images.to_tensor(image)[None])
+            decoded = (dvae.decode(tokens)[0].numpy() + 1) / 2
+        error = np.mean((np.asarray(image).transpose(2, 0, 1) / 255 - decoded) ** 2)
         assert result["psnr"] == pytest.approx(-10 * math.log10(error), abs=0.006)
-        assert result["unique_tokens"] == codes.unique().numel() > 1
+        assert result["unique_tokens"] == tokens.unique().numel() > 1
         pair = np.asarray(Image.open(result["path"])).astype(int)
         assert pair.shape == (2 * SIZE, SIZE, 3)
-        assert (pair[:SIZE] == np.asarray(picture)).all()  # original above,
-        assert np.abs(pair[SIZE:] - 255 * redrawn.transpose(1, 2, 0)).max() < 0.51  # reconstruction below
-        found = read(result["path"])["dalle"]
-        assert (found["command"], found["options"]) == ("reconstruct", {"size": SIZE})
-        assert found["result"] == {"psnr": result["psnr"], "unique_tokens": result["unique_tokens"]}
+        assert (pair[:SIZE] == np.asarray(image)).all()  # original above,
+        assert np.abs(pair[SIZE:] - 255 * decoded.transpose(1, 2, 0)).max() < 0.51  # reconstruction below
+        metadata = read(result["path"])["dalle"]
+        assert (metadata["command"], metadata["options"]) == ("reconstruct", {"size": SIZE})
+        assert metadata["result"] == {"psnr": result["psnr"], "unique_tokens": result["unique_tokens"]}
     assert len({result["psnr"] for result in results}) == 3
 
 
-def test_the_size_is_the_trained_one_or_what_is_asked_for(reconstruct, folder, tmp_path):
+def test_size_is_that_of_training_or_the_given_one(reconstruct, folder, tmp_path):
     _, results = reconstruct(folder / "b.png", size=24)
     assert Image.open(results[0]["path"]).size == (24, 48)
     with pytest.raises(Failure, match="--size 30: give a multiple of 4") as failure:
@@ -73,7 +73,7 @@ def test_the_size_is_the_trained_one_or_what_is_asked_for(reconstruct, folder, t
     assert failure.value.code == USAGE
 
 
-def test_many_pictures_are_the_same_in_parts(reconstruct, folder, tmp_path, monkeypatch):
+def test_reconstructions_do_not_depend_on_the_batch(reconstruct, folder, tmp_path, monkeypatch):
     _, together = reconstruct(folder)
     monkeypatch.setattr(module, "BATCH", 2)
     _, parts = reconstruct(folder, out=tmp_path / "other")
@@ -83,8 +83,8 @@ def test_many_pictures_are_the_same_in_parts(reconstruct, folder, tmp_path, monk
         assert np.abs(difference).max() <= 1
 
 
-def test_what_is_no_picture_is_an_item_that_failed(reconstruct, folder):
-    (folder / "d.jpg").write_text("no picture")
+def test_unreadable_images_become_failed_results(reconstruct, folder):
+    (folder / "d.jpg").write_text("not an image")
     code, results = reconstruct(folder, folder / "b.png", '{"prompt": "a cat", "error": "earlier"}')
     assert code == PARTIAL
     errors = {result["index"]: result.get("error") for result in results}
@@ -92,7 +92,7 @@ def test_what_is_no_picture_is_an_item_that_failed(reconstruct, folder):
     assert all(("path" in result) == ("psnr" in result) == (not result.get("error")) for result in results)
 
 
-def test_what_is_there_is_kept_before_any_model_is_loaded(reconstruct, folder, tmp_path):
+def test_existing_files_are_kept_before_loading(reconstruct, folder, tmp_path):
     _, results = reconstruct(folder / "b.png", folder / "a.PNG", sheet=str(tmp_path / "pairs.png"))
     assert Image.open(tmp_path / "pairs.png").height > 2 * SIZE
     with pytest.raises(Failure) as failure:
@@ -103,6 +103,6 @@ def test_what_is_there_is_kept_before_any_model_is_loaded(reconstruct, folder, t
     assert (code, again) == (DONE, [{**results[0], "skipped": True}, results[1]])
 
 
-def test_another_kind_of_checkpoint_codes_nothing(reconstruct, folder, tiny):
+def test_other_checkpoints_are_refused(reconstruct, folder, tiny):
     with pytest.raises(checkpoint.CheckpointError, match="holds a 'clip', where a 'dvae' or a 'vqgan' is needed"):
         reconstruct(folder, model=tiny.clip)

@@ -20,11 +20,11 @@ def upscale(glide, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     noise(1, 7, 9).save("dog.png")
 
-    def run(*pictures, prompt=None, recipe=None, options=None, code=0, **how):
+    def run(*paths, prompt=None, recipe=None, options=None, code=0, **how):
         capsys.readouterr()
         sampling = {"steps": "3", **(options or {})}
         how = {"json": True, "quiet": True, "precision": "float32", **how}
-        assert enlarge(pictures, prompt, GenerationOptions(recipe or glide.upsampler, sampling, **how)) == code
+        assert enlarge(paths, prompt, GenerationOptions(recipe or glide.upsampler, sampling, **how)) == code
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run
@@ -34,7 +34,7 @@ def pixels(path):
     return np.asarray(Image.open(path)).astype(int)
 
 
-def test_a_picture_of_any_shape_is_enlarged_and_the_same_again(upscale):
+def test_images_of_any_shape_are_enlarged_reproducibly(upscale):
     (one,) = upscale("dog.png", prompt="a star", sheet="sheet.png")
     assert pixels(one["path"]).shape == (18, 14, 3)
     assert np.array_equal(pixels(upscale("dog.png", prompt="a star", out="b")[0]["path"]), pixels(one["path"]))
@@ -45,33 +45,33 @@ def test_a_picture_of_any_shape_is_enlarged_and_the_same_again(upscale):
     assert Image.open("sheet.png").size[0] >= 14
 
 
-def test_a_drawn_picture_says_what_it_shows(upscale, glide):
-    drawn = Collected()
+def test_captions_come_from_the_metadata(upscale, glide):
+    sampled = Collected()
     how = SampleOptions(recipe=glide.decoder, sampling={"steps": "2"}, out="small", quiet=True)
-    sample(["a circle"], how, results=drawn)
-    (found,) = upscale(drawn.reported[0]["path"])
-    assert found["prompt"] == "a circle"
-    assert pixels(found["path"]).shape == (16, 16, 3)
+    sample(["a circle"], how, results=sampled)
+    (results,) = upscale(sampled.reported[0]["path"])
+    assert results["prompt"] == "a circle"
+    assert pixels(results["path"]).shape == (16, 16, 3)
     (own,) = upscale(json.dumps({"image": "dog.png", "prompt": "a star"}), out="b")
     assert own["prompt"] == "a star"
     assert upscale("dog.png", out="c")[0]["prompt"] == ""
 
 
-def test_a_system_brings_its_upsampler(upscale, glide):
+def test_a_system_names_its_upsampler(upscale, glide):
     (one,), (other,) = upscale("dog.png", out="a"), upscale("dog.png", recipe=glide.recipe, out="b")
     assert np.array_equal(pixels(one["path"]), pixels(other["path"]))
 
 
-def test_two_networks_of_one_checkpoint_enlarge_by_themselves(upscale, unclip):
+def test_two_stage_upsamplers_work_by_themselves(upscale, unclip):
     (one,) = upscale("dog.png", recipe=unclip.last_step)
     assert pixels(one["path"]).shape == (18, 14, 3)
 
 
-def test_pictures_that_cannot_be_enlarged_do_not_hide_the_others(upscale):
+def test_bad_images_become_failed_results(upscale):
     noise(2, 40, 8).save("wide.png")
     open("text.png", "w").close()
-    found = upscale("wide.png", "text.png", "dog.png", code=4)
-    assert [result.get("error", "")[:30] for result in found] == [
+    results = upscale("wide.png", "text.png", "dog.png", code=4)
+    assert [result.get("error", "")[:30] for result in results] == [
         "wide.png: 40x8 px; this upsamp", "text.png: not an image", "",
     ]  # fmt: skip
 
@@ -80,12 +80,12 @@ def test_pictures_that_cannot_be_enlarged_do_not_hide_the_others(upscale):
     ("recipe", "said"),
     [("dalle1", "this system has no upsampler"), ("decoder", "generates images and enlarges none")],
 )
-def test_what_enlarges_nothing_is_refused(upscale, glide, recipe, said):
+def test_other_models_are_refused(upscale, glide, recipe, said):
     with pytest.raises(RecipeError, match=said):
         upscale("dog.png", recipe=getattr(glide, recipe, recipe))
 
 
-def test_options_are_checked_before_any_model(upscale, monkeypatch):
+def test_options_are_checked_before_loading(upscale, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
     with pytest.raises(RecipeError, match="steps 'x'"):
         upscale("dog.png", options={"steps": "x"})
@@ -93,7 +93,7 @@ def test_options_are_checked_before_any_model(upscale, monkeypatch):
         upscale("dog.png", options={"sampler": "euler"})
 
 
-def test_what_an_upsampler_is_told_without_loading_it(glide, unclip, monkeypatch):
+def test_upsampler_sizes_without_loading(glide, unclip, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
     assert upsampler_sizes(glide.upsampler) == (16, 2)
     assert upsampler_sizes(unclip.last_step) == (16, 2)
@@ -104,8 +104,8 @@ def test_what_an_upsampler_is_told_without_loading_it(glide, unclip, monkeypatch
 def test_results_can_be_collected(glide, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     noise(1, 8, 8).save("dog.png")
-    found = Collected()
+    results = Collected()
     how = GenerationOptions(glide.upsampler, {"steps": "2"}, quiet=True, precision="float32")
-    code = enlarge(["dog.png"], options=how, results=found)
+    code = enlarge(["dog.png"], options=how, results=results)
     assert (code, capsys.readouterr().out) == (0, "")
-    assert pixels(found.reported[0]["path"]).shape == (16, 16, 3)
+    assert pixels(results.reported[0]["path"]).shape == (16, 16, 3)
