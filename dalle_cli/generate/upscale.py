@@ -12,7 +12,6 @@ from PIL import Image
 from .. import checkpoint, distributed, images
 from ..console import Progress
 from ..exits import DONE
-from ..models.conditions import LowResCondition
 from ..nn.noise import noise_source
 from ..registry import RecipeError
 from ..systems import device
@@ -59,7 +58,7 @@ def upscale(
         results.report(result)
     target = device.choose(options.precision, options.offload)
     task = load_decoder(target, name)
-    _low_res_condition(task, name)
+    _low_res_factor(task, name)
     origin = Origin("upscale", resolved.name, asdict(resolved.options), {"upsampler": digest(checkpoint.resolve(name))})
     progress = Progress("upscale", -(-len(outputs.todo) // distributed.world_size()), quiet=options.quiet)
 
@@ -91,7 +90,7 @@ def _upscaled(
         image = images.open_image(path)
     except images.BadImage as error:
         return str(error)
-    max_side = MAX_ENLARGEMENT * task.size // task.condition(LowResCondition).factor
+    max_side = MAX_ENLARGEMENT * task.size // _low_res_factor(task)
     if max(image.size) > max_side:
         return f"{path}: {image.width}x{image.height} px; this upsampler takes at most {max_side} px a side"
     pixels = images.to_tensor(image)
@@ -102,7 +101,7 @@ def _enlarge(
     target: device.Device, task: DecoderTask, text: str, pixels: torch.Tensor, seed: int, options: DiffusionOptions
 ) -> torch.Tensor:
     """Enlarge (3, h, w) to (3, factor h, factor w), padded with its border to a multiple that the network divides."""
-    factor = task.condition(LowResCondition).factor
+    factor = _low_res_factor(task)
     multiple = task.model.factor // math.gcd(task.model.factor, factor)
     height, width = pixels.shape[1:]
     padded = F.pad(pixels[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
@@ -116,14 +115,13 @@ def upsampler_sizes(name: str) -> tuple[int, int]:
     Raises RecipeError for a model that is not an upsampler, CheckpointError.
     """
     task: Any = checkpoint.load_meta(name)
-    return task.size, _low_res_condition(task, name).factor
+    return task.size, _low_res_factor(task, name)
 
 
-def _low_res_condition(task: DecoderTask, name: str) -> LowResCondition:
-    condition = task.condition(LowResCondition)
-    if condition is None:
+def _low_res_factor(task: DecoderTask, name: str = "this model") -> int:
+    if task.low_res_factor is None:
         raise RecipeError(f"{name} generates images and enlarges none; name an upsampler")
-    return condition
+    return task.low_res_factor
 
 
 def find_upsampler(recipe: str, sampling: Mapping[str, Any]) -> tuple[str, ResolvedSystem]:

@@ -26,7 +26,7 @@ from .adm import (
     unmixed,
     zero,
 )
-from .conditions import Condition, merge
+from .conditions.base import Condition, merge
 
 
 @models.register("unet")

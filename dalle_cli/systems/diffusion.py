@@ -14,7 +14,6 @@ from ..diffusion.guidance import Gradient
 from ..diffusion.process import Denoiser
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import SAMPLERS, ddim_inversion
-from ..models.conditions import LowResCondition
 from ..models.unet import UNet
 from ..registry import RecipeError
 from ..tasks.decoder import DIFFUSION_MODELS, DecoderTask, KnownRegion
@@ -151,7 +150,7 @@ def load_decoder(device: Device, name: str, frozen: Mapping[str, Any] | None = N
 def load_base_decoder(device: Device, name: str, frozen: Mapping[str, Any] | None = None) -> DecoderTask:
     """Return a decoder that generates images from noise only. Raises RecipeError for an upsampler."""
     task = load_decoder(device, name, frozen)
-    if task.condition(LowResCondition):
+    if task.low_res_factor:
         raise RecipeError(f"parts.decoder: {name} is an upsampler; name it as parts.upsampler")
     return task
 
@@ -166,8 +165,7 @@ def load_upsampler(device: Device, part: str, name: str, size: int) -> DecoderTa
 
 def upsampled_side(upsampler: DecoderTask, side: int) -> int | None:
     """Return the side that an upsampler makes of a side in pixels; None for a task that is not an upsampler."""
-    condition = upsampler.condition(LowResCondition)
-    return condition and condition.factor * side
+    return upsampler.low_res_factor and upsampler.low_res_factor * side
 
 
 def upsample(

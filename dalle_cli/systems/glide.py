@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..diffusion.guidance import Gradient
-from ..models.conditions import ClipCondition, ClipTextCondition, TextCondition
 from ..nn.noise import noise_source
 from ..registry import RecipeError
 from . import systems
@@ -69,10 +68,7 @@ class GLIDE(DiffusionSystem):
     ):
         self.device = device
         self.decoder = load_base_decoder(device, decoder)
-        reads_text = self.decoder.condition(TextCondition) or (
-            self.decoder.condition(ClipTextCondition) and self.decoder.clip is not None
-        )
-        if self.decoder.condition(ClipCondition) and not reads_text:
+        if self.decoder.image_embed_dim and not self.decoder.reads_text:
             raise RecipeError(f"parts.decoder: {decoder} reads no text by itself; use it in a system of type unclip")
         self.upsampler = load_upsampler(device, "upsampler", upsampler, self.decoder.size) if upsampler else None
         self.size = self.upsampler.size if self.upsampler else self.decoder.size

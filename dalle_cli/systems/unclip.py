@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..models.conditions import ClipCondition
+from ..models import embedding
 from ..nn.noise import Stream, noise_source
 from ..registry import RecipeError
-from ..tasks import embedding
 from ..tasks.clip import CLIPTask
 from ..tasks.decoder import DecoderTask
 from ..tasks.prior import PriorTask
@@ -96,10 +95,9 @@ class UnCLIP(DiffusionSystem):
         assert isinstance(clip_task, CLIPTask)
         self.clip = clip_task.requires_grad_(False)
         self.decoder = load_base_decoder(device, decoder, {"clip": clip_task.model})
-        condition = self.decoder.condition(ClipCondition)
-        if condition is None:
+        if self.decoder.image_embed_dim is None:
             raise RecipeError(f"parts.decoder: {decoder} reads no CLIP embeddings; use it in a system of type glide")
-        self._check_width("decoder", decoder, condition.embed_dim)
+        self._check_width("decoder", decoder, self.decoder.image_embed_dim)
         self.size = self.decoder.size
         self.upsamplers: list[DecoderTask] = []
         for part, name in (("upsampler", upsampler), ("upsampler_2", upsampler_2)):

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models import embedding
 from ..models.ar_prior import ARPrior
 from ..models.clip import CLIP
 from ..nn.noise import uniform
 from ..nn.prepacked import MIN_WEIGHTS, prepacked
 from ..nn.token_sampling import sample_token
 from ..text.tokenizer import Tokenizer
-from . import embedding, tasks
+from . import tasks
 from .prior import PriorTask, ProgressCallback, candidate_seeds, pick_best
 
 

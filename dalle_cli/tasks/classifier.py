@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.classifier import Classifier
+from ..text.class_labels import check_class_names, class_labels
 from . import tasks
 from .base import Task
 from .collators import LabelCollator
-from .labels import check_class_names, class_labels
 from .noising import Schedule, add_noise, make_process
 
 
@@ -45,5 +45,5 @@ class ClassifierTask(Task):
 
     def score(self, texts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
         """Log-probability of each text's class: (B,). x: (B, 3, S, S), noisy; t: (B,)."""
-        label = class_labels(texts, self.classes, self.model.classes).to(x.device)
+        label = torch.from_numpy(class_labels(texts, self.classes, self.model.classes)).to(x.device)
         return F.log_softmax(self.model(x, t).float(), dim=1).gather(1, label[:, None])[:, 0]

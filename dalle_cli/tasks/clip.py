@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.clip import CLIP, Absent
+from ..models.embedding import Texts
 from ..nn.all_gather import contrastive_loss
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
-from .collators import CLIPCollator, Texts
+from .collators import CLIPCollator
 
 
 @tasks.register("clip")

@@ -11,25 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.bsr_degradation import worse
 from ..data.degradations import cropped, known
 from ..data.loader import stack
+from ..models.conditions.base import BatchPart, TrainingSample
+from ..models.embedding import Texts
 from ..nn.noise import TrainingStream
-from ..text.tokenizer import Tokenizer
-from .labels import class_labels
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Tokenizes texts to rows of `context_length` tokens; texts too long are cut."""
-
-    tokenizer: Tokenizer
-    context_length: int
-
-    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return token ids (B, context_length) and which of them are no padding."""
-        ids, real = self.tokenizer.pack(texts, self.context_length)
-        return torch.from_numpy(ids), torch.from_numpy(real)
+from ..text.class_labels import class_labels
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,7 @@ class DALLECollator:
         rows, masks = [], []
         tokenizer, length = self.texts.tokenizer, self.texts.context_length
         for sample in samples:
-            rng = random.Random(sample["seed"])
+            rng = random.Random(sample["seed"] + TrainingStream.AUGMENTATION)
             text = "" if rng.random() < self.text_drop_prob else sample["text"]
             ids, mask = tokenizer.pack([text], length, dropout=self.bpe_dropout, random=rng)
             rows.append(torch.from_numpy(ids[0]))
@@ -84,7 +71,10 @@ class PriorCollator:
     text_drop_prob: float
 
     def __call__(self, samples: list[dict]) -> dict:
-        dropped = [random.Random(sample["seed"]).random() < self.text_drop_prob for sample in samples]
+        dropped = [
+            random.Random(sample["seed"] + TrainingStream.AUGMENTATION).random() < self.text_drop_prob
+            for sample in samples
+        ]
         ids, real = self.texts(["" if drop else sample["text"] for sample, drop in zip(samples, dropped)])
         return {**stack(samples), "ids": ids, "real": real, "dropped": torch.tensor(dropped)}
 
@@ -98,7 +88,7 @@ class LabelCollator:
 
     def __call__(self, samples: list[dict]) -> dict:
         batch = stack(samples)
-        return {**batch, "label": class_labels(batch["text"], self.names, self.classes)}
+        return {**batch, "label": torch.from_numpy(class_labels(batch["text"], self.names, self.classes))}
 
 
 @dataclass(frozen=True)
@@ -106,9 +96,7 @@ class DecoderCollator:
     """Adds what the conditions of a decoder need, and crops images to the side that is trained on.
 
     size, side: pixels of the images and of the crops. text_drop_prob, image_drop_prob, full_mask_prob: as of the task.
-    texts, clip_texts: captions for the decoder's own text tower and for CLIP's. labels: see `LabelCollator`.
-    known_regions: masks for inpainting. clip_embedding: which embeddings are kept. degraded: factor of the small images
-    that are degraded here; None where they are made on the device.
+    parts: what makes the part of each condition (models/conditions).
     """
 
     size: int
@@ -116,40 +104,27 @@ class DecoderCollator:
     text_drop_prob: float
     image_drop_prob: float
     full_mask_prob: float
-    texts: Texts | None = None
-    clip_texts: Texts | None = None
-    labels: LabelCollator | None = None
-    known_regions: bool = False
-    clip_embedding: bool = False
-    degraded: int | None = None
+    parts: tuple[BatchPart, ...]
 
     def __call__(self, samples: list[dict]) -> dict:
-        texts, masks, keep = [], [], []
-        for sample in samples:
-            rng = random.Random(sample["seed"])
-            texts.append("" if rng.random() < self.text_drop_prob else sample["text"])
-            masks.append(known(self.side, rng, self.full_mask_prob))
-            keep.append(rng.random() >= self.image_drop_prob)
         if self.side < self.size:
             check_side(samples[0]["image"], self.size, self.size)
-            samples = [
-                {**sample, "image": cropped(sample["image"], self.side, sample["seed"] + TrainingStream.DEGRADATION)}
-                for sample in samples
-            ]
-        batch = self.labels(samples) if self.labels else stack(samples)
-        if self.texts:
-            batch["ids"], batch["real"] = self.texts(texts)
-        if self.clip_texts:
-            batch["clip_ids"], batch["clip_real"] = self.clip_texts(texts)
-        if self.known_regions:
-            batch["known"] = torch.stack(masks)
-        if self.clip_embedding:
-            batch["keep"] = torch.tensor(keep)
-            batch["told"] = batch["keep"].nonzero()[:, 0]
-        if self.degraded:
-            small = [worse(sample["image"], self.degraded, sample["seed"]) for sample in samples]
-            batch["small"] = torch.stack(small)
+            samples = [{**sample, "image": self._crop(sample)} for sample in samples]
+        batch, chosen = stack(samples), [self._choose(sample) for sample in samples]
+        for part in self.parts:
+            batch |= part(chosen)
         return batch
+
+    def _crop(self, sample: dict) -> Tensor:
+        return cropped(sample["image"], self.side, sample["seed"] + TrainingStream.DEGRADATION)
+
+    def _choose(self, sample: dict) -> TrainingSample:
+        """All choices are made, in this order, whatever the conditions: so a seed means the same in every task."""
+        rng = random.Random(sample["seed"] + TrainingStream.AUGMENTATION)
+        text = "" if rng.random() < self.text_drop_prob else sample["text"]
+        mask = known(self.side, rng, self.full_mask_prob)
+        keep = rng.random() >= self.image_drop_prob
+        return TrainingSample(sample.get("image"), sample["seed"], sample["text"], text, mask, keep)
 
 
 def check_side(image: Tensor, side: int, size: int) -> None:

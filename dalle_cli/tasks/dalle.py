@@ -9,13 +9,14 @@ from torch import Tensor
 from ..hardware.cuda_graphs import as_cuda_graph
 from ..models.dalle import DALLE, Cache, token_losses
 from ..models.dvae import DVAE
+from ..models.embedding import Texts
 from ..nn.noise import uniform
 from ..nn.prepacked import MIN_WEIGHTS, prepacked
 from ..nn.token_sampling import sample_token
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Preview, Task
-from .collators import DALLECollator, Texts
+from .collators import DALLECollator
 
 RECORDED = "cuda"  # kind of device on which steps are recorded
 

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.dvae import DVAE
+from ..models.embedding import Texts
 from ..models.noised_clip import NoisedCLIP
 from ..nn.all_gather import contrastive_loss
 from ..nn.noise import TrainingStream, uniform
 from ..text.tokenizer import Tokenizer
 from . import tasks
 from .base import Task
-from .collators import NoisedCLIPCollator, Texts
+from .collators import NoisedCLIPCollator
 from .noising import Schedule, add_noise, check_timestep_shift, make_process
 
 

@@ -17,12 +17,13 @@ from ..diffusion.guidance import classifier_free, threshold
 from ..diffusion.loss import diffusion_loss
 from ..diffusion.respacing import timesteps
 from ..diffusion.samplers import SAMPLERS
+from ..models import embedding
 from ..models.clip import CLIP
 from ..models.prior import DiffusionPrior, Prior
 from ..nn.noise import noise_source
 from ..nn.prepacked import prepacked
 from ..text.tokenizer import Tokenizer
-from . import embedding, tasks
+from . import tasks
 from .base import Task
 from .collators import PriorCollator
 from .noising import Schedule, add_noise, make_process
@@ -55,7 +56,7 @@ class PriorTask(Task):
     # ---- training ----------------------------------------------------------------------------------------------------
 
     def collator(self, held_out: bool = False) -> PriorCollator:
-        return PriorCollator(embedding.texts_of(self._clip(), self._tokenizer()), self.text_drop_prob)
+        return PriorCollator(embedding.texts_for(self._clip(), self._tokenizer()), self.text_drop_prob)
 
     def example(self, count: int, size: int) -> dict:
         ids = torch.zeros(count, self.model.context_length, dtype=torch.int64)

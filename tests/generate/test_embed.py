@@ -11,7 +11,7 @@ from dalle_cli.data import loader
 from dalle_cli.exits import Failure
 from dalle_cli.generate import embed as module
 from dalle_cli.generate.embed import embed
-from dalle_cli.tasks import embedding
+from dalle_cli.models import embedding
 from tests.fixtures.miniatures import packs
 from tests.tasks.priors import CLIP, words
 

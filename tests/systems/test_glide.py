@@ -6,7 +6,7 @@ from dalle_cli.data.degradations import rounded
 from dalle_cli.diffusion.guidance import classifier_free, gradient_guided, threshold
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim, ddpm
-from dalle_cli.models.conditions import TextCondition
+from dalle_cli.models.conditions.text import TextCondition
 from dalle_cli.nn.noise import noise_source
 from dalle_cli.nn.prepacked import without_prepacking
 from dalle_cli.registry import RecipeError

@@ -11,7 +11,7 @@ from dalle_cli.diffusion.process import Process
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim
 from dalle_cli.diffusion.schedules import cosine
-from dalle_cli.models.conditions import TextCondition
+from dalle_cli.models.conditions.text import TextCondition
 from dalle_cli.nn.noise import noise_source
 from dalle_cli.nn.prepacked import without_prepacking
 from dalle_cli.registry import RecipeError

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle_cli.tasks import embedding
+from dalle_cli.models import embedding
 from tests.tasks.priors import AR, CAPTIONS, prior, samples
 
 

@@ -1,13 +1,15 @@
+import pickle
+
 import pytest
 import torch
 
 from dalle_cli.diffusion.loss import diffusion_loss
 from dalle_cli.diffusion.process import timesteps_like
 from dalle_cli.images import to_float
-from dalle_cli.models import models
-from dalle_cli.models.conditions import Condition, InpaintCondition, LabelCondition, TextCondition
+from dalle_cli.models import embedding, models
+from dalle_cli.models.conditions.base import Condition
+from dalle_cli.models.conditions.text import TextCondition
 from dalle_cli.registry import RecipeError
-from dalle_cli.tasks import embedding
 from dalle_cli.tasks.decoder import DecoderTask
 from dalle_cli.tasks.noising import add_noise
 from tests.models.test_adm import awake
@@ -75,9 +77,9 @@ def test_a_network_of_labels_learns_the_class_in_the_caption():
     assert batch["label"].tolist() == [2, 0, 2, 0]
     assert "ids" not in batch
     assert one(batch, 0)[0].isfinite()
-    with pytest.raises(ValueError, match="says no class"):
+    with pytest.raises(ValueError, match="names no class"):
         one.collate(samples(texts=["a heart"]))
-    with pytest.raises(ValueError, match="scale 2: guidance needs a decoder that reads text"):
+    with pytest.raises(ValueError, match="scale 2: guidance needs a decoder that is conditioned on text"):
         one.denoiser(["a star"], guidance_scale=2)
 
 
@@ -136,9 +138,9 @@ def test_clip_reads_larger_pictures_than_are_drawn():
     one = decoder({}, clip(), image=IMAGE)
     batch = one.collate(samples(size=16))
     assert one(batch, 0)[0].isfinite()
-    assert torch.equal(one._embedding(batch, batch["told"]), one.clip.encode_image(batch["image"]))
+    assert torch.equal(one._inputs(batch)["image"][0], one.clip.encode_image(batch["image"]))
     small = torch.nn.functional.interpolate(batch["image"], SIZE, mode="bicubic", antialias=True).clamp(-1, 1)
-    assert torch.equal(one._picture(batch), small)
+    assert torch.equal(one._target(batch), small)
     assert len(one.preview(batch)[0]) == 4
     assert one(one.example(2, 16), 0)[0].isfinite()
 
@@ -167,7 +169,7 @@ def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
     torch.testing.assert_close(one(batch, 0)[0], expected)
     assert seen == [batch["keep"].sum()]
     assert 0 < seen[0] < 20
-    one({**batch, "keep": torch.zeros(20, dtype=torch.bool), "told": torch.arange(0)}, 0)
+    one({**batch, "keep": torch.zeros(20, dtype=torch.bool), "kept_rows": torch.arange(0)}, 0)
     assert len(seen) == 1
 
 
@@ -220,11 +222,11 @@ def test_an_upsampler_of_crops_draws_whole_pictures():
     many = [{**one, "image": (127.5 * (one["image"] + 1)).byte()} for one in samples(size=32)]
     batch = one.collate(many)
     assert batch["image"].shape == (4, 3, 8, 8)
-    assert batch["small"].shape == (4, 3, 4, 4)
+    assert batch["low_res"].shape == (4, 3, 4, 4)
     batch["image"] = to_float(batch["image"])  # as the loader does
     assert one(batch, 0)[0].isfinite()
     assert one(one.example(2, 32), 0)[0].isfinite()
-    assert one._small(batch).abs().max() <= 1
+    assert one._inputs(batch)["low_res"][0].abs().max() <= 1
     with torch.no_grad():
         assert len(one.preview(batch)[0]) == 12
     x = torch.randn(1, 3, 32, 32)
@@ -255,12 +257,12 @@ def test_what_is_known_is_told_and_kept():
 
 def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
     one = decoder({"max_noise": 0.5, "max_blur": 1.0}, low_res=LOW_RES)
-    with pytest.raises(ValueError, match="enlarges pictures and was given none"):
+    with pytest.raises(ValueError, match="upsamples: give it a low-resolution image"):
         one.denoiser(["a star"])
     batch = one.collate(samples())
-    small = one._small(batch)
+    (small,) = one._inputs(batch)["low_res"]
     assert small.shape == (4, 3, 4, 4)
-    clean = decoder(low_res=LOW_RES)._small(batch)
+    (clean,) = decoder(low_res=LOW_RES)._inputs(batch)["low_res"]
     assert (small - clean).abs().amax(dim=(1, 2, 3)).median() > 0.02
     x = torch.randn(4, 3, SIZE, SIZE)
     a, b = (one.denoiser(CAPTIONS * 2, low_res=given)(x, timesteps_like(9, x)).eps for given in (small, clean))
@@ -295,10 +297,10 @@ def test_parts_that_do_not_fit_are_refused():
         DecoderTask(good.model, SIZE, variance="small")
     with pytest.raises(ValueError, match=r"conditions\.text\.vocab_size: 259 is less than the tokenizer's 260"):
         decoder(text=TEXT | {"vocab_size": 259})
-    with pytest.raises(ValueError, match="does not divide by the small picture's 3"):
+    with pytest.raises(ValueError, match=r"does not divide by the factor of model\.conditions\.low_res, 3"):
         decoder(low_res=LOW_RES | {"factor": 3})
     good.model.conditions["own"] = Condition()
-    with pytest.raises(ValueError, match=r"conditions\.own: task 'decoder' has nothing for a Condition"):
+    with pytest.raises(ValueError, match=r"conditions\.own: task 'decoder' cannot train a Condition"):
         DecoderTask(good.model, SIZE, words(), variance="small")
     del good.model.conditions["own"]
     with pytest.raises(ValueError, match="2 names for a model of 3 classes"):
@@ -308,10 +310,13 @@ def test_parts_that_do_not_fit_are_refused():
         good(batch, 0)
 
 
-def test_conditions_are_found_by_kind():
+def test_capabilities_are_those_of_the_conditions():
     one = decoder(inpaint=INPAINT)
-    assert isinstance(one.condition(InpaintCondition), InpaintCondition)
-    assert one.condition(LabelCondition) is None
+    assert (one.reads_text, one.inpaints, one.low_res_factor, one.image_embed_dim) == (True, True, None, None)
+    other = decoder(text=STATES, image=IMAGE, low_res=LOW_RES)
+    assert (other.inpaints, other.low_res_factor, other.image_embed_dim) == (False, 2, 8)
+    assert not other.reads_text  # without the CLIP
+    assert decoder({}, clip(), text=STATES).reads_text
 
 
 def test_a_base_learns_to_inpaint_from_where_it_is():
@@ -323,3 +328,14 @@ def test_a_base_learns_to_inpaint_from_where_it_is():
     region = torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
     expected = decoder().denoiser(["a star"])(x, timesteps_like(7, x)).eps
     torch.testing.assert_close(task.denoiser(["a star"], known=region)(x, timesteps_like(7, x)).eps, expected)
+
+
+def test_workers_get_a_small_collator_without_networks():
+    one = decoder({"text_drop_prob": 0.5, "degradation": "bsr"}, clip(), image=IMAGE, **ALL)
+    pickled = pickle.dumps(one.collator())
+    assert len(pickled) < 50_000
+    assert b"torch" not in pickled
+    many = [{**sample, "image": (127.5 * (sample["image"] + 1)).byte()} for sample in samples()]
+    expected, batch = one.collate(many), pickle.loads(pickled)(many)
+    assert batch.keys() == expected.keys() > {"ids", "known", "keep", "low_res"}
+    assert all(torch.equal(batch[key], value) for key, value in expected.items() if isinstance(value, torch.Tensor))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ... import checkpoint, console
 from ...exits import BAD_INPUT, USAGE, Failure
+from ...models import embedding
 from ...systems import device
-from ...tasks import embedding
 from ...tasks.prior import PriorTask
 from .. import samples
 from ..protocol import Option, Progress, Result, silent

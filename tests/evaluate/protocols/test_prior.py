@@ -5,7 +5,7 @@ from dalle_cli import checkpoint
 from dalle_cli.evaluate import prior, samples
 from dalle_cli.evaluate.protocols.prior import OTHER, TEXT
 from dalle_cli.exits import Failure
-from dalle_cli.tasks import embedding
+from dalle_cli.models import embedding
 from dalle_cli.tasks.prior import DiffusionPriorTask
 from tests.tasks.priors import AR, CLIP, DIFFUSION, words
 

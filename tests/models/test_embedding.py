@@ -2,9 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dalle_cli.tasks import embedding
-
-from .conftest import CAPTIONS, clip, clip_words, words
+from dalle_cli.models import embedding
+from tests.tasks.conftest import CAPTIONS, clip, clip_words, words
 
 
 def test_a_text_is_read_to_its_embedding_and_the_states_of_its_tokens():

@@ -1,6 +1,6 @@
 import pytest
 
-from dalle_cli.tasks.labels import check_class_names, class_labels
+from dalle_cli.text.class_labels import check_class_names, class_labels
 
 NAMES = ["bear", "polar bear", "circle"]
 
@@ -13,10 +13,10 @@ def test_a_caption_is_a_number_or_holds_a_name():
 @pytest.mark.parametrize(
     ("text", "names", "said"),
     [
-        ("3", None, "'3' says no class: a caption must hold a number from 0 to 2"),
-        ("-1", None, "'-1' says no class"),
-        ("semicircles", NAMES, "'semicircles' says no class: a caption must hold a name from task.classes"),
-        ("", NAMES, "'' says no class"),
+        ("3", None, "'3' names no class: it must contain a number from 0 to 2"),
+        ("-1", None, "'-1' names no class"),
+        ("semicircles", NAMES, "'semicircles' names no class: it must contain a name from task.classes"),
+        ("", NAMES, "'' names no class"),
     ],
 )
 def test_a_caption_of_no_class_is_named(text, names, said):

@@ -5,29 +5,42 @@ are. Shapes: B batch, e embed_dim, M tokens, w width of the text tower.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.clip import CLIP
 from ..text.tokenizer import Tokenizer
-from .collators import Texts
+from .clip import CLIP
 
 Tokens = tuple[Tensor, Tensor]
 """Token ids, (B, M), and which of them are no padding, (B, M)."""
 
 
-def tokenize(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-    """Texts as the CLIP's text tower wants them; texts too long are cut."""
-    return texts_of(clip, tokenizer)(texts)
+@dataclass(frozen=True)
+class Texts:
+    """Tokenizes texts to rows of `context_length` tokens; longer texts are truncated. Small and picklable."""
+
+    tokenizer: Tokenizer
+    context_length: int
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Return token ids (B, context_length) and which of them are no padding."""
+        ids, real = self.tokenizer.pack(texts, self.context_length)
+        return torch.from_numpy(ids), torch.from_numpy(real)
 
 
-def texts_of(clip: CLIP, tokenizer: Tokenizer) -> Texts:
-    """Return what tokenizes texts as the CLIP's text tower wants them."""
+def texts_for(clip: CLIP, tokenizer: Tokenizer) -> Texts:
+    """Return what tokenizes texts for the text tower of a CLIP."""
     text: Any = clip.text
     return Texts(tokenizer, text.context_length)
+
+
+def tokenize(clip: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
+    """Return texts as the text tower of a CLIP reads them; longer texts are truncated."""
+    return texts_for(clip, tokenizer)(texts)
 
 
 @torch.no_grad()
