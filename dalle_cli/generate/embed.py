@@ -13,9 +13,9 @@ from .. import checkpoint, distributed
 from ..data import loader
 from ..exits import USAGE, WOULD_OVERWRITE, Failure
 from ..files import make_folder, remove_temporary_files, write_atomically
+from ..models import embedding
 from ..nn.prepacked import prepacked
 from ..systems.device import choose
-from ..tasks import embedding
 
 FILE_SAMPLES = 8192  # samples per file
 BATCH = 256  # images embedded at once
