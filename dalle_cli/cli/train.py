@@ -1,9 +1,11 @@
 """`dalle train-*`: one function and a line for each family."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..exits import DONE
 from .app import TRAIN, command
 from .options import Overrides
 
@@ -32,15 +34,32 @@ def _command(family: str, default: str, summary: str) -> None:
     ) -> None:
         from ..training import start
 
-        raise typer.Exit(
-            start.train(
-                family, recipe, overrides or [], run, resume=resume, processes=processes, max_time=max_time,
-                dry_run=dry_run, quiet=quiet,
-            )
+        code = start.train(
+            family, recipe, overrides or [], run, resume=resume, processes=processes, max_time=max_time,
+            dry_run=dry_run, quiet=quiet,
         )  # fmt: skip
+        if code == DONE and family == "prior" and not dry_run:
+            _write_system_file(start.run_folder(family, recipe, run), quiet)
+        raise typer.Exit(code)
 
     train.__doc__ = summary
     command(TRAIN, name=f"train-{family}")(train)
+
+
+def _write_system_file(run: Path, quiet: bool) -> None:
+    """Make the trained prior a system that `dalle sample --recipe RUN` uses, and say with which other parts."""
+    from .. import distributed
+    from ..console import log
+    from ..systems.system_file import write_system_file
+
+    if distributed.rank() or not (written := write_system_file(run)):
+        return
+    path, system = written
+    others = ", ".join(
+        f"{part} {source}" for part, source in system["parts"].items() if not str(source).startswith("./")
+    )
+    if not quiet:
+        log(f'{path}: {others}; generate images by: dalle sample "..." --recipe {run.name}')
 
 
 for _family, (_default, _summary) in FAMILIES.items():

@@ -33,7 +33,7 @@ def train(
         raise RecipeError(f"{name}: a recipe of `dalle train-{own}`, not of `dalle train-{family}`")
     if max_time:
         options.seconds(max_time)
-    folder = Path("checkpoints") / (run or f"{family}-{Path(name).stem}")
+    folder = run_folder(family, name, run)
     if dry_run:
         _describe(found, processes)
         return DONE
@@ -50,6 +50,11 @@ def train(
                 f"state ({str(error).splitlines()[0]})"
             ) from None
         raise
+
+
+def run_folder(family: str, name: str, run: str | None) -> Path:
+    """Return the folder of a run, named after its family and recipe unless it has a name."""
+    return Path("checkpoints") / (run or f"{family}-{Path(name).stem}")
 
 
 def _describe(found: recipe.Recipe, processes: int) -> None:
