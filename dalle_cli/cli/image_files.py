@@ -80,7 +80,7 @@ def inpaint(
     precision: Precision = "auto",
     offload: Offload = False,
 ) -> None:  # fmt: skip
-    """Inpaint a region of an image from a prompt: a box, a mask or the transparent part; the rest is bit-identical."""
+    """Inpaint a region of an image from a prompt: a box, a mask, or its transparent part."""
     from ..generate.inpaint import InpaintOptions
     from ..generate.inpaint import inpaint as run
 

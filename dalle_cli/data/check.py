@@ -50,7 +50,7 @@ def examine(
         samples, good, bad {reason: count}, bad_samples [(key, reason)], problems [line]
         sides [[from, below or None, count]]: of the shorter side, in pixels
         captions {empty, count, unit (tokens or words), longest, over_context, lengths [[from, below or None, count]]}
-        duplicates {keys, pictures, captions}: each {count (beyond the first of each), keys of some}
+        duplicates {keys, images, captions}: each {count (beyond the first of each), keys of some}
     """
     source, loading = open_source(node, reduced=False)
     parts = source.sources if isinstance(source, Mixture) else [source]
@@ -103,7 +103,7 @@ def examine(
         },
         "duplicates": {
             "keys": _repeated(keys, range(len(keys)), name, shown),
-            "pictures": _repeated(pictures, range(len(pictures)), name, shown),
+            "images": _repeated(pictures, range(len(pictures)), name, shown),
             "captions": _repeated(texts, owners, name, shown),
         },
     }

@@ -108,7 +108,7 @@ def test_one_failure_does_not_hide_the_rest(dalle, tmp_path, monkeypatch):
 
 
 def test_epochs_follow_from_the_data(dalle, tmp_path):
-    dalle("data", "scenes", "pairs", "--objects", "shapes", "--count", "40", "--size", "16")
+    dalle("data", "scenes", "--out", "pairs", "--objects", "shapes", "--num-samples", "40", "--size", "16")
     words = ["check", "--recipe", "dvae/tiny", "data.type=folder", "data.path=pairs", "train.steps=19"]
     found = dalle(*words).result
     assert (found["batch_size"], found["samples"]) == (16, 304)

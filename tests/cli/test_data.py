@@ -33,7 +33,21 @@ def picture(path, colour="red", size=(40, 30), caption=None):
 
 @pytest.mark.parametrize("layout", ["folder", "shards"])
 def test_scenes_are_written_as_they_would_be_drawn(dalle, tmp_path, layout):
-    ended = dalle("data", "scenes", "out", *SHAPES, "--count", 25, "--per-shard", 10, "--format", layout, "--seed", 3)
+    ended = dalle(
+        "data",
+        "scenes",
+        "--out",
+        "out",
+        *SHAPES,
+        "--num-samples",
+        25,
+        "--per-shard",
+        10,
+        "--format",
+        layout,
+        "--seed",
+        3,
+    )
     assert ended.result["samples"] == 25
     written, _ = open_source({"type": layout, "path": str(tmp_path / "out"), "size": 16})
     drawn = Scenes(size=16, objects="shapes", seed=3)
@@ -50,7 +64,7 @@ def test_scenes_are_written_as_they_would_be_drawn(dalle, tmp_path, layout):
 @pytest.mark.parametrize("layout", ["folder", "shards"])
 def test_the_same_bytes_every_time_and_others_for_another_seed(dalle, tmp_path, layout):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        dalle("data", "scenes", name, *SHAPES, "--count", 12, "--format", layout, "--seed", seed)
+        dalle("data", "scenes", "--out", name, *SHAPES, "--num-samples", 12, "--format", layout, "--seed", seed)
     first, second, other = (digests(tmp_path / name) for name in "abc")
     assert first == second
     assert set(first) == set(other)
@@ -58,7 +72,7 @@ def test_the_same_bytes_every_time_and_others_for_another_seed(dalle, tmp_path, 
 
 
 def test_shards_are_laid_out_as_img2dataset_does(dalle, tmp_path):
-    dalle("data", "scenes", "out", *SHAPES, "--count", 5, "--per-shard", 3, "--format", "shards")
+    dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 5, "--per-shard", 3, "--format", "shards")
     assert sorted(os.listdir(tmp_path / "out")) == ["00000.tar", "00000_stats.json", "00001.tar", "00001_stats.json"]
     with tarfile.open(tmp_path / "out" / "00001.tar") as tar:
         names = [f"{key}.{kind}" for key in ("000010000", "000010001") for kind in ("png", "txt", "json")]
@@ -71,7 +85,7 @@ def test_shards_are_laid_out_as_img2dataset_does(dalle, tmp_path):
 
 
 def test_held_out_scenes_alone(dalle, tmp_path):
-    dalle("data", "scenes", "out", *SHAPES, "--count", 15, "--held-out")
+    dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 15, "--held-out")
     glyphs = Scenes(size=16, objects="shapes").glyphs
     captions = [file.read_text() for file in (tmp_path / "out").glob("*.txt")]
     assert len(captions) == 15
@@ -80,11 +94,11 @@ def test_held_out_scenes_alone(dalle, tmp_path):
 
 def test_nothing_is_overwritten(dalle, tmp_path):
     (tmp_path / "out").mkdir()
-    ended = dalle("data", "scenes", "out", *SHAPES, "--count", 3)
+    ended = dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 3)
     assert (ended.code, one_line(ended.err)) == (73, True)
     assert os.listdir(tmp_path / "out") == []
     (tmp_path / "link").symlink_to("nowhere")
-    assert dalle("data", "scenes", "link", *SHAPES, "--count", 3).code == 73
+    assert dalle("data", "scenes", "--out", "link", *SHAPES, "--num-samples", 3).code == 73
 
 
 @pytest.mark.parametrize(("error", "code"), [(OSError("disk full"), 1), (KeyboardInterrupt(), 130)])
@@ -97,16 +111,16 @@ def test_what_was_not_finished_is_not_there(dalle, tmp_path, monkeypatch, error,
         return read(self, block, index, picture)
 
     monkeypatch.setattr(Scenes, "read", failing)
-    ended = dalle("data", "scenes", "new/out", *SHAPES, "--count", 10, "--format", "shards", "-q")
+    ended = dalle("data", "scenes", "--out", "new/out", *SHAPES, "--num-samples", 10, "--format", "shards", "-q")
     assert ended.code == code
     assert os.listdir(tmp_path / "new") == []
 
 
 @pytest.mark.parametrize(
-    "words", [("--count", 0), ("--size", 4), ("--objects", "letters"), ("--format", "zip"), ("--per-shard", 0)]
+    "words", [("--num-samples", 0), ("--size", 4), ("--objects", "letters"), ("--format", "zip"), ("--per-shard", 0)]
 )
 def test_wrong_options_of_scenes(dalle, tmp_path, words):
-    assert dalle("data", "scenes", "out", *words).code == 2
+    assert dalle("data", "scenes", "--out", "out", *words).code == 2
     assert os.listdir(tmp_path) == []
 
 
@@ -119,8 +133,8 @@ def test_a_good_folder_is_reported(dalle, tmp_path):
     assert (found["path"], found["type"], found["samples"], found["good"]) == ("photos", "folder", 6, 6)
     assert [count for *_, count in found["sides"] if count] == [1, 2, 3]
     shown = dalle("data", "check", "photos/", terminal=True).out.splitlines()
-    assert "shorter side     32-63: 1, 64-127: 2, 128-255: 3 (px)" in shown
-    assert "length           4: 6 (words); longest 4" in shown or any("longest 4" in line for line in shown)
+    assert "shorter side        32-63: 1, 64-127: 2, 128-255: 3 (px)" in shown
+    assert "length              4: 6 (words); longest 4" in shown or any("longest 4" in line for line in shown)
 
 
 def test_bad_samples_are_named_and_change_the_exit_code(dalle, tmp_path):
@@ -148,13 +162,13 @@ def test_captions_are_measured_against_a_models_context(dalle, tmp_path):
         picture(tmp_path / f"photos/{number}.png", caption=caption)
     learn(["a"], 514, "clip").save(tmp_path / "words.json")
     words = ("data", "check", "photos", "--tokenizer", "words.json")
-    found = dalle(*words, "--context", 6).result["captions"]  # with start and end
+    found = dalle(*words, "--context-length", 6).result["captions"]  # with start and end
     assert (found["unit"], found["over_context"], found["longest"]) == ("tokens", 1, 5)
-    assert dalle(*words, "--context", 7).result["captions"]["over_context"] == 0
-    shown = dalle(*words, "--context", 6, terminal=True).out.splitlines()
-    assert "over 6 tokens    1" in shown
-    assert dalle(*words, "--context", 2).code == 2
-    assert dalle("data", "check", "photos", "--context", 1).result["captions"]["over_context"] == 0
+    assert dalle(*words, "--context-length", 7).result["captions"]["over_context"] == 0
+    shown = dalle(*words, "--context-length", 6, terminal=True).out.splitlines()
+    assert "over 6 tokens       1" in shown
+    assert dalle(*words, "--context-length", 2).code == 2
+    assert dalle("data", "check", "photos", "--context-length", 1).result["captions"]["over_context"] == 0
 
 
 def test_a_tokenizer_may_come_from_a_checkpoint_but_must_be_there(dalle, tmp_path):
@@ -174,7 +188,7 @@ def test_a_tokenizer_may_come_from_a_checkpoint_but_must_be_there(dalle, tmp_pat
 
 
 def test_the_type_is_told_from_the_path(dalle, tmp_path):
-    dalle("data", "scenes", "shards", *SHAPES, "--count", 4, "--per-shard", 2, "--format", "shards")
+    dalle("data", "scenes", "--out", "shards", *SHAPES, "--num-samples", 4, "--per-shard", 2, "--format", "shards")
     (tmp_path / "shards/00000.parquet").write_bytes(b"what failed, as img2dataset notes it")
     picture(tmp_path / "nested/a/b/0.png", caption="deep")
     (tmp_path / "nested/readme.md").write_text("no data")
@@ -254,3 +268,14 @@ def test_preview_overwrites_only_when_told(dalle, tmp_path):
     assert decode(tmp_path / "sheet.png").width > 256
     assert dalle("data", "preview", "photos", "--out", "sheet.jpg").code == 2
     assert dalle("data", "preview", "photos", "--out", "new/sheet.png", "data.require_captions=false").code == 0
+
+
+def test_preview_takes_the_data_keys_of_a_recipe(dalle, tmp_path):
+    picture(tmp_path / "photos/0.png", caption="one")
+    result = dalle("data", "preview", "photos", "--recipe", "clip/tiny", "-n", 1, "data.crop=pad").result
+    node = result["data"]
+    assert (node["type"], node["path"], node["size"], node["crop"]) == ("folder", "photos", 32, "pad")
+    assert "objects" not in node
+    ended = dalle("data", "preview", "photos", "--recipe", "clip/tinny", "--overwrite")
+    assert (ended.code, "did you mean" in ended.err) == (2, True)
+    assert dalle("data", "preview", "--recipe", "systems/glide", "--overwrite").code == 2

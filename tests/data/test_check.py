@@ -33,7 +33,7 @@ def test_a_clean_folder(photos):
         None,
     )
     assert {name: found["count"] for name, found in report["duplicates"].items()} == dict.fromkeys(
-        ("keys", "pictures", "captions"), 0
+        ("keys", "images", "captions"), 0
     )
 
 
@@ -53,7 +53,7 @@ def test_everything_that_can_be_wrong(photos):
     without = examine(node(photos, require_captions=False))  # for training that reads pictures alone
     assert (without["good"], without["captions"]["empty"]) == (39, 1)
     assert report["captions"]["longest"] == 7
-    assert report["duplicates"]["pictures"] == {"count": 2, "keys": ["003.png", "005.png"]}
+    assert report["duplicates"]["images"] == {"count": 2, "keys": ["003.png", "005.png"]}
     assert report["duplicates"]["captions"] == {"count": 1, "keys": ["007.png"]}
     assert [64, 128, 1] in report["sides"]
 
@@ -91,7 +91,7 @@ def test_mixtures_are_examined_whole(photos, tmp_path):
     sources = [{"type": "folder", "path": str(folder)} for folder in (photos, other)]
     report = examine({"type": "mixture", "sources": sources, "weights": [1, 1], "size": 8, "require_captions": False})
     assert report["samples"] == 41
-    assert report["duplicates"]["pictures"] == {"count": 1, "keys": ["a.png"]}
+    assert report["duplicates"]["images"] == {"count": 1, "keys": ["a.png"]}
 
 
 def test_progress_and_threads(photos):

@@ -64,7 +64,7 @@ def test_odd_images_are_read(run, files):
 @pytest.mark.parametrize("data", ["@long", "@nul", "@no-text", "@surrogate.jsonl", "@dots.tar", "@cut.tar"])
 def test_odd_captions_and_names_are_data(run, files, tmp_path, data):
     """Captions of 10,000 words, with NUL, not UTF-8, with half a surrogate pair; names with `..` and from `/`."""
-    ended = run(*CHECK, data, "--tokenizer", "@learned.json", "--context", "8")
+    ended = run(*CHECK, data, "--tokenizer", "@learned.json", "--context-length", "8")
     assert ended.code == 0, ended.err
     assert ended.result["good"] > 0
     assert tree(tmp_path) == {}
