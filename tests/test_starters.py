@@ -7,7 +7,7 @@ import pytest
 
 from dalle_cli import checkpoint, evaluate, images
 from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
-from dalle_cli.evaluate import suite
+from dalle_cli.evaluate import samples, suite
 from dalle_cli.evaluate.checker import SceneChecker
 from dalle_cli.evaluate.protocols import upscale
 from dalle_cli.generate.outputs import Collected
@@ -107,7 +107,7 @@ def test_two_things_stand_where_held_out_captions_say(emoji, system, tmp_path):
 @pytest.mark.parametrize(("kind", "gain"), [("clean", 3.0), ("degraded", 2.0)])
 def test_the_upsampler_is_above_bicubic(emoji, kind, gain, tmp_path):
     """Part of `dalle evaluate upscale`."""
-    pairs = list(upscale.pairs(8, 256, 4, "everyday", kind))
+    pairs = list(upscale.pairs(samples.unseen(8, 256, "everyday"), 4, kind))
     for number, pair in enumerate(pairs):
         images.save_png(pair.small, tmp_path / f"{number}.png")
     given, results = [str(tmp_path / f"{number}.png") for number in range(8)], Collected()

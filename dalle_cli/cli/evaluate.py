@@ -117,16 +117,16 @@ def _bundles(function: Callable[..., Any]) -> dict[str, Any]:
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Return the parameters of a protocol's command."""
     hints = typing.get_type_hints(function, include_extras=True)
-    own, bundles = inspect.signature(function).parameters, _bundles(function)
+    declared, bundles = inspect.signature(function).parameters, _bundles(function)
     parameters: dict[str, inspect.Parameter] = {}
-    for name, parameter in own.items():
+    for name, parameter in declared.items():
         if name in bundles:
             parameters |= _fields(bundles[name], parameter.default)
         elif name not in SUPPLIED:
             parameters[name] = _parameter(name, hints[name], parameter.default)
     results = typing.get_args(hints["return"]) or (hints["return"],)
     extra: dict[str, Any] = {"sheet": None, "overwrite": False} if any(one.sheet for one in results[:1]) else {}
-    extra |= {"as_json": False} | ({"quiet": False} if "progress" in own else {})
+    extra |= {"as_json": False} | ({"quiet": False} if "progress" in declared else {})
     for name, default in extra.items():
         parameters.setdefault(name, _parameter(name, Any, default))
     return sorted(parameters.values(), key=lambda one: one.default is not inspect.Parameter.empty)

@@ -28,8 +28,8 @@ Generated = list[list[dict[str, Any]]]
 class Comparison:
     """What all systems generate, and how; `generated` holds their results, by system and guidance scale.
 
-    num_images: per caption. scales: guidance scales; None is the recipe's own. Everything that can be wrong without a
-    model is found when a comparison is made. Raises RecipeError, CheckpointError, Failure.
+    num_images: per caption. scales: guidance scales; None is the recipe's. Everything that can be wrong without a
+    model is checked when a comparison is made. Raises RecipeError, CheckpointError, Failure.
     """
 
     recipes: Sequence[str]

@@ -68,9 +68,9 @@ class Generation(Files):
     batch_size: int | None = None
 
     def generation(self, recipe: str, kind: type[Options] = GenerationOptions, **more: Any) -> Options:
-        own = {"steps": self.steps, "guidance_scale": self.guidance_scale}
-        sampling = {**own, **more.pop("sampling", {})}
-        shared = {name: value for name, value in vars(self).items() if name not in own}
+        guidance = {"steps": self.steps, "guidance_scale": self.guidance_scale}
+        sampling = {**guidance, **more.pop("sampling", {})}
+        shared = {name: value for name, value in vars(self).items() if name not in guidance}
         return kind(recipe=recipe, sampling=sampling, **(shared | more))
 
     def latent_options(self, recipe: str) -> LatentOptions:

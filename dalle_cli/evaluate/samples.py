@@ -69,7 +69,7 @@ def second_images(scenes: Sequence[Scene], size: int, objects: str) -> Iterator[
         yield draw(scene, place(scene, rng), size, source.glyphs.drawn)
 
 
-def own(data: Mapping[str, Any], count: int, size: int, captions: bool = True) -> list[Sample]:
+def from_data(data: Mapping[str, Any], count: int, size: int, captions: bool = True) -> list[Sample]:
     """Read up to `count` samples of a `data` section, cropped to `size` pixels, in the order of seed 0.
 
     captions: whether a sample without a caption is bad; else its caption is "". Raises RecipeError, DataError.
@@ -92,8 +92,8 @@ def load(
     distinct: bool = False,
     captions: bool = True,
 ) -> Sequence[Sample]:
-    """Return samples of a `data` section, see `own`, or unseen scenes where there is none, see `unseen`."""
-    return own(data, count, size, captions) if data else list(unseen(count, size, objects, distinct))
+    """Return samples of a `data` section, see `from_data`, or unseen scenes where there is none, see `unseen`."""
+    return from_data(data, count, size, captions) if data else list(unseen(count, size, objects, distinct))
 
 
 def batch(images: Sequence[np.ndarray]) -> Tensor:

@@ -9,7 +9,7 @@ from dalle_cli.data.scenes import Scenes
 from dalle_cli.data.scenes.draw import draw, place
 from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import caption, parse
-from dalle_cli.evaluate.samples import batch, load, own, second_images, unseen
+from dalle_cli.evaluate.samples import batch, from_data, load, second_images, unseen
 
 SHAPES = glyph_set("shapes")
 
@@ -71,9 +71,9 @@ def test_own_data_is_cropped_and_keeps_captions(tmp_path):
         Image.new("RGB", (40, 20), color).save(tmp_path / f"{number}.png")
         (tmp_path / f"{number}.txt").write_text(color)
     data = {"type": "folder", "path": str(tmp_path), "num_workers": 0}
-    by_caption = {sample.caption: sample.image for sample in own(data, 10, 8)}
+    by_caption = {sample.caption: sample.image for sample in from_data(data, 10, 8)}
     assert sorted(by_caption) == ["blue", "lime", "red"]
     assert (by_caption["lime"] == (0, 255, 0)).all()
     assert by_caption["red"].shape == (8, 8, 3)
-    assert len(own(data, 2, 8)) == 2
+    assert len(from_data(data, 2, 8)) == 2
     assert len(load(2, 8, "shapes", data)) == len(load(2, 8, "shapes")) == 2

@@ -63,7 +63,7 @@ def inversion(
     """
     system = DDIMInversion(recipe, steps, precision, offload)
     if data:
-        pairs = samples.own(data, num_images, system.size, captions=False)
+        pairs = samples.from_data(data, num_images, system.size, captions=False)
     else:
         positions = trained_positions(system.name)
         pairs = list(samples.unseen(num_images, system.size, objects, distinct=True, random_positions=positions))

@@ -184,14 +184,14 @@ def _sample(
 def _row(name: str, sampled: Tensor, known: Embeddings, pool_size: int, num_parameters: int = 0) -> Row:
     unit = F.normalize(known.images, dim=1)
     center = unit.mean(dim=0)
-    own = F.normalize(sampled, dim=1)
-    own_center = own.mean(dim=0) if name == TEXT else center
-    centered = F.cosine_similarity(own - own_center, unit - center, dim=1)
-    pools = own.view(-1, pool_size, own.shape[1]), unit.view(-1, pool_size, own.shape[1])
+    vectors = F.normalize(sampled, dim=1)
+    offset = vectors.mean(dim=0) if name == TEXT else center
+    centered = F.cosine_similarity(vectors - offset, unit - center, dim=1)
+    pools = vectors.view(-1, pool_size, vectors.shape[1]), unit.view(-1, pool_size, unit.shape[1])
     similarity = pools[0] @ pools[1].mT  # (pools, sampled, images)
     return Row(
         name,
-        (own * unit).sum(dim=1).mean().item(),
+        (vectors * unit).sum(dim=1).mean().item(),
         centered.mean().item(),
         (similarity.argmax(dim=2) == torch.arange(pool_size)).float().mean().item(),
         F.cosine_similarity(sampled, known.texts, dim=1).mean().item(),

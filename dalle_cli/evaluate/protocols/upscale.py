@@ -1,6 +1,6 @@
 """Whether an upsampler is closer to the true image than bicubic interpolation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,10 @@ from ..generated import Files, complete, opened
 from ..protocol import Option, Result, Rows
 from ..statistics import Mean, mean
 
-EXAMPLES = ("dalle evaluate upscale --recipe unclip -n 50 --sheet upscaled.png",)
+EXAMPLES = (
+    "dalle evaluate upscale --recipe unclip -n 50 --sheet upscaled.png",
+    "dalle evaluate upscale data.path=photos --model starter/upsampler",
+)
 DEFAULTS = Files(out="out/upscale")
 Kind = Literal["clean", "degraded"]
 KINDS: tuple[Kind, ...] = ("clean", "degraded")  # inputs: reduced by area, or degraded as photographs are
@@ -28,7 +31,7 @@ KINDS: tuple[Kind, ...] = ("clean", "degraded")  # inputs: reduced by area, or d
 
 @dataclass(frozen=True)
 class Pair:
-    """A scene in high and low resolution, RGB, and its caption."""
+    """An image in high and low resolution, RGB, and its caption."""
 
     caption: str
     large: Image.Image
@@ -77,14 +80,16 @@ def upscale(
     recipe: Annotated[
         str | None, Option("Or a system that has one. Default: glide.", metavar="NAME|PATH", panel="Model")
     ] = None,
-    num_images: Annotated[int, Option("Unseen scenes, each clean and degraded.", 1, 1_000_000, ("-n",))] = 50,
+    data: Mapping[str, Any] | None = None,
+    num_images: Annotated[int, Option("Images, each clean and degraded.", 1, 1_000_000, ("-n",))] = 50,
     objects: str = "everyday",
     sampler: str | None = None,
     options: Files = DEFAULTS,
-) -> Upscaling | None:
-    """Enlarge unseen scenes, clean and degraded, and compare PSNR with bicubic interpolation.
+) -> Upscaling:
+    """Enlarge images, clean and degraded, and compare PSNR with bicubic interpolation.
 
-    Raises RecipeError, CheckpointError, Failure.
+    data: a `data` section of the large images; default: unseen built-in scenes. Raises RecipeError, CheckpointError,
+    DataError, Failure.
     """
     if model and recipe:
         raise Failure("give --model or --recipe, not both", USAGE)
@@ -92,12 +97,13 @@ def upscale(
     sampling = {"steps": options.steps, "sampler": sampler}
     source, _ = find_upsampler(name, sampling)
     size, factor = upsampler_sizes(source)
+    large = samples.load(num_images, size, objects, data, captions=False)
     comparisons, rows = [], []
     for kind in KINDS:
-        scenes, results = list(pairs(num_images, size, factor, objects, kind)), Collected()
-        own = options.to(kind)
-        inputs = own.write_inputs(name, [(pair.caption, pair.small) for pair in scenes])
-        how = own.to("generated").generation(name, sampling={"sampler": sampler})
+        scenes, results = list(pairs(large, factor, kind)), Collected()
+        files = options.to(kind)
+        inputs = files.write_inputs(name, [(pair.caption, pair.small) for pair in scenes])
+        how = files.to("generated").generation(name, sampling={"sampler": sampler})
         code = generate(inputs, options=how, results=results)
         images = list(opened(complete(results, code)))
         comparisons.append(compare(kind, scenes, images))
@@ -111,9 +117,9 @@ def upscale(
     return Upscaling(name, tuple(comparisons), rows)
 
 
-def pairs(count: int, size: int, factor: int, objects: str, kind: Kind) -> Iterator[Pair]:
-    """Yield `count` unseen scenes of `size` pixels, and the same reduced `factor` times."""
-    for number, sample in enumerate(samples.unseen(count, size, objects)):
+def pairs(large_samples: Iterable[samples.Sample], factor: int, kind: Kind) -> Iterator[Pair]:
+    """Yield images, and the same reduced `factor` times."""
+    for number, sample in enumerate(large_samples):
         large = Image.fromarray(sample.image)
         small = _clean(large, factor) if kind == "clean" else _degraded(large, factor, number)
         yield Pair(sample.caption, large, small)

@@ -9,12 +9,13 @@ from dalle_cli.evaluate import samples
 from dalle_cli.evaluate.protocols.upscale import KINDS, Upscaling, bicubic, compare, pairs
 from dalle_cli.generate import upscale as generate_upscale
 from tests.cli.conftest import one_line
+from tests.fixtures.miniatures import noise
 
 SHAPES = ("--objects", "shapes", "-q")
 
 
 def test_pairs_are_unseen_scenes_and_their_reductions():
-    clean, degraded = (list(pairs(6, 32, 4, "shapes", kind)) for kind in KINDS)
+    clean, degraded = (list(pairs(samples.unseen(6, 32, "shapes"), 4, kind)) for kind in KINDS)
     for pair, other, sample in zip(clean, degraded, samples.unseen(6, 32, "shapes")):
         assert (pair.caption, other.caption) == (sample.caption, sample.caption)
         assert np.array_equal(np.asarray(pair.large), sample.image)
@@ -22,13 +23,13 @@ def test_pairs_are_unseen_scenes_and_their_reductions():
         boxes = sample.image.astype(float).reshape(8, 4, 8, 4, 3).mean((1, 3))
         assert np.abs(np.asarray(pair.small) - boxes).max() <= 0.51  # reduced by area and rounded
     assert sum(not np.array_equal(np.asarray(a.small), np.asarray(b.small)) for a, b in zip(clean, degraded)) >= 4
-    again = list(pairs(6, 32, 4, "shapes", "degraded"))
+    again = list(pairs(samples.unseen(6, 32, "shapes"), 4, "degraded"))
     assert all(np.array_equal(np.asarray(a.small), np.asarray(b.small)) for a, b in zip(degraded, again))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_perfect_upsampler_beats_bicubic(kind):
-    scenes = list(pairs(5, 32, 4, "shapes", kind))
+    scenes = list(pairs(samples.unseen(5, 32, "shapes"), 4, kind))
     best = compare(kind, scenes, [pair.large for pair in scenes])
     assert best.upsampler.value == pytest.approx(100)
     assert best.gain.value == pytest.approx(100 - best.bicubic.value)
@@ -48,7 +49,7 @@ def test_perfect_upsampler_beats_bicubic(kind):
 
 def test_missing_images_are_an_error():
     with pytest.raises(ValueError, match="longer"):
-        compare("clean", list(pairs(2, 16, 2, "shapes", "clean")), [])
+        compare("clean", list(pairs(samples.unseen(2, 16, "shapes"), 2, "clean")), [])
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_command_compares_with_bicubic(upscale, dalle, glide):
         assert one["gain"] < 0  # the network is untrained
         folder = Path("out/upscale", one["input"], "generated")
         images = [Image.open(path) for path in sorted(folder.iterdir())]
-        scenes = list(pairs(3, 16, 2, "shapes", one["input"]))
+        scenes = list(pairs(samples.unseen(3, 16, "shapes"), 2, one["input"]))
         assert one["psnr"] == pytest.approx(compare(one["input"], scenes, images).upsampler.value)
     assert Image.open("s.png").size[0] >= 4 * 16
     again = upscale()
@@ -81,8 +82,17 @@ def test_command_compares_with_bicubic(upscale, dalle, glide):
     assert by_system[0]["psnr"] == pytest.approx(clean["psnr"])
 
 
+def test_own_images_replace_scenes(upscale, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        noise(number, 24, 20).save(tmp_path / "photos" / f"{number}.png")
+    lines = upscale("data.path=photos").results
+    assert [one["num_images"] for one in lines] == [2, 2]
+    assert len(list(Path("out/upscale/clean/inputs").iterdir())) == 2
+
+
 def test_perfect_upsampler_gains(upscale, monkeypatch):
-    truths = iter([pair.large for kind in KINDS for pair in pairs(3, 16, 2, "shapes", kind)])
+    truths = iter([pair.large for kind in KINDS for pair in pairs(samples.unseen(3, 16, "shapes"), 2, kind)])
     monkeypatch.setattr(generate_upscale, "_enlarge", lambda *_: images.to_tensor(next(truths)))
     for one in upscale().results:
         assert one["psnr"] == pytest.approx(100)
