@@ -20,8 +20,8 @@ MAX_LINES = 4  # of a caption
 OUTLINE = (221, 221, 221)  # color of the line around images, which may be white themselves
 PAGE_CELLS, PAGE_ROWS, MAX_COLUMNS, GRID_COLUMNS = 100, 12, 16, 10
 
-Picture = Image.Image | str | Path
-Cell = tuple[Picture | None, str]
+ImageOrFile = Image.Image | str | Path
+Cell = tuple[ImageOrFile | None, str]
 """An image or its file, or None for an empty cell, and the caption below it."""
 
 
@@ -34,15 +34,15 @@ class Row:
 
 
 def contact_sheet(
-    pictures: Sequence[Image.Image], captions: Sequence[str] | None = None, columns: int | None = None
+    sheet_images: Sequence[Image.Image], captions: Sequence[str] | None = None, columns: int | None = None
 ) -> Image.Image:
     """Return one page of images in rows, each with its caption below, wrapped to four lines at most.
 
     columns: default, as many as make the page about square.
     """
-    cells: list[Cell] = list(zip(pictures, captions or [""] * len(pictures), strict=True))
+    cells: list[Cell] = list(zip(sheet_images, captions or [""] * len(sheet_images), strict=True))
     columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
-    return _page([Row(part) for part in _split(cells, columns)], columns, cell_size(pictures))
+    return _page([Row(part) for part in _split(cells, columns)], columns, cell_size(sheet_images))
 
 
 def pages(rows: Sequence[Row], columns: int | None = None) -> Iterator[Image.Image]:
@@ -54,7 +54,7 @@ def pages(rows: Sequence[Row], columns: int | None = None) -> Iterator[Image.Ima
     if not rows:
         return
     columns = columns or min(max(len(row.cells) for row in rows), MAX_COLUMNS)
-    size = cell_size([picture for row in rows for picture, _ in row.cells if picture is not None])
+    size = cell_size([image for row in rows for image, _ in row.cells if image is not None])
     lines = [
         Row(part, row.title if number == 0 else "")
         for row in rows
@@ -88,12 +88,12 @@ def page_path(path: str | Path, number: int) -> Path:
     return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def cell_size(pictures: Iterable[Picture]) -> tuple[int, int]:
+def cell_size(cell_images: Iterable[ImageOrFile]) -> tuple[int, int]:
     """Return the width and height in pixels of all cells, by the typical image: 128 to 256 px wide.
 
     An image smaller than that is enlarged by a whole factor, so that all its pixels are squares of one size.
     """
-    sizes = [picture.size if isinstance(picture, Image.Image) else images.image_size(picture) for picture in pictures]
+    sizes = [image.size if isinstance(image, Image.Image) else images.image_size(image) for image in cell_images]
     if not sizes:
         return SMALL, SMALL
     width = round(statistics.median_low([width for width, _ in sizes]))
@@ -102,13 +102,13 @@ def cell_size(pictures: Iterable[Picture]) -> tuple[int, int]:
     return side, round(side * min(max(ratio, 0.5), 2))
 
 
-def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return an image scaled to fit a cell: enlarged by nearest neighbor, reduced by Lanczos."""
-    scale = min(size[0] / picture.width, size[1] / picture.height)
+    scale = min(size[0] / image.width, size[1] / image.height)
     if scale == 1:
-        return picture
-    scaled = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(scaled, Image.Resampling.NEAREST if scale > 1 else images.LANCZOS)
+        return image
+    scaled = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(scaled, Image.Resampling.NEAREST if scale > 1 else images.LANCZOS)
 
 
 def _split(items: Sequence, size: int) -> list:
@@ -130,10 +130,10 @@ def _page(rows: Sequence[Row], columns: int, size: tuple[int, int]) -> Image.Ima
         for number, line in enumerate(title):
             _draw_text(draw, GAP, top + number * TITLE_LINE, line, TITLE_TEXT)
         image_top = top + TITLE_LINE * len(title)
-        for column, ((picture, _), lines) in enumerate(zip(row.cells, below)):
+        for column, ((image, _), lines) in enumerate(zip(row.cells, below)):
             left = GAP + column * (width + GAP)
-            if picture is not None:
-                opened = picture if isinstance(picture, Image.Image) else images.open_image(picture)
+            if image is not None:
+                opened = image if isinstance(image, Image.Image) else images.open_image(image)
                 scaled = fit(opened, size)
                 x, y = left + (width - scaled.width) // 2, image_top + (height - scaled.height) // 2
                 page.paste(scaled, (x, y))

@@ -20,7 +20,7 @@ from ..systems.device import choose
 FILE_SAMPLES = 8192  # samples per file
 BATCH = 256  # images embedded at once
 MANIFEST = "about.json"
-PIXELS = "pictures"  # name of the stored images in the files
+PIXELS = "pictures"  # the stored images in the format of the files
 
 
 @torch.no_grad()

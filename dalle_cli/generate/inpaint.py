@@ -88,8 +88,8 @@ def _generate(
         skipped = {index: result for index, result in skipped.items() if index < first}
     progress = Progress("inpaint", -(-(len(items) - len(skipped)) // distributed.world_size()), quiet=options.quiet)
 
-    def inpaint_items(share: list[PlannedImage]) -> Iterator[Image.Image]:
-        for _, group in itertools.groupby(share, lambda item: item.index // num_images):
+    def inpaint_items(batch: list[PlannedImage]) -> Iterator[Image.Image]:
+        for _, group in itertools.groupby(batch, lambda item: item.index // num_images):
             yield from fill(list(group), progress.advance)
 
     previous: str | None = None  # the image that a script continues from

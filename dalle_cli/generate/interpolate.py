@@ -59,7 +59,9 @@ def interpolate(
     endpoints = [Endpoint(request) for request in all_requests if not request.failed]
     noise = noise or ("slerp" if num_paths == 1 else "fixed")
     _check(endpoints, noise, num_paths)
-    editor = LatentEditor("interpolate", options, noise == "slerp", needs_prior=not all(one.path for one in endpoints))
+    editor = LatentEditor(
+        "interpolate", options, noise == "slerp", needs_prior=not all(endpoint.path for endpoint in endpoints)
+    )
     if gif:
         if Path(gif).suffix.lower() != ".gif":
             raise Failure(f"--gif {gif}: give a name that ends in .gif", USAGE)
@@ -73,8 +75,8 @@ def interpolate(
     ]
 
     def decode_requests(todo: list[PlannedImage]) -> Iterator[DecodeRequest]:
-        encoded = editor.encode_files([one.path for one in endpoints if one.path], noise == "slerp")
-        latents = [_require_latent(next(encoded)) if one.path else None for one in endpoints]
+        encoded = editor.encode_files([endpoint.path for endpoint in endpoints if endpoint.path], noise == "slerp")
+        latents = [_require_latent(next(encoded)) if endpoint.path else None for endpoint in endpoints]
         paths: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         for item in todo:
             if item.sample_index not in paths:
@@ -88,7 +90,7 @@ def interpolate(
             yield DecodeRequest(item, slerp(z[i][None], z[i + 1][None], t)[0], x_t, details=details)
 
     failed = [request for request in all_requests if request.failed]
-    settings = {"endpoints": [one.name for one in endpoints], "frames": frames, "noise": noise}
+    settings = {"endpoints": [endpoint.name for endpoint in endpoints], "frames": frames, "noise": noise}
     code = editor.run(items, decode_requests, settings, results, ("t",), failed)
     if code is not None:
         return code
@@ -103,11 +105,11 @@ def interpolate(
 def _check(endpoints: Sequence[Endpoint], noise: Noise, num_paths: int) -> None:
     if len(endpoints) < 2:
         raise Failure(f"a path needs at least two endpoints, images or texts; got {len(endpoints)}", BAD_INPUT)
-    if num_paths > 1 and noise == "slerp" and all(one.path for one in endpoints):
+    if num_paths > 1 and noise == "slerp" and all(endpoint.path for endpoint in endpoints):
         raise Failure(f"--paths {num_paths}: images have one noise each, hence one path; give --noise fixed", USAGE)
-    for one in endpoints:
-        if one.path:
-            images.open_image(one.path)
+    for endpoint in endpoints:
+        if endpoint.path:
+            images.open_image(endpoint.path)
 
 
 def _endpoint_requests(words: Sequence[str]) -> list[GenerationRequest]:
@@ -137,7 +139,7 @@ def _path(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the embeddings and the noises at the endpoints of a path."""
     random_x = editor.system.noise([item.noise_seed])(editor.system.blank(1))[0]
-    texts = [one.name for one, latent in zip(endpoints, latents) if latent is None]
+    texts = [endpoint.name for endpoint, latent in zip(endpoints, latents) if latent is None]
     sampled = iter(editor.sample_prior(texts, [item.noise_seed] * len(texts)) if texts else ())
     z = [next(sampled) if latent is None else latent.z for latent in latents]
     x = [random_x if latent is None or latent.x is None else latent.x for latent in latents]
@@ -149,7 +151,7 @@ def _caption(result: dict[str, Any]) -> str:
 
 
 def _title(endpoints: Sequence[Endpoint]) -> str:
-    return " → ".join(one.name for one in endpoints)
+    return " → ".join(endpoint.name for endpoint in endpoints)
 
 
 def _save_gif(path: str, rows: Sequence[Sequence[dict[str, Any]]], frames: int) -> None:

@@ -205,7 +205,9 @@ class LatentEditor:
                 latents.append(error)
         good = [latent for latent in latents if isinstance(latent, Latent)]
         if invert and good:
-            noise = self.invert(torch.stack([one.image for one in good]), torch.stack([one.z for one in good]))
+            noise = self.invert(
+                torch.stack([latent.image for latent in good]), torch.stack([latent.z for latent in good])
+            )
             inverted = iter([replace(latent, x=x) for latent, x in zip(good, noise)])
             latents = [next(inverted) if isinstance(latent, Latent) else latent for latent in latents]
         return latents

@@ -81,7 +81,9 @@ def reconstruct(
         )
     if options.sheet:
         done = [result for result in results.reported if "error" not in result]
-        save_grid(options.sheet, result_cells(done, lambda one: f"{Path(one['image']).name} · {one['psnr']:.1f} dB"))
+        save_grid(
+            options.sheet, result_cells(done, lambda result: f"{Path(result['image']).name} · {result['psnr']:.1f} dB")
+        )
     return results.finish()
 
 

@@ -31,13 +31,15 @@ def save_sheet(path: str | Path, results: Sequence[dict[str, Any]], names: bool 
     if not by_prompt:
         return
     if len(by_prompt) == 1:
-        ((prompt, images_of_prompt),) = by_prompt.items()
-        rows = contact_sheet.grid(_ranked_cells(images_of_prompt, names), prompt)
-    elif all(len(images_of_prompt) == 1 for images_of_prompt in by_prompt.values()):
-        cells = [(path, f"{label} {prompt}") for prompt, one in by_prompt.items() for path, label in _ranked_cells(one)]
+        ((prompt, group),) = by_prompt.items()
+        rows = contact_sheet.grid(_ranked_cells(group, names), prompt)
+    elif all(len(group) == 1 for group in by_prompt.values()):
+        cells = [
+            (path, f"{label} {prompt}") for prompt, group in by_prompt.items() for path, label in _ranked_cells(group)
+        ]
         rows = contact_sheet.grid(cells)
     else:
-        rows = [Row(_ranked_cells(some, names), prompt) for prompt, some in by_prompt.items()]
+        rows = [Row(_ranked_cells(group, names), prompt) for prompt, group in by_prompt.items()]
     save_rows(path, rows)
 
 

@@ -43,9 +43,9 @@ def test_unclip_reranks_and_reproduces(dalle, unclip):
         2.0,
     }
     assert metadata["models"].keys() == {"prior", "decoder", "upsampler", "clip", "reranker"}
-    again = dalle("sample", "--like", first, "--out", "b", "--precision", "float32", "-q").result["path"]
+    again = dalle("sample", "--reproduce", first, "--out", "b", "--precision", "float32", "-q").result["path"]
     assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(first)))
-    other = dalle("sample", "--like", first, "--prior-samples", 1, "--out", "c", "--precision", "float32", "-q")
+    other = dalle("sample", "--reproduce", first, "--prior-samples", 1, "--out", "c", "--precision", "float32", "-q")
     assert not np.array_equal(np.asarray(Image.open(other.result["path"])), np.asarray(Image.open(first)))
 
 
