@@ -43,12 +43,15 @@ def case(name: str) -> Callable[[Callable[[], Pair]], Callable[[], Pair]]:
     return add
 
 
-def ours(**networks: nn.Module) -> Any:
-    """Our network with the weights of a package's, those that several keep apart under their names."""
+def ours(*overrides: str, **networks: nn.Module) -> Any:
+    """Our network with the weights of a package's, or of several under their names.
+
+    overrides: what the weights do not store, as words of `dalle import`.
+    """
     one = networks.pop("one", None)
     parts = {"": one} if one is not None else {f"{name}.": network for name, network in networks.items()}
     state = {prefix + key: value for prefix, network in parts.items() for key, value in network.state_dict().items()}
-    model, mine = import_state(state)
+    model, mine = import_state(state, overrides=overrides)
     with unfilled():
         network = models.build(model)
     network.load_state_dict(mine, assign=True)
@@ -78,7 +81,7 @@ def _clip(network: Any, theirs: Callable[[Tensor, Tensor], tuple], pixels: int) 
     return mine, dict(zip(names, theirs((image - network.mean) / network.std, ids)))
 
 
-def _hf_clip(embed_dim: int, patch: int, vision: tuple[int, int], text: tuple[int, int]) -> Pair:
+def _hf_clip(embed_dim: int, patch: int, vision: tuple[int, int], text: tuple[int, int], *overrides: str) -> Pair:
     """vision, text: width and heads; 12 layers for every 768 of the vision's."""
     transformers = peer("transformers")
     sizes = [{"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads}
@@ -97,7 +100,7 @@ def _hf_clip(embed_dim: int, patch: int, vision: tuple[int, int], text: tuple[in
         output = theirs(pixel_values=pixels, input_ids=ids)
         return output.image_embeds, output.text_embeds
 
-    return size(theirs), *_clip(ours(one=theirs), run, 224)
+    return size(theirs), *_clip(ours(*overrides, one=theirs), run, 224)
 
 
 @case("CLIP ViT-B/32: transformers")
@@ -108,6 +111,11 @@ def _vit_b32() -> Pair:
 @case("CLIP ViT-L/14: transformers")
 def _vit_l14() -> Pair:
     return _hf_clip(768, 14, (1024, 16), (768, 12))
+
+
+@case("CLIP with heads of 80 and 32: transformers")
+def _vit_80() -> Pair:
+    return _hf_clip(64, 32, (320, 4), (128, 4), "model.image.heads=4", "model.text.heads=4")
 
 
 def _open_clip(name: str) -> Pair:
@@ -140,20 +148,32 @@ def _sees() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(1, 768), torch.randn(1, 77, 768), torch.arange(77)[None] < 9
 
 
-def prior() -> nn.Module:
-    """Diffusers' prior of Karlo's size."""
+def prior(heads: int = 32, head_dim: int = 64, layers: int = 20) -> nn.Module:
+    """Diffusers' prior, by default of Karlo's size."""
     diffusers = peer("diffusers")
     with unfilled():
         network = diffusers.PriorTransformer(
-            num_attention_heads=32, attention_head_dim=64, num_layers=20, embedding_dim=768, num_embeddings=77
+            num_attention_heads=heads,
+            attention_head_dim=head_dim,
+            num_layers=layers,
+            embedding_dim=768,
+            num_embeddings=77,
         )
     return fill(network)
 
 
 @case("unCLIP prior: diffusers")
 def _prior() -> Pair:
-    theirs = prior()
-    network = ours(one=theirs)
+    return _compare_prior(prior())
+
+
+@case("unCLIP prior with heads of 32: diffusers")
+def _prior_32() -> Pair:
+    return _compare_prior(prior(heads=8, head_dim=32, layers=2), "model.heads=8")
+
+
+def _compare_prior(theirs: Any, *overrides: str) -> Pair:
+    network = ours(*overrides, one=theirs)
     x, t, (embedding, states, real) = torch.randn(1, 768), torch.tensor([417]), _sees()
     mine = network(x, t, **network.encode(embedding, states, real))
     inputs = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
@@ -178,18 +198,28 @@ def decoder(tokens: int = 1536, **sizes: Any) -> nn.Module:
 
 @case("unCLIP decoder: diffusers")
 def _decoder() -> Pair:
+    return _compare_decoder(decoder(), 1280)
+
+
+@case("unCLIP decoder with heads of 32: diffusers")
+def _decoder_32() -> Pair:
+    small = {"block_out_channels": (64, 96, 128, 160), "layers_per_block": 1, "attention_head_dim": 32}
+    return _compare_decoder(decoder(**small), 256, "model.head_dim=32")
+
+
+def _compare_decoder(theirs: Any, time_embed_dim: int, *overrides: str) -> Pair:
+    """time_embed_dim: 4 times the channels of the first level."""
     projection = peer("diffusers.pipelines.deprecated.unclip.text_proj")
     with unfilled():
-        projections = projection.UnCLIPTextProjModel(time_embed_dim=1280, cross_attention_dim=1536)
-    theirs = decoder()
-    network = ours(decoder=theirs, text_proj=fill(projections))
+        projections = projection.UnCLIPTextProjModel(time_embed_dim=time_embed_dim, cross_attention_dim=1536)
+    network = ours(*overrides, decoder=theirs, text_proj=fill(projections))
     x, t, image, (embedding, states, real) = (
         torch.randn(2, 3, 32, 32),
         torch.tensor([417]),
         torch.randn(1, 768),
         _sees(),
     )
-    # once as it is, once with the embedding left out
+    # first without the embedding, then with it
     twice = [part.expand(2, *part.shape[1:]) for part in (embedding, states, real)]
     keep = torch.tensor([False, True])
     encoded = network.encode(clip=(image.expand(2, -1), keep), text=tuple(twice))
