@@ -6,7 +6,6 @@ import typer
 
 from .app import CREATE, command
 from .options import (
-    COMPUTE,
     DALLE1,
     DIFFUSION,
     INPUT,
@@ -22,6 +21,7 @@ from .options import (
     Out,
     Overwrite,
     Precision,
+    Processes,
     Prompts,
     PromptWords,
     Quiet,
@@ -146,13 +146,6 @@ DenoisingStrip = Annotated[
         help="Write the predicted image at each step, for the first images, as one sheet.",
     ),
 ]  # fmt: skip
-Processes = Annotated[
-    int,
-    typer.Option(
-        "--processes", metavar="N", min=1, rich_help_panel=COMPUTE,
-        help="Share the work among N processes, one per GPU; the files are the same.",
-    ),
-]  # fmt: skip
 
 
 @command(
@@ -208,15 +201,13 @@ def sample(
     from ..generate.requests import check_prompt_words
     from ..generate.sample import SampleOptions
     from ..generate.sample import sample as generate
-    from ..launch import relaunch
 
+    del given["processes"]
     prompt_words, prompts_file = given.pop("words") or (), given.pop("prompts")
     check_prompt_words(prompt_words)
-    if (code := relaunch(given.pop("processes"))) is None:
-        sampling = {name: given.pop(name) for name in SAMPLING_OPTIONS}
-        options = SampleOptions(sampling=sampling, json=given.pop("as_json"), **given)
-        code = generate(prompt_words, options, prompts_file)
-    raise typer.Exit(code)
+    sampling = {name: given.pop(name) for name in SAMPLING_OPTIONS}
+    options = SampleOptions(sampling=sampling, json=given.pop("as_json"), **given)
+    raise typer.Exit(generate(prompt_words, options, prompts_file))
 
 
 SAMPLING_OPTIONS = (

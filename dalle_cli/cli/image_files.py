@@ -21,6 +21,7 @@ from .options import (
     Out,
     Overwrite,
     Precision,
+    Processes,
     Quiet,
     Sampler,
     Seed,
@@ -79,6 +80,7 @@ def inpaint(
     batch_size: BatchSize = None,
     precision: Precision = "auto",
     offload: Offload = False,
+    processes: Processes = 1,
 ) -> None:  # fmt: skip
     """Inpaint a region of an image from a prompt: a box, a mask, or its transparent part."""
     from ..generate.inpaint import InpaintOptions
@@ -129,6 +131,7 @@ def upscale(
     quiet: Quiet = False,
     precision: Precision = "auto",
     offload: Offload = False,
+    processes: Processes = 1,
 ) -> None:  # fmt: skip
     """Enlarge images with a diffusion upsampler."""
     from ..generate.options import GenerationOptions
@@ -165,6 +168,7 @@ def reconstruct(
     quiet: Quiet = False,
     batch_size: BatchSize = None,
     precision: Precision = "auto",
+    processes: Processes = 1,
 ) -> None:  # fmt: skip
     """Encode images to tokens with a dVAE or VQGAN and decode them: original above reconstruction, PSNR, tokens."""
     from ..generate.options import GenerationOptions

@@ -21,6 +21,7 @@ from .options import (
     Out,
     Overwrite,
     Precision,
+    Processes,
     Quiet,
     Seed,
     Sheet,
@@ -64,6 +65,7 @@ def latent_command(*examples: str) -> Callable[[Callable[..., int]], None]:
             common = {name: arguments.pop(name) for name in _common}
             sampling = {name: common.pop(name) for name in ("guidance_scale", "steps")}
             common["json"] = common.pop("as_json")
+            del common["processes"]
             raise typer.Exit(function(**arguments, options=LatentOptions(sampling=sampling, **common)))
 
         parameters = {name: one for name, one in inspect.signature(function).parameters.items() if name != "options"}
@@ -93,6 +95,7 @@ def _options(
     batch_size: BatchSize = None,
     precision: Precision = "auto",
     offload: Offload = False,
+    processes: Processes = 1,
 ) -> None: ...
 
 

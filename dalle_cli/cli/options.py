@@ -36,6 +36,15 @@ def _batch_size(text: str) -> int | None:
     raise typer.BadParameter(f"'{text}': expected auto or a positive integer")
 
 
+def _relaunch(processes: int) -> int:
+    """Run the command line in several processes and exit with their code; does nothing in one of them."""
+    from ..launch import relaunch
+
+    if processes > 1 and (code := relaunch(processes)) is not None:
+        raise typer.Exit(code)
+    return processes
+
+
 # ---- input ---------------------------------------------------------------------------------------------------------
 
 Overrides = Annotated[
@@ -195,3 +204,10 @@ Offload = Annotated[
         "--offload", help="Keep one model at a time on the device: less memory, slower.", rich_help_panel=COMPUTE
     ),
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes", metavar="N", min=1, callback=_relaunch, rich_help_panel=COMPUTE,
+        help="Share the work among N processes, one per GPU; the files are the same.",
+    ),
+]  # fmt: skip

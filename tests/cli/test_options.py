@@ -48,3 +48,13 @@ def test_batch_sizes_are_checked(dalle, text):
     ended = dalle("sample", "x", "--batch-size", text)
     assert ended.code == 2
     assert "expected auto or a positive integer" in ended.err
+
+
+def test_processes_end_the_command_with_their_code(dalle, tiny, monkeypatch):
+    launched = []
+    monkeypatch.setattr("dalle_cli.launch.launch", lambda count, command: launched.append((count, command)) or 73)
+    monkeypatch.delenv("RANK", raising=False)
+    for words in (("sample", "a cat"), ("reconstruct", "a.png"), ("vary", "a.png"), ("upscale", "a.png")):
+        assert dalle(*words, "--processes", 2).code == 73
+    assert [command[-4:] for _, command in launched[:1]] == [["sample", "a cat", "--processes", "2"]]
+    assert [count for count, _ in launched] == [2, 2, 2, 2]
