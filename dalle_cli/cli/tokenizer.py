@@ -1,4 +1,4 @@
-"""`dalle train-tokenizer`: a vocabulary learned from the captions of any data."""
+"""`dalle train-tokenizer`: learn a vocabulary from the captions of any data."""
 
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from .app import TRAIN, command
 from .manage import accepts
 from .options import Json, Overrides, Overwrite, Quiet
 
-MEASURED = 1000  # captions
+MEASURED_CAPTIONS = 1000
 
 
 @command(
@@ -21,33 +21,35 @@ MEASURED = 1000  # captions
     name="train-tokenizer",
 )
 def train_tokenizer(
-    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="JSON file to write.")],
     overrides: Overrides = None,
-    recipe: Annotated[str, typer.Option(help="Name or file of a recipe.")] = "starter",
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME|PATH", help="Recipe: `dalle recipes tokenizer` lists them.")
+    ] = "starter",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Learn a vocabulary from captions: byte pairs, the most frequent first."""
+    """Learn a byte-pair vocabulary from captions."""
     from .. import recipe as recipes
     from ..training import vocabulary
 
-    found = recipes.load(recipe, "tokenizer", overrides or [], accepts, log)
-    watch = StageProgress(quiet)
-    learned = vocabulary.learn(found, out, overwrite, log, watch)
-    watch.close()
-    result = {"path": str(out), "type": learned.kind, "entries": learned.vocab_size, "merges": len(learned.merges)}
-    result |= _measure(learned, found["data"])
+    loaded = recipes.load(recipe, "tokenizer", overrides or [], accepts, log)
+    progress = StageProgress(quiet)
+    learned = vocabulary.learn(loaded, out, overwrite, log, progress)
+    progress.close()
+    result = {"path": str(out), "type": learned.kind, "vocab_size": learned.vocab_size, "merges": len(learned.merges)}
+    result |= _lengths(learned, loaded["data"])
     print_result(result, align(result.items()), as_json)
 
 
-def _measure(tokenizer: Any, data: dict) -> dict[str, float]:
-    """Tokens a caption takes on average, spelled in bytes and in the learned vocabulary."""
+def _lengths(tokenizer: Any, data: dict) -> dict[str, float]:
+    """Return the mean length of captions in bytes and in tokens of the learned vocabulary."""
     from ..data.section import open_source
     from ..training.vocabulary import captions
 
-    bare = type(tokenizer)(merges=[])
-    texts = list(islice(captions(open_source(data)[0], MEASURED), MEASURED))
-    bytes_, tokens = (sum(len(one.encode(text)) for text in texts) for one in (bare, tokenizer))
+    untrained = type(tokenizer)(merges=[])
+    texts = list(islice(captions(open_source(data)[0], MEASURED_CAPTIONS), MEASURED_CAPTIONS))
+    num_bytes, tokens = (sum(len(one.encode(text)) for text in texts) for one in (untrained, tokenizer))
     count = max(len(texts), 1)
-    return {"bytes_per_caption": round(bytes_ / count, 2), "tokens_per_caption": round(tokens / count, 2)}
+    return {"bytes_per_caption": round(num_bytes / count, 2), "tokens_per_caption": round(tokens / count, 2)}

@@ -24,15 +24,15 @@ def digests(folder):
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
-def picture(path, colour="red", size=(40, 30), caption=None):
+def save_image(path, color="red", size=(40, 30), caption=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
     if caption is not None:
         path.with_suffix(".txt").write_text(caption)
 
 
 @pytest.mark.parametrize("layout", ["folder", "shards"])
-def test_scenes_are_written_as_they_would_be_drawn(dalle, tmp_path, layout):
+def test_written_scenes_equal_the_source(dalle, tmp_path, layout):
     ended = dalle(
         "data",
         "scenes",
@@ -62,7 +62,7 @@ def test_scenes_are_written_as_they_would_be_drawn(dalle, tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", ["folder", "shards"])
-def test_the_same_bytes_every_time_and_others_for_another_seed(dalle, tmp_path, layout):
+def test_bytes_depend_on_the_seed_only(dalle, tmp_path, layout):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         dalle("data", "scenes", "--out", name, *SHAPES, "--num-samples", 12, "--format", layout, "--seed", seed)
     first, second, other = (digests(tmp_path / name) for name in "abc")
@@ -71,7 +71,7 @@ def test_the_same_bytes_every_time_and_others_for_another_seed(dalle, tmp_path, 
     assert sum(first[name] != other[name] for name in first) >= len(first) / 2
 
 
-def test_shards_are_laid_out_as_img2dataset_does(dalle, tmp_path):
+def test_shards_have_the_layout_of_img2dataset(dalle, tmp_path):
     dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 5, "--per-shard", 3, "--format", "shards")
     assert sorted(os.listdir(tmp_path / "out")) == ["00000.tar", "00000_stats.json", "00001.tar", "00001_stats.json"]
     with tarfile.open(tmp_path / "out" / "00001.tar") as tar:
@@ -84,7 +84,7 @@ def test_shards_are_laid_out_as_img2dataset_does(dalle, tmp_path):
     assert json.loads((tmp_path / "out" / "00001_stats.json").read_text())["successes"] == 2
 
 
-def test_held_out_scenes_alone(dalle, tmp_path):
+def test_held_out_scenes(dalle, tmp_path):
     dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 15, "--held-out")
     glyphs = Scenes(size=16, objects="shapes").glyphs
     captions = [file.read_text() for file in (tmp_path / "out").glob("*.txt")]
@@ -92,7 +92,7 @@ def test_held_out_scenes_alone(dalle, tmp_path):
     assert all(held_out(parse(caption, glyphs)) for caption in captions)
 
 
-def test_nothing_is_overwritten(dalle, tmp_path):
+def test_existing_folder_is_kept(dalle, tmp_path):
     (tmp_path / "out").mkdir()
     ended = dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 3)
     assert (ended.code, one_line(ended.err)) == (73, True)
@@ -102,7 +102,7 @@ def test_nothing_is_overwritten(dalle, tmp_path):
 
 
 @pytest.mark.parametrize(("error", "code"), [(OSError("disk full"), 1), (KeyboardInterrupt(), 130)])
-def test_what_was_not_finished_is_not_there(dalle, tmp_path, monkeypatch, error, code):
+def test_interrupted_write_leaves_nothing(dalle, tmp_path, monkeypatch, error, code):
     read = Scenes.read
 
     def failing(self, block, index, picture=True):
@@ -124,9 +124,11 @@ def test_wrong_options_of_scenes(dalle, tmp_path, words):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_good_folder_is_reported(dalle, tmp_path):
+def test_good_folder(dalle, tmp_path):
     for number in range(6):
-        picture(tmp_path / f"photos/{number}.png", (number, 0, 0), (40 + 40 * number, 300), f"a red picture {number}")
+        save_image(
+            tmp_path / f"photos/{number}.png", (number, 0, 0), (40 + 40 * number, 300), f"a red picture {number}"
+        )
     ended = dalle("data", "check", "photos")
     assert ended.code == 0
     found = ended.result
@@ -137,29 +139,29 @@ def test_a_good_folder_is_reported(dalle, tmp_path):
     assert "length              4: 6 (words); longest 4" in shown or any("longest 4" in line for line in shown)
 
 
-def test_bad_samples_are_named_and_change_the_exit_code(dalle, tmp_path):
-    picture(tmp_path / "photos/good.png", caption="good")
-    (tmp_path / "photos/bad.png").write_bytes(b"no picture")
+def test_bad_samples_are_listed(dalle, tmp_path):
+    save_image(tmp_path / "photos/good.png", caption="good")
+    (tmp_path / "photos/bad.png").write_bytes(b"no image")
     ended = dalle("data", "check", "photos")
     assert (ended.code, ended.err) == (4, "")
     assert ended.result["bad_samples"] == [["bad.png", "not an image"]]
     assert "bad: bad.png: not an image" in dalle("data", "check", "photos", terminal=True).out.splitlines()
-    (tmp_path / "photos/good.png").write_bytes(b"no picture either")
+    (tmp_path / "photos/good.png").write_bytes(b"no image either")
     ended = dalle("data", "check", "photos")
     assert (ended.code, ended.result["good"]) == (3, 0)
     assert ended.err == "dalle: none of the 2 samples can be used\n"
 
 
-def test_hostile_names_do_not_drive_the_terminal(dalle, tmp_path):
+def test_control_characters_in_names_are_replaced(dalle, tmp_path):
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/\x1b[31m.png").write_bytes(b"no picture")
+    (tmp_path / "photos/\x1b[31m.png").write_bytes(b"no image")
     shown = dalle("data", "check", "photos", terminal=True)
     assert "bad: ?[31m.png: not an image" in shown.out.splitlines()
 
 
-def test_captions_are_measured_against_a_models_context(dalle, tmp_path):
+def test_long_captions_are_counted(dalle, tmp_path):
     for number, caption in enumerate(("bbb", "bbbb", "bbbbb")):  # as many tokens as letters: nothing was merged
-        picture(tmp_path / f"photos/{number}.png", caption=caption)
+        save_image(tmp_path / f"photos/{number}.png", caption=caption)
     learn(["a"], 514, "clip").save(tmp_path / "words.json")
     words = ("data", "check", "photos", "--tokenizer", "words.json")
     found = dalle(*words, "--context-length", 6).result["captions"]  # with start and end
@@ -171,12 +173,12 @@ def test_captions_are_measured_against_a_models_context(dalle, tmp_path):
     assert dalle("data", "check", "photos", "--context-length", 1).result["captions"]["over_context"] == 0
 
 
-def test_a_tokenizer_may_come_from_a_checkpoint_but_must_be_there(dalle, tmp_path):
+def test_tokenizer_of_a_checkpoint(dalle, tmp_path):
     import torch
 
     from dalle_cli import checkpoint
 
-    picture(tmp_path / "photos/0.png", caption="bbb")
+    save_image(tmp_path / "photos/0.png", caption="bbb")
     recipe = {"model": {"type": "clip"}}
     checkpoint.save(tmp_path / "with.safetensors", {"a": torch.zeros(1)}, recipe, learn(["a"], 514, "clip"))
     checkpoint.save(tmp_path / "without.safetensors", {"a": torch.zeros(1)}, recipe)
@@ -187,17 +189,17 @@ def test_a_tokenizer_may_come_from_a_checkpoint_but_must_be_there(dalle, tmp_pat
         assert (ended.code, one_line(ended.err)) == (3, True), name
 
 
-def test_the_type_is_told_from_the_path(dalle, tmp_path):
+def test_type_is_inferred_from_the_path(dalle, tmp_path):
     dalle("data", "scenes", "--out", "shards", *SHAPES, "--num-samples", 4, "--per-shard", 2, "--format", "shards")
     (tmp_path / "shards/00000.parquet").write_bytes(b"what failed, as img2dataset notes it")
-    picture(tmp_path / "nested/a/b/0.png", caption="deep")
+    save_image(tmp_path / "nested/a/b/0.png", caption="deep")
     (tmp_path / "nested/readme.md").write_text("no data")
-    picture(tmp_path / "tables/0.png")
+    save_image(tmp_path / "tables/0.png")
     table = "image,text\n0.png,a table\n"
     (tmp_path / "tables/pairs.csv").write_text(table)
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows/pairs.csv").write_text(table.replace("0.png", "../tables/0.png"))
-    picture(tmp_path / "hub/images/0.png")
+    save_image(tmp_path / "hub/images/0.png")
     (tmp_path / "hub/metadata.jsonl").write_text('{"file_name": "images/0.png", "text": "hub"}\n')
     expected = {
         "shards": ("shards", 4),
@@ -214,8 +216,8 @@ def test_the_type_is_told_from_the_path(dalle, tmp_path):
         assert (found["type"], found["good"]) == wanted, path
 
 
-def test_keys_of_the_section_can_be_given(dalle, tmp_path, monkeypatch):
-    picture(tmp_path / "0.png")
+def test_data_keys(dalle, tmp_path, monkeypatch):
+    save_image(tmp_path / "0.png")
     (tmp_path / "pairs.csv").write_text("image,text,title\n0.png,one,one two three\n")
     found = dalle("data", "check", "data.caption_column=title", "pairs.csv").result
     assert found["captions"]["longest"] == 3
@@ -225,7 +227,7 @@ def test_keys_of_the_section_can_be_given(dalle, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         ((), 2, "DALLE_DATA"),
         (("nowhere",), 3, "'nowhere'"),
@@ -237,16 +239,16 @@ def test_keys_of_the_section_can_be_given(dalle, tmp_path, monkeypatch):
         (("data.type=folder",), 3, "data.path is not set"),
     ],
 )
-def test_what_was_asked_wrongly(dalle, tmp_path, words, code, said):
+def test_wrong_usage(dalle, tmp_path, words, code, message):
     (tmp_path / "empty").mkdir()
     ended = dalle("data", "check", *words)
     assert (ended.code, ended.out, one_line(ended.err)) == (code, "", True)
-    assert said in ended.err
+    assert message in ended.err
 
 
-def test_preview_shows_what_a_training_batch_will(dalle, tmp_path):
+def test_preview_equals_a_training_batch(dalle, tmp_path):
     for number in range(8):
-        picture(tmp_path / f"photos/{number}.png", (30 * number, 0, 0), caption=f"picture {number}")
+        save_image(tmp_path / f"photos/{number}.png", (30 * number, 0, 0), caption=f"picture {number}")
     ended = dalle("data", "preview", "photos", "--out", "sheet.png", "-n", 5, "data.size=24", "data.crop=random")
     assert ended.result["path"] == "sheet.png"
     node = {"type": "folder", "path": "photos", "size": 24, "crop": "random"}
@@ -258,8 +260,8 @@ def test_preview_shows_what_a_training_batch_will(dalle, tmp_path):
     assert np.array_equal(shown[8 : 8 + 144, 8 : 8 + 144], large)
 
 
-def test_preview_overwrites_only_when_told(dalle, tmp_path):
-    picture(tmp_path / "photos/0.png", caption="one")
+def test_preview_keeps_files_without_overwrite(dalle, tmp_path):
+    save_image(tmp_path / "photos/0.png", caption="one")
     (tmp_path / "sheet.png").write_text("mine")
     ended = dalle("data", "preview", "photos")
     assert (ended.code, one_line(ended.err)) == (73, True)
@@ -271,7 +273,7 @@ def test_preview_overwrites_only_when_told(dalle, tmp_path):
 
 
 def test_preview_takes_the_data_keys_of_a_recipe(dalle, tmp_path):
-    picture(tmp_path / "photos/0.png", caption="one")
+    save_image(tmp_path / "photos/0.png", caption="one")
     result = dalle("data", "preview", "photos", "--recipe", "clip/tiny", "-n", 1, "data.crop=pad").result
     node = result["data"]
     assert (node["type"], node["path"], node["size"], node["crop"]) == ("folder", "photos", 32, "pad")

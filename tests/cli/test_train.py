@@ -11,7 +11,7 @@ def mine(tmp_path):
     return "mine.yaml"
 
 
-def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
+def test_run_starts_and_resumes(dalle, mine, tmp_path):
     ended = dalle("train-dvae", "--recipe", mine, "train.steps=2", "train.preview_images=0")
     assert (ended.code, ended.out) == (0, "")
     assert "1 process on cpu, precision float32" in ended.err
@@ -25,7 +25,7 @@ def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["--recipe", "mine.yaml", "model.hiden=8"], 2, "did you mean 'n_hid'"),
         (["--recipe", "mine.yaml", "train.steps=many"], 2, "train.steps"),
@@ -44,14 +44,14 @@ def test_a_run_is_started_and_goes_on(dalle, mine, tmp_path):
         (["--recipe", "openai"], 2, "no data given"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_line(dalle, mine, words, code, said):
+def test_wrong_usage_is_one_line(dalle, mine, words, code, message):
     ended = dalle("train-dvae", *words, "-q")
     assert ended.code == code, ended.err
     assert one_line(ended.err.splitlines(keepends=True)[-1])
-    assert said in ended.err
+    assert message in ended.err
 
 
-def test_a_recipe_of_another_family_is_refused(dalle, mine, tmp_path):
+def test_recipes_of_other_families_are_refused(dalle, mine, tmp_path):
     ended = dalle("train-clip", "--recipe", mine)
     assert ended.code == 2
     assert ended.err == "dalle: mine.yaml: a recipe of `dalle train-dvae`, not of `dalle train-clip`\n"
@@ -59,7 +59,7 @@ def test_a_recipe_of_another_family_is_refused(dalle, mine, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train-dvae", "train-clip", "train-prior", "train-decoder"])
-def test_the_default_recipe_is_the_starter(dalle, command):
+def test_starter_is_the_default(dalle, command):
     ended = dalle(command, "--dry-run", "-q")
     if ended.code:  # the emoji font is not needed for that
         pytest.fail(ended.err)
