@@ -6,6 +6,7 @@ image files. Torch is imported only where tensors are made.
 
 import functools
 import io
+import math
 import random
 import sys
 import warnings
@@ -133,7 +134,7 @@ def to_pil(tensor: "torch.Tensor") -> Image.Image:
 
 def psnr(a: "torch.Tensor", b: "torch.Tensor") -> float:
     """Return the peak signal-to-noise ratio of two images (3, H, W) in [-1, 1], in dB; 100 for equal images."""
-    return psnr_of_mse(mse(a[None], b[None])).item()
+    return -10 * math.log10(mse(a[None], b[None]).item())
 
 
 def mse(a: "torch.Tensor", b: "torch.Tensor") -> "torch.Tensor":

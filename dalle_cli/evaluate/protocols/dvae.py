@@ -9,7 +9,7 @@ import torch
 from ... import checkpoint
 from ...hardware.capabilities import free_memory
 from ...hardware.memory_meter import MEMORY_FRACTION, choose_batch_size
-from ...images import mse, psnr_of_mse
+from ...images import mse
 from ...systems import device
 from .. import samples
 from ..protocol import Option, Result
@@ -74,5 +74,6 @@ def dvae(
         errors.append(mse(batch, reconstructed))
         used.update(tokens.flatten().tolist())
     error = torch.cat(errors)
-    psnr, of_mean = psnr_of_mse(error).mean().item(), psnr_of_mse(error.mean()).item()
+    # not psnr_of_mse, whose factor before the mean rounds differently: figures stay those of earlier versions
+    psnr, of_mean = -10 * error.log10().mean().item(), -10 * error.mean().log10().item()
     return Reconstruction(model, len(images), size, psnr, of_mean, len(used) / tokenizer.vocab_size)
