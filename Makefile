@@ -30,7 +30,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 # About a minute on two slow cores after the installation.
 demo: install
-	$(DALLE) sample "avocado chair" --rerank 256 --top 8 --out out/demo --sheet out/demo/sheet.png --overwrite
+	$(DALLE) sample "avocado chair" --rerank 128 --top 8 --out out/demo --sheet out/demo/sheet.png --overwrite
 	$(DALLE) sample "a tiger automobile" "a strawberry teapot" --recipe glide -n 2 --out out/demo/glide \
 		--sheet out/demo/glide.png --overwrite
 	@echo "open out/demo/sheet.png (DALL-E 1, ranked by CLIP) and out/demo/glide.png (GLIDE)"
