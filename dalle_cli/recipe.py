@@ -1,4 +1,4 @@
-"""Recipes: YAML files that say what is composed and how it is trained or drawn. The only file that knows OmegaConf.
+"""Recipes: YAML files that say what is composed, and how it is trained or sampled. The only file that uses OmegaConf.
 
 `load` finds a recipe by name or path, merges its parent and the overrides, resolves interpolations, and returns plain
 dicts and lists. Values stay as written; the parts' signatures type them (see registry.py).
@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .migrations import is_system_of_version_1, to_version_2
 from .registry import RecipeError, suggest
 
 FAMILIES = {
@@ -23,7 +24,8 @@ FAMILIES = {
 }
 TRAINING = ("model", "task", "frozen", "data", "optim", "train", "tracker", "tokenizer")
 SYSTEM = ("system", "parts", "sample")
-IN_FOLDER = "system.yaml"  # a system's recipe in a folder of its parts, as `dalle import --system` leaves it
+IN_FOLDER = "system.yaml"  # the recipe of a system in the folder of its parts
+IMPORTED = (IN_FOLDER, "inpaint.yaml")  # files that `dalle import --system` writes
 LEARNING = ("tokenizer", "learn", "data")
 SECTIONS = {"systems": SYSTEM, "tokenizer": LEARNING}
 NO_DATA = (
@@ -32,7 +34,7 @@ NO_DATA = (
 )
 
 Recipe = dict[str, Any]
-# Given a section's path and the name of a part: the arguments that the part takes, or None where no part is named.
+# From the path of a section and the name of a part to the arguments that it takes; None for sections without parts.
 Accepts = Callable[[str, str], "set[str] | None"]
 
 
@@ -44,15 +46,16 @@ def load(
     say: Callable[[str], None] = lambda line: None,
     complete: bool = True,
 ) -> Recipe:
-    """The recipe `name` of a family with its overrides applied, as plain data.
+    """Return the recipe `name` of a family with overrides applied, as plain data.
 
     name: a path to a YAML file, or a name looked up under ./recipes/<family>, then in the package. overrides: words
-    `key.path=value`. accepts: lets an override of a part's type drop the keys that the new part does not take, which
-    `say` reports. complete: False leaves what is still to be given as it is written: `???`, or no data.path. Raises
-    RecipeError.
+    `key.path=value`. accepts: makes an override of a part's type drop the keys that the new part does not take, which
+    `say` reports. complete: False leaves open values as they are: `???`, or no data.path. Raises RecipeError.
     """
     path = find(name, family)
     config = _merge(_read(path), path, family)
+    if family == "systems" and path.name in IMPORTED:
+        config = _migrated(config)
     for word in overrides:
         _override(config, word, family, accepts, say)
     return finish(config, path.stem, family, complete)
@@ -71,7 +74,7 @@ def from_mapping(
 
 
 def finish(config: Any, name: str, family: str, complete: bool = True) -> Recipe:
-    """Resolve a merged recipe, and refuse unknown sections and, if it is to be complete, values left open."""
+    """Resolve the interpolations of a recipe. Raises RecipeError for unknown sections and, if complete, open values."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -95,7 +98,7 @@ def finish(config: Any, name: str, family: str, complete: bool = True) -> Recipe
 
 
 def section(recipe: Recipe, name: str) -> dict[str, Any]:
-    """A section that holds values by name, empty where the recipe has none. Raises RecipeError."""
+    """Return a section as a mapping, empty if the recipe has none. Raises RecipeError for anything else."""
     node = recipe.get(name)
     if not isinstance(node, dict | None):
         raise RecipeError(f"{name}: expected a mapping")
@@ -103,17 +106,17 @@ def section(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def type_of(recipe: Recipe, name: str) -> str | None:
-    """The type of the part in a section; None where the section is missing or no part, as a stranger's may be."""
+    """Return the type of the part in a section; None if there is no part, as in untrusted recipes."""
     node = recipe.get(name)
     return str(node.get("type")) if isinstance(node, dict) else None
 
 
 def find(name: str, family: str) -> Path:
-    """The file of a recipe: a path, else ./recipes/<family>/<name>.yaml, else the package's."""
-    given = Path(name)
-    if given.suffix in (".yaml", ".yml") or "/" in name:
-        if os.path.isfile(given):  # which, unlike Path's, is false for a name too long
-            return given
+    """Return the file of a recipe: a path, else ./recipes/<family>/<name>.yaml, else the package's."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
+            return path
         raise RecipeError(f"no recipe file {name}")
     for root in roots():
         path = root / family / f"{name}.yaml"
@@ -155,57 +158,46 @@ def all_names() -> list[str]:
 
 
 def of_folder(name: str) -> Path | None:
-    """The system's recipe in a folder of its parts, given as the folder or as a name under checkpoints/."""
+    """Return the recipe of a system in the folder of its parts; name: of the folder, or under checkpoints/."""
     files = (folder / IN_FOLDER for folder in (Path(name), Path("checkpoints") / name))
     return next((file for file in files if os.path.isfile(file)), None)
 
 
-def beside(recipe: Recipe, folder: Path) -> Recipe:
-    """A system's recipe whose parts that begin with ./ are files and folders in `folder`."""
+def resolve_parts(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe of a system with parts that begin with ./ as paths in `folder`."""
 
-    def placed(value: Any) -> Any:
+    def resolve(value: Any) -> Any:
         if isinstance(value, list):
-            return [placed(one) for one in value]
+            return [resolve(item) for item in value]
         return str(folder / value) if isinstance(value, str) and value.startswith("./") else value
 
-    parts = {key: placed(value) for key, value in section(recipe, "parts").items()}
+    parts = {key: resolve(value) for key, value in section(recipe, "parts").items()}
     return {**recipe, "parts": parts} if parts else recipe
 
 
 def sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """A system's parts and where each comes from, once for every model of a part that is several."""
+    """Yield (part, source) for every model of a system; a part may be several models."""
     for key, value in section(recipe, "parts").items():
-        yield from ((key, str(one)) for one in (value if isinstance(value, list) else [value]))
+        yield from ((key, str(source)) for source in (value if isinstance(value, list) else [value]))
 
 
 def roots() -> list[Path]:
-    """Folders that hold recipes: the user's ./recipes, then the package's."""
+    """Return the folders that hold recipes: the user's ./recipes, then the package's."""
     package = Path(str(resources.files("dalle_cli")))
     packaged = package / "recipes"
     return [Path("recipes"), packaged if packaged.is_dir() else package.parent / "recipes"]
 
 
 def names(family: str) -> list[str]:
-    """Names of all recipes of a family."""
-    found = {path.stem for root in roots() for path in (root / family).glob("*.yaml")}
-    return sorted(name for name in found if not name.startswith("_"))
+    """Return the names of all recipes of a family."""
+    stems = {path.stem for root in roots() for path in (root / family).glob("*.yaml")}
+    return sorted(name for name in stems if not name.startswith("_"))
 
 
 def headline(path: Path) -> str:
-    """The first comment line of a recipe: what it is."""
+    """Return the first comment line of a recipe, which says what it is."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
-
-
-def override(recipe: Recipe, words: Sequence[str], family: str = "decoder") -> Recipe:
-    """Return a recipe of plain data with override words `key.path=value` applied. Raises RecipeError."""
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.create(recipe)
-    for word in words:
-        _override(config, word, family, None, lambda line: None)
-    changed: Any = OmegaConf.to_container(config)
-    return changed
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -215,7 +207,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Lines `key: old -> new` for every value in which two recipes differ."""
+    """Return a line `key: old -> new` for every value in which two recipes differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for key in sorted({*old, *new}):
@@ -240,8 +232,16 @@ def _read(path: Path) -> Any:
     return config
 
 
+def _migrated(config: Any) -> Any:
+    """Return the recipe of an imported system in today's names: version 0.1 wrote its own, and no version."""
+    from omegaconf import OmegaConf
+
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    return OmegaConf.create(to_version_2(node)) if is_system_of_version_1(node) else config
+
+
 def _merge(config: Any, path: Path, family: str, seen: tuple[Path, ...] = ()) -> Any:
-    """Put a recipe over the parent that its `extends` names, and that one's."""
+    """Return a recipe merged over the parent that its `extends` names, recursively."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -253,13 +253,13 @@ def _merge(config: Any, path: Path, family: str, seen: tuple[Path, ...] = ()) ->
         raise RecipeError(f"{path}: extends names one file")
     del config["extends"]
     seen = (*seen, path.resolve())
-    # Beside the file, else among the recipes of its family, where one may extend its own namesake of the package.
+    # Next to the file, else among the recipes of its family; a recipe may extend the package's of the same name.
     folders = (path.parent, *(root / family for root in roots()))
     files = [file for folder in folders if os.path.isfile(file := folder / parent)]
-    found = next((file for file in files if file.resolve() not in seen), None)
-    if found is None:
+    parent_path = next((file for file in files if file.resolve() not in seen), None)
+    if parent_path is None:
         raise RecipeError(f"{path}: extends " + ("goes in a circle" if files else f"{parent}, which does not exist"))
-    base = _merge(_read(found), found, family, seen)
+    base = _merge(_read(parent_path), parent_path, family, seen)
     try:
         _drop_replaced(base, config)
         return OmegaConf.merge(base, config)
@@ -268,11 +268,11 @@ def _merge(config: Any, path: Path, family: str, seen: tuple[Path, ...] = ()) ->
 
 
 def _drop_replaced(base: Any, config: Any, inside: bool = False) -> None:
-    """A part of another type does not inherit its predecessor's arguments, nor a mapping argument its values."""
+    """Drop what a recipe replaces as a whole: the arguments of a part of another type, and mappings that are values."""
     for key in config:
         new, old = config._get_node(key), base._get_node(key)
         if _is_mapping(new) and _is_mapping(old):
-            types = [one._get_node("type")._value() for one in (new, old) if "type" in one]
+            types = [node._get_node("type")._value() for node in (new, old) if "type" in node]
             if len(set(types)) > 1 or (inside and _is_value(new) and _is_value(old)):
                 base.pop(key)
             else:
@@ -280,7 +280,7 @@ def _drop_replaced(base: Any, config: Any, inside: bool = False) -> None:
 
 
 def _is_value(node: Any) -> bool:
-    """Whether a mapping inside a section is one argument's value, such as weights by name, and no part or parts."""
+    """Return whether a mapping in a section is the value of one argument, such as weights by name, and not parts."""
     return _is_mapping(node) and "type" not in node and not any(_is_mapping(node._get_node(key)) for key in node)
 
 
@@ -313,7 +313,7 @@ def _override(config: Any, word: str, family: str, accepts: Accepts | None, say:
 
 
 def _drop_refused(config: Any, path: str, name: str, accepts: Accepts, say: Callable[[str], None]) -> None:
-    """Remove the arguments that a part of the new type does not take."""
+    """Remove the arguments that a part of another type does not take."""
     from omegaconf import DictConfig, OmegaConf
 
     node = OmegaConf.select(config, path)
@@ -322,13 +322,13 @@ def _drop_refused(config: Any, path: str, name: str, accepts: Accepts, say: Call
         return
     dropped = [key for key in list(node) if key != "type" and key not in allowed]
     for key in dropped:
-        del node[key]  # `pop` would ask for the value of one that is left open
+        del node[key]  # `pop` would need the value, which may be open
     if dropped:
-        say(f"{path}.type={name}: left out {', '.join(map(str, dropped))}, which '{name}' does not take")
+        say(f"{path}.type={name}: dropped {', '.join(map(str, dropped))}, which '{name}' does not take")
 
 
 def _value(text: str) -> Any:
-    """Lists and mappings are read as YAML; everything else stays text, for the signature to type."""
+    """Return lists and mappings read as YAML, and anything else as text, which the signature types."""
     import yaml
 
     if text[:1] in "[{" and text:

@@ -39,7 +39,8 @@ FLOORS = (
 )
 # Single files within a floor that others of it build on, (importing, imported): small ones without the rest of it.
 WITHIN_FLOOR = {
-    ("files", "exits"), ("images", "distributed"), ("console", "distributed"), ("checkpoint", "tasks"),
+    ("files", "exits"), ("recipe", "migrations"), ("images", "distributed"), ("console", "distributed"),
+    ("checkpoint", "tasks"),
     ("fonts", "console"), ("contact_sheet", "fonts"), ("contact_sheet", "images"),
 }  # fmt: skip
 

@@ -199,7 +199,7 @@ def test_a_change_of_type_drops_what_the_new_part_does_not_take_and_says_so(here
     said = []
     found = load("base.yaml", "data.type=scenes", say=said.append)
     assert found["data"] == {"type": "scenes", "size": 16, "flip": True}
-    assert said == ["data.type=scenes: left out path, which 'scenes' does not take"]
+    assert said == ["data.type=scenes: dropped path, which 'scenes' does not take"]
     assert load("base.yaml", "data.type=folder", say=pytest.fail)["data"] == load()["data"]
 
 
@@ -391,3 +391,14 @@ def test_ambiguous_names_are_refused(name, family, message):
 
 def test_all_recipes_are_known():
     assert {"dvae/tiny", "systems/dalle1"} <= set(recipe.all_names())
+
+
+def test_imported_system_of_an_old_version_is_migrated(tmp_path):
+    old = "system: {type: unclip}\nparts: {embedder: ./clip, clip: ./clip, decoder: ./decoder}\nsample: {scale: 8.0}\n"
+    for name in ("system.yaml", "inpaint.yaml"):
+        (tmp_path / name).write_text(old)
+        loaded = recipe.load(str(tmp_path / name), "systems", ["sample.guidance_scale=2"])
+        assert loaded["parts"] == {"clip": "./clip", "reranker": "./clip", "decoder": "./decoder"}
+        assert loaded["sample"] == {"guidance_scale": "2"}
+    (tmp_path / "mine.yaml").write_text(old)
+    assert "embedder" in recipe.load(str(tmp_path / "mine.yaml"), "systems")["parts"]  # and is refused when bound

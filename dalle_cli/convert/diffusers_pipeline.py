@@ -70,7 +70,7 @@ def _parts(name: str) -> dict[str, Any]:
         system = recipe.load(str(file or name), "systems")
     except RecipeError as error:
         raise RecipeError(f"{error}; {FORMAT} takes a whole system, its folder or its recipe") from None
-    parts = recipe.section(recipe.beside(system, (file or Path(name)).parent), "parts")
+    parts = recipe.section(recipe.resolve_parts(system, (file or Path(name)).parent), "parts")
     if recipe.type_of(system, "system") != "unclip":
         raise Failure(f"{name}: {FORMAT} holds a system of type unclip", BAD_INPUT)
     missing = [part for part in ("decoder", "upsampler", "clip") if not parts.get(part)]

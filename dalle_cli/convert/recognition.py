@@ -85,7 +85,7 @@ def _overridden(made: dict, overrides: Sequence[str]) -> dict:
         section = word.split(".")[0].split("=")[0].strip()
         if section not in SECTIONS:
             raise RecipeError(f"{word}: an import takes overrides of model and task, such as model.heads=8")
-    made = recipe.override(made, overrides)
+    made = recipe.from_mapping(made, overrides)
     made["model"] = models.typed(made["model"], "model")
     if made.get("task"):
         part = tasks.get(made["task"].get("type"), "task.type")

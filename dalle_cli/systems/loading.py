@@ -149,7 +149,7 @@ def system_recipe(name: str) -> recipe.Recipe:
     Raises RecipeError, CheckpointError.
     """
     if file := recipe.of_folder(name):
-        return recipe.beside(recipe.load(str(file), "systems"), file.parent)
+        return recipe.resolve_parts(recipe.load(str(file), "systems"), file.parent)
     if not _names_recipe(name):
         try:
             path = checkpoint.resolve(name)
@@ -159,7 +159,7 @@ def system_recipe(name: str) -> recipe.Recipe:
             return recipe.load(name, "systems")  # whose error lists the names
         return _recipe_of_checkpoint(path)
     system = recipe.load(name, "systems")
-    return recipe.beside(system, Path(name).parent) if os.path.isfile(name) else system
+    return recipe.resolve_parts(system, Path(name).parent) if os.path.isfile(name) else system
 
 
 def _names_recipe(name: str) -> bool:
