@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from dalle_cli import __version__
 from dalle_cli.generate import metadata
-from dalle_cli.generate.metadata import LARGEST, SIGNATURE, MetadataError, Origin, chunks, read, recall, whole
+from dalle_cli.generate.metadata import MAX_TEXT, SIGNATURE, MetadataError, Origin, chunks, read, recall, whole
 from dalle_cli.generate.requests import (
     MAX_JSON_DEPTH,
     GenerationRequest,
@@ -36,8 +36,10 @@ ORIGIN = Origin(
 )
 
 
-def drawn(path, request: GenerationRequest, origin: Origin = ORIGIN, index: int = 0, seed: int = 7, draw: int = 3):
-    save_png(Image.new("RGB", (4, 6)), path, chunks(origin, PlannedImage(index, seed, draw, request), (4, 6)))
+def save(
+    path, request: GenerationRequest, origin: Origin = ORIGIN, index: int = 0, seed: int = 7, sample_index: int = 3
+):
+    save_png(Image.new("RGB", (4, 6)), path, chunks(origin, PlannedImage(index, seed, sample_index, request), (4, 6)))
     return path
 
 
@@ -55,7 +57,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(*middle: bytes) -> bytes:
-    return SIGNATURE + chunk(b"IHDR", struct.pack(">2I5B", 1, 1, 8, 2, 0, 0, 0)) + b"".join(middle) + metadata.END
+    pixels = chunk(b"IDAT", zlib.compress(b"\0\0\0\0"))
+    header = chunk(b"IHDR", struct.pack(">2I5B", 1, 1, 8, 2, 0, 0, 0))
+    return SIGNATURE + header + b"".join(middle) + pixels + metadata.END
 
 
 def record(**changes) -> bytes:
@@ -69,9 +73,9 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("metadata") / "x.png"
 
 
-def test_a_picture_says_how_to_draw_it_again(scratch):
+def test_image_records_how_to_reproduce_it(scratch):
     asked = GenerationRequest("a red apple", None, {"image": "in.png", "mood": ["glad"], "score": 0.5})
-    drawn(scratch, asked, index=12)
+    save(scratch, asked, index=12)
     assert read(scratch)["dalle"] == {
         "command": "sample",
         "version": __version__,
@@ -96,7 +100,7 @@ def test_a_picture_says_how_to_draw_it_again(scratch):
 @example("りんご 🍎\nNegative prompt: ¶\r\nSteps: 1, Seed: 2", 0, {})
 @example("", 0, {"negative_prompt": 'with, "commas": and\nlines'})
 def test_any_prompt_is_read_back_and_browsed(scratch, prompt, seed, fields):
-    drawn(scratch, GenerationRequest(prompt, None, fields), seed=seed)
+    save(scratch, GenerationRequest(prompt, None, fields), seed=seed)
     assert recall(scratch)[1].prompt == prompt
     with Image.open(scratch) as image:  # what other programs see
         assert json.loads(image.info["dalle"])["prompt"] == prompt
@@ -138,25 +142,25 @@ def test_browsers_find_the_line_of_what_is_drawn_in_one_pass():
     assert line.startswith("Steps: 1, Seed: 7, ")
 
 
-def test_whatever_a_line_may_hold_a_picture_may(scratch):
+def test_longest_request_fits(scratch):
     nested = []
     for _ in range(MAX_JSON_DEPTH - 1):
         nested = [nested]
     fields = {"nested": nested, "long": "é" * 120_000}
     (request,) = read_requests([json.dumps({"prompt": "\x01" * 10_000, **fields}, ensure_ascii=False)])
-    drawn(scratch, request)
+    save(scratch, request)
     assert recall(scratch)[1].passthrough == fields
     with pytest.raises(PromptError, match="nested too deeply"):
         read_requests([json.dumps({"prompt": "x", "nested": [nested]})])
 
 
-def test_pictures_by_others(scratch):
+def test_images_of_other_programs(scratch):
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a", zip=True)
-    chunks.add_itxt("XML:com.adobe.xmp", "<x/>" * 2_000_000)  # large, and none of our business
+    chunks.add_itxt("XML:com.adobe.xmp", "<x/>" * 2_000_000)  # large, and not ours
     Image.new("RGB", (300, 300)).save(scratch, pnginfo=chunks)
     assert read(scratch) == {"parameters": "a cat\nSteps: 20, Sampler: Euler a"}
-    with pytest.raises(MetadataError, match="nothing in it says how to draw it again"):
+    with pytest.raises(MetadataError, match="nothing in it says how to generate it again"):
         recall(scratch)
     Image.new("RGB", (4, 4)).save(scratch)
     assert read(scratch) == {}
@@ -164,14 +168,14 @@ def test_pictures_by_others(scratch):
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("add", ["add_text", "add_itxt"])
-def test_every_kind_of_text_chunk(scratch, add, zipped):
+def test_all_kinds_of_text_chunks_are_read(scratch, add, zipped):
     chunks = PngImagePlugin.PngInfo()
     getattr(chunks, add)("dalle", record(prompt="café").decode(), zip=zipped)
     Image.new("RGB", (4, 4)).save(scratch, pnginfo=chunks)
     assert recall(scratch)[1].prompt == "café"
 
 
-BOMB = zlib.compress(b" " * (LARGEST + 1), 9)
+BOMB = zlib.compress(b" " * (100 * MAX_TEXT), 9)
 
 
 @pytest.mark.parametrize(
@@ -181,18 +185,14 @@ BOMB = zlib.compress(b" " * (LARGEST + 1), 9)
         (b"GIF89a" + bytes(100), "not a PNG"),
         (SIGNATURE, "cut short"),
         (png()[:-6], "cut short"),
-        (png(chunk(b"tEXt", b"dalle\0" + record()))[:60], "its text 'dalle' is damaged|cut short"),
-        (png(chunk(b"tEXt", b"dalle\0" + record()).replace(b"a cat", b"a hat")), "its text 'dalle' is damaged"),
-        (png(b"\xff\xff\xff\xfftEXtdalle\0{"), "its text 'dalle' is too large: 4294967295 bytes"),
-        (png(chunk(b"tEXt", b"dalle\0" + b" " * LARGEST)), "its text 'dalle' is too large"),
-        (png(chunk(b"zTXt", b"dalle\0\0" + BOMB)), "its text 'dalle' is too large: over 4194304 bytes"),
-        (png(chunk(b"iTXt", b"parameters\0\1\0\0\0" + BOMB)), "its text 'parameters' is too large"),
-        (png(chunk(b"zTXt", b"dalle\0\0" + zlib.compress(record())[:-20])), "is damaged"),
-        (png(chunk(b"zTXt", b"dalle\0\0not zlib")), "is damaged"),
-        (png(chunk(b"tEXt", b"dalle")), "is damaged"),
-        (png(chunk(b"iTXt", b"dalle\0")), "is damaged"),
-        (png(chunk(b"iTXt", b"dalle\0\0\0no end")), "is damaged"),
-        (png(chunk(b"iTXt", b"dalle\0\0\0\0\0\xff\xfe")), "is damaged"),
+        (png(chunk(b"tEXt", b"dalle\0" + record()))[:60], "cut short"),
+        (png(chunk(b"tEXt", b"dalle\0" + record()).replace(b"a cat", b"a hat")), "damaged"),
+        (png(b"\xff\xff\xff\xfftEXtdalle\0{"), "damaged|Truncated"),
+        (png(chunk(b"tEXt", b"dalle\0" + b" " * (MAX_TEXT + 1))), "too large"),
+        (png(chunk(b"zTXt", b"dalle\0\0" + BOMB)), "too large"),
+        (png(chunk(b"iTXt", b"parameters\0\1\0\0\0" + BOMB)), "too large"),
+        (png(chunk(b"zTXt", b"dalle\0\0" + zlib.compress(record())[:-20])), "its text 'dalle': not JSON"),
+        (png(chunk(b"tEXt", b"dalle")), "its text 'dalle': not JSON"),
         (png(chunk(b"tEXt", b"dalle\0{")), "its text 'dalle': not JSON"),
         (png(chunk(b"tEXt", b"dalle\0[]")), "its text 'dalle': expected a JSON object"),
         (png(chunk(b"tEXt", b"dalle\0" + b"[" * 100_000)), "nested too deeply"),
@@ -206,10 +206,9 @@ BOMB = zlib.compress(b" " * (LARGEST + 1), 9)
         (png(chunk(b"tEXt", b"dalle\0" + record(prompt=["a"]))), "'prompt' must be text"),
         (png(chunk(b"tEXt", b"dalle\0" + record(prompt="\ud800"))), "not Unicode"),
         (png(chunk(b"tEXt", b"dalle\0" + record(fields={"image": 3}))), "'image' must be the path"),
-        (png(*[chunk(b"IDAT", b"")] * 100_000), "more than 100000 chunks"),
     ],
 )
-def test_hostile_pictures_are_refused_in_one_line(scratch, content, message):
+def test_untrusted_images_are_refused_in_one_line(scratch, content, message):
     scratch.write_bytes(content)
     start = time.process_time()
     with pytest.raises(MetadataError, match=message) as error:
@@ -219,13 +218,27 @@ def test_hostile_pictures_are_refused_in_one_line(scratch, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_pixels_are_not_decoded(scratch):
-    huge = struct.pack(">2I5B", 2**31 - 1, 2**31 - 1, 8, 6, 0, 0, 0)
-    scratch.write_bytes(SIGNATURE + chunk(b"IHDR", huge) + chunk(b"tEXt", b"dalle\0" + record()) + metadata.END)
+def test_pixels_are_not_decoded(scratch, monkeypatch):
+    scratch.write_bytes(png(chunk(b"tEXt", b"dalle\0" + record())))
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("pixels were decoded"))
     assert recall(scratch)[1].prompt == "a cat"
 
 
-def test_files_that_are_none(tmp_path):
+def test_images_of_version_0_1_are_understood(scratch):
+    old = record(
+        draw=5, sample_index=..., options={"scale": 2.0, "guide": "free", "best_of": 3, "guided_at": [1, 9]},
+        models={"embedder": "a", "clip": "b", "decoder": "c"},
+    )  # fmt: skip
+    scratch.write_bytes(png(chunk(b"tEXt", b"dalle\0" + old)))
+    origin, request = recall(scratch)
+    assert request.fields["sample_index"] == 5
+    assert origin.options == {
+        "guidance_scale": 2.0, "guidance": "cfg", "prior_samples": 3, "guidance_interval": [1, 9],
+    }  # fmt: skip
+    assert origin.models == {"clip": "a", "reranker": "b", "decoder": "c"}
+
+
+def test_missing_files(tmp_path):
     with pytest.raises(MetadataError, match="No such file"):
         read(tmp_path / "gone.png")
     with pytest.raises(MetadataError, match="Is a directory"):
@@ -234,7 +247,7 @@ def test_files_that_are_none(tmp_path):
 
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_damage_gives_one_line_or_the_truth(scratch, data):
+def test_damage_gives_one_line_or_the_record(scratch, data):
     good = png(chunk(b"tEXt", b"dalle\0" + record()), chunk(b"IDAT", b"pixels"))
     at = data.draw(st.integers(0, len(good) - 1))
     change = data.draw(st.binary(max_size=4))
@@ -246,8 +259,8 @@ def test_any_damage_gives_one_line_or_the_truth(scratch, data):
     assert outcome in ({}, {"dalle": json.loads(record())}) or re.fullmatch(f"{scratch}: .+", outcome)
 
 
-def test_whole_files_are_told_from_cut_ones(scratch):
-    drawn(scratch, GenerationRequest("a cat"))
+def test_whole_recognizes_interrupted_writes(scratch):
+    save(scratch, GenerationRequest("a cat"))
     good = scratch.read_bytes()
     assert whole(scratch)
     for broken in (good[:-1], good[: len(good) // 2], good[1:], b"", good[:5], bytes(len(good)), good + b"x"):
@@ -257,6 +270,6 @@ def test_whole_files_are_told_from_cut_ones(scratch):
     assert not whole(scratch.parent)
 
 
-def test_digest_is_the_sum_that_others_compute(tmp_path):
+def test_digest_is_sha256(tmp_path):
     (tmp_path / "model").write_bytes(b"weights" * 100_000)
     assert metadata.digest(tmp_path / "model") == hashlib.sha256(b"weights" * 100_000).hexdigest()

@@ -265,7 +265,7 @@ def test_image_metadata(attempt):
         else:
             Path("case.png").write_bytes(mutate(rng, data))
         codes.append(attempt(number, "inspect", "case.png"))
-        codes.append(attempt(number, "sample", "--like", "case.png", "--recipe", "@tiny.yaml", "--dry-run", "-q"))
+        codes.append(attempt(number, "sample", "--reproduce", "case.png", "--recipe", "@tiny.yaml", "--dry-run", "-q"))
     spread(codes, 0, 3)
 
 
