@@ -122,7 +122,7 @@ def embed(
     finally:
         progress.close()
     text = [
-        f"{result['samples']:,} embeddings of width {result['width']} in {out}; train on them with "
+        f"{result['num_samples']:,} embeddings of width {result['embed_dim']} in {out}; train on them with "
         f"data.type=embeddings data.path={out}"
     ]
     if result["bad_samples"]:

@@ -72,8 +72,8 @@ def embed(
         _write(files[number], columns, size)
         done += size
     return {
-        "path": str(out), "samples": count, "width": task.model.embed_dim, "files": len(files),
-        "files_written": len(sizes), "bad_samples": bad.reasons.total(),
+        "path": str(out), "num_samples": count, "embed_dim": task.model.embed_dim, "files_written": len(sizes),
+        "bad_samples": bad.reasons.total(),
     }  # fmt: skip
 
 

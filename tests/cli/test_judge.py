@@ -124,7 +124,7 @@ train: {steps: 3, batch_size: 20, precision: float32, preview_images: 0}
 
 def test_embed_then_train_a_prior(dalle, tiny, tmp_path):
     done = dalle("embed", "data.type=scenes", "data.objects=shapes", "-n", "120", "--model", tiny.clip, "-q")
-    assert (done.code, done.result["samples"], done.result["path"]) == (0, 120, "embedded")
+    assert (done.code, done.result["num_samples"], done.result["path"]) == (0, 120, "embedded")
     shown = dalle("embed", "data.type=scenes", "data.objects=shapes", "-n", "120", "--model", tiny.clip,
                   terminal=True)  # fmt: skip
     assert "train on them with data.type=embeddings data.path=embedded" in shown.out

@@ -35,7 +35,7 @@ def test_embeddings_train_as_the_images_would(tmp_path, clip):
     summary = embed(
         tmp_path / "out", DATA, clip, store_images=True, precision="float32", on_progress=lambda *at: seen.append(at)
     )
-    assert (summary["samples"], summary["files"], summary["width"], summary["files_written"]) == (60, 3, 8, 3)
+    assert (summary["num_samples"], summary["embed_dim"], summary["files_written"]) == (60, 8, 3)
     assert seen[-1] == ("embedding", 60, 60)
     task = checkpoint.load(clip)
     node = {"type": "embeddings", "path": str(tmp_path / "out"), "size": 8, "val_samples": 0, "num_workers": 0}

