@@ -15,7 +15,7 @@ from ..text.vocabulary import in_folder
 from . import dtypes
 from .files import hub
 from .files.opening import Weights, open_weights
-from .layout import Layout, training_only
+from .layout import ConvertError, Layout, training_only
 from .recognition import complete, convert_tensors, make_recipe, value_at
 
 VOCABULARIES = {
@@ -97,8 +97,11 @@ def plan_import(weights: Weights, target: Path, options: ImportOptions, log: Log
     overrides = list(options.overrides)
     if options.activation and layout.type == "clip":
         overrides = [*_activation_words(weights, options.activation), *overrides]
-    recipe = make_recipe(layout, state, weights.config, overrides)
-    convert_tensors(layout, recipe["model"], dict(state))
+    try:
+        recipe = make_recipe(layout, state, weights.config, overrides)
+        convert_tensors(layout, recipe["model"], dict(state))
+    except ConvertError as error:
+        raise ConvertError(f"{weights.path}: {error}") from None
     if left_out := training_only(layout, state):
         log(f"{weights.path}: {len(left_out)} tensors that only training needs were left out ({left_out[0]}, ...)")
     tokenizer = None
@@ -130,8 +133,8 @@ def _log_assumptions(weights: Weights, recipe: dict, overrides: Sequence[str], l
     if keys:
         values = " ".join(f"{key}={value_at({'model': model}, key)}" for key in keys)
         log(
-            f"{weights.path}: the weights do not store {values}; these are the published models' values: "
-            "where the authors give others, add them to the command in this form"
+            f"{weights.path}: the weights do not store {values}, the values of the published models; "
+            "where the authors give others, add them to the command"
         )
 
 

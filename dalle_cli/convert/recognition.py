@@ -109,8 +109,8 @@ def _shapes(layout: Layout, model: dict, state: State) -> State:
         with meta_init.on_meta_device():
             return models.build(model).state_dict()
     except ValueError as error:
-        keys = layout.assumed(model, state)
-        hint = f"; the weights do not store {' and '.join(keys)}: add {keys[0]}=N to the command" if keys else ""
+        keys = [key for key in layout.assumed(model, state) if "head" in key]
+        hint = f"; the weights do not store {keys[0]}: add it to the command, such as {keys[0]}=32" if keys else ""
         raise ConvertError(f"{error}{hint}") from None
 
 

@@ -169,7 +169,7 @@ def assumed_only(source, vocab, node):
             r"takes no 'head_dmi' \(did you mean 'head_dim'\?\)",
         ),
         ("model.head_dim=wide", RecipeError, "model.head_dim: expected a whole number"),
-        ("model.head_dim=40", ConvertError, "add model.head_dim=N"),
+        ("model.head_dim=40", ConvertError, "add it to the command, such as model.head_dim=32"),
         ("head_dim=32", RecipeError, "an import takes overrides of model and task"),
         ("train.steps=3", RecipeError, "an import takes overrides of model and task"),
         ("model.base_channels=64", ConvertError, "keys do not fit"),

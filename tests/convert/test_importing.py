@@ -282,7 +282,8 @@ def test_peak_memory(peak, tmp_path, vocab, name):
     else:
         torch.save(state, name, _use_new_zipfile_serialization=name != "old.pt")
     grown = peak(
-        "from dalle_cli.convert.importing import *; from dalle_cli import convert\n"
+        "from dalle_cli.convert.importing import *\n"
+        "from dalle_cli.convert.layouts import all_layouts; from dalle_cli.models import models\n"
         "from dalle_cli.text import tokenizers; tokenizers.names(), models.names(), all_layouts()",
         "import_weights(sys.argv[1], 'out', ImportOptions(sys.argv[2]), print)",
         name,

@@ -221,3 +221,21 @@ def test_imported_systems_can_be_moved(tmp_path, vocab):
         sample(
             ["a red circle"], SampleOptions(recipe="moved/system.yaml", out="others", quiet=True), results=Collected()
         )
+
+
+def test_overrides_name_a_part(tmp_path, vocab):
+    karlo(tmp_path / "karlo")
+    words = ["decoder.model.head_dim=32", "prior.model.heads=2", "prior.task.clip_sample_range=7"]
+    result = bring(tmp_path / "karlo", vocab, overrides=words)
+    assert result["parts"]["decoder"]["model"]["head_dim"] == 32
+    assert result["parts"]["prior"]["model"]["heads"] == 2
+    assert result["parts"]["clip"]["model"]["image"]["heads"] == VIT["heads"]
+    assert checkpoint.metadata(checkpoint.resolve("out/prior"))["recipe"]["task"]["clip_sample_range"] == 7
+    for word, message in (
+        ("model.head_dim=32", "with --system, begin with the name of a part"),
+        ("decoderr.model.head_dim=32", r"did you mean 'decoder'"),
+        ("decoder.train.steps=3", "an import takes overrides of model and task"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            bring(tmp_path / "karlo", vocab, out="other", overrides=[word])
+    assert not (tmp_path / "other").exists()
