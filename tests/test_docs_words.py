@@ -69,7 +69,7 @@ FIELDS_KEPT = {("classify", "text"), ("search", "text")}  # a text is what it is
 KEYS = {
     "data": (
         "colour", "background", "kinds", "scatter", "wording", "glyphs", "captions", "max_bad", "validation",
-        "workers", "at_least",
+        "workers",
     ),
     "train": ("accumulate", "ema", "shard", "patience", "keep", "init", "preview"),
     "optim": ("warmup", "final", "clip_norm"),
