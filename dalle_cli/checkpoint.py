@@ -24,7 +24,7 @@ from .files import CHECKPOINT, find_checkpoint, write_atomically
 from .migrations import MIGRATIONS
 from .models import models
 from .nn import meta_init
-from .recipe import Recipe, section, type_of
+from .recipe import FAMILIES, Recipe, names, section, type_of
 from .registry import RecipeError
 from .tasks import tasks
 from .text import tokenizers
@@ -304,4 +304,15 @@ def resolve(name: str) -> Path:
     """
     if path := find_checkpoint(name):
         return path
+    if command := _training_command(name):
+        raise CheckpointError(f"no checkpoint '{name}' yet: train it first, {command}")
     raise CheckpointError(f"no checkpoint '{name}': neither a file, a run folder, nor a run under checkpoints/")
+
+
+def _training_command(name: str) -> str | None:
+    """Return the command that trains a missing checkpoint, if its name is that of the default run of a recipe."""
+    family, _, recipe = name.removeprefix("checkpoints/").partition("-")
+    if family in FAMILIES and recipe in names(family):
+        out = f" --out {name}" if family == "tokenizer" else ""
+        return f"dalle {FAMILIES[family]} --recipe {recipe}{out}"
+    return None

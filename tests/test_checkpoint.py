@@ -241,3 +241,18 @@ def test_first_weights_may_be_those_of_a_network_that_knows_less(tmp_path):
     checkpoint.save(tmp_path / "wider.safetensors", found, wider)
     with pytest.raises(CheckpointError, match=rf"train\.init_from: .* does not fit the model: {key}"):
         checkpoint.initial_weights(str(tmp_path / "wider.safetensors"), base)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("checkpoints/decoder-glide-tiny", "train-decoder --recipe glide-tiny"),
+        ("clip-tiny", "train-clip --recipe tiny"),
+    ],
+)
+def test_untrained_recipes_name_their_command(tmp_path, monkeypatch, name, command):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match=f"train it first, dalle {command}$"):
+        checkpoint.resolve(name)
+    with pytest.raises(checkpoint.CheckpointError, match="neither a file"):
+        checkpoint.resolve("checkpoints/clip-mine")

@@ -36,7 +36,7 @@ _TRAINING_OPTIONS = {
 _SIZE = "The checkpoint sets the image size; choose another system by --recipe, or enlarge the results by dalle upscale"
 CREATING = {
     "--size": _SIZE, "--width": _SIZE, "--height": _SIZE, "--resolution": _SIZE, "--image-size": _SIZE,
-    "--cfg": _GUIDANCE, "--cfg-scale": _GUIDANCE, "--scale": _GUIDANCE, "--guidance": f"{_GUIDANCE} N",
+    "--cfg": _GUIDANCE, "--cfg-scale": _GUIDANCE, "--scale": _GUIDANCE,
     "--output": _FOLDER, "--output-dir": _FOLDER, "--outdir": _FOLDER,
     "--num": "-n N sets how many images to generate", "--num-samples": "-n N sets how many images to generate",
     "--count": "-n N sets how many images to generate",

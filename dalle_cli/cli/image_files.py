@@ -170,7 +170,7 @@ def reconstruct(
     precision: Precision = "auto",
     processes: Processes = 1,
 ) -> None:  # fmt: skip
-    """Encode images to tokens with a dVAE or VQGAN and decode them: original above reconstruction, PSNR, tokens."""
+    """Reconstruct images with a dVAE or VQGAN, and measure PSNR and the tokens used."""
     from ..generate.options import GenerationOptions
     from ..generate.reconstruct import reconstruct as run
 

@@ -197,7 +197,7 @@ def edit(
     *,
     options: Any,
 ) -> int:  # fmt: skip
-    """Edit images by text: the CLIP embedding is rotated towards the difference of two captions, the noise is kept."""
+    """Edit images by text: rotate the CLIP embedding towards the difference of two captions."""
     from ..generate.edit import edit as run
 
     return run(paths, target, baseline, strength or [0.3], options)

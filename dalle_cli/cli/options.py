@@ -45,6 +45,12 @@ def _relaunch(processes: int) -> int:
     return processes
 
 
+def _seed(text: str) -> int:
+    if str(text).isdecimal() and int(text) <= MAX_SEED:
+        return int(text)
+    raise typer.BadParameter(f"'{text}': expected an integer from 0 to 2^64 - 1")
+
+
 # ---- input ---------------------------------------------------------------------------------------------------------
 
 Overrides = Annotated[

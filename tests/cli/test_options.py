@@ -26,7 +26,7 @@ def test_shared_flags_mean_one_thing(commands):
     unlike = defaultdict(list)
     for words, command in commands.items():
         for parameter in command.params:
-            for flag in {"--guidance-scale", "--guidance-interval", "--skip-existing"} & set(parameter.opts):
+            for flag in {"--guidance-interval", "--skip-existing", "--offload", "--batch-size"} & set(parameter.opts):
                 if parameter.help != ours[flag]:
                     unlike[flag].append(words)
     assert not unlike
