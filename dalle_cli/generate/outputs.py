@@ -1,4 +1,4 @@
-"""Where pictures and results go: files that are never overwritten by surprise, and result lines on standard output."""
+"""Image files, which are never overwritten by surprise, and results on standard output."""
 
 import json
 import os
@@ -24,16 +24,16 @@ _RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # names of devices on Wi
 _NUMBERS = re.compile(r"\d{6}-\d+-")  # index and seed at the start of a file name
 
 
-def slug(text: str, longest: int = 40) -> str:
-    """A file name's worth of `text`: lower-case ASCII letters, digits and single hyphens, never empty."""
-    # Prompts are cut before they are normalised: the result needs no more of a prompt of 10,000 characters.
-    plain = unicodedata.normalize("NFKD", text[: 10 * longest]).casefold().encode("ascii", "ignore").decode()
-    name = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:longest].rstrip("-")
-    return f"the-{name}" if _RESERVED.fullmatch(name) else name or "picture"
+def slug(text: str, max_length: int = 40) -> str:
+    """Return `text` as part of a file name: lower-case ASCII letters, digits and single hyphens, never empty."""
+    # Long prompts are cut before they are normalized, which is slow.
+    plain = unicodedata.normalize("NFKD", text[: 10 * max_length]).casefold().encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:max_length].rstrip("-")
+    return f"the-{name}" if _RESERVED.fullmatch(name) else name or "image"
 
 
 def file_name(item: PlannedImage) -> str:
-    """`{index:06d}-{seed}-{slug}.png`, the slug of the prompt or else of the picture that is worked on."""
+    """Return `{index:06d}-{seed}-{slug}.png`, with the slug of the prompt, or of the input image without one."""
     text = item.request.prompt or Path(item.request.fields.get("image") or "").stem
     return f"{item.index:06d}-{item.seed}-{slug(text)}.png"
 
@@ -141,7 +141,7 @@ class Outputs:
 
 
 class Collected:
-    """Results kept in memory, for a command that goes on from those of another."""
+    """Results in memory, for code that uses those of a command."""
 
     def __init__(self):
         self.reported: list[dict[str, Any]] = []
@@ -151,56 +151,56 @@ class Collected:
         self.reported.append(result)
 
     def finish(self) -> int:
-        """The exit code: done, or partial when an item failed. Files are there then, whichever process wrote them."""
+        """Return the exit code, DONE or PARTIAL if an item failed, once all processes have written their files."""
         distributed.barrier()
         return PARTIAL if any("error" in result for result in self.reported) else DONE
 
 
 class Results(Collected):
-    """Results on standard output: a JSON line each as they come or, on a terminal, one table at the end.
+    """Results on standard output: one JSON line each as they come or, on a terminal, one table at the end.
 
-    as_json: lines on a terminal too. columns: those of the table, the ones without any value left out.
+    as_json: lines on a terminal too. columns: of the table; columns without any value are left out.
     """
 
     def __init__(
         self, as_json: bool = False, columns: Sequence[str] = ("index", "seed", "skipped", "score", "path", "prompt")
     ):
         if sys.stdout is None:
-            raise Failure("standard output is closed; results need somewhere to go")
+            raise Failure("standard output is closed: results cannot be printed")
         super().__init__()
         self.lines = as_json or not sys.stdout.isatty()
         self.columns = columns
 
     def report(self, result: dict[str, Any]) -> None:
-        """Add a result, and print it when lines are wanted. A closed pipe ends the program quietly."""
+        """Add a result, and print it as a line unless there will be a table. A closed pipe ends the program quietly."""
         super().report(result)
         if self.lines:
-            print_text(json.dumps(json_safe(result)))  # in ASCII: the same in any locale, and harmless to any terminal
+            print_text(json.dumps(json_safe(result)))  # in ASCII: the same in any locale, and safe on any terminal
 
     def finish(self) -> int:
-        """Print the table, if one is wanted; returns the exit code: done, or partial when an item failed."""
+        """Print the table, if there is one; returns the exit code, DONE or PARTIAL if an item failed."""
         if not self.lines and self.reported:
             print_text(table(self.reported, self.columns, shutil.get_terminal_size().columns))
         return super().finish()
 
 
 def table(results: Sequence[dict[str, Any]], columns: Sequence[str], width: int) -> str:
-    """Results as aligned text, prompts cut to `width`; the last column holds the error of those that failed."""
+    """Return results as aligned text, prompts cut to `width`; failed ones have their error in the last column."""
     *columns, last = [key for key in columns if any(result.get(key) is not None for result in results)] or ["error"]
     rows = [[*columns, last]]
     for result in results:
         tail = f"FAILED: {result['error']}" if "error" in result else _cell(last, result.get(last))
         rows.append([*(_cell(key, result.get(key)) for key in columns), tail])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    room = max(width - sum(widths) - 2 * len(widths), 20)
+    max_tail = max(width - sum(widths) - 2 * len(widths), 20)
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(wide) if key in ("path", "prompt") else cell.rjust(wide)
-            for key, cell, wide in zip(columns, row, widths)
+            cell.ljust(column_width) if key in ("path", "prompt") else cell.rjust(column_width)
+            for key, cell, column_width in zip(columns, row, widths)
         ]
-        long = last == "prompt" and len(row[-1]) > room and not row[-1].startswith("FAILED: ")
-        tail = row[-1][: room - 1] + "…" if long else row[-1]
+        long = last == "prompt" and len(row[-1]) > max_tail and not row[-1].startswith("FAILED: ")
+        tail = row[-1][: max_tail - 1] + "…" if long else row[-1]
         lines.append("  ".join([*cells, tail]).rstrip())
     return "\n".join(lines)
 
@@ -209,4 +209,6 @@ def _cell(key: str, value: Any) -> str:
     if value is None or value is False:
         return ""
     text = key if value is True else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else " " for c in text)  # a prompt must not drive the terminal
+    return "".join(
+        c if c.isprintable() else " " for c in text
+    )  # a prompt must not send control characters to the terminal

@@ -13,7 +13,7 @@ class MemoryNeeds:
     finished_image: int
 
     def generating(self, prompts: int, candidates: int) -> int:
-        """Return the bytes held while so many candidates of each prompt are generated at once."""
+        """Return the bytes held while the candidates of all prompts are generated at once."""
         return self.fixed + prompts * (self.per_prompt + candidates * self.per_candidate)
 
     def finished(self, prompts: int, candidates: int) -> int:

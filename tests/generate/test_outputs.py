@@ -39,8 +39,8 @@ def test_a_slug_is_safe_on_any_disk(text):
         ("A red apple!", "a-red-apple"),
         ("Crème brûlée, straße", "creme-brulee-strasse"),
         ("ＦＵＬＬ 𝐁𝐎𝐋𝐃", "full-bold"),
-        ("りんご", "picture"),
-        ("", "picture"),
+        ("りんご", "image"),
+        ("", "image"),
         ("aux", "the-aux"),
         ("x" * 39 + " y", "x" * 39),
         ("x" * 1000, "x" * 40),
@@ -54,7 +54,7 @@ def test_file_names():
     assert file_name(PlannedImage(3, 7, 0, GenerationRequest("a cat"))) == "000003-7-a-cat.png"
     assert (
         file_name(PlannedImage(1_234_567, 2**64 - 1, 0, GenerationRequest()))
-        == "1234567-18446744073709551615-picture.png"
+        == "1234567-18446744073709551615-image.png"
     )
     assert (
         file_name(PlannedImage(0, 0, 0, GenerationRequest(None, None, {"image": "in/My Photo.jpg"})))
