@@ -43,7 +43,7 @@ def drawn(path):
     return np.asarray(Image.open(path))
 
 
-def test_pictures_are_files_and_lines(sample):
+def test_images_are_files_and_lines(sample):
     ended = sample("a red circle", "zebra", "-n", "2", "--seed", "7", "--out", "new/folder")
     assert ended.code == 0
     assert [line["path"] for line in ended.results] == [
@@ -60,20 +60,20 @@ def test_pictures_are_files_and_lines(sample):
     assert sample("zebra", "-q").err == ""
 
 
-def test_a_table_for_people(sample):
+def test_table_on_a_terminal(sample):
     ended = sample("a red circle", terminal=True)
     assert ended.out.splitlines()[0].split() == ["index", "seed", "path", "prompt"]
     assert "out/000000-0-a-red-circle.png  a red circle" in ended.out
     assert json.loads(sample("zebra", "--json", "--out", "lines", terminal=True).out)["prompt"] == "zebra"
 
 
-def test_the_batch_size_changes_nothing(sample):
+def test_batch_size_changes_nothing(sample):
     one, many = (sample("a red circle", "zebra", "-n", "3", "--out", f"b{n}", "--batch-size", n) for n in (1, 6))
     for a, b in zip(one.results, many.results, strict=True):
         assert np.array_equal(drawn(a["path"]), drawn(b["path"]))
 
 
-def test_the_best_of_many_in_order_with_scores_and_a_sheet(sample):
+def test_rerank_writes_the_best_in_order(sample):
     ended = sample("a red circle", "zebra", "--rerank", "6", "--top", "3", "--sheet", "sheets/best.png")
     assert len(ended.results) == 6
     for lines in (ended.results[:3], ended.results[3:]):
@@ -85,7 +85,7 @@ def test_the_best_of_many_in_order_with_scores_and_a_sheet(sample):
     assert len(os.listdir("out")) == 6
 
 
-def test_nothing_is_replaced_unasked_nor_loaded(sample, no_models, tmp_path):
+def test_existing_files_are_refused_before_loading(sample, no_models, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "000000-0-zebra.png").write_text("mine")
     ended = sample("zebra")
@@ -95,7 +95,7 @@ def test_nothing_is_replaced_unasked_nor_loaded(sample, no_models, tmp_path):
     assert sample("zebra", "--overwrite", "--skip-existing").code == 2
 
 
-def test_only_what_is_missing_is_drawn_again(sample):
+def test_skip_existing_generates_the_rest(sample):
     first = sample("a red circle", "-n", "3").results
     os.unlink(first[1]["path"])
     before = {line["path"]: os.stat(line["path"]).st_mtime_ns for line in (first[0], first[2])}
@@ -108,7 +108,7 @@ def test_only_what_is_missing_is_drawn_again(sample):
     assert before != {path: os.stat(path).st_mtime_ns for path in before}
 
 
-def test_like_draws_the_same_bytes(sample, dalle):
+def test_reproduce_is_bit_identical(sample, dalle):
     (line, *_) = sample("zebra", "-n", "2", "--seed", "5", "--temperature", "0.5", "--top-k", "9").results
     again = dalle("sample", "--reproduce", line["path"], "--out", "again", "--precision", "float32").result
     with open(line["path"], "rb") as one, open(again["path"], "rb") as two:
@@ -118,7 +118,7 @@ def test_like_draws_the_same_bytes(sample, dalle):
     assert (ended.code, one_line(ended.err)) == (3, True)
 
 
-def test_rows_of_a_picture_are_kept(sample, tiny):
+def test_keep_rows_keeps_image_tokens(sample, tiny):
     noise(4).save("half.png")
     results = sample("zebra", "-n", "2", "--image", "half.png", "--keep-rows", "3").results
     free = sample("zebra", "-n", "2", "--out", "free").results
@@ -128,7 +128,7 @@ def test_rows_of_a_picture_are_kept(sample, tiny):
     assert not np.array_equal(ended[0], drawn(free[0]["path"]))
 
 
-def test_lines_bring_seeds_and_fields(sample, monkeypatch, tmp_path):
+def test_lines_hold_seeds_and_fields(sample, monkeypatch, tmp_path):
     typed(monkeypatch, 'zebra\n\n{"prompt": "a red circle", "seed": 9, "id": ["x", 1]}\n')
     ended = sample("-")
     assert [(line["prompt"], line["seed"], line.get("id")) for line in ended.results] == [
@@ -140,7 +140,7 @@ def test_lines_bring_seeds_and_fields(sample, monkeypatch, tmp_path):
     assert np.array_equal(drawn(line["path"]), drawn(ended.results[1]["path"]))
 
 
-def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
+def test_dry_run_writes_nothing(sample, no_models, tmp_path):
     ended = sample("zebra", "-n", "3", "--dry-run", "--out", "new", "--sheet", "sheets/x.png")
     assert (ended.code, ended.out) == (0, "")
     assert "1 prompts x 3 candidates, 3 of each kept: 3 files" in ended.err
@@ -170,7 +170,7 @@ def test_a_dry_run_writes_nothing(sample, no_models, tmp_path):
         (('{"prompt": "x", "seed": -1}',), 3, "'seed' must be an integer"),
     ],
 )
-def test_mistakes_get_a_line_and_their_code(sample, tiny, tmp_path, words, code, said):
+def test_mistakes_are_one_line_with_exit_code(sample, tiny, tmp_path, words, code, said):
     noise().save(tmp_path / "half.png")
     for name, parts in (
         ("missing", "transformer: gone"),
@@ -185,13 +185,13 @@ def test_mistakes_get_a_line_and_their_code(sample, tiny, tmp_path, words, code,
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_a_checkpoint_of_a_transformer_draws(dalle, tiny, tmp_path):
+def test_transformer_checkpoint_is_a_system(dalle, tiny, tmp_path):
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     shutil.copy(tiny.dalle, tmp_path / "checkpoints" / "mine" / "model.safetensors")
     assert dalle("sample", "zebra", "--recipe", "mine").result["path"] == "out/000000-0-zebra.png"
 
 
-def test_a_pipe_of_commands_and_one_that_closes(tiny, tmp_path):
+def test_pipes_of_commands(tiny, tmp_path):
     command = f"{sys.executable} -m dalle_cli"
     lines = 'a red circle\n{"prompt": "zebra", "id": 7}\n'
     pipe = f"{command} sample - -n 3 -q --recipe {tiny.recipe} | {command} rerank --top 2 - -q --model {tiny.clip}"
@@ -212,7 +212,7 @@ def test_a_pipe_of_commands_and_one_that_closes(tiny, tmp_path):
     assert len(os.listdir(tmp_path / "many")) < 32
 
 
-def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
+def test_batch_size_is_a_number_or_auto(dalle, tiny):
     for size in ("auto", 3):
         assert dalle("sample", "zebra", "-n", 2, "--recipe", tiny.recipe, "--batch-size", size, "--out", size).code == 0
     for size in ("0", "-1", "many", "1.5"):
@@ -221,7 +221,7 @@ def test_a_batch_size_is_a_number_or_auto(dalle, tiny):
         assert "expected auto or a positive integer" in " ".join(ended.err.replace("│", " ").split())
 
 
-def test_diffusion_takes_its_own_options(dalle, glide):
+def test_diffusion_options(dalle, glide):
     words = ("sample", "a red circle", "--recipe", glide.recipe, "--precision", "float32", "-q")
     more = (
         "--steps",

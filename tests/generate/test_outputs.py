@@ -26,7 +26,7 @@ RED = Image.new("RGB", (8, 8), "red")
 @example("lpt1.txt")
 @example(".hidden")
 @example("\ud800")
-def test_a_slug_is_safe_on_any_disk(text):
+def test_slugs_are_safe_on_any_disk(text):
     name = slug(text)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
     assert len(name) <= 40
@@ -46,7 +46,7 @@ def test_a_slug_is_safe_on_any_disk(text):
         ("x" * 1000, "x" * 40),
     ],
 )
-def test_slugs_people_can_read(text, name):
+def test_slugs_are_readable(text, name):
     assert slug(text) == name
 
 
@@ -69,7 +69,7 @@ def items():
     )
 
 
-def test_a_picture_is_saved_with_its_result_and_origin(tmp_path, items):
+def test_image_is_saved_with_result_and_origin(tmp_path, items):
     out = Outputs(tmp_path / "new" / "folder", items)
     assert out.todo == items
     result = out.save(items[1], RED, ORIGIN, tokens=256)
@@ -88,18 +88,18 @@ def test_a_picture_is_saved_with_its_result_and_origin(tmp_path, items):
     assert recall(result["path"])[1].line == {"prompt": "a cat", "seed": 0, "sample_index": 1, "mood": "glad"}
 
 
-def test_details_win_over_what_passes_through(tmp_path, items):
+def test_details_precede_passthrough_fields(tmp_path, items):
     out = Outputs(tmp_path, items)
     assert out.save(items[0], RED, ORIGIN, mood="sad", score=0.9)["mood"] == "sad"
 
 
-def test_an_item_that_failed_has_no_path(tmp_path, items):
+def test_failed_images_have_no_path(tmp_path, items):
     result = Outputs(tmp_path, items).failed(items[2], ValueError("broken\n  mask"))
     assert result == {"index": 2, "prompt": "a dog", "seed": 7, "sample_index": 0, "error": "broken mask"}
     assert Outputs(tmp_path, items).failed(items[2], MemoryError())["error"] == "MemoryError"
 
 
-def test_nothing_is_overwritten_unasked(tmp_path, items):
+def test_existing_files_are_refused(tmp_path, items):
     for item in items[:-1]:
         (tmp_path / file_name(item)).write_text("precious")
     with pytest.raises(Failure, match=r"0-a-cat.png, .*-a-cat.png, .*000002-7-a-dog.png already exist") as failure:
@@ -112,7 +112,7 @@ def test_nothing_is_overwritten_unasked(tmp_path, items):
     assert Outputs(tmp_path, items[-1:]).todo == items[-1:]
 
 
-def test_many_taken_names_are_counted(tmp_path):
+def test_many_existing_files_are_counted(tmp_path):
     items = plan_images([GenerationRequest("x")], 10)
     for item in items:
         (tmp_path / file_name(item)).touch()
@@ -128,7 +128,7 @@ def test_overwriting(tmp_path, items):
         assert image.getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_whole_files_are_skipped_and_reported_again(tmp_path, items):
+def test_complete_files_are_skipped_and_reported(tmp_path, items):
     first = Outputs(tmp_path, items)
     done = first.save(items[0], RED, ORIGIN)
     cut = first.path(items[1])
@@ -139,14 +139,14 @@ def test_whole_files_are_skipped_and_reported_again(tmp_path, items):
     assert out.skipped == [{**done, "skipped": True}]
 
 
-def test_what_a_killed_run_left_of_these_files_is_removed(tmp_path, items):
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path, items):
     for name in (f".{file_name(items[0])}.123.tmp", ".another.png.123.tmp"):
         (tmp_path / name).touch()
     Outputs(tmp_path, items)
     assert os.listdir(tmp_path) == [".another.png.123.tmp"]
 
 
-def test_contradictory_flags(tmp_path, items):
+def test_contradictory_options(tmp_path, items):
     with pytest.raises(Failure, match="contradict each other") as failure:
         Outputs(tmp_path, items, overwrite=True, skip_existing=True)
     assert failure.value.code == USAGE
@@ -178,7 +178,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_lines_when_piped_and_as_they_come(capsys):
+def test_lines_come_one_by_one_in_a_pipe(capsys):
     results = Results()
     results.report({"index": 0, "prompt": "りんご\u2028\x1b[2J", "score": float("nan"), "more": [{"x": float("inf")}]})
     out = capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_lines_when_piped_and_as_they_come(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_table_on_a_terminal_at_the_end(monkeypatch):
+def test_table_on_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setenv("COLUMNS", "60")
@@ -220,7 +220,7 @@ def test_lines_on_a_terminal_on_request(monkeypatch):
     assert terminal.getvalue() == '{"index": 0}\n'
 
 
-def test_a_path_is_never_cut():
+def test_paths_are_never_cut():
     path = "a/long/folder/" * 20 + "x.png"
     assert path in table([{"path": path, "label": "cat"}], ("label", "path"), 40)
     assert table([{"error": "broken"}], ("path",), 40).splitlines()[1] == "FAILED: broken"
@@ -293,7 +293,7 @@ except Failure as failure:
 """
 
 
-def test_a_closed_pipe_ends_quietly():
+def test_closed_pipe_ends_quietly():
     command = [sys.executable, "-c", REPORT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
@@ -305,7 +305,7 @@ def test_a_closed_pipe_ends_quietly():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
-def test_standard_output_that_is_full():
+def test_full_standard_output():
     with open("/dev/full", "w") as full:
         ran = subprocess.run([sys.executable, "-c", REPORT], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ran.stderr == "standard output: No space left on device (1)\n"

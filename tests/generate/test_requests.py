@@ -24,7 +24,7 @@ def piped(content: str | bytes, **options) -> list[GenerationRequest]:
     return read_requests(["-"], stdin=io.BytesIO(data), **options)
 
 
-def test_words_a_file_and_standard_input_come_in_that_order(tmp_path):
+def test_order_of_words_file_and_standard_input(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("from a file\n")
     asked = read_requests(["a red apple", "-", "two cats"], file, stdin=io.BytesIO(b"piped\n"))
@@ -32,7 +32,7 @@ def test_words_a_file_and_standard_input_come_in_that_order(tmp_path):
     assert read_requests() == []
 
 
-def test_standard_input_by_either_name_but_once():
+def test_standard_input_is_read_once():
     assert read_requests(file="-", stdin=io.BytesIO(b"a cat")) == [GenerationRequest("a cat")]
     with pytest.raises(PromptError, match="only once"):
         read_requests(["-"], "-", stdin=io.BytesIO(b"a cat"))
@@ -50,11 +50,11 @@ def test_lines_are_prompts_or_json():
     ]
 
 
-def test_a_word_may_be_json_too():
+def test_words_can_be_json():
     assert read_requests(['{"prompt": "a dog", "seed": 7}']) == [GenerationRequest("a dog", 7)]
 
 
-def test_byte_order_marks_are_no_part_of_a_prompt():
+def test_byte_order_marks_are_removed():
     assert piped(b'\xef\xbb\xbfa cat\n\xef\xbb\xbf{"prompt": "a dog"}\n') == [
         GenerationRequest("a cat"),
         GenerationRequest("a dog"),
@@ -103,21 +103,21 @@ def test_only_newlines_end_a_line():
         (b'{"prompt": "x", "a": ' + b"[" * 50 + b"]" * 50 + b"}", "JSON nested too deeply"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_with_the_place(content, message):
+def test_bad_lines_name_their_source(content, message):
     with pytest.raises(PromptError, match=message) as error:
         piped(content)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 250
 
 
-def test_words_that_cannot_be_meant():
+def test_bad_words_are_refused():
     with pytest.raises(PromptError, match="command line: an empty prompt"):
         read_requests(["a cat", " "])
     with pytest.raises(PromptError, match="command line: text that is not Unicode"):
         read_requests(["caf\udce9"])  # how Python shows bytes on the command line that are not UTF-8
 
 
-def test_endless_input_is_refused_at_once(monkeypatch):
+def test_endless_input_is_refused(monkeypatch):
     with open("/dev/zero", "rb") as zeros, pytest.raises(PromptError, match="line 1: longer than"):
         read_requests(["-"], stdin=zeros)
     monkeypatch.setattr(requests, "MAX_REQUESTS", 3)
@@ -126,7 +126,7 @@ def test_endless_input_is_refused_at_once(monkeypatch):
         piped("y\n" * 4)
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_without_requests_are_refused(tmp_path):
     with pytest.raises(PromptError, match=r"nothing.txt: No such file or directory; give a text file"):
         read_requests(file=tmp_path / "nothing.txt")
     with pytest.raises(PromptError, match=f"{tmp_path}: Is a directory"):
@@ -139,7 +139,7 @@ def test_files_that_are_none(tmp_path):
         read_requests(file=tmp_path / "bad.txt")
 
 
-def test_a_line_among_others_that_cannot_be_meant_is_one_that_failed(tmp_path):
+def test_bad_line_among_others_is_a_failed_request(tmp_path):
     (tmp_path / "bad.txt").write_text('a cat\n{"seed": 1}\n{"prompt": "a dog"}\n')
     cat, bad, dog = read_requests(file=tmp_path / "bad.txt")
     assert [(one.prompt, one.failed) for one in (cat, bad, dog)] == [("a cat", False), (None, True), ("a dog", False)]
@@ -148,7 +148,7 @@ def test_a_line_among_others_that_cannot_be_meant_is_one_that_failed(tmp_path):
         read_requests(["a cat", '{"seed": 1}'])
 
 
-def test_more_pictures_than_can_be_counted_up():
+def test_too_many_images_are_refused():
     with pytest.raises(PromptError, match="2 prompts x 9999999999 images"):
         plan_images([GenerationRequest("a cat"), GenerationRequest("a dog")], 9_999_999_999)
 
@@ -167,7 +167,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_picture_to_draw_from_is_a_word_a_line_or_an_earlier_result(here):
+def test_image_field_of_words_lines_and_results(here):
     lines = 'a.png\n{"image": "b.png", "prompt": "a hat"}\n{"path": "new.png", "image": "old.png", "score": 0.5}\n'
     asked = piped(lines, plain_field="image", file_fields=("image",))
     assert [request.fields["image"] for request in asked] == ["a.png", "b.png", "new.png"]
@@ -175,19 +175,19 @@ def test_a_picture_to_draw_from_is_a_word_a_line_or_an_earlier_result(here):
     assert asked[2].passthrough == {"image": "new.png"}  # neither the path nor the score is that of what will be drawn
 
 
-def test_a_picture_to_judge_keeps_its_line(here):
+def test_path_field_keeps_the_line(here):
     line = {"prompt": "a hat", "seed": 3, "index": 5, "path": "new.png", "image": "old.png", "mood": "glad"}
     first, second = piped(json.dumps(line) + '\n{"image": "a.png"}', plain_field="path", file_fields=("path",))
     assert first.line == line
     assert second.line == {"image": "a.png", "path": "a.png"}
 
 
-def test_a_prompt_of_an_earlier_result_has_no_picture(here):
+def test_prompts_of_results_have_no_image(here):
     (request,) = piped('{"prompt": "a hat", "path": "gone.png"}')
     assert request.passthrough == {}
 
 
-def test_a_wrong_path_is_found_before_any_work(here):
+def test_wrong_paths_are_found_when_read(here):
     _, gone = piped("a.png\ngone.png\n", plain_field="image", file_fields=("image",))
     assert "line 2: no file 'gone.png' (relative to " in gone.fields["error"]
     with pytest.raises(PromptError, match=r"line 1: '.' is a folder; give an image"):
@@ -200,7 +200,7 @@ def test_a_wrong_path_is_found_before_any_work(here):
         piped('{"prompt": "a hat"}', plain_field="path", file_fields=("path",))
 
 
-def test_what_failed_earlier_is_passed_on(here):
+def test_failed_requests_are_passed_on(here):
     line = {"prompt": "a hat", "seed": 1, "index": 4, "image": "gone.png", "error": "broken"}
     for options in (
         {"plain_field": "image", "file_fields": ("image",)},
@@ -212,7 +212,7 @@ def test_what_failed_earlier_is_passed_on(here):
     assert not piped("a.png", plain_field="path", file_fields=("path",))[0].failed
 
 
-def test_plan_gives_every_picture_its_own_noise():
+def test_plan_numbers_the_samples_of_each_seed():
     cat, dog = GenerationRequest("a cat"), GenerationRequest("a dog", 7)
     items = plan_images([cat, dog], num_images=2, default_seed=5)
     assert items == [
@@ -227,7 +227,7 @@ def test_plan_gives_every_picture_its_own_noise():
     assert plan_images([], 3) == []
 
 
-def test_noise_is_that_of_seed_and_draw_alone():
+def test_noise_seed_depends_on_seed_and_sample_index_only():
     cat, dog = GenerationRequest("a cat"), GenerationRequest("a dog")
     assert PlannedImage(3, 7, 1, cat).noise_seed == PlannedImage(0, 7, 1, dog).noise_seed == 3825955368494240696
     noises = {
@@ -238,7 +238,7 @@ def test_noise_is_that_of_seed_and_draw_alone():
 
 
 @given(st.lists(st.none() | st.integers(0, 2**64 - 1), max_size=6), st.integers(1, 4), st.integers(0, 2**64 - 1))
-def test_the_line_of_a_result_asks_for_the_same_picture(seeds, count, default):
+def test_result_lines_reproduce_their_images(seeds, count, default):
     items = plan_images([GenerationRequest("x", seed) for seed in seeds], count, default_seed=default)
     lines = [
         json.dumps({"prompt": "x", "seed": i.seed, "sample_index": i.sample_index, "index": i.index}) for i in items
@@ -251,7 +251,7 @@ def test_the_line_of_a_result_asks_for_the_same_picture(seeds, count, default):
 @given(text)
 @settings(max_examples=300)
 @example("{not a mapping}")
-def test_any_prompt_comes_through_as_json(prompt):
+def test_any_prompt_survives_json(prompt):
     assert piped(json.dumps({"prompt": prompt})) == [GenerationRequest(prompt)]
     assert piped(json.dumps({"prompt": prompt}, ensure_ascii=False)) == [GenerationRequest(prompt)]
 
@@ -298,7 +298,7 @@ def test_only_objects_are_objects(value):
         json_object(value)
 
 
-def test_a_picture_may_stand_in_place_of_a_prompt(tmp_path):
+def test_image_can_replace_the_prompt(tmp_path):
     (tmp_path / "a.png").touch()
     line = json.dumps({"path": str(tmp_path / "a.png"), "prompt": None})
     (found,) = read_requests([line], file_fields=("image",))

@@ -66,7 +66,7 @@ def test_prompts_and_candidates_come_in_order(sample):
     assert not any(same([one], [two]) for one in drawn(results[:2]) for two in drawn(results[2:]))
 
 
-def test_pictures_are_those_of_the_system_with_each_ones_own_noise(sample, tiny):
+def test_images_are_those_of_the_system(sample, tiny):
     results = sample("a red circle", "zebra", seed=3, sampling={"temperature": 0.7, "top_k": None})
     system = systems.build({"type": "dalle1"}, "system", device=CPU, transformer=tiny.dalle)
     items = plan_images([GenerationRequest("a red circle"), GenerationRequest("zebra")], seed=3)
@@ -75,7 +75,7 @@ def test_pictures_are_those_of_the_system_with_each_ones_own_noise(sample, tiny)
     assert same(drawn(results), [np.asarray(images.to_pil(picture)) for picture in expected[:, 0]])
 
 
-def test_the_same_at_any_batch_size_and_number_of_prompts_together(sample):
+def test_images_do_not_depend_on_the_batch(sample):
     prompts = ["a red circle", "a blue square", "zebra"]
     together = drawn(sample(*prompts, num_images=3, seed=1, out="a"))
     assert same(drawn(sample(*prompts, num_images=3, seed=1, out="b", batch_size=1)), together)
@@ -105,7 +105,7 @@ def test_reranking_keeps_the_best_of_the_same_candidates(sample, tiny):
         assert set(found["models"]) == {"transformer", "reranker"}
 
 
-def test_several_clips_choose_together(sample, tiny, glide, tmp_path):
+def test_several_clips_rerank_together(sample, tiny, glide, tmp_path):
     (tmp_path / "noised.safetensors").write_bytes(Path(glide.noised_clip).read_bytes())
     (tmp_path / "both.yaml").write_text(
         f"system: {{type: dalle1}}\n"
@@ -135,7 +135,7 @@ def no_clip():
 
 
 @pytest.mark.parametrize("options", [{"num_images": 2}, {"rerank": 3, "top": 2}])
-def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
+def test_only_missing_images_are_generated(sample, options, monkeypatch):
     first = sample("a red circle", "zebra", **options)
     pictures = drawn(first)
     with open(first[2]["path"], "wb") as file:
@@ -151,7 +151,7 @@ def test_only_what_is_missing_is_drawn(sample, options, monkeypatch):
     assert same(drawn(again), pictures)
 
 
-def test_of_candidates_that_are_not_ranked_the_missing_ones_alone_are_drawn(sample, monkeypatch):
+def test_only_missing_candidates_are_generated(sample, monkeypatch):
     first = sample("a red circle", "zebra", num_images=4)
     pictures = drawn(first)
     for number in (1, 6, 7):
@@ -167,7 +167,7 @@ def test_of_candidates_that_are_not_ranked_the_missing_ones_alone_are_drawn(samp
     assert same(drawn(again), pictures)
 
 
-def test_pictures_that_are_not_ranked_are_there_as_soon_as_they_are_drawn(sample, monkeypatch):
+def test_images_are_written_as_they_come(sample, monkeypatch):
     draw, calls = systems.get("dalle1").generate, []
 
     def interrupted(self, *args, **more):
@@ -185,7 +185,7 @@ def test_pictures_that_are_not_ranked_are_there_as_soon_as_they_are_drawn(sample
     assert same(drawn(sample("a red circle", num_images=5, skip_existing=True)), whole)
 
 
-def test_nothing_is_loaded_where_everything_is_there(sample, no_models):
+def test_no_model_is_loaded_when_all_files_exist(sample, no_models):
     for result in plan_images([GenerationRequest("a red circle")], 2):
         images.save_png(noise(), f"out/{result.index:06d}-0-a-red-circle.png")
     assert [r["skipped"] for r in sample("a red circle", num_images=2, skip_existing=True)] == [True, True]
@@ -200,7 +200,7 @@ def test_overwriting_is_refused_before_any_model_is_loaded(sample, no_models, jo
     assert failure.value.code == WOULD_OVERWRITE
 
 
-def test_a_picture_is_drawn_again_from_what_it_says(sample):
+def test_reproduce_gives_the_same_image(sample):
     options = {"temperature": 0.6, "top_k": 12, "guidance_scale": 2.0}
     first = sample("a red circle", "zebra", num_images=2, seed=9, sampling=options)
     again = sample(reproduce=first[0]["path"], out="again")
@@ -213,7 +213,7 @@ def test_a_picture_is_drawn_again_from_what_it_says(sample):
     assert same(drawn(sample(reproduce=best[0]["path"], out="again-best")), drawn(best))
 
 
-def test_words_and_options_go_before_what_the_picture_says(sample):
+def test_options_replace_those_to_reproduce(sample):
     first = sample("a red circle", seed=4, sampling={"temperature": 0.6})
     other = sample("zebra", reproduce=first[0]["path"], sampling={"top_k": 3}, out="other")
     assert (other[0]["prompt"], other[0]["seed"]) == ("zebra", 4)
@@ -221,7 +221,7 @@ def test_words_and_options_go_before_what_the_picture_says(sample):
     assert found == {"temperature": 0.6, "top_k": 3, "top_p": None, "guidance_scale": 1.0}
 
 
-def test_weights_that_have_changed_since_are_named(sample, tiny, tmp_path, capsys):
+def test_changed_weights_are_named(sample, tiny, tmp_path, capsys):
     own = {name: tmp_path / f"{name}.safetensors" for name in ("dalle", "dvae")}
     for name, path in own.items():
         path.write_bytes(Path(getattr(tiny, name)).read_bytes())
@@ -238,7 +238,7 @@ def test_weights_that_have_changed_since_are_named(sample, tiny, tmp_path, capsy
     assert f"{first['path']}: made with another transformer; the new image will differ" in said
 
 
-def test_what_another_system_does_not_take_is_left_out_and_said(sample, glide, capsys):
+def test_options_of_another_system_are_left_out(sample, glide, capsys):
     (first,) = sample("a red circle", sampling={"temperature": 0.6, "guidance_scale": 2.0})
     (other,) = sample(reproduce=first["path"], recipe=glide.recipe, out="other", quiet=False)
     assert (
@@ -248,7 +248,7 @@ def test_what_another_system_does_not_take_is_left_out_and_said(sample, glide, c
     assert read(other["path"])["dalle"]["options"]["guidance_scale"] == 2.0
 
 
-def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
+def test_images_of_other_commands_are_not_reproduced(sample, tmp_path):
     from dalle_cli.generate.metadata import Origin, chunks
 
     origin = Origin("reconstruct", "x", {}, {})
@@ -258,7 +258,7 @@ def test_a_picture_of_another_command_is_not_drawn_again(sample, tmp_path):
     assert failure.value.code == USAGE
 
 
-def test_a_picture_is_continued_and_so_again(sample):
+def test_image_prefix_is_completed_and_reproduced(sample):
     noise(3).save("half.png")
     first = sample("a red circle", image="half.png", keep_rows=2)
     assert not same(drawn(first), drawn(sample("a red circle", out="free")))
@@ -272,19 +272,19 @@ def test_a_picture_is_continued_and_so_again(sample):
 @pytest.mark.parametrize(
     ("job", "said"), [({"image": "x.png"}, "needs --keep-rows"), ({"keep_rows": 1}, "needs --image")]
 )
-def test_a_picture_and_its_rows_go_together(sample, no_models, job, said):
+def test_image_needs_keep_rows(sample, no_models, job, said):
     with pytest.raises(Failure, match=said):
         sample("a red circle", **job)
 
 
-def test_a_picture_to_continue_is_read_before_any_model(sample, no_models):
+def test_image_prefix_is_read_before_any_model(sample, no_models):
     for name, said in (("none.png", "missing file"), ("bad.png", "not an image")):
         (open("bad.png", "w")).close()
         with pytest.raises(images.BadImage, match=f"--image {name}: {said}"):
             sample("a red circle", image=name, keep_rows=1)
 
 
-def test_lines_that_failed_before_are_passed_on(sample):
+def test_failed_requests_are_passed_on(sample):
     failed = '{"prompt": "a cat", "seed": 3, "error": "no good"}'
     results = sample(failed, "a red circle", code=PARTIAL)
     assert results[0]["path"] == "out/000000-0-a-red-circle.png"
@@ -292,7 +292,7 @@ def test_lines_that_failed_before_are_passed_on(sample):
     assert sample(failed, code=PARTIAL, out="none") == results[1:]
 
 
-def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys):
+def test_dry_run_writes_nothing(sample, no_models, tmp_path, capsys):
     assert sample("a red circle", "zebra", rerank=8, top=3, dry_run=True, sheet="sheets/s.png") == []
     told = capsys.readouterr()
     assert told.out == ""
@@ -301,7 +301,7 @@ def test_a_dry_run_tells_and_writes_nothing(sample, no_models, tmp_path, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_diffusion_draws_as_well_and_so_again(sample, glide):
+def test_diffusion_is_reproduced(sample, glide):
     how = {"recipe": glide.recipe, "sampling": {"sampler": "ddpm", "guidance_scale": 2.0}}
     first = sample("a red circle", "zebra", num_images=2, seed=9, denoising_strip="strip.png", sheet="sheet.png", **how)
     assert Image.open("strip.png").size == (5 * 136 + 8, 4 * 136 + 8)
@@ -326,7 +326,7 @@ def test_diffusion_draws_as_well_and_so_again(sample, glide):
         ({"sampling": {"guidance": "clip"}, "recipe": "bare"}, "guidance clip needs a checkpoint"),
     ],
 )
-def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_models, job, said):
+def test_invalid_options_are_refused_before_any_model(sample, glide, no_models, job, said):
     if job.get("recipe"):
         with open("bare.yaml", "w") as file:
             file.write("system: {type: glide}\nparts: {decoder: none}\n")
@@ -335,17 +335,17 @@ def test_what_diffusion_cannot_do_is_said_before_any_model(sample, glide, no_mod
         sample("a red circle", **{"recipe": glide.recipe} | job)
 
 
-def test_only_diffusion_has_steps_to_watch(sample, no_models):
+def test_denoising_strip_needs_diffusion(sample, no_models):
     with pytest.raises(RecipeError, match="--denoising-strip is for diffusion"):
         sample("a red circle", denoising_strip="strip.png")
 
 
-def test_a_decoder_s_checkpoint_draws_by_itself(glide):
+def test_decoder_checkpoint_is_a_system(glide):
     assert system_recipe(glide.decoder) == {"system": {"type": "glide"}, "parts": {"decoder": glide.decoder}}
     assert system_recipe(glide.label)["sample"] == {"guidance_scale": 1.0}  # it has no text to leave out
 
 
-def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
+def test_systems_are_recipes_or_checkpoints(tiny):
     assert system_recipe("dalle1") == recipe.load("dalle1", "systems")
     assert system_recipe(tiny.recipe)["sample"] == {"temperature": 0.9}
     made = system_recipe(tiny.dalle)
@@ -359,7 +359,7 @@ def test_systems_are_recipes_or_checkpoints_of_transformers(tiny):
         system_recipe("runs/none")
 
 
-def test_one_model_takes_no_turns(tiny):
+def test_offload_needs_several_models(tiny):
     with pytest.raises(Failure, match="consists of one model; it is for GLIDE and unCLIP") as caught:
         module.sample(["a red circle"], SampleOptions(recipe=tiny.recipe, offload=True))
     assert caught.value.code == USAGE

@@ -26,7 +26,7 @@ def close(one, other):
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_pictures_are_the_decoded_codes(system):
+def test_images_are_decoded_tokens(system):
     drawn = system.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=8)
     assert drawn.shape == (3, 5, 3, SIZE, SIZE)
     assert drawn.min() >= -1
@@ -38,7 +38,7 @@ def test_pictures_are_the_decoded_codes(system):
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(system, scale):
+def test_image_does_not_depend_on_the_batch(system, scale):
     options = DALLE1Options(guidance_scale=scale)
     drawn = system.generate(PROMPTS, SEEDS, options, batch_size=5)
     assert len(drawn.flatten(0, 1).flatten(1).unique(dim=0)) == 15
@@ -61,7 +61,7 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_so_it_is_in_bfloat16():
+def test_image_does_not_depend_on_the_batch_in_bf16():
     """oneDNN leaves products of 4096 numbers or fewer to kernels that round otherwise, once in 30,000 or so."""
     torch.manual_seed(0)
     words = learn(CAPTIONS, 520, "dalle")
@@ -80,7 +80,7 @@ def test_so_it_is_in_bfloat16():
         assert min(products.sizes) > 4096
 
 
-def test_prompt_seed_and_options_each_make_a_difference(system):
+def test_prompt_seed_and_options_matter(system):
     def drawn(prompt="a red circle", seed=1, **options):
         return system.generate([prompt], [[seed]], DALLE1Options(**options), batch_size=1)
 
@@ -91,13 +91,13 @@ def test_prompt_seed_and_options_each_make_a_difference(system):
     assert torch.equal(drawn(temperature=0.0), drawn(top_k=1))
 
 
-def test_finished_pictures_are_counted(system):
+def test_finished_images_are_counted(system):
     counts = []
     system.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=2, on_images=counts.append)
     assert counts == [6, 6, 3]
 
 
-def test_exactly_the_codes_of_the_upper_rows_are_kept(system, tmp_path):
+def test_image_prefix_is_kept(system, tmp_path):
     noise(1).save(tmp_path / "half.png")
     codes = system.task.encode(images.to_tensor(noise(1))[None])[0]
     for rows in (1, 3):
@@ -111,7 +111,7 @@ def test_exactly_the_codes_of_the_upper_rows_are_kept(system, tmp_path):
         close(system.generate(PROMPTS, SEEDS, DALLE1Options(), batch_size=2, image_prefix=first), expected)
 
 
-def test_a_picture_to_continue_is_resized_not_only_cropped(system, tmp_path):
+def test_image_prefix_is_resized(system, tmp_path):
     picture = Image.new("RGB", (200, 160), "blue")
     picture.paste("red", (80, 60, 120, 100))  # what a crop without resizing would see alone
     picture.save(tmp_path / "large.png")
@@ -123,7 +123,7 @@ def test_a_picture_to_continue_is_resized_not_only_cropped(system, tmp_path):
 
 
 @pytest.mark.parametrize("rows", [0, GRID, 99])
-def test_something_must_be_left_to_draw(system, tmp_path, rows):
+def test_rows_to_keep_leave_some_to_generate(system, tmp_path, rows):
     with pytest.raises(RecipeError, match=f"--keep-rows {rows}: the image has {GRID} rows"):
         system.encode_image_prefix(tmp_path / "unread.png", rows)
 
@@ -137,7 +137,7 @@ def test_options_out_of_range_are_refused(option, value):
         DALLE1Options(**{option: value})
 
 
-def test_another_codec_may_take_the_place_of_the_transformers_own(system, tiny, tmp_path):
+def test_dvae_can_be_replaced(system, tiny, tmp_path):
     torch.manual_seed(1)
     found = checkpoint.metadata(checkpoint.resolve(tiny.dvae))
     checkpoint.save(

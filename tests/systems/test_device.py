@@ -13,7 +13,7 @@ def no_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_what_the_hardware_multiplies_fast(monkeypatch, fast, dtype):
+def test_auto_precision_follows_the_hardware(monkeypatch, fast, dtype):
     monkeypatch.setattr(device, "has_fast_bf16", lambda: fast)
     assert device.choose() == device.Device("cpu", dtype)
     assert device.choose("float32").dtype == torch.float32
@@ -21,7 +21,7 @@ def test_auto_is_what_the_hardware_multiplies_fast(monkeypatch, fast, dtype):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
-def test_products_are_of_the_type_that_was_chosen(precision, dtype):
+def test_autocast_uses_the_chosen_type(precision, dtype):
     layer, x = torch.nn.Linear(4, 4), torch.ones(2, 4)
     with device.choose(precision).autocast():
         assert layer(x).dtype == dtype
@@ -29,13 +29,13 @@ def test_products_are_of_the_type_that_was_chosen(precision, dtype):
 
 
 @pytest.mark.parametrize(("precision", "said"), [("fp8", "choose auto, float32, bf16, fp16"), ("fp16", "needs a CUDA")])
-def test_what_the_machine_cannot_do_is_a_usage_error(precision, said):
+def test_unsupported_precision_is_a_usage_error(precision, said):
     with pytest.raises(Failure, match=said) as failure:
         device.choose(precision)
     assert failure.value.code == USAGE
 
 
-def test_offloaded_models_are_on_the_device_for_their_turn_alone(tiny):
+def test_offloaded_models_are_loaded_in_their_turn_only(tiny):
     place = device.choose("float32", offload=True)
     task = place.load(tiny.clip, "clip")
     mapped = task.model.text_projection.weight.data_ptr()
@@ -46,7 +46,7 @@ def test_offloaded_models_are_on_the_device_for_their_turn_alone(tiny):
     assert torch.equal(inside, checkpoint.load(tiny.clip, "clip").embed_texts(["a red circle"]))
 
 
-def test_offloaded_weights_of_16_bits_are_float32_in_their_turn(tiny, tmp_path):
+def test_offloaded_half_weights_are_float32_in_their_turn(tiny, tmp_path):
     half = str(tmp_path / "half.safetensors")
     exporting.export_checkpoint(tiny.clip, tmp_path / "half.safetensors", "fp16", False)
     place = device.choose("float32", offload=True)

@@ -32,7 +32,7 @@ def test_invalid_options_are_refused(options, message):
         DiffusionOptions(**options)
 
 
-def test_decoders_and_upsamplers_are_told_apart(glide):
+def test_decoders_and_upsamplers_are_distinguished(glide):
     upsampler = load_decoder(CPU, glide.upsampler)
     assert upsampled_side(upsampler, 8) == 16
     assert upsampled_side(load_decoder(CPU, glide.decoder), 8) is None

@@ -43,7 +43,7 @@ def close(one, other, limit=1e-3):
     assert (one - other).abs().mean() < limit
 
 
-def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
+def test_image_is_sampled_from_its_own_noise(base):
     drawn = base.generate(PROMPTS, SEEDS, GLIDEOptions(steps="5", guidance_scale=2.0), batch_size=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
     task = base.decoder
@@ -66,7 +66,7 @@ def test_a_picture_is_what_the_sampler_makes_of_its_own_noise(base):
     ],
     ids=lambda one: f"{one.sampler}-{one.guidance}-{one.eta}",
 )
-def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, options):
+def test_image_does_not_depend_on_the_batch(whole, options):
     drawn = whole.generate(PROMPTS, SEEDS, options, batch_size=9)
     assert drawn.shape == (3, 3, 3, 16, 16)
     assert drawn.abs().max() <= 1
@@ -77,7 +77,7 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole, op
 @packs
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_it_is_the_same_to_the_bit(glide, kind, scale):
+def test_image_is_bit_identical_in_any_batch(glide, kind, scale):
     whole = build(Device("cpu", kind), decoder=glide.decoder, upsampler=glide.upsampler)
     options = GLIDEOptions(steps="5", up_steps="2", guidance_scale=scale)
     drawn = whole.generate(PROMPTS, SEEDS, options, batch_size=9)
@@ -99,7 +99,7 @@ def test_every_option_matters(whole):
     assert torch.pdist(distinct, p=float("inf")).min() > 1e-3
 
 
-def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
+def test_text_is_encoded_once(base, monkeypatch):
     read = []
     forward = TextCondition.forward
     monkeypatch.setattr(
@@ -109,7 +109,7 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
     assert read == [2]  # with it, and without
 
 
-def test_a_gradient_moves_the_mean_of_ddpm_and_the_score_of_the_others(whole):
+def test_gradient_guides_every_sampler(whole):
     task = whole.decoder
     x = noise_source(torch.tensor([5]))
     free = threshold(task.denoiser(PROMPTS[:1]))
@@ -126,7 +126,7 @@ def test_a_gradient_moves_the_mean_of_ddpm_and_the_score_of_the_others(whole):
     assert x(torch.empty(1, 2)).shape == (1, 2)
 
 
-def test_an_ordinary_clip_guides_by_what_is_expected(glide):
+def test_ordinary_clip_reads_predicted_x0(glide):
     task = load_decoder(CPU, glide.decoder)
     guide = Guide(CPU, glide.clip, ("noised-clip", "clip"), task)
     denoise = task.denoiser(PROMPTS[:2])
@@ -144,7 +144,7 @@ def test_an_ordinary_clip_guides_by_what_is_expected(glide):
     assert (up > down).all()
 
 
-def test_what_is_known_stays_whatever_draws(glide):
+def test_known_region_is_kept(glide):
     image, mask = torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
     mask[..., 8:] = 0
 
@@ -165,7 +165,7 @@ def test_what_is_known_stays_whatever_draws(glide):
         assert (drawn - free)[..., system.size // 2 :].abs().max() > 1e-2  # what is new knows what is known
 
 
-def test_pictures_of_any_shape_are_enlarged(glide):
+def test_images_of_any_shape_are_upsampled(glide):
     task = load_decoder(CPU, glide.upsampler)
     small = torch.rand(2, 3, 4, 6) * 2 - 1
     drawn = upsample(CPU, task, PROMPTS[:2], small, noise_source(torch.tensor([1, 2])), GLIDEOptions(up_steps="3"))
@@ -176,14 +176,14 @@ def test_pictures_of_any_shape_are_enlarged(glide):
     assert torch.equal(drawn, again)
 
 
-def test_steps_are_shown_from_noise_to_the_picture(base):
+def test_steps_are_reported(base):
     seen = []
     drawn = base.generate(PROMPTS[:1], [[1, 2]], GLIDEOptions(steps="5"), 2, on_step=lambda t, x0: seen.append((t, x0)))
     assert [t for t, _ in seen] == timesteps("5")[::-1]
     close(seen[-1][1], drawn[0])
 
 
-def test_progress_counts_pictures(base):
+def test_finished_images_are_counted(base):
     counted = []
     base.generate(PROMPTS, SEEDS, GLIDEOptions(steps="2"), 4, on_images=counted.append)
     assert counted == [4, 4, 1]
@@ -203,12 +203,12 @@ def test_progress_counts_pictures(base):
         ({"up_temperature": 0.0}, "up_temperature"),
     ],
 )
-def test_options_that_cannot_be_meant(options, said):
+def test_invalid_options_are_refused(options, said):
     with pytest.raises(RecipeError, match=said):
         GLIDEOptions(**options)
 
 
-def test_a_guide_must_be_among_the_parts_and_fit(glide):
+def test_guide_must_be_among_the_parts_and_fit(glide):
     for guide, part in (("clip", "noised_clip"), ("classifier", "classifier")):
         with pytest.raises(RecipeError, match=f"guidance {guide} needs a checkpoint as parts.{part}"):
             GLIDE.check(GLIDEOptions(guidance=guide), {"decoder": "x"})
@@ -226,7 +226,7 @@ def test_a_guide_must_be_among_the_parts_and_fit(glide):
         Guide(CPU, glide.classifier, ("classifier",), upsampler)
 
 
-def test_parts_that_do_not_fit(glide):
+def test_parts_that_do_not_fit_are_refused(glide):
     with pytest.raises(RecipeError, match=r"is an upsampler; name it as parts\.upsampler"):
         build(decoder=glide.upsampler)
     with pytest.raises(RecipeError, match=r"parts\.upsampler: .* does not upsample images of 8 px"):
@@ -235,7 +235,7 @@ def test_parts_that_do_not_fit(glide):
         build(decoder=glide.classifier)
 
 
-def test_labels_draw_without_guidance(glide):
+def test_labels_without_guidance(glide):
     system = build(decoder=glide.label)
     drawn = system.generate(["a circle", "a star"], [[1], [1]], GLIDEOptions(steps="3", guidance_scale=1.0), 2)
     assert (drawn[0] - drawn[1]).abs().max() > 1e-3
@@ -243,7 +243,7 @@ def test_labels_draw_without_guidance(glide):
         system.generate(["a circle"], [[1]], GLIDEOptions(steps="3"), 2)
 
 
-def test_bf16_draws_nearly_the_same(glide, base):
+def test_bf16_is_close_to_float32(glide, base):
     half = build(Device("cpu", torch.bfloat16), decoder=glide.decoder)
     options = GLIDEOptions(steps="3", guidance_scale=1.0)
     a, b = (system.generate(PROMPTS, [[1]] * 3, options, 3) for system in (base, half))
@@ -251,7 +251,7 @@ def test_bf16_draws_nearly_the_same(glide, base):
 
 
 @pytest.mark.parametrize("guide", ["cfg", "clip"])
-def test_models_that_take_turns_draw_the_same(glide, whole, guide):
+def test_offload_is_bit_identical(glide, whole, guide):
     parts = {"decoder": glide.decoder, "upsampler": glide.upsampler, "noised_clip": glide.noised_clip}
     options = GLIDEOptions(steps="2", up_steps="2", guidance=guide)
     offloaded = build(Device("cpu", torch.float32, offload=True), **parts)
@@ -265,7 +265,7 @@ def test_models_that_take_turns_draw_the_same(glide, whole, guide):
 
 @packs
 @pytest.mark.parametrize("guide", ["cfg", "clip"])
-def test_weights_that_are_laid_out_draw_the_same(whole, guide, request):
+def test_prepacked_weights_give_the_same_images(whole, guide, request):
     options = GLIDEOptions(steps="3", up_steps="2", guidance=guide)
     expected = whole.generate(PROMPTS, SEEDS, options, 9)
     used = request.getfixturevalue("used")

@@ -13,7 +13,7 @@ TEXTS = ["a red circle", "a star"]
     ("part", "kinds", "of"),
     [("noised_clip", ("noised-clip", "clip"), toward_clip), ("classifier", ("classifier",), toward_class)],
 )
-def test_the_gradient_leads_up_and_grows_with_its_scale(glide, part, kinds, of):
+def test_gradient_increases_the_score(glide, part, kinds, of):
     guide = Guide(CPU, getattr(glide, part), kinds, load_decoder(CPU, glide.decoder))
     more = () if of is toward_class else (lambda x, t: None,)
     x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 900])
@@ -30,7 +30,7 @@ def test_the_gradient_leads_up_and_grows_with_its_scale(glide, part, kinds, of):
     torch.testing.assert_close(alone, step[1:], rtol=1e-3, atol=1e-5)
 
 
-def test_a_guide_of_another_schedule_reads_the_same_noise(glide, tmp_path):
+def test_guide_with_another_noise_schedule(glide, tmp_path):
     path = checkpoint.resolve(glide.classifier)
     recipe = checkpoint.metadata(path)["recipe"]
     recipe["task"]["schedule"] = "linear"

@@ -28,7 +28,7 @@ def test_defaults_yield_to_options_and_unknown_ones_are_listed(tiny):
     assert resolved.unknown_options == ("steps",)
 
 
-def test_reranker_is_the_recipe_s_or_the_given_one(tiny):
+def test_reranker_can_be_replaced(tiny):
     assert resolve(tiny.recipe).reranker == (tiny.clip,)
     other = resolve(tiny.recipe, reranker=["starter/clip"])
     assert (other.reranker, other.reranker_source) == (("starter/clip",), "--reranker")

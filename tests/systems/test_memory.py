@@ -28,14 +28,14 @@ def system(tiny):
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @pytest.mark.parametrize(("prompts", "candidates"), [(1, 16), (5, 3)])
-def test_needs_are_what_drawing_holds(system, prompts, candidates, scale):
+def test_memory_needs_match_generation(system, prompts, candidates, scale):
     needs = system.memory_needs(DALLE1Options(guidance_scale=scale))
     with MemoryMeter() as meter:
         system.task.sample(["zebra"] * prompts, [range(candidates)] * prompts, guidance_scale=scale)
     assert meter.peak["all"] == pytest.approx(needs.generating(prompts, candidates), rel=0.1)
 
 
-def test_few_are_drawn_without_looking(system, monkeypatch):
+def test_small_batches_ignore_free_memory(system, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda name: 0)
     assert memory.plan_batch(system, DALLE1Options(), prompts=2, candidates=4) == (2, MOST)
     assert memory.plan_batch(system, DALLE1Options(), prompts=3, candidates=4) == (1, 1)
@@ -43,7 +43,7 @@ def test_few_are_drawn_without_looking(system, monkeypatch):
     assert memory.plan_batch(system, DALLE1Options(), prompts=3, candidates=4) == (3, 4)
 
 
-def test_pictures_are_decoded_as_memory_allows(system, monkeypatch):
+def test_decoding_fits_the_memory(system, monkeypatch):
     codes = torch.arange(12 * 16).view(12, 4, 4) % 32
     expected = system._decode(codes)
     sizes = []
@@ -82,7 +82,7 @@ def estimated(found, candidates, asked=None):
     return memory.estimate(system, scorer, DALLE1Options(), 1, candidates, asked)
 
 
-def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
+def test_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
     monkeypatch.setattr(checkpoint, "read_tensors", lambda path: pytest.fail("weights were read"))
     few, many = (estimated(large, 64, asked) for asked in (2, 64))
     blocks = 4 * 2 * 12 * 512**2  # bytes of the transformer's weights, nearly all
@@ -95,7 +95,7 @@ def test_an_estimate_reads_no_weights_and_adds_up(large, monkeypatch):
 
 
 @packs
-def test_what_is_laid_out_for_scoring_is_estimated(large, used):
+def test_estimate_includes_prepacked_weights(large, used):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dalle_cli.nn.prepacked.MEMORY_FRACTION", 0)
         plain = estimated(large, 64)
@@ -117,14 +117,14 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.slow
-def test_a_real_drawing_holds_what_was_estimated(large):
+def test_estimate_matches_a_real_run(large):
     found = estimated(large, 96)
     assert found["generating"] > 0.3 * found["total"]
     ended = subprocess.run([sys.executable, "-c", RUN], cwd=large.parent, capture_output=True, text=True, check=True)
     assert int(ended.stdout.splitlines()[-1]) == pytest.approx(found["total"], rel=0.2)
 
 
-def test_a_dry_run_says_it(large, capsys, monkeypatch):
+def test_dry_run_prints_the_estimate(large, capsys, monkeypatch):
     assert (
         sampling.sample(["zebra"], SampleOptions(recipe=str(large), rerank=64, precision="float32", dry_run=True)) == 0
     )

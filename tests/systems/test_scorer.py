@@ -21,7 +21,7 @@ def pictures(count, size=CLIP_SIZE):
     return torch.stack([images.to_tensor(noise(i, size, size)) for i in range(count)])
 
 
-def test_scores_are_the_cosines_of_clips_own_features(scorer, tiny):
+def test_scores_are_cosines_of_clip_features(scorer, tiny):
     task = checkpoint.load(tiny.clip)
     ids, _ = task.tokenizer.pack(PROMPTS, task.model.text.context_length)
     with torch.no_grad():
@@ -29,11 +29,11 @@ def test_scores_are_the_cosines_of_clips_own_features(scorer, tiny):
     scores = scorer.images(pictures(5)) @ scorer.texts(PROMPTS).T
     torch.testing.assert_close(scores, seen @ read.T)
     assert torch.equal(scores[:, 0], scores[:, 2])
-    assert scores[:, :2].std(dim=0).min() > 0.01  # tells pictures apart,
+    assert scores[:, :2].std(dim=0).min() > 0.01  # tells images apart,
     assert (scores[:, 0] - scores[:, 1]).abs().max() > 0.01  # and prompts
 
 
-def test_each_prompt_is_read_once(scorer, monkeypatch):
+def test_each_prompt_is_encoded_once(scorer, monkeypatch):
     read, (task,) = [], scorer.tasks
     embed = task.embed_texts
     monkeypatch.setattr(task, "embed_texts", lambda texts: read.extend(texts) or embed(texts))
@@ -52,7 +52,7 @@ def test_large_batches_are_scored_in_parts(scorer, monkeypatch):
 
 
 @packs
-def test_pictures_are_scored_with_weights_that_are_laid_out(scorer, used, monkeypatch):
+def test_images_are_scored_with_prepacked_weights(scorer, used, monkeypatch):
     batch = pictures(5)
     found = scorer.images(batch)
     assert used
@@ -67,7 +67,7 @@ def test_pictures_are_scored_with_weights_that_are_laid_out(scorer, used, monkey
 
 
 @packs
-def test_room_is_left_for_what_is_laid_out(scorer, used, monkeypatch):
+def test_memory_budget_leaves_space_for_prepacked_weights(scorer, used, monkeypatch):
     rooms = []
     monkeypatch.setattr(scorer_module, "free_memory", lambda device: 10_000_000)
     monkeypatch.setattr(scorer_module, "choose_batch_size", lambda work, wanted, most, room: rooms.append(room) or most)
@@ -75,7 +75,7 @@ def test_room_is_left_for_what_is_laid_out(scorer, used, monkeypatch):
     assert rooms == [int(scorer_module.MEMORY_FRACTION * 10_000_000) - scorer.prepacked_bytes()]
 
 
-def test_pictures_of_another_size_are_resized(scorer):
+def test_images_are_resized_to_the_tower(scorer):
     batch = pictures(2, 16)
     large = batch.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)  # 128 px of squares
     near = scorer.images(large) @ scorer.images(batch).T
@@ -83,7 +83,7 @@ def test_pictures_of_another_size_are_resized(scorer):
     assert near.diagonal().min() > near.fliplr().diagonal().max()
 
 
-def test_a_file_is_resized_to_the_tower_and_its_middle_taken(scorer, tmp_path):
+def test_files_are_cropped_and_resized(scorer, tmp_path):
     picture = Image.new("RGB", (10 * CLIP_SIZE, 5 * CLIP_SIZE), "white")
     picture.paste("red", (5 * CLIP_SIZE // 2, 0, 15 * CLIP_SIZE // 2, 5 * CLIP_SIZE // 2))  # above, in the middle
     picture.save(tmp_path / "wide.png")
@@ -95,12 +95,12 @@ def test_a_file_is_resized_to_the_tower_and_its_middle_taken(scorer, tmp_path):
     assert read[:, half + 3 :].min() > 0.95
 
 
-def test_another_kind_of_checkpoint_scores_nothing(tiny):
+def test_other_checkpoints_are_refused(tiny):
     with pytest.raises(checkpoint.CheckpointError, match="holds a 'dvae', where a 'clip' or a 'noised-clip' is needed"):
         Scorer(CPU, tiny.dvae)
 
 
-def test_a_noised_clip_scores_pictures_as_free_of_noise(glide):
+def test_noised_clip_scores_at_timestep_zero(glide):
     scorer = Scorer(CPU, glide.noised_clip)
     batch = pictures(3, scorer.size)
     task = checkpoint.load(glide.noised_clip)
@@ -110,7 +110,7 @@ def test_a_noised_clip_scores_pictures_as_free_of_noise(glide):
     torch.testing.assert_close((scorer.images(batch) * scorer.texts(PROMPTS)).sum(dim=1), clean)
 
 
-def test_several_models_score_by_the_mean_of_their_cosines(tiny, glide):
+def test_several_models_are_averaged(tiny, glide):
     names = [tiny.clip, glide.noised_clip]
     both = Scorer(CPU, [*names, tiny.clip])  # named twice, it counts once
     batch = pictures(5, 2 * CLIP_SIZE)  # each reads it at its own size

@@ -55,7 +55,7 @@ def whole(unclip):
     return build(decoder=unclip.decoder, clip=unclip.clip, upsampler=unclip.upsampler, upsampler_2=unclip.upsampler_2)
 
 
-def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_own_noise(base):
+def test_image_is_decoded_from_the_sampled_embedding(base):
     options = UnCLIPOptions(steps="5", guidance_scale=2.0, prior_steps="7", prior_guidance_scale=4.0, prior_samples=3)
     drawn = base.generate(PROMPTS, SEEDS, options, batch_size=9)
     assert drawn.shape == (3, 3, 3, 8, 8)
@@ -72,7 +72,7 @@ def test_a_picture_is_what_the_decoder_makes_of_the_prior_s_embedding_and_its_ow
     assert len(drawn.flatten(0, 1).flatten(1).unique(dim=0)) == 9
 
 
-def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole):
+def test_image_does_not_depend_on_the_batch(whole):
     options = replace(QUICK, sampler="ddpm", up_sampler="ddpm")
     seeds = [own[:2] for own in SEEDS]
     drawn = whole.generate(PROMPTS, seeds, options, batch_size=6)
@@ -84,7 +84,7 @@ def test_a_picture_is_the_same_at_any_batch_size_and_beside_any_others(whole):
 
 @packs
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_it_is_the_same_to_the_bit(unclip, kind):
+def test_image_is_bit_identical_in_any_batch(unclip, kind):
     parts = {name: getattr(unclip, name) for name in ("decoder", "clip", "prior", "upsampler")}
     whole = build(Device("cpu", kind), **parts)
     options = replace(QUICK, prior_samples=2, prior_guidance_scale=4.0, prior_steps="3", guidance_scale=2.0)
@@ -107,7 +107,7 @@ def test_every_option_matters(whole):
 
 
 @pytest.mark.parametrize("kind", ["prior", "ar_prior"])
-def test_either_prior_serves(unclip, kind):
+def test_both_kinds_of_priors_work(unclip, kind):
     system = build(decoder=unclip.decoder, clip=unclip.clip, prior=getattr(unclip, kind))
     options = replace(QUICK, prior_steps="4", prior_guidance_scale=2.0, prior_samples=2)
     drawn = system.sample_embeddings(PROMPTS, [1, 2, 3], options)
@@ -127,7 +127,7 @@ def test_either_prior_serves(unclip, kind):
     assert system.generate(PROMPTS[:1], [[1]], options, 1).shape == (1, 1, 3, 8, 8)
 
 
-def test_drawing_is_imagining_decoding_and_enlarging(whole):
+def test_generate_equals_its_stages(whole):
     options = UnCLIPOptions(steps="4", sampler="ddpm", up_steps="3", up_steps_2="2")
     seeds = [5, 6]
     noise = whole.noise(seeds)
@@ -139,7 +139,7 @@ def test_drawing_is_imagining_decoding_and_enlarging(whole):
         whole.decode(embeddings, PROMPTS[:2], whole.blank(2), options)
 
 
-def test_inverted_noise_gives_the_picture_back(base):
+def test_inversion_recovers_the_image(base):
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     told = base.embed_images(images)
     options = UnCLIPOptions(steps="ddim20", guidance_scale=1.0)
@@ -151,7 +151,7 @@ def test_inverted_noise_gives_the_picture_back(base):
     assert (base.invert(images, told, PROMPTS[:2], "2") - base.invert(images, told, PROMPTS[:2], "2", 3.0)).std() > 1e-3
 
 
-def test_networks_of_eps_come_back_though_they_know_little_of_pure_noise(base, monkeypatch):
+def test_inversion_of_eps_networks_clips_x0(base, monkeypatch):
     process = Process(cosine(1000))
     best = best_network(process)
 
@@ -168,7 +168,7 @@ def test_networks_of_eps_come_back_though_they_know_little_of_pure_noise(base, m
     assert (again - images).square().mean().sqrt() < 6e-2  # 30 dB; without clamping, 7
 
 
-def test_embeddings_are_the_clip_s_and_none_is_one_of_its_own(base):
+def test_embeddings_are_those_of_clip(base):
     clip = base.clip.model
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     torch.testing.assert_close(base.embed_images(image), clip.encode_image(image))
@@ -184,7 +184,7 @@ def test_embeddings_are_the_clip_s_and_none_is_one_of_its_own(base):
     assert (without - zero).abs().max() > 1e-3
 
 
-def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
+def test_text_is_encoded_once(base, monkeypatch):
     read = []
     forward = TextCondition.forward
     monkeypatch.setattr(
@@ -194,7 +194,7 @@ def test_the_text_is_read_once_for_all_steps_and_candidates(base, monkeypatch):
     assert read == [2]  # with it, and without
 
 
-def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlarge(unclip):
+def test_karlo_decoder_and_two_stage_upsampler(unclip):
     system = build(decoder=unclip.karlo, clip=unclip.clip, upsampler=unclip.last_step)
     options = UnCLIPOptions(
         steps="3",
@@ -214,7 +214,7 @@ def test_karlo_s_form_draws_with_the_embedder_s_text_and_two_networks_that_enlar
     assert system.decoder.clip is system.clip.model  # not loaded twice
 
 
-def test_what_is_known_stays(unclip):
+def test_known_region_is_kept(unclip):
     image, mask = torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
     mask[..., 8:] = 0
 
@@ -229,7 +229,7 @@ def test_what_is_known_stays(unclip):
         close(drawn[0] * where, (known * where).expand(2, -1, -1, -1))
 
 
-def test_steps_and_finished_pictures_are_shown(base):
+def test_steps_and_finished_images_are_reported(base):
     seen, counted = [], []
     base.generate(PROMPTS, SEEDS, UnCLIPOptions(steps="2"), 4, counted.append, on_step=lambda t, x0: seen.append(t))
     assert counted == [4, 4, 1]
@@ -246,13 +246,13 @@ def test_steps_and_finished_pictures_are_shown(base):
         ({"eta": 1.5}, "eta 1.5 is not between 0 and 1"),
     ],
 )
-def test_options_that_cannot_be_meant(options, said):
+def test_invalid_options_are_refused(options, said):
     with pytest.raises(RecipeError, match=said):
         UnCLIPOptions(**options)
 
 
 @pytest.mark.parametrize("decoder", ["decoder", "karlo"])
-def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder):
+def test_decoder_can_read_text_only(unclip, decoder):
     system = systems.build({"type": "glide"}, "system", device=CPU, decoder=getattr(unclip, decoder))
     options = system.options_type(steps="4", guidance_scale=1.0)
     drawn = system.generate(PROMPTS[:2], [[1], [1]], options, batch_size=2)  # one noise, two texts
@@ -263,7 +263,7 @@ def test_a_decoder_that_reads_text_draws_without_embeddings_too(unclip, decoder)
     assert (told(x, t).x0 - system.decoder.denoiser(PROMPTS[:1])(x, t).x0).abs().max() > 0.01
 
 
-def test_parts_that_do_not_fit(unclip, glide, tmp_path):
+def test_parts_that_do_not_fit_are_refused(unclip, glide, tmp_path):
     with pytest.raises(RecipeError, match=r"is an upsampler; name it as parts\.upsampler"):
         build(decoder=unclip.upsampler, clip=unclip.clip)
     with pytest.raises(RecipeError, match="reads no CLIP embeddings; use it in a system of type glide"):
@@ -288,7 +288,7 @@ def test_parts_that_do_not_fit(unclip, glide, tmp_path):
         )
 
 
-def test_bf16_draws_nearly_the_same(unclip, base):
+def test_bf16_is_close_to_float32(unclip, base):
     half = build(Device("cpu", torch.bfloat16), decoder=unclip.decoder, clip=unclip.clip)
     options = UnCLIPOptions(steps="3", guidance_scale=1.0)
     told = base.sample_embeddings(PROMPTS, [1, 2, 3], options)
@@ -298,7 +298,7 @@ def test_bf16_draws_nearly_the_same(unclip, base):
     assert checkpoint.load(unclip.decoder).clip is not None
 
 
-def test_models_that_take_turns_draw_the_same(unclip, base):
+def test_offload_is_bit_identical(unclip, base):
     """In bf16 too, where each has its own type in its turn."""
     for dtype in (torch.float32, torch.bfloat16):
         parts = {"decoder": unclip.karlo, "upsampler": unclip.upsampler, "clip": unclip.clip}
@@ -314,7 +314,7 @@ def test_models_that_take_turns_draw_the_same(unclip, base):
         assert torch.equal(*drawn)
 
 
-def test_upsamplers_read_what_no_file_of_256_levels_holds(whole):
+def test_upsampler_inputs_are_not_rounded(whole):
     pictures = torch.full((1, 3, 8, 8), 0.098) + torch.linspace(0, 0.003, 64).view(8, 8)
     one, two = (
         whole.upsample(some, [5], UnCLIPOptions(up_steps="2", up_steps_2="2")) for some in (pictures, pictures.mT)
