@@ -50,7 +50,7 @@ def test_unknown_protocol_is_a_usage_error(dalle):
         (("dvae", "--model", "CLIP"), 3, "holds a 'clip', where a 'dvae' or a 'vqgan' is needed"),
         (("dvae", "--model", "DVAE", "--objects", "shape"), 2, "did you mean 'shapes'"),
         (("dvae", "--precision", "int3"), 2, "--precision int3"),
-        (("dvae", "modle.type=x"), 2, "only data.* can be given"),
+        (("dvae", "modle.type=x"), 2, "only data.* keys are possible here"),
         (("retrieval", "-n", "5"), 2, "--num-samples 5 is below --pool-size 100"),
         (("retrieval", "nowhere"), 3, "nowhere"),
     ],
