@@ -127,10 +127,9 @@ Seed = Annotated[
     int | None,
     typer.Option(
         "--seed",
+        parser=_seed,
         metavar="N",
-        min=0,
-        max=MAX_SEED,
-        help="Seed of the first image. Default: 0.",
+        help="Seed of the first image, 0 to 2^64 - 1. Default: 0.",
         rich_help_panel=SAMPLING,
     ),
 ]

@@ -13,7 +13,7 @@ from dalle_cli.cli.main import load, main
 
 @dataclass
 class Ended:
-    """How a command ended: exit code, standard output, standard error."""
+    """Exit code, standard output and standard error of a command."""
 
     code: int
     out: str
@@ -31,14 +31,14 @@ class Ended:
 
 @pytest.fixture
 def dalle(capsys, monkeypatch, tmp_path):
-    """Run a command; terminal: as if a person looked on."""
+    """Run a command. terminal: with standard output on a terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DALLE_DEBUG", raising=False)
     monkeypatch.delenv("DALLE_DATA", raising=False)
 
     def run(*words: object, terminal: bool = False) -> Ended:
         capsys.readouterr()
-        if accelerate := sys.modules.get("accelerate.state"):  # what a run before in this process chose stays otherwise
+        if accelerate := sys.modules.get("accelerate.state"):  # it would keep the choices of an earlier run
             accelerate.AcceleratorState._reset_state(reset_partial_state=True)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["dalle", *map(str, words)])
@@ -53,7 +53,7 @@ def dalle(capsys, monkeypatch, tmp_path):
 
 
 def one_line(text: str) -> bool:
-    """Whether standard error holds the one line of a failure and nothing that could drive a terminal."""
+    """Tell whether standard error is the one printable line of a failure."""
     return text.startswith("dalle: ") and text.count("\n") == 1 and text[:-1].isprintable()
 
 

@@ -17,15 +17,15 @@ load()
     ("error", "code"),
     [
         (Failure("no space"), 1),
-        (Failure("there already", 73), 73),
+        (Failure("already exists", 73), 73),
         (RecipeError("model.widht: no"), 2),
-        (DataError("no pictures"), 3),
+        (DataError("no images"), 3),
         (OSError("the disk is on fire"), 1),
         (RuntimeError("out of memory"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
+def test_errors_are_one_line_with_a_code(dalle, monkeypatch, error, code):
     def fail(**_):
         raise error
 
@@ -36,7 +36,7 @@ def test_errors_end_in_a_line_and_their_code(dalle, monkeypatch, error, code):
     assert str(error) in ended.err
 
 
-def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, monkeypatch):
+def test_internal_errors_show_the_traceback_on_request(dalle, monkeypatch):
     def fail(**_):
         return {}["x"]
 
@@ -50,12 +50,12 @@ def test_a_mistake_of_ours_is_called_one_and_shows_where_only_when_asked(dalle, 
         module.run()
 
 
-def test_an_error_about_a_file_names_it(dalle, monkeypatch, tmp_path):
+def test_file_errors_name_the_file(dalle, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "app", lambda **_: (tmp_path / "none").read_bytes())
     assert dalle().err == f"dalle: {tmp_path}/none: No such file or directory\n"
 
 
-def test_names_in_errors_do_not_drive_the_terminal(dalle, monkeypatch):
+def test_control_characters_in_errors_are_replaced(dalle, monkeypatch):
     def fail(**_):
         raise DataError("bad\x1b[31m\n\u202ename\ud800")
 
@@ -63,7 +63,7 @@ def test_names_in_errors_do_not_drive_the_terminal(dalle, monkeypatch):
     assert one_line(dalle().err)
 
 
-def test_an_unknown_command_or_option_is_a_usage_error(dalle):
+def test_unknown_commands_and_options(dalle):
     for words, said in (
         (("smaple",), "dalle: No such command 'smaple'. Did you mean 'sample'?; see dalle --help\n"),
         (("recipes", "--jsno"), "dalle: No such option: --jsno (Possible options: --json); see dalle recipes --help\n"),
@@ -105,7 +105,7 @@ def test_system_options_have_their_own_panel(dalle):
     assert "--temperature" not in page[start : page.index("╰", start)]
 
 
-def test_what_a_long_error_says_first_and_last_stays(dalle, monkeypatch):
+def test_long_errors_keep_cause_and_remedy(dalle, monkeypatch):
     def fail(**_):
         raise Failure(f"cause {'x' * 9_999} remedy")
 

@@ -14,7 +14,7 @@ def write(path, text):
     return path
 
 
-def test_every_recipe_is_listed_with_what_it_is_and_the_command(dalle):
+def test_all_recipes_are_listed(dalle):
     ended = dalle("recipes")
     assert ended.code == 0
     listed = {row["recipe"]: row for row in ended.results}
@@ -24,7 +24,7 @@ def test_every_recipe_is_listed_with_what_it_is_and_the_command(dalle):
     assert all(row["summary"] for row in listed.values())
 
 
-def test_a_family_alone_and_recipes_of_ones_own(dalle, tmp_path):
+def test_user_recipes_of_a_family_are_listed(dalle, tmp_path):
     write(tmp_path / "recipes/clip/mine.yaml", "# Mine, \x1b[31mred.\nextends: tiny.yaml\n")
     rows = dalle("recipes", "clip").results
     assert {row["recipe"].split("/")[0] for row in rows} == {"clip"}
@@ -36,7 +36,7 @@ def test_a_family_alone_and_recipes_of_ones_own(dalle, tmp_path):
     assert max(map(len, shown)) <= 100
 
 
-def test_an_unknown_family_gets_a_suggestion(dalle):
+def test_unknown_family_gets_a_suggestion(dalle):
     ended = dalle("recipes", "clp")
     assert (ended.code, ended.err) == (2, "dalle: no family 'clp' (did you mean 'clip'?)\n")
 
@@ -50,14 +50,14 @@ def test_show_resolves_inheritance_and_overrides(dalle, tmp_path):
     )
 
 
-def test_show_leaves_open_what_is_still_to_be_given(dalle, monkeypatch):
+def test_show_keeps_open_values(dalle, monkeypatch):
     assert "  path: ???\n" in dalle("show", "prior/dalle1-12b").out
     assert json.loads(dalle("show", "dvae/openai", "--json").out)["data"]["path"] is None
     monkeypatch.setenv("DALLE_DATA", "/data/pairs")
     assert json.loads(dalle("show", "dvae/openai", "--json").out)["data"]["path"] == "/data/pairs"
 
 
-def test_a_name_of_several_families_must_say_which(dalle):
+def test_ambiguous_names_need_a_family(dalle):
     ended = dalle("show", "tiny")
     assert ended.code == 2
     assert one_line(ended.err)
@@ -66,7 +66,7 @@ def test_a_name_of_several_families_must_say_which(dalle):
     assert dalle("show", "vit-b16").out == dalle("show", "clip/vit-b16").out
 
 
-def test_a_file_is_of_the_family_of_its_folder_or_of_the_one_given(dalle, tmp_path):
+def test_family_of_a_file(dalle, tmp_path):
     write(tmp_path / "dvae/mine.yaml", "model: {type: dvae}\n")
     write(tmp_path / "loose.yaml", "model: {type: dvae}\n")
     assert dalle("show", "dvae/mine.yaml").out == "model:\n  type: dvae\n"
@@ -77,7 +77,7 @@ def test_a_file_is_of_the_family_of_its_folder_or_of_the_one_given(dalle, tmp_pa
     assert dalle("show", "none.yaml").err == "dalle: no recipe file none.yaml\n"
 
 
-def test_a_checkpoint_shows_the_recipe_it_carries(dalle, tmp_path):
+def test_show_a_checkpoint(dalle, tmp_path):
     carried = {"model": {"type": "dvae", "vocab_size": 8, "n_hid": 4, "n_init": 4, "groups": 1, "num_res_blocks": 1}}
     weights = models.build(carried["model"]).state_dict()
     checkpoint.save(tmp_path / "checkpoints/run/model.safetensors", weights, carried)
@@ -86,7 +86,7 @@ def test_a_checkpoint_shows_the_recipe_it_carries(dalle, tmp_path):
     assert (refused.code, one_line(refused.err)) == (2, True)
 
 
-def test_what_is_nothing_gets_a_suggestion(dalle):
+def test_unknown_recipe_gets_a_suggestion(dalle):
     ended = dalle("show", "clip/vit-b3")
     assert (ended.code, "did you mean 'vit-b32'?" in ended.err) == (2, True)
     ended = dalle("show", "vit-b3")
@@ -94,7 +94,7 @@ def test_what_is_nothing_gets_a_suggestion(dalle):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("optm.lr=1", "did you mean 'optim'?"),
         ("optim.lr", "write key=value"),
@@ -103,10 +103,10 @@ def test_what_is_nothing_gets_a_suggestion(dalle):
         ("data.sise=3", "did you mean 'size'?"),
     ],
 )
-def test_overrides_are_checked(dalle, word, said):
+def test_overrides_are_checked(dalle, word, message):
     ended = dalle("show", "clip/tiny", word)
     assert (ended.code, one_line(ended.err)) == (2, True)
-    assert said in ended.err
+    assert message in ended.err
 
 
 def test_recipes_say_which_systems_can_generate(dalle, tmp_path):
@@ -147,7 +147,7 @@ def test_explain_reads_every_family(dalle, name):
     assert {"systems": "sample.steps", "tokenizer": "learn.", "decoder": "frozen."}[name.split("/")[0]]
 
 
-def test_env_names_versions_devices_and_the_font(dalle, monkeypatch):
+def test_env_lists_versions_and_devices(dalle, monkeypatch):
     import torch
 
     monkeypatch.setenv("DALLE_TEST", "x")
@@ -159,7 +159,7 @@ def test_env_names_versions_devices_and_the_font(dalle, monkeypatch):
     assert found["processes"] == 1
 
 
-def test_env_says_what_is_missing(dalle, monkeypatch):
+def test_env_lists_what_is_missing(dalle, monkeypatch):
     monkeypatch.setattr(glyphs, "FONTS", ())
     monkeypatch.delenv("DALLE_EMOJI_FONT", raising=False)
     glyphs.font.cache_clear()
