@@ -35,12 +35,7 @@ CASES: dict[str, Callable[[], Pair]] = {}
 
 def case(name: str) -> Callable[[Callable[[], Pair]], Callable[[], Pair]]:
     """name: of the network, and of the package after a colon."""
-
-    def add(function: Callable[[], Pair]) -> Callable[[], Pair]:
-        CASES[name] = function
-        return function
-
-    return add
+    return lambda function: CASES.setdefault(name, function)
 
 
 def ours(*overrides: str, **networks: nn.Module) -> Any:
@@ -95,27 +90,24 @@ def _hf_clip(embed_dim: int, patch: int, vision: tuple[int, int], text: tuple[in
     with unfilled():
         theirs = transformers.CLIPModel(config)
     fill(theirs)
+    return size(theirs), *_clip(ours(*overrides, one=theirs), _embeddings(theirs), 224)
+
+
+def _embeddings(network: Any) -> Callable[[Tensor, Tensor], tuple]:
+    """From normalized images and ids to both embeddings, by a CLIP of transformers."""
 
     def run(pixels: Tensor, ids: Tensor) -> tuple:
-        output = theirs(pixel_values=pixels, input_ids=ids)
+        output = network(pixel_values=pixels, input_ids=ids)
         return output.image_embeds, output.text_embeds
 
-    return size(theirs), *_clip(ours(*overrides, one=theirs), run, 224)
+    return run
 
 
-@case("CLIP ViT-B/32: transformers")
-def _vit_b32() -> Pair:
-    return _hf_clip(512, 32, (768, 12), (512, 8))
-
-
-@case("CLIP ViT-L/14: transformers")
-def _vit_l14() -> Pair:
-    return _hf_clip(768, 14, (1024, 16), (768, 12))
-
-
-@case("CLIP with heads of 80 and 32: transformers")
-def _vit_80() -> Pair:
-    return _hf_clip(64, 32, (320, 4), (128, 4), "model.image.heads=4", "model.text.heads=4")
+case("CLIP ViT-B/32: transformers")(lambda: _hf_clip(512, 32, (768, 12), (512, 8)))
+case("CLIP ViT-L/14: transformers")(lambda: _hf_clip(768, 14, (1024, 16), (768, 12)))
+case("CLIP with heads of 80 and 32: transformers")(
+    lambda: _hf_clip(64, 32, (320, 4), (128, 4), "model.image.heads=4", "model.text.heads=4")
+)
 
 
 def _open_clip(name: str) -> Pair:
@@ -126,14 +118,8 @@ def _open_clip(name: str) -> Pair:
     return size(theirs), *_clip(ours(one=theirs), lambda image, ids: theirs(image, ids)[:2], 224)
 
 
-@case("CLIP RN50: open_clip")
-def _rn50() -> Pair:
-    return _open_clip("RN50")
-
-
-@case("CLIP ViT-B/16: open_clip")
-def _vit_b16() -> Pair:
-    return _open_clip("ViT-B-16")
+case("CLIP RN50: open_clip")(lambda: _open_clip("RN50"))
+case("CLIP ViT-B/16: open_clip")(lambda: _open_clip("ViT-B-16"))
 
 
 # ---- unCLIP ----------------------------------------------------------------------------------------------------------
@@ -143,8 +129,8 @@ DOWN, UP = ("ResnetDownsampleBlock2D",), ("ResnetUpsampleBlock2D",)
 ATTEND_DOWN, ATTEND_UP = ("SimpleCrossAttnDownBlock2D",), ("SimpleCrossAttnUpBlock2D",)
 
 
-def _sees() -> tuple[Tensor, Tensor, Tensor]:
-    """A text's embedding, the states of its tokens, and which of them are no padding."""
+def _text() -> tuple[Tensor, Tensor, Tensor]:
+    """The embedding of a text, the states of its tokens, and which of them are not padding."""
     return torch.randn(1, 768), torch.randn(1, 77, 768), torch.arange(77)[None] < 9
 
 
@@ -174,7 +160,7 @@ def _prior_32() -> Pair:
 
 def _compare_prior(theirs: Any, *overrides: str) -> Pair:
     network = ours(*overrides, one=theirs)
-    x, t, (embedding, states, real) = torch.randn(1, 768), torch.tensor([417]), _sees()
+    x, t, (embedding, states, real) = torch.randn(1, 768), torch.tensor([417]), _text()
     mine = network(x, t, **network.encode(embedding, states, real))
     inputs = {"proj_embedding": embedding, "encoder_hidden_states": states, "attention_mask": real}
     both = theirs(x, t, **inputs).predicted_image_embedding
@@ -213,12 +199,8 @@ def _compare_decoder(theirs: Any, time_embed_dim: int, *overrides: str) -> Pair:
     with unfilled():
         projections = projection.UnCLIPTextProjModel(time_embed_dim=time_embed_dim, cross_attention_dim=1536)
     network = ours(*overrides, decoder=theirs, text_proj=fill(projections))
-    x, t, image, (embedding, states, real) = (
-        torch.randn(2, 3, 32, 32),
-        torch.tensor([417]),
-        torch.randn(1, 768),
-        _sees(),
-    )
+    x, t, image = torch.randn(2, 3, 32, 32), torch.tensor([417]), torch.randn(1, 768)
+    embedding, states, real = _text()
     # first without the embedding, then with it
     twice = [part.expand(2, *part.shape[1:]) for part in (embedding, states, real)]
     keep = torch.tensor([False, True])
@@ -258,7 +240,7 @@ def _upsampler() -> Pair:
 # ---- VQGAN -----------------------------------------------------------------------------------------------------------
 
 
-@case("VQGAN f16, 16,384 codes: taming")
+@case("VQGAN f16, codebook of 16,384: taming")
 def _vqgan() -> Pair:
     layers, vectors = peer("taming.modules.diffusionmodules.model"), peer("taming.modules.vqvae.quantize")
     sizes: dict[str, Any] = {
@@ -273,25 +255,25 @@ def _vqgan() -> Pair:
     network = ours(one=fill(theirs))
     image = 2 * torch.rand(1, 3, 64, 64) - 1
     latent = theirs.quant_conv(theirs.encoder(image))
-    rounded, _, (_, _, codes) = theirs.quantize(latent)
+    rounded, _, (_, _, tokens) = theirs.quantize(latent)
     mine = {
         "latent": network.encode_latent(image),
-        "codes": network.encode(image).flatten().float(),
+        "tokens": network.encode(image).flatten().float(),
         "image": network.decode_latent(network.vectors(network.encode(image))),
     }
     decoded = theirs.decoder(theirs.post_quant_conv(rounded))
-    return size(theirs), mine, {"latent": latent, "codes": codes.flatten().float(), "image": decoded}
+    return size(theirs), mine, {"latent": latent, "tokens": tokens.flatten().float(), "image": decoded}
 
 
-# ---- our weights there -----------------------------------------------------------------------------------------------
+# ---- exported weights ------------------------------------------------------------------------------------------------
 
 
-def _starter(layout: str, there: Callable[[str], Callable[[Tensor, Tensor], tuple]]) -> Pair:
-    """The starter CLIP, exported. there: opens the folder, and gives what makes embeddings."""
+def _starter(layout: str, load: Callable[[str], Callable[[Tensor, Tensor], tuple]]) -> Pair:
+    """The starter CLIP, exported. load: from the folder to a function that computes embeddings."""
     task: Any = checkpoint.load("starter/clip", "clip")
     with tempfile.TemporaryDirectory() as folder:
         export("starter/clip", layout, f"{folder}/clip", None, False)
-        run = there(f"{folder}/clip")
+        run = load(f"{folder}/clip")
     model, words = task.model, ["an avocado chair", "two cats on a blue background"]
     image = 2 * torch.rand(1, 3, model.visual.size, model.visual.size) - 1
     ids = torch.from_numpy(task.tokenizer.pack(words, model.text.context_length)[0])
@@ -304,27 +286,21 @@ def _starter(layout: str, there: Callable[[str], Callable[[Tensor, Tensor], tupl
 def _to_transformers() -> Pair:
     transformers = peer("transformers")
 
-    def there(folder: str) -> Callable[[Tensor, Tensor], tuple]:
-        network = transformers.CLIPModel.from_pretrained(folder).float().eval()
+    def load(folder: str) -> Callable[[Tensor, Tensor], tuple]:
+        return _embeddings(transformers.CLIPModel.from_pretrained(folder).float().eval())
 
-        def run(pixels: Tensor, ids: Tensor) -> tuple:
-            output = network(pixel_values=pixels, input_ids=ids)
-            return output.image_embeds, output.text_embeds
-
-        return run
-
-    return _starter("hf-clip", there)
+    return _starter("hf-clip", load)
 
 
 @case("starter CLIP, exported: open_clip")
 def _to_open_clip() -> Pair:
     library = peer("open_clip")
 
-    def there(folder: str) -> Callable[[Tensor, Tensor], tuple]:
+    def load(folder: str) -> Callable[[Tensor, Tensor], tuple]:
         network = library.create_model(f"local-dir:{folder}").float().eval()
         return lambda pixels, ids: network(pixels, ids)[:2]
 
-    return _starter("open-clip", there)
+    return _starter("open-clip", load)
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
