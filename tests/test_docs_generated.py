@@ -42,3 +42,8 @@ def test_every_command_with_json_has_its_fields():
 
 def test_table_escapes_pipes():
     assert GENERATOR.table(["a"], [["x|y"]]).endswith("| x\\|y |")
+
+
+def test_every_recipe_key_has_a_meaning():
+    rows = [line for line in PAGES["recipes.md"].splitlines() if line.startswith("| `")]
+    assert not [row for row in rows if row.endswith("|  |")]

@@ -24,9 +24,9 @@ class Block(NamedTuple):
 
 @sources.register("embeddings")
 class Embeddings:
-    """Samples with `embedding` (e,), the picture's; their pictures beside it where the folder has them.
+    """Precomputed CLIP embeddings, as `dalle embed` writes them: samples with `embedding` (e,), and images if stored.
 
-    path: the folder. pictures: False leaves pictures out, which a prior does not need.
+    path: the folder. images: False skips stored images, which a prior does not need.
     """
 
     def __init__(self, path: str, images: bool = True):

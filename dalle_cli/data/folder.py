@@ -12,11 +12,12 @@ METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet"
 
 @sources.register("folder")
 class Folder:
-    """Pictures in nested folders; the key is the relative path.
+    """Images in nested folders; the key is the relative path.
 
-    Captions are the lines of `a/b.txt` for `a/b.jpg`. With a `metadata.jsonl` or `metadata.csv` at the top, pictures
-    and captions are what its columns `image` (file_name) and `caption` (text) say, as in Hugging Face's image folders.
-    Names that start with a dot are left out.
+    path: the folder. image_column, caption_column: columns of the `metadata.jsonl` or `metadata.csv` at the top, by
+    default `file_name` and `text`, as in Hugging Face's image folders.
+
+    Without such a file, captions are the lines of `a/b.txt` for `a/b.jpg`. Names that start with a dot are skipped.
     """
 
     def __init__(

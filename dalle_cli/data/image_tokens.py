@@ -18,7 +18,10 @@ from .source import BadSample, DataError, find_files
 
 @sources.register("image-tokens")
 class Codes:
-    """Samples with `codes` (h, w) in place of a picture. path: the folder."""
+    """Precomputed image tokens, (h, w), instead of images.
+
+    path: the folder.
+    """
 
     def __init__(self, path: str):
         self.files, self.problems = find_files(path, (".safetensors",))

@@ -31,10 +31,11 @@ class Index(NamedTuple):
 
 @sources.register("shards")
 class Shards:
-    """Pictures and captions in tar files.
+    """Images and captions in tar files.
 
     path: a tar, a folder, a glob or a brace range (`data/{00000..00099}.tar`); numbers may be missing. caption_column:
     "txt" reads the `.txt` members; any other name reads that field of the `.json` members (a list: several captions).
+
     Counts come from img2dataset's `_stats.json` when the shard looks whole, else from the headers.
     """
 

@@ -34,11 +34,12 @@ class Rows(Protocol):
 
 @sources.register("table")
 class Table:
-    """Pictures and captions named by the rows of tables.
+    """Images and captions named by the rows of tables.
 
-    path: a table (.csv, .tsv, .jsonl, .parquet; with a header row where there can be one), a folder of them, a glob
-    or a brace range. image: the column of picture paths, relative to the table, or of encoded pictures (Parquet:
-    bytes, or a struct of bytes and path); caption: that of captions. Left out, both are found by their usual names.
+    path: a table (.csv, .tsv, .jsonl, .parquet; CSV and TSV with a header row), a folder of them, a glob or a brace
+    range. image_column: the column of image paths, relative to the table, or of encoded images (Parquet: bytes, or a
+    struct of bytes and path); by default found by its usual name. caption_column: the column of captions; by default
+    found by its usual name.
     """
 
     def __init__(

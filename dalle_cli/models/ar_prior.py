@@ -34,12 +34,14 @@ class Cache:
 
 @models.register("ar-prior")
 class ARPrior(Prior):
-    """Scores the buckets of one principal component after the other.
+    """Predict the buckets of one principal component after another.
 
-    embed_dim, context_length, text_width: of CLIP, as for the diffusion prior. components: how many are kept at most.
-    explained_variance: fraction of the variance; fewer are kept where these have it. buckets: of each component, and of
-    the product of text and image. The components and the bounds of the buckets, as often met on each side of each, are
-    buffers, which `fit` finds.
+    embed_dim: width of the CLIP embedding. context_length: number of text states that it reads. text_width: width of
+    these states. components: maximum number of components. buckets: buckets of each component, and of the similarity of
+    text and image. explained_variance: fraction of the variance to explain; fewer components are used if they suffice.
+    gradient_checkpointing: recompute blocks in the backward pass.
+
+    The components and the bounds of the buckets, which hold equal numbers of samples, are buffers that `fit` computes.
     """
 
     mean: Tensor  # (e,)

@@ -32,7 +32,14 @@ class AttentionPool(nn.Module):
 
 @models.register("classifier")
 class Classifier(nn.Module):
-    """Scores of `classes` for noisy pictures of `size` pixels; the other arguments are those of the U-Net."""
+    """Classify noisy images of `size` pixels; the other keys are those of the U-Net's encoder.
+
+    size: side of the images in pixels. classes: number of classes. base_channels: channels of the first level.
+    channel_mult: channels of each level, as multiples of base_channels. num_res_blocks: residual blocks per level.
+    attention_factors: downsampling factors at which there is attention. head_dim: channels of an attention head.
+    attention_order: layout of the attention weights (adm.py). gradient_checkpointing: recompute the layers in the
+    backward pass.
+    """
 
     def __init__(
         self,

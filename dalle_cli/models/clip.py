@@ -71,11 +71,11 @@ class Absent(Tower):
 
 @models.register("clip")
 class CLIP(nn.Module):
-    """Two towers, a projection from each to `embed_dim` numbers, and the learned scale of their cosines.
+    """Two towers, a projection from each to `embed_dim` channels, and the learned scale of their cosines.
 
-    Either tower may be missing, as in some published weights, which then do one half of the work. scale: of cosines,
-    where it is not learned. gradient_checkpointing: recompute the towers' blocks in the backward pass: less memory, a
-    third more arithmetic.
+    image, text: the towers; either may be missing, as in some published weights, which then embed only one of the two.
+    fixed_logit_scale: factor of the cosines, if it is not learned. gradient_checkpointing: recompute the towers' blocks
+    in the backward pass: less memory, a third more arithmetic.
     """
 
     mean: Tensor

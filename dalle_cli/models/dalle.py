@@ -103,11 +103,12 @@ class Block(nn.Module):
 
 @models.register("dalle")
 class DALLE(nn.Module):
-    """The sparse transformer over text tokens and image codes.
+    """The sparse transformer over text tokens and image tokens.
 
-    vocab_size, context_length: of the text; image_vocab_size, grid_size: of the dVAE, number and side of the square.
-    attention: "sparse" (rows, columns and a last convolution) or "full". gradient_checkpointing: recompute blocks in
-    the backward pass.
+    vocab_size: entries of the text vocabulary. context_length: number of text tokens. image_vocab_size: number of image
+    tokens of the dVAE. grid_size: side of the dVAE's square of tokens. attention: "sparse" (rows, columns and a last
+    convolution) or "full". dropout: probability of dropout after embeddings and blocks. gradient_checkpointing:
+    recompute blocks in the backward pass.
     """
 
     def __init__(

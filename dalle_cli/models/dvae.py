@@ -74,13 +74,14 @@ def _stack(
 
 @models.register("dvae")
 class DVAE(nn.Module):
-    """The encoder and decoder.
+    """The encoder and decoder of a discrete VAE.
 
-    vocab_size: number of codes; n_hid: base width; n_init: width of the decoder's input. gain: of every residual
-    branch, 1 / layers^2 if not given, as published; a short training wants more. patches: not in the paper: the encoder
-    is one linear map of each place's own pixels, and the decoder has one beside its network; started as the k-means of
-    patches (`start`), they need little training, and the same patch has the same code wherever it stands, which is what
-    a transformer of a few million parameters can learn.
+    vocab_size: number of image tokens. n_hid: base width. n_init: width of the decoder's input. groups: levels of
+    resolution. num_res_blocks: residual blocks per level. gain: factor of every residual branch; by default 1 /
+    layers^2, as published; short trainings need more. patches: not in the paper: the encoder is one linear map of each
+    position's own pixels, and the decoder adds one to its network. They start as the k-means of patches (`start`) and
+    need little training, and the same patch has the same token wherever it is, which a transformer of a few million
+    parameters can learn.
     """
 
     encoder: Any  # pyright takes modules inside modules for tensors

@@ -65,9 +65,9 @@ class Tower(nn.Module):
 
 @models.register("noised-vit")
 class NoisedVisionTransformer(Tower):
-    """Image tower over square patches of noisy pictures at one of `steps` times.
+    """Image tower over square patches of noisy images at one of `steps` timesteps.
 
-    image: (B, 3, size, size), normalised; t: (B,) integers; returns (B, width).
+    steps: number of timesteps. image: (B, 3, size, size), normalized; t: (B,) integers; returns (B, width).
     """
 
     def __init__(self, size: int, patch_size: int, width: int, depth: int, heads: int, steps: int = 1000):
@@ -90,7 +90,7 @@ class NoisedVisionTransformer(Tower):
 
 @models.register("noised-clip-text")
 class NoisedTextTransformer(Tower):
-    """Text tower.
+    """Text tower of a noised CLIP.
 
     ids: (B, N) token ids, N at most `context_length`; lengths: (B,), how many are real; returns (B, width).
     """
@@ -113,7 +113,10 @@ class NoisedTextTransformer(Tower):
 
 @models.register("noised-clip")
 class NoisedCLIP(nn.Module):
-    """Two towers and a projection from each to `embed_dim` numbers. scale: of cosines; learned where not given."""
+    """Two towers and a projection from each to `embed_dim` channels.
+
+    image, text: the towers. fixed_logit_scale: factor of the cosines; learned if not given.
+    """
 
     mean: Tensor
     std: Tensor

@@ -71,9 +71,12 @@ def causal(seen: Tensor) -> Tensor:
 
 @models.register("diffusion-prior")
 class DiffusionPrior(Prior):
-    """Predicts x0, a whitened image embedding.
+    """Predict x0, a whitened image embedding.
 
-    The buffers `mean` and `std` whiten; `fit` finds them, or they come with the published weights.
+    embed_dim: width of the CLIP embedding. context_length: number of text states that it reads. text_width: width of
+    these states. gradient_checkpointing: recompute blocks in the backward pass.
+
+    The buffers `mean` and `std` whiten; `fit` computes them, or they come with the published weights.
     """
 
     mean: Tensor

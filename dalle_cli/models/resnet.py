@@ -68,8 +68,8 @@ class AttentionPool(nn.Module):
 class ModifiedResNet(ImageTower):
     """Image tower: stem, four stages of bottlenecks, attention pool.
 
-    image: (B, 3, size, size), normalised; returns (B, 32 * width). size: pixels; layers: blocks of the four stages;
-    width: channels after the stem; heads: of the attention pool.
+    size: side of the images in pixels. layers: blocks of the four stages. width: channels after the stem. heads:
+    attention heads of the pool. image: (B, 3, size, size), normalized; returns (B, 32 * width).
     """
 
     projection_bias = True

@@ -31,17 +31,20 @@ from .conditions.base import Condition, merge
 
 @models.register("unet")
 class UNet(nn.Module):
-    """Reads pictures of any size that divides by 2 to the number of levels less one.
+    """U-Net over images of any size that is divisible by 2 ** (levels - 1).
 
-    channels: the width; channel_mult: of it, for each level; blocks: on each level; attention: factors of down-sampling
-    at which there is attention, in heads `head_dim` wide or `heads` of them. attention_order: how its weights lie
-    (adm.py). resample: between levels by residual blocks or by plain convolutions. scale_shift: the time's embedding
-    scales and shifts, or is added. learned_variance: three more output channels for it. conditions: by name, in the
-    order of their channels and tokens. patch: squares of so many pixels a side are read and drawn as one place of more
-    channels, at a fraction of the cost (Hoogeboom et al. 2023, section 3.3); 1 as published. places: waves of so many
-    lengths tell where in the picture a place lies, which the published networks find out from its borders; 0 as
-    published. residual: the condition whose picture the prediction begins with, an upsampler's small one; none as
-    published. gradient_checkpointing: recompute the layers in the backward pass.
+    base_channels: channels of the first level. channel_mult: channels of each level, as multiples of base_channels.
+    num_res_blocks: residual blocks per level. attention_factors: downsampling factors at which there is attention.
+    conditions: the conditions by name, in the order of their channels and tokens. head_dim: channels of an attention
+    head. heads: number of attention heads, instead of head_dim. attention_order: layout of the attention weights
+    (adm.py). middle_attention: attention at the lowest resolution. scale_shift: the timestep embedding scales and
+    shifts, instead of being added. resample: change resolution by residual blocks instead of plain convolutions.
+    learned_variance: three more output channels for the variance. dropout: probability of dropout in residual blocks.
+    patch_size: side of the squares of pixels that are processed as one position with more channels, at a fraction of
+    the cost (Hoogeboom et al. 2023, section 3.3); 1 as published. position_bands: number of sine waves that encode
+    positions, which the published networks infer from the borders; 0 as published. residual: the condition whose image
+    is added to the prediction, such as an upsampler's small one; none as published. gradient_checkpointing: recompute
+    the layers in the backward pass.
     """
 
     def __init__(
@@ -222,9 +225,12 @@ def _context(conditions: nn.ModuleDict) -> int | None:
 
 @models.register("two-stage-unet")
 class TwoStageUNet(nn.Module):
-    """A U-Net for all steps, and one of the same shape that was tuned for the last: Karlo's upsampler.
+    """A U-Net for all steps but the last, and one of the same shape that was tuned for the last: Karlo's upsampler.
 
-    Called like a U-Net, all rows at one time; conditions may have no weights, since they are made once for both.
+    first: the U-Net for all steps but the last. last: the U-Net for the last step.
+
+    Called like a U-Net, with one timestep for all rows; conditions may have no weights, since they are computed once
+    for both.
     """
 
     def __init__(self, first: UNet, last: UNet):

@@ -74,9 +74,10 @@ class Transformer(nn.Module):
 class VisionTransformer(ImageTower):
     """Image tower: square patches, a class token, and its state after the last block as the feature.
 
-    image: (B, 3, size, size), normalised; returns (B, width). size and patch_size in pixels. activation: quick-gelu as
-    in OpenAI's weights, gelu as in most of open_clip's. The blocks start as torch's layers do, as in the published
-    code.
+    image: (B, 3, size, size), normalized; returns (B, width). size, patch_size: in pixels. activation: quick-gelu as in
+    OpenAI's weights, gelu as in most of open_clip's.
+
+    Blocks are initialized like torch's layers, as in the published code.
     """
 
     def __init__(

@@ -160,11 +160,12 @@ class Quantiser(nn.Module):
 
 @models.register("vqgan")
 class VQGAN(nn.Module):
-    """The encoder, the codes' vectors, and the decoder.
+    """VQGAN (Esser et al. 2021): an encoder, a codebook and a decoder.
 
-    vocab_size: number of codes; embed_dim: of their vectors. channels: the width; channel_mult: of it, for each level;
-    blocks: of the encoder on each level; attention: factors of down-sampling at which there is attention; latent:
-    channels between the networks and the two 1x1 convolutions around the codes.
+    vocab_size: number of image tokens. embed_dim: width of the codebook's vectors. base_channels: channels of the first
+    level. channel_mult: channels of each level, as multiples of base_channels. num_res_blocks: residual blocks of the
+    encoder per level. attention_factors: downsampling factors at which there is attention. latent_channels: channels
+    between the networks and the two 1x1 convolutions around the codebook.
     """
 
     def __init__(

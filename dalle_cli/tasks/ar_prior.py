@@ -22,9 +22,10 @@ from .prior import PriorTask, ProgressCallback, candidate_seeds, pick_best
 
 @tasks.register("ar-prior")
 class ARPriorTask(PriorTask):
-    """Next-token loss over the buckets of an embedding's principal components, in nats a component.
+    """Next-token loss over the buckets of an embedding's principal components, in nats per component.
 
-    clip: the frozen CLIP. text_drop_prob: share of texts left out, for guidance, and with them how well they fit.
+    clip: the frozen CLIP. text_drop_prob: fraction of texts that are dropped, with the similarity of text and image,
+    for classifier-free guidance.
     """
 
     model: ARPrior

@@ -16,9 +16,10 @@ from .noising import Schedule, add_noise, make_process
 
 @tasks.register("classifier")
 class ClassifierTask(Task):
-    """Cross-entropy of the class at a random step of the process that the guided decoder was trained with.
+    """Cross-entropy of the class at a random timestep of the process of the guided decoder.
 
-    classes: names, in order, of which a caption holds one; without them captions are numbers.
+    schedule: noise schedule. steps: timesteps of the diffusion process. classes: names, in order, of which a caption
+    holds one; without them captions are numbers.
     """
 
     model: Classifier

@@ -19,7 +19,7 @@ from .collators import CLIPCollator
 class CLIPTask(Task):
     """The contrastive loss over the global batch.
 
-    max_logit_scale: ceiling of the cosines' factor, clamped after a step.
+    max_logit_scale: maximum of the factor of the cosines, clamped after each step.
     """
 
     family = "clip"

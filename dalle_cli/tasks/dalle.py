@@ -23,10 +23,11 @@ RECORDED = "cuda"  # kind of device on which steps are recorded
 
 @tasks.register("dalle")
 class DALLETask(Task):
-    """Next-token loss over captions and image codes, weighted `text_weight` and 1 - text_weight.
+    """Next-token loss over captions and image tokens.
 
-    dvae: the frozen codec. bpe_dropout: share of merges passed over while training. text_drop_prob: share of captions
-    left out, for guidance; the paper has none.
+    dvae: the frozen image tokenizer. text_weight: weight of the loss of the text; the image has the rest of 1.
+    bpe_dropout: fraction of merges that are skipped in training. text_drop_prob: fraction of captions that are dropped,
+    for classifier-free guidance; 0 in the paper.
     """
 
     family = "prior"

@@ -19,14 +19,14 @@ START, PATCHES = 2048, 512  # the codes start from so many pictures at most, and
 
 @tasks.register("dvae")
 class DVAETask(Task):
-    """Minus the evidence lower bound per pixel value, with gumbel-softmax samples of the codes.
+    """The negative evidence lower bound per pixel value, with gumbel-softmax samples of the image tokens.
 
-    kl_weight, kl_anneal_steps: weight of the divergence from uniform codes (the paper's beta), reached over so many
-    steps. temperature, temperature_steps: the relaxation's temperature falls from 1 to this. Both move along a cosine.
-    min_log_scale: floor of ln b, the logit-Laplace's log-scale; without one, flat drawings have unbounded likelihood.
-    usage_penalty: weight of a penalty on codes used less than a seventh as often as if all were used alike; not in the
-    paper. train_encoder: whether it learns; else the codes stay as they are (those that model.patches starts with, or
-    train.init_from's), and the decoder learns from hard ones.
+    kl_weight: weight of the divergence from uniform tokens (the paper's beta). kl_anneal_steps: steps over which it
+    rises to kl_weight. temperature: the temperature of the relaxation, which falls to it from 1. temperature_steps:
+    steps over which it falls. min_log_scale: minimum of ln b, the log-scale of the logit-Laplace distribution; without
+    it, flat regions have unbounded likelihood. usage_penalty: weight of a penalty on tokens used less than a seventh as
+    often as in uniform use; not in the paper. train_encoder: train the encoder; else its tokens stay fixed (those that
+    model.patches starts with, or train.init_from's), and the decoder learns from hard ones. Both schedules are cosines.
     """
 
     family = "dvae"

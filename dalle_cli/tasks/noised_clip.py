@@ -21,11 +21,11 @@ from .noising import Schedule, add_noise, check_timestep_shift, make_process
 
 @tasks.register("noised-clip")
 class NoisedCLIPTask(Task):
-    """CLIP's loss over pictures with noise; a step's noise is each picture's own.
+    """CLIP's loss over noisy images, each with a timestep of its own.
 
-    max_logit_scale: ceiling of the scale. timestep_shift: under 1, training sees more of the steps that leave most of
-    the picture. reconstruction_prob: fraction of the pictures that are shown as the frozen dvae gives them back, for a
-    CLIP that ranks what is drawn with its codes: one that knows originals alone takes one thing there for another.
+    schedule: noise schedule. max_logit_scale: maximum of the factor of the cosines. timestep_shift: below 1, training
+    sees more of the low noise. reconstruction_prob: fraction of the images that are replaced by their reconstruction by
+    the frozen dvae, for a CLIP that ranks images decoded by it: one that knows only originals confuses objects there.
     """
 
     model: NoisedCLIP

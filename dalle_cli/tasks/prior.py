@@ -160,11 +160,11 @@ def pick_best(drawn: Tensor, text: Tensor, num_samples: int) -> Tensor:
 
 @tasks.register("diffusion-prior")
 class DiffusionPriorTask(PriorTask):
-    """The squared error of the whitened embedding that the network sees in a noisy one.
+    """The squared error of the whitened embedding that the network predicts from a noisy one.
 
-    clip: the frozen CLIP. schedule, steps: the diffusion process. text_drop_prob: share of texts left out, for
-    guidance. clip_sample_range: the greatest number of a whitened embedding while drawing; Karlo's, diffusers' pipeline
-    has 5.
+    clip: the frozen CLIP. schedule: noise schedule. steps: timesteps of the diffusion process. text_drop_prob: fraction
+    of texts that are dropped, for classifier-free guidance. clip_sample_range: maximum absolute value of a whitened
+    embedding while sampling; 10 as in Karlo, 5 in diffusers' pipeline.
     """
 
     model: DiffusionPrior

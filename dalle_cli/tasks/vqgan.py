@@ -7,7 +7,7 @@ from .base import Task
 
 @tasks.register("vqgan")
 class VQGANTask(Task):
-    """Holds a VQGAN (Esser et al. 2021) and has no objective; `train-*` refuses it by its family."""
+    """Hold a VQGAN (Esser et al. 2021) without an objective: it is imported and not trained."""
 
     family = None
     model: VQGAN

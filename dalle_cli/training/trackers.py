@@ -10,7 +10,7 @@ from ..console import json_safe
 
 @dataclass(frozen=True)
 class Tracker:
-    """The `tracker` section. report_to: trackers beside the JSON lines. project: their name for it."""
+    """The `tracker` section. report_to: trackers besides log.jsonl. project: name of the project there."""
 
     report_to: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
     project: str = "dalle"
