@@ -7,10 +7,13 @@ So the files equal those of a single process, and a command calls this module on
 import atexit
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .exits import DONE, FAILED, USAGE, Failure
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,6 +71,30 @@ def all_gather_object(value: T) -> list[T]:
             f"another process ended or cannot be reached ({reason}); run the command again with --skip-existing"
         ) from None
     return values
+
+
+def all_reduce_max(values: Sequence[float], device: "torch.device | str" = "cpu") -> list[float]:
+    """Return the maximum of each value over the processes. device: where their group exchanges tensors."""
+    if world_size() == 1:
+        return list(values)
+    import torch
+
+    tensor = torch.tensor(list(values), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+    return tensor.tolist()
+
+
+def all_reduce_mean(totals: "Mapping[str, torch.Tensor]", count: float) -> dict[str, float]:
+    """Return totals over `count` items each, averaged over the processes, to six digits."""
+    if not totals:
+        return {}
+    import torch
+
+    means = torch.stack([value.float().reshape(()) for value in totals.values()]) / count
+    if world_size() > 1:
+        torch.distributed.all_reduce(means)
+        means /= world_size()
+    return {name: float(f"{value:.6g}") for name, value in zip(totals, means.tolist())}
 
 
 def barrier() -> None:

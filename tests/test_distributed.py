@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dalle_cli import distributed
@@ -119,3 +120,13 @@ def test_exit_without_a_group():
     with pytest.raises(SystemExit) as ended:
         distributed.exit_process(4)
     assert ended.value.code == 4
+
+
+def test_one_process_reduces_to_itself():
+    assert distributed.all_reduce_max([1, -2.5]) == [1, -2.5]
+
+
+def test_means_are_of_what_was_counted():
+    totals = {"loss": torch.tensor(3.0), "psnr": torch.tensor([2.0])}
+    assert distributed.all_reduce_mean(totals, 2) == {"loss": 1.5, "psnr": 1.0}
+    assert distributed.all_reduce_mean({}, 2) == {}

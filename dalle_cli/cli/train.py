@@ -50,6 +50,9 @@ def _add_command(family: str, default: str, summary: str, example: str) -> None:
                 "--dry-run", help="Print recipe, parameters and memory, and train nothing.", rich_help_panel=OUTPUT
             ),
         ] = False,
+        ignore_memory: Annotated[
+            bool, typer.Option("--ignore-memory", help="Train although the estimate exceeds the free memory.")
+        ] = False,
         quiet: Quiet = False,
     ) -> None:
         from ..training import start
@@ -57,7 +60,7 @@ def _add_command(family: str, default: str, summary: str, example: str) -> None:
         raise typer.Exit(
             start.train(
                 family, recipe, overrides or [], run, resume=resume, processes=processes, max_time=max_time,
-                dry_run=dry_run, quiet=quiet,
+                dry_run=dry_run, quiet=quiet, ignore_memory=ignore_memory,
             )
         )  # fmt: skip
 

@@ -53,6 +53,10 @@ class Task(nn.Module):
     def prepare(self, batches: Iterator[dict]) -> None:
         """Called once, before the first step of a fresh run, with the whole batches of its first steps."""
 
+    def chance_levels(self, batch: dict) -> dict[str, float]:
+        """Return what guessing would reach, for the logged values that have such a level."""
+        return {}
+
     def after_step(self) -> None:
         """Called after each step of the optimiser."""
 

@@ -44,6 +44,9 @@ class ClassifierTask(Task):
         right = (scores.argmax(dim=1) == batch["label"]).float()
         return F.cross_entropy(scores, batch["label"]), {"accuracy": right.mean()}
 
+    def chance_levels(self, batch: dict) -> dict[str, float]:
+        return {"accuracy": 1 / self.model.classes}
+
     def score(self, texts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
         """Log-probability of each text's class: (B,). x: (B, 3, S, S), noisy; t: (B,)."""
         label = torch.from_numpy(class_labels(texts, self.classes, self.model.classes)).to(x.device)

@@ -55,6 +55,9 @@ class CLIPTask(Task):
             right = (image.float() @ text.float().T).argmax(dim=1) == torch.arange(len(image), device=image.device)
         return loss, {"scale": scale, "accuracy": right.float().mean()}
 
+    def chance_levels(self, batch: dict) -> dict[str, float]:
+        return {"accuracy": 1 / len(batch["key"])}
+
     @torch.no_grad()
     def after_step(self) -> None:
         self.model.logit_scale.clamp_(

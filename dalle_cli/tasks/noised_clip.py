@@ -78,6 +78,9 @@ class NoisedCLIPTask(Task):
         # all go through it: how many are chosen is a number that estimates on shapes alone do not have
         return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
 
+    def chance_levels(self, batch: dict) -> dict[str, float]:
+        return {"accuracy": 1 / len(batch["key"])}
+
     @torch.no_grad()
     def after_step(self) -> None:
         if isinstance(self.model.logit_scale, torch.nn.Parameter):

@@ -11,6 +11,7 @@ from ..models import models
 from ..nn import meta_init
 from ..recipe import Recipe
 from ..text import TextError, tokenizers
+from .run_tokenizer import find_number, is_missing
 
 # Companions that may be missing: recipes of published ones, of that family, of which the first that fits stands in.
 PUBLISHED = {"dvae": ("openai",), "clip": ("vit-l14", "vit-h16", "vit-b32")}
@@ -44,7 +45,8 @@ def compose_meta(found: Recipe, needs: list[str]) -> MetaTask:
                 if "tokenizer.path" not in needs:
                     tokenizer = tokenizers.build(found["tokenizer"], "tokenizer")
             except TextError as error:
-                needs.append(f"tokenizer: {error}")
+                if not is_missing(found):
+                    needs.append(f"tokenizer: {error}")
         for name, source in recipe.section(found, "frozen").items():
             frozen[name] = None
             try:
@@ -63,9 +65,10 @@ def compose_meta(found: Recipe, needs: list[str]) -> MetaTask:
             text: Any = getattr(
                 companions.get("clip"), "text", None
             )  # whose vocabulary is that of what reads its texts
-            if size := _number(found["model"], "vocab_size") or getattr(text, "vocab_size", 0):
+            if size := find_number(found["model"], "vocab_size") or getattr(text, "vocab_size", 0):
                 tokenizer = SimpleNamespace(vocab_size=size)
-                substitutes.insert(0, f"a vocabulary of {size}")
+                learned = ", which the run learns from its captions" if is_missing(found) else ""
+                substitutes.insert(0, f"a vocabulary of {size} entries{learned}")
         if len(companions) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
             return MetaTask(models.build(found["model"], "model"), None, frozen, substitutes)
         task: Any = checkpoint.compose(found, tokenizer, companions)
@@ -78,19 +81,9 @@ def _published(name: str, model: dict) -> dict | None:
         node = recipe.load(published, name, complete=False)["model"]
         if name == "dvae":
             return {**node, "vocab_size": model.get("image_vocab_size", node["vocab_size"])}
-        if node["embed_dim"] == _number(model, "embed_dim"):
+        if node["embed_dim"] == find_number(model, "embed_dim"):
             return node
     return None
-
-
-def _number(model: dict, name: str) -> int:
-    """A number that a model is made for, such as its text's vocabulary, wherever in it that stands; 0 for none."""
-    for key, value in model.items():
-        if key == name:
-            return int(value)
-        if isinstance(value, dict) and (inside := _number(value, name)):
-            return inside
-    return 0
 
 
 def _count(module: nn.Module) -> int:

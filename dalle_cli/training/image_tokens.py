@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from .. import checkpoint
+from .. import checkpoint, distributed, migrations
 from ..console import Progress
 from ..data import loader
 from ..exits import Failure
 from ..files import make_folder, remove_temporary_files, write_atomically
 from ..hardware.memory_meter import choose_batch_size
 from ..models.dvae import DVAE
-from . import ranks
 from .bad_samples import Bad
 from .signals import Stop
 
@@ -54,7 +53,7 @@ def cache(
     about = json.dumps({"dvae": crc, "data": content, "seed": seed})
     sources = _sources(data, folder)
     note = folder / "about.json"
-    if note.exists() and note.read_text() != about:
+    if note.exists() and _content(note) != json.loads(about):
         raise Failure(f"{folder} holds codes of other data or of another dVAE; remove it, or choose another --run")
     if layout.is_main_process:
         for source in sources:
@@ -62,7 +61,7 @@ def cache(
             remove_temporary_files(source.folder)
         write_atomically(note, lambda path: path.write_text(about))
     missing = [file for source in sources for file in source.files() if not file.path.exists()]
-    ranks.agree([0], layout)  # all have looked before any writes
+    distributed.barrier()  # every process has listed the files before any writes
     own = missing[layout.process_index :: layout.num_processes]
     if own:
         dvae: Any = checkpoint.load(codec, "dvae").model
@@ -77,7 +76,7 @@ def cache(
             if not stop.code:
                 _encode(file, dvae, seed, layout, shown, stop, batch, bad)
         shown.close()
-    (code,) = ranks.agree([stop.code], layout)
+    (code,) = distributed.all_reduce_max([stop.code], layout.device)
     if code:
         raise Failure(f"stopped while encoding; the same command goes on from what is in {folder}", int(code))
     common = {key: data[key] for key in COMMON if key in data}
@@ -86,6 +85,12 @@ def cache(
         return {**nodes[0], "size": data["size"], **common}
     mixture = {key: data[key] for key in ("type", "weights", "samples") if key in data}
     return {**mixture, "sources": nodes, "size": data["size"], **common}
+
+
+def _content(note: Path) -> Any:
+    """Return what a cache was made of, with today's names of the keys of `data`."""
+    content = json.loads(note.read_text())
+    return migrations.to_version_2(content) if isinstance(content, dict) else content
 
 
 @dataclass(frozen=True)

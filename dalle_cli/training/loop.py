@@ -1,11 +1,12 @@
 """The training loop: one function, in reading order, for every task.
 
 A step is a function of the weights, its own number and the samples that the data order gives it; saving, averaging,
-logging and previews only look on. That is why a run that was stopped, however it was stopped, ends with the same
-weights as one that was not.
+logging and previews change nothing. That is why a run that was stopped, in whatever way, ends with the same weights as
+one that was not.
 """
 
 import contextlib
+import itertools
 import math
 import sys
 import time
@@ -15,33 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from .. import __version__, checkpoint, images
+from .. import __version__, checkpoint, distributed
 from ..console import Progress
-from ..contact_sheet import contact_sheet
 from ..data import loader
 from ..exits import Failure
 from ..files import write_atomically
 from ..hardware.capabilities import keep_freed_memory, return_freed_memory
 from ..recipe import to_yaml
-from . import image_tokens, optim, ranks, sharding, state
+from . import curve, image_tokens, optim, preflight, ranks, run_tokenizer, sharding, state, validation
 from .bad_samples import Bad
 from .ema import EMA
-from .options import Train, interval, options, seconds
+from .options import interval, options, seconds
 from .precision import choose
-from .resume import companions, resumable
-from .signals import Stop
+from .resume import frozen_checksums, resumable
+from .signals import Stop, Stopped
 from .trackers import Log
 
 OVERFLOWS = 50  # halvings of the loss scale: from 65,536 to where every number of fp16 is 0
 
 
 def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = None, quiet: bool = False) -> int:
-    """Train what a recipe describes in the folder `run`; returns the exit code: 0, or 75 or 130 when stopped early.
+    """Train a recipe in the folder `run` and return the exit code: 0, or 75 or 130 when stopped early.
 
-    resume: see resume.py. max_time: stop in good order after this time, such as "3h50m".
+    resume: see resume.py. max_time: save and stop after this time, such as "3h50m".
     Raises RecipeError, CheckpointError, DataError, Failure.
     """
     optim_options, settings, tracker = options(recipe)
@@ -57,31 +56,39 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         progress = Progress(run.name, settings.steps, quiet=quiet or not main)
         precision = {"no": "float32"}.get(layout.mixed_precision, layout.mixed_precision)
         sharded = sharded and world > 1
-        laid_out = f"{world} process{'es' if world > 1 else ''} on {device.type}, precision {precision}"
-        progress.note(laid_out + (", sharded" if sharded else ""))
+        layout_line = f"{world} process{'es' if world > 1 else ''} on {device.type}, precision {precision}"
+        progress.note(layout_line + (", sharded" if sharded else ""))
 
         # ---- what is trained: the same initial weights in every process ----------------------------------------------
-        found = resumable(run, recipe, resume, progress.note)
-        frozen = companions(recipe)
-        first = checkpoint.initial_weights(settings.init_from, recipe) if settings.init_from and not found else None
+        recipe, tokenizer = run_tokenizer.prepare(recipe, run, progress.note)
+        saved = resumable(run, recipe, resume, progress.note)
+        frozen = frozen_checksums(recipe)
+        initial = checkpoint.initial_weights(settings.init_from, recipe) if settings.init_from and not saved else None
         torch.manual_seed(settings.seed)
-        task: Any = checkpoint.compose(recipe)
+        task: Any = checkpoint.compose(recipe, tokenizer)
         data = recipe["data"]
         if task.codec and data["type"] != "image-tokens":
             codec = str(recipe["frozen"][task.codec])
-            shown = partial(Progress, quiet=quiet or not main)
-            data = image_tokens.cache(recipe, run, codec, settings.seed, layout, shown, stop)
+            new_progress = partial(Progress, quiet=quiet or not main)
+            data = image_tokens.cache(recipe, run, codec, settings.seed, layout, new_progress, stop)
         samples = loader.build(data)
         for line in samples.problems:
             progress.note(line)
+        preflight.check_batch(samples, settings)
         if settings.channels_last and not sharded:  # slices must be contiguous
             task.to(memory_format=torch.channels_last)
         task.to(device)
         model = task.model
-        if first:
-            model.load_state_dict(first)
-        elif not found:  # every process prepares from the same samples
-            task.prepare(samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collator(), device=device))
+        if initial:
+            model.load_state_dict(initial)
+        elif not saved:  # every process prepares from the same samples
+            try:
+                with stop.interruptible(world == 1):
+                    first = samples.train(settings.batch_size, 0, 1, 0, settings.seed, task.collator(), device=device)
+                    task.prepare(first)
+            except Stopped:
+                progress.note("stopped before the first step; nothing is saved yet")
+                return int(stop.code)
         return_freed_memory() if getattr(task.model, "gradient_checkpointing", False) else keep_freed_memory()
         if sharded:
             wrapped: Any = sharding.shard(task, layout)
@@ -90,20 +97,20 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         optimizer: Any = layout.prepare(optim.build(optim_options, model))
         ema = EMA(model, settings.ema_decay)
 
-        # ---- where it goes on ----------------------------------------------------------------------------------------
+        # ---- where it resumes ---------------------------------------------------------------------------------------
         step, seen, skipped = 0, 0, 0
-        if found:
-            step, seen, extra = state.restore(found, model, ema, optimizer)
+        if saved:
+            step, seen, extra = state.restore(saved, model, ema, optimizer)
             skipped = extra["skipped"]
-            progress.note(f"continuing {run} from step {step}, {seen} samples ({found.name})")
-            if extra.get("layout", laid_out) != laid_out:
-                progress.note(f"changed since the saved state: {extra['layout']} -> {laid_out}")
+            progress.note(f"resuming {run} from step {step}, {seen} samples ({saved.name})")
+            if extra.get("layout", layout_line) != layout_line:
+                progress.note(f"changed since the saved state: {extra['layout']} -> {layout_line}")
             if main and step == settings.steps:
-                state.complete(run, found, recipe, task.tokenizer)
+                state.complete(run, saved, recipe, task.tokenizer)
             if layout.scaler and extra.get("scaler"):
                 layout.scaler.load_state_dict(extra["scaler"])
-        if ranks.agree([step, -step], layout) != [step, -step]:
-            raise Failure(f"the processes find different states in {run}; it must be a folder that all of them share")
+        if distributed.all_reduce_max([step, -step], device) != [step, -step]:
+            raise Failure(f"the processes find different states in {run}; all of them must share this folder")
         batches = samples.train(
             settings.batch_size, rank, world, seen, settings.seed, task.collator(), settings.grad_accum_steps, device
         )
@@ -114,6 +121,9 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             f"{settings.batch_size // world // settings.grad_accum_steps}, "
             f"{settings.steps} steps = {settings.steps * settings.batch_size / samples.samples:.2f} epochs"
         )
+        progress.note(validation.held_out_line(samples))
+        if warning := preflight.epochs_warning(samples, settings):
+            progress.note(warning)
         log = _open_log(run, recipe, step, seen, world, device, precision) if main else None
         save_steps, save_seconds = interval(settings.save_every)
         last_save = last_log = time.monotonic()
@@ -121,7 +131,27 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
         waited, logged = 0.0, step
         totals, counted = _zeros(device), 0
         overflows = 0  # steps in a row that the loss scale has skipped
-        code = 0  # what all processes have agreed to leave with
+        code = 0  # what all processes have agreed to exit with
+
+        def save() -> None:
+            tensors = state.gather(model, ema, optimizer, keep=main)
+            if main:
+                scaler = layout.scaler.state_dict() if layout.scaler else None
+                extra = {"skipped": skipped, "scaler": scaler, "layout": layout_line, "frozen": frozen}
+                state.save(run, recipe, step, seen, tensors, extra, settings.keep_last)
+                state.save_model(run, recipe, step, seen, tensors, task.tokenizer)
+            layout.wait_for_everyone()
+
+        def validate() -> None:
+            means = validation.validate(task, ema, samples, settings, layout)
+            if log:
+                log.write(step=step, samples=seen, event="validation", **means)
+                validation.save_curve(run, curve.read_log(log.path, step))
+            layout.log({f"validation/{name}": value for name, value in means.items()}, step=step)
+            progress.note(validation.describe(step, means))
+
+        if samples.held_out and not saved:
+            validate()
 
         # ---- steps ---------------------------------------------------------------------------------------------------
         model.train()
@@ -129,14 +159,19 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             rate = optim.lr_at(optim_options, step, settings.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            # For dropout alone; samples have seeds of their own.
+            # Only for dropout; samples have seeds of their own.
             torch.manual_seed(settings.seed * 1_000_003 + step * world + rank)
             keys: list[str] = []
             suspects: list[str] = []  # samples of parts whose loss is not finite
             values = _zeros(device)
             for part in range(settings.grad_accum_steps):
                 asked = time.monotonic()
-                batch = next(batches)
+                try:
+                    with stop.interruptible(world == 1):
+                        batch = next(batches)
+                except Stopped:
+                    code = stop.code
+                    break
                 waited += time.monotonic() - asked
                 bad.note(batch.pop("bad"), len(batch["key"]), progress)
                 keys += batch["key"]
@@ -147,10 +182,15 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 suspects += [] if loss.detach().isfinite() else batch["key"]
                 for name, value in {"loss": loss, **logs}.items():
                     values[name] += value.detach().float() / settings.grad_accum_steps
+            if code:  # stopped between samples: this step has not happened
+                optimizer.zero_grad()
+                save()
+                break
             seen += settings.batch_size
             now = time.monotonic()
             overdue = save_seconds and now - last_save > save_seconds
-            infinite, code, overdue = ranks.agree([bool(suspects), stop.code, bool(overdue)], layout)
+            votes = [bool(suspects), stop.code, bool(overdue)]
+            infinite, code, overdue = distributed.all_reduce_max(votes, device)
             if not infinite:
                 norm: Any = layout.clip_grad_norm_(task.parameters(), optim_options.max_grad_norm or math.inf)
                 values["grad_norm"] += sharding.whole(norm)
@@ -158,7 +198,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             if infinite or not (layout.scaler or values["grad_norm"].isfinite()):
                 skipped += 1
                 what = "loss" if infinite else "gradient"
-                keys = ranks.collect(suspects if infinite else keys, layout)
+                keys = list(itertools.chain(*distributed.all_gather_object(suspects if infinite else keys)))
                 progress.note(f"step {step}: the {what} is not finite; skipped. Samples: {', '.join(keys[:8])}")
                 if log:
                     log.write(step=step, event="not finite", what=what, keys=keys)
@@ -166,7 +206,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                     raise Failure(
                         f"the {what} was not finite in step {step} with samples {', '.join(keys[:8])}; {skipped} steps "
                         f"were skipped, over train.max_skipped_steps={settings.max_skipped_steps}. {run}/resume holds "
-                        "the state before: lower optim.lr or set optim.max_grad_norm, and add --resume changed"
+                        "the state before: lower optim.lr or set optim.max_grad_norm, and add --resume force"
                     )
             else:
                 optimizer.step()
@@ -175,7 +215,7 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                     raise Failure(
                         f"the gradient overflowed fp16 in {overflows} steps in a row, the last with samples "
                         f"{', '.join(keys[:8])}, whatever the loss scale. {run}/resume holds the state before: lower "
-                        "optim.lr or take train.precision=bf16 or float32, and add --resume changed"
+                        "optim.lr or take train.precision=bf16 or float32, and add --resume force"
                     )
                 if not overflows:
                     for name, value in values.items():
@@ -186,11 +226,11 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
             optimizer.zero_grad()
             step += 1
 
-            # ---- looking on -----------------------------------------------------------------------------------------
+            # ---- reporting ------------------------------------------------------------------------------------------
             progress.advance(1, wait=f"{waited / max(time.monotonic() - last_log, 1e-9):.0%}")
             if step % settings.log_every == 0 or step == settings.steps:
                 now = time.monotonic()
-                means = ranks.mean(totals, max(1, counted), layout)
+                means = distributed.all_reduce_mean(totals, max(1, counted))
                 means["samples_per_s"] = round((step - logged) * settings.batch_size / (now - last_log), 2)
                 means["wait"] = round(waited / (now - last_log), 4)
                 if log:
@@ -201,72 +241,33 @@ def fit(recipe: dict, run: Path, resume: str = "auto", max_time: str | None = No
                 last_log, waited, logged = now, 0.0, step
                 totals, counted = _zeros(device), 0
             if code or overdue or step == settings.steps or (save_steps and step % save_steps == 0):
-                tensors = state.gather(model, ema, optimizer, keep=main)
-                if main:
-                    scaler = layout.scaler.state_dict() if layout.scaler else None
-                    extra = {"skipped": skipped, "scaler": scaler, "layout": laid_out, "frozen": frozen}
-                    state.save(run, recipe, step, seen, tensors, extra, settings.keep_last)
-                    state.save_model(run, recipe, step, seen, tensors, task.tokenizer)
-                layout.wait_for_everyone()
+                save()
                 last_save = time.monotonic()
             if code and step < settings.steps:
-                break  # whoever asked may not wait for the pictures
+                break  # whoever asked may not wait for validation and previews
             if samples.held_out and _due(step, settings.validate_every, settings.steps):
-                means = validate(task, ema, samples, settings, layout)
-                if log:
-                    log.write(step=step, samples=seen, event="validation", **means)
-                layout.log({f"validation/{name}": value for name, value in means.items()}, step=step)
-                progress.note(f"step {step}: validation " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()))
+                validate()
             if main and settings.preview_images and not sharded and _due(step, settings.preview_every, settings.steps):
-                preview(task, ema, samples, settings, run, step, layout)
+                validation.preview(task, ema, samples, settings, run, step, layout)
 
         progress.close()
         if log:
             log.write(event="end", step=step, samples=seen, code=code)
-        # The reducer goes first and the process group last: from Python, which lets go of its lock for that. A reducer
-        # that held the last of the group would wait, lock in hand, for threads that need it.
+        # The reducer is freed first and the process group last, from Python, which releases its lock for that. A
+        # reducer with the last reference to the group would wait, holding the lock, for threads that need it.
         loss = logs = None
         (wrapped,) = layout.free_memory(wrapped)
         layout.end_training()
         if step < settings.steps:
-            progress.note(f"stopped at step {step} of {settings.steps}, state saved in {run}; the same command goes on")
+            progress.note(f"stopped at step {step} of {settings.steps}, state saved in {run}; the same command resumes")
             return int(code)
+        records = curve.read_log(run / "log.jsonl", step)
+        if main:
+            validation.save_curve(run, records)
+        if line := validation.summary(records):
+            progress.note(f"{line}; curve: {run / validation.CURVE}")
         progress.note(f"done: {run / checkpoint.FILE}")
         return 0
-
-
-def validate(task: Any, ema: EMA, samples: loader.Data, settings: Train, layout: Accelerator) -> dict[str, float]:
-    """Mean loss and logs over the held-out samples, with the averaged weights."""
-    batch_size = settings.batch_size // settings.grad_accum_steps
-    totals, count = _zeros(layout.device), 0
-    task.model.eval()
-    with ema.applied(task.model), torch.no_grad(), layout.autocast():
-        rank, world = layout.process_index, layout.num_processes
-        for batch in samples.validation(batch_size, rank, world, task.collator(held_out=True), layout.device):
-            loss, logs = task(batch, settings.steps)
-            for name, value in {"loss": loss, **logs}.items():
-                totals[name] += value.float()
-            count += 1
-    task.model.train()
-    return ranks.mean(totals, max(count, 1), layout)
-
-
-def preview(
-    task: Any, ema: EMA, samples: loader.Data, settings: Train, run: Path, step: int, layout: Accelerator
-) -> None:
-    """Draw what the averaged weights make of held-out samples to RUN/samples/, for tasks that can show something."""
-    batch = next(samples.validation(settings.preview_images, collate=task.collator(), device=layout.device), None)
-    if batch is None:
-        return
-    task.model.eval()
-    with ema.applied(task.model), torch.no_grad(), layout.autocast():
-        shown = task.preview(batch)
-    task.model.train()
-    if shown is not None:
-        pictures, captions, columns = shown
-        sheet = contact_sheet([images.to_pil(picture.float().cpu()) for picture in pictures], captions, columns)
-        images.save_png(sheet, run / "samples" / f"step-{step:09d}.png")
-        ranks.show(sheet, step, layout)
 
 
 def _zeros(device: torch.device) -> dict[str, Tensor]:
@@ -288,7 +289,7 @@ def _due(step: int, every: int, steps: int) -> bool:
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    """The greatest memory use so far, in GiB: the device's, or this process's on a CPU."""
+    """Return the peak memory so far, in GiB: of the device, or of this process on a CPU."""
     if device.type == "cuda":
         return {"memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 3)}
     import resource

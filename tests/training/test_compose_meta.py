@@ -25,10 +25,10 @@ PRIOR = {
 def test_what_is_not_here_is_a_need_and_stands_in():
     needs = []
     found = compose_meta(PRIOR, needs)
-    assert [need.partition(":")[0] for need in needs] == ["tokenizer", "frozen.dvae"]
+    assert [need.partition(":")[0] for need in needs] == ["frozen.dvae"]
     assert found.frozen == {"dvae": None}
     assert (found.task.tokenizer.vocab_size, found.task.dvae.vocab_size) == (600, 32)
-    assert found.substitutes[0] == "a vocabulary of 600"
+    assert found.substitutes[0] == "a vocabulary of 600 entries, which the run learns from its captions"
     assert found.substitutes[1].startswith("the published dvae of ")
     assert found.model is found.task.model
     assert {parameter.device.type for parameter in found.task.parameters()} == {"meta"}
@@ -41,7 +41,7 @@ def test_a_companion_that_is_here_is_the_one_taken(tmp_path):
     found = compose_meta(PRIOR | {"frozen": {"dvae": str(tmp_path / "codec.safetensors")}}, needs)
     count = sum(parameter.numel() for parameter in codec.parameters())
     assert sum(parameter.numel() for parameter in found.task.dvae.parameters()) == count
-    assert found.substitutes == ["a vocabulary of 600"]
+    assert found.substitutes == ["a vocabulary of 600 entries, which the run learns from its captions"]
     assert found.frozen["dvae"] is found.task.dvae
 
 
@@ -75,7 +75,10 @@ def test_for_a_prior_s_clip_the_published_one_of_its_width_stands_in():
         "frozen": {"clip": "nowhere"},
     }
     found = compose_meta(recipe, [])
-    assert found.substitutes == ["a vocabulary of 49408", "the published clip of 427.6M parameters"]
+    assert found.substitutes == [
+        "a vocabulary of 49408 entries, which the run learns from its captions",
+        "the published clip of 427.6M parameters",
+    ]
     assert found.task.clip.visual.size == 224
     other = {**recipe, "model": {**recipe["model"], "embed_dim": 5}}
     assert compose_meta(other, []).task is None

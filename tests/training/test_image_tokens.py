@@ -62,7 +62,7 @@ def test_a_run_encodes_its_pictures_once(tmp_path, recipe, capsys):
     assert [path.name for path in files] == [f"codes-0000{i}.safetensors" for i in range(3)]
     made = [path.stat().st_mtime_ns for path in files]
     files[1].unlink()  # as if the run had been killed while it encoded
-    assert fit(recipe | {"train": {**recipe["train"], "steps": 4}}, run, resume="changed") == 0
+    assert fit(recipe | {"train": {**recipe["train"], "steps": 4}}, run, resume="force") == 0
     again = [path.stat().st_mtime_ns for path in files]
     assert [a == b for a, b in zip(again, made)] == [True, False, True]
 
@@ -175,4 +175,4 @@ def test_codes_of_another_dvae_are_not_taken(tmp_path, recipe):
     recipe_of = checkpoint.metadata(tmp_path / "dvae.safetensors")["recipe"]
     checkpoint.save(tmp_path / "dvae.safetensors", other, recipe_of)
     with pytest.raises(Failure, match="holds codes of other data or of another dVAE"):
-        fit(recipe, run, quiet=True, resume="changed")
+        fit(recipe, run, quiet=True, resume="force")

@@ -60,7 +60,9 @@ def test_a_run_leaves_a_model_a_log_and_pictures(tmp_path, recipe):
     about = checkpoint.metadata(run / checkpoint.FILE)
     assert (about["step"], about["samples"], about["recipe"]) == (8, 64, recipe())
     lines = log(run)
-    assert [line.get("event") for line in lines] == ["start", None, None, "validation", None, None, "validation", "end"]
+    assert [line.get("event") for line in lines] == [
+        "start", "validation", None, None, "validation", None, None, "validation", "end",
+    ]  # fmt: skip
     steps = [line for line in lines if "event" not in line]
     assert [line["step"] for line in steps] == [2, 4, 6, 8]
     assert steps[-1]["samples"] == 64
@@ -120,7 +122,7 @@ def test_another_recipe_is_refused_until_it_is_asked_for(tmp_path, recipe, capsy
     longer = recipe(train={"steps": 10}, optim={"lr": 1e-3})
     with pytest.raises(Failure, match=r"another recipe .*optim\.lr.*0\.002.*0\.001"):
         fit(longer, run, quiet=True)
-    assert fit(longer, run, resume="changed") == 0
+    assert fit(longer, run, resume="force") == 0
     assert "changed since the saved state: " in capsys.readouterr().err
     assert checkpoint.metadata(run / checkpoint.FILE)["step"] == 10
 

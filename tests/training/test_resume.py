@@ -4,7 +4,7 @@ import torch
 from dalle_cli import checkpoint
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.training import state
-from dalle_cli.training.resume import companions, resumable
+from dalle_cli.training.resume import frozen_checksums, resumable
 from tests.training.test_state import trained
 
 
@@ -31,11 +31,11 @@ def test_the_same_recipe_goes_on_whatever_only_looks_on(run, recipe):
 @pytest.mark.parametrize("section", [{"optim": {"lr": 1.0}}, {"train": {"batch_size": 4}}, {"data": {"samples": 100}}])
 def test_another_recipe_is_refused_and_said_when_forced(run, recipe, section):
     changed = recipe(**section)
-    with pytest.raises(Failure, match="go on with --resume changed") as caught:
+    with pytest.raises(Failure, match="continue with --resume force") as caught:
         resumable(run, changed, "auto", ignore)
     assert caught.value.code == WOULD_OVERWRITE
     said = []
-    assert resumable(run, changed, "changed", said.append) is not None
+    assert resumable(run, changed, "force", said.append) is not None
     (name,) = section
     assert any(line.startswith(f"changed since the saved state: {name}.") for line in said)
 
@@ -45,20 +45,20 @@ def test_a_companion_may_lie_elsewhere_but_not_be_another(tmp_path, recipe):
     for file, value in zip(files, (1.0, 1.0, 2.0)):
         checkpoint.save(file, {"w": torch.full((2,), value)}, {"model": {"type": "clip"}})
     before, elsewhere, other = ({**recipe(), "frozen": {"clip": str(file)}} for file in files)
-    extra = {"frozen": companions(before)}
+    extra = {"frozen": frozen_checksums(before)}
     state.save(tmp_path, before, 3, 12, state.gather(*trained()), extra, keep=2)
     assert resumable(tmp_path, elsewhere, "auto", ignore) == state.saved(tmp_path)[0]
-    with pytest.raises(Failure, match=r"another recipe \(frozen\.clip: another checkpoint\)"):
+    with pytest.raises(Failure, match=r"another recipe \(frozen\.clip: its checkpoint changed\)"):
         resumable(tmp_path, other, "auto", ignore)
     said = []
-    assert resumable(tmp_path, other, "changed", said.append) is not None
+    assert resumable(tmp_path, other, "force", said.append) is not None
     assert said == ["changed since the saved state: frozen.clip: another checkpoint"]
 
 
 def test_no_means_a_folder_of_its_own(run, recipe):
     with pytest.raises(Failure, match="holds a run; choose another --run"):
         resumable(run, recipe(), "no", ignore)
-    with pytest.raises(Failure, match="--resume perhaps: choose one of auto, no, changed") as caught:
+    with pytest.raises(Failure, match="--resume perhaps: choose one of auto, no, force") as caught:
         resumable(run, recipe(), "perhaps", ignore)
     assert caught.value.code == USAGE
 
@@ -66,7 +66,7 @@ def test_no_means_a_folder_of_its_own(run, recipe):
 def test_a_folder_with_nothing_whole_is_not_written_over(run, recipe):
     for path in state.saved(run):
         path.write_bytes(b"")
-    with pytest.raises(Failure, match="holds no whole state"):
+    with pytest.raises(Failure, match="holds no undamaged state"):
         resumable(run, recipe(), "auto", ignore)
     for path in state.saved(run):
         path.unlink()

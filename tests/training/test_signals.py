@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dalle_cli.training.signals import LAUNCHED, Stop
+from dalle_cli.training.signals import LAUNCHED, Stop, Stopped
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
@@ -50,3 +50,16 @@ def test_a_second_ctrl_c_leaves_at_once():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (130, b"")
+
+
+def test_signal_interrupts_a_wait_for_samples():
+    with Stop() as stop, pytest.raises(Stopped), stop.interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.code == 75
+
+
+def test_one_of_several_processes_does_not_leave_by_itself():
+    with Stop() as stop:
+        with stop.interruptible(enabled=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.code == 75
