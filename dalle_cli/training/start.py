@@ -42,10 +42,12 @@ def train(
         meta = compose_meta(resolved, needs)
         if meta.task is not None and not needs:
             preflight.check_memory(meta.task, resolved, max(processes, distributed.world_size()), _device())
-    if launching:
-        os.environ[preflight.DONE_BY_LAUNCHER] = "1"
-    if (code := relaunch(processes)) is not None:
-        return code
+    os.environ[preflight.DONE_BY_LAUNCHER] = "1"
+    try:
+        if (code := relaunch(processes)) is not None:
+            return code
+    finally:
+        del os.environ[preflight.DONE_BY_LAUNCHER]
     from .loop import fit
 
     try:

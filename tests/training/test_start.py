@@ -74,7 +74,7 @@ def test_processes_of_another_launcher_must_agree(mine, monkeypatch):
 
 def test_processes_start_the_same_command(mine, monkeypatch):
     started = []
-    monkeypatch.setattr(start, "launch", lambda count, command: started.append((count, command[1:])) or 75)
+    monkeypatch.setattr("dalle_cli.launch.launch", lambda count, command: started.append((count, command[1:])) or 75)
     monkeypatch.setattr("sys.argv", ["dalle", "train-dvae", "--processes", "2"])
     assert train(mine, processes=2) == 75
     assert started == [(2, ["-m", "dalle_cli", "train-dvae", "--processes", "2"])]
