@@ -100,5 +100,3 @@ def test_only_files_that_do_not_exist_are_learned(path, missing):
 def test_batches_larger_than_the_data_end_a_run_before_it_starts(photos, tmp_path):
     with pytest.raises(RecipeError, match=r"train\.batch_size: 64 exceeds the 38 training samples"):
         fit(clip(photos, "train.batch_size=64"), tmp_path / "run", quiet=True)
-
-
