@@ -292,9 +292,9 @@ def _kind(parameter: Any) -> tuple[str, float | None, float | None]:
 
 def objects() -> str:
     """Return the names of the everyday objects as one paragraph."""
-    from dalle_cli.data.scenes import glyphs
+    from dalle_cli.data.scenes import objects
 
-    names = glyphs.EVERYDAY
+    names = objects.EVERYDAY
     return (names if isinstance(names, str) else ", ".join(names)) + "."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dalle_cli.data.scenes import glyphs
+from dalle_cli.data.scenes import objects
 from tests.fixtures.docs import PAGE_IDS, PAGES, ROOT, inline, prose, root_command
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_every_starter_file_has_a_model_card():
 
 def test_objects_are_named():
     text = " ".join((ROOT / "docs/data.md").read_text(encoding="utf-8").split())
-    for name in glyphs.glyph_set("everyday").names if isinstance(glyphs.EVERYDAY, str) else glyphs.EVERYDAY:
+    for name in objects.load_object_set("everyday").names:
         assert name in text, name
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dalle_cli import checkpoint, evaluate, images
-from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
+from dalle_cli.data.scenes.objects import MissingFont, load_object_set
 from dalle_cli.evaluate import samples, suite
 from dalle_cli.evaluate.checker import SceneChecker
 from dalle_cli.evaluate.protocols import upscale
@@ -20,7 +20,7 @@ NAMES = {"dvae", "clip", "dalle", "decoder", "upsampler", "prior", "prior-ar", "
 @pytest.fixture
 def emoji():
     try:
-        return glyph_set("everyday")
+        return load_object_set("everyday")
     except MissingFont as error:
         pytest.skip(str(error))
 

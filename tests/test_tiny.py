@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dalle_cli import images
-from dalle_cli.data.scenes.glyphs import glyph_set
+from dalle_cli.data.scenes.objects import load_object_set
 from dalle_cli.evaluate.checker import SceneChecker
 
 LIMIT, UNCLIP_LIMIT = 240, 300  # seconds for each recipe on two cores
@@ -86,8 +86,8 @@ def test_the_tiny_unclip_draws_a_red_circle(folder, train):
 
 
 def right(folder, lines, prompt, count=8):
-    """How many of the pictures of result lines show shape and colour of their prompt."""
-    checker = SceneChecker(glyph_set("shapes"))
+    """How many of the pictures of result lines show shape and color of their prompt."""
+    checker = SceneChecker(load_object_set("shapes"))
     pictures = [images.decode(folder / json.loads(line)["path"]) for line in lines.splitlines()]
     assert len(pictures) == count
     return sum(checker.check(picture, prompt).correct("object", "color") for picture in pictures)

@@ -172,7 +172,7 @@ def _epochs(train: Any, epoch_samples: int | None) -> dict[str, Any]:
 def _epoch_samples(data: dict, needs: list[str]) -> int | None:
     """Return the training samples of an epoch; None if it cannot be known here. Raises DataError for unusable data."""
     from ..data import loader
-    from ..data.scenes.glyphs import MissingFont
+    from ..data.scenes.objects import MissingFont
 
     if "data.path" in needs:
         return None

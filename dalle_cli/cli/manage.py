@@ -179,7 +179,7 @@ def _installed(package: str) -> str | None:
 
 
 def _emoji_font() -> str | None:
-    from ..data.scenes.glyphs import MissingFont, font
+    from ..data.scenes.objects import MissingFont, font
 
     try:
         return str(font().path)

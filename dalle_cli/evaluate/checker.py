@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.scenes.glyphs import BACKGROUNDS, TINTS, WHITE, GlyphSet
-from ..data.scenes.grammar import Scene, Thing, parse, sign_words
+from ..data.scenes.grammar import Scene, SceneObject, parse, sign_words
+from ..data.scenes.objects import BACKGROUNDS, COLORS, WHITE, ObjectSet
 from .matching import CANVAS, ImageOnBackground, Renderings, blurred, path_position, similarity
 
 MIN_SIMILARITY = 0.75  # of the image and the expected object in its best appearance
@@ -85,9 +85,9 @@ class Detection:
 class SceneChecker:
     """Decides whether images show what captions in the grammar of the scenes say."""
 
-    def __init__(self, glyphs: GlyphSet):
-        self.glyphs = glyphs
-        self.renderings = Renderings(glyphs)
+    def __init__(self, object_set: ObjectSet):
+        self.object_set = object_set
+        self.renderings = Renderings(object_set)
 
     @torch.no_grad()
     def check(self, image: Image.Image | np.ndarray | Tensor, scene: Scene | str) -> SceneResult:
@@ -96,20 +96,20 @@ class SceneChecker:
         A caption outside the grammar gives one incorrect claim, `caption`. Raises ValueError if the image is not
         square.
         """
-        expected = parse(scene, self.glyphs) if isinstance(scene, str) else scene
+        expected = parse(scene, self.object_set) if isinstance(scene, str) else scene
         if expected is None:
             return SceneResult((_claim("caption", str(scene), "outside the grammar of the scenes"),))
         split = ImageOnBackground(image)
         claims, groups, occupied = [_background(split, expected.background)], [], []
-        for thing in expected.things:
-            detections = self._detect(split, thing, occupied)
+        for obj in expected.objects:
+            detections = self._detect(split, obj, occupied)
             matches = [detection for detection in detections if not detection.actual]
-            actual = thing.glyph if matches else detections[0].actual if detections else "nothing"
-            claims.append(_claim("object", thing.glyph, actual))
-            claims += self._attributes(split, thing, matches[: thing.count])
-            claims.append(_claim("count", str(thing.count), str(len(matches))))
+            actual = obj.name if matches else detections[0].actual if detections else "nothing"
+            claims.append(_claim("object", obj.name, actual))
+            claims += self._attributes(split, obj, matches[: obj.count])
+            claims.append(_claim("count", str(obj.count), str(len(matches))))
             groups.append([detection.box for detection in matches])
-            occupied += groups[-1][: thing.count]
+            occupied += groups[-1][: obj.count]
         if expected.relation:
             claims.append(_relation(expected.relation, groups))
         boxes = [box for group in groups for box in group]
@@ -117,11 +117,11 @@ class SceneChecker:
         corners = [(torch.cat([box[:2] - box[2] / 2, box[2:]]) / CANVAS).tolist() for box in boxes]
         return SceneResult(tuple(claims), tuple(map(tuple, corners)))
 
-    def _detect(self, split: ImageOnBackground, thing: Thing, occupied: list[Tensor]) -> list[Detection]:
+    def _detect(self, split: ImageOnBackground, obj: SceneObject, occupied: list[Tensor]) -> list[Detection]:
         """Return what is in the boxes that resemble the object in any appearance most, best first, no two the same."""
-        variants = self._variants(thing)
+        variants = self._variants(obj)
         renderings = self.renderings.on(split.background, variants)
-        plain = [i for i, variant in enumerate(variants) if variant.texture in (None, thing.texture)]
+        plain = [i for i, variant in enumerate(variants) if variant.texture in (None, obj.texture)]
         boxes, windows, similar = split.refine(split.search(renderings[plain]), renderings)
         detections, taken = [], list(occupied)
         for i in similar.amax(1).argsort(descending=True).tolist():
@@ -129,7 +129,7 @@ class SceneChecker:
             if any(_overlap(boxes[i], box) for box in taken) or (detections and similar[i, best] < MIN_SIMILARITY):
                 continue
             blur = max(BLURS, key=lambda sigma: similarity(windows[i], blurred(renderings[None, best], sigma)).item())
-            actual = self._actual(split, thing, variants[best], renderings[best], boxes[i], windows[i], blur)
+            actual = self._actual(split, obj, variants[best], renderings[best], boxes[i], windows[i], blur)
             detections.append(Detection(boxes[i], windows[i], blur, actual))
             taken.append(boxes[i])
         return detections
@@ -137,8 +137,8 @@ class SceneChecker:
     def _actual(
         self,
         split: ImageOnBackground,
-        thing: Thing,
-        variant: Thing,
+        obj: SceneObject,
+        variant: SceneObject,
         rendering: Tensor,
         box: Tensor,
         window: Tensor,
@@ -148,7 +148,7 @@ class SceneChecker:
 
         variant, rendering: the object in the appearance that resembles the window most.
         """
-        names, others = self._others(split, thing, variant)
+        names, others = self._others(split, obj, variant)
         expected, others = blurred(rendering, blur), blurred(others, blur)
         similar = similarity(window, expected[None]).item()
         whole, half = path_position(window, expected, others, MIN_DIFFERENCE)
@@ -164,28 +164,28 @@ class SceneChecker:
             return names[int(index[rivals.argmax()])]
         return "" if similar >= MIN_SIMILARITY else "nothing similar"
 
-    def _others(self, split: ImageOnBackground, thing: Thing, variant: Thing) -> tuple[list[str], Tensor]:
+    def _others(self, split: ImageOnBackground, obj: SceneObject, variant: SceneObject) -> tuple[list[str], Tensor]:
         """Return all other objects as the image might show them: as detected, as expected, and without attributes."""
-        colors = TINTS if thing.says and not self.glyphs.own_colours else (variant.colour,)
-        plain = [Thing("", None if self.glyphs.own_colours else color) for color in colors]
-        attributed = [] if thing.says else [replace(one, glyph="", count=1) for one in (variant, thing)]
+        colors = COLORS if obj.says and not self.object_set.natural_colors else (variant.color,)
+        plain = [SceneObject("", None if self.object_set.natural_colors else color) for color in colors]
+        attributed = [] if obj.says else [replace(one, name="", count=1) for one in (variant, obj)]
         rivals = [self.renderings.all_on(split.background, one) for one in dict.fromkeys(plain + attributed)]
-        names = self.glyphs.names * len(rivals)
-        others = [i for i, name in enumerate(names) if name != thing.glyph]
+        names = self.object_set.names * len(rivals)
+        others = [i for i, name in enumerate(names) if name != obj.name]
         return [names[i] for i in others], torch.cat(rivals)[others]
 
-    def _attributes(self, split: ImageOnBackground, thing: Thing, detections: list[Detection]) -> list[Claim]:
+    def _attributes(self, split: ImageOnBackground, obj: SceneObject, detections: list[Detection]) -> list[Claim]:
         """Check color, texture and word of detected objects; there is no claim about what has no alternatives.
 
         Each attribute is checked with the others left open: of all appearances that have it, the one that resembles the
         image most is compared with all appearances that do not.
         """
-        variants = self._variants(thing)
+        variants = self._variants(obj)
         renderings = self.renderings.on(split.background, variants)
         claims = []
-        for part, field in (("color", "colour"), ("texture", "texture"), ("sign", "says")):
+        for part, field in (("color", "color"), ("texture", "texture"), ("sign", "says")):
             values = [getattr(variant, field) or "none" for variant in variants]
-            expected = getattr(thing, field) or "none"
+            expected = getattr(obj, field) or "none"
             same = [i for i, value in enumerate(values) if value == expected]
             rivals = [i for i, value in enumerate(values) if value != expected]
             if not rivals:
@@ -201,18 +201,18 @@ class SceneChecker:
             claims.append(_claim(part, expected, actual))
         return claims
 
-    def _variants(self, thing: Thing) -> tuple[Thing, ...]:
+    def _variants(self, obj: SceneObject) -> tuple[SceneObject, ...]:
         """Return the same object in every color, in every texture that it can have, or with every word."""
-        single, glyphs = replace(thing, count=1), self.glyphs
-        if thing.says:
-            return tuple(dict.fromkeys((*(replace(single, says=word) for word in sign_words(glyphs)), single)))
-        textures = [name for name in glyphs.textures if name != thing.glyph] if thing.glyph in glyphs.bodies else []
+        single, object_set = replace(obj, count=1), self.object_set
+        if obj.says:
+            return tuple(dict.fromkeys((*(replace(single, says=word) for word in sign_words(object_set)), single)))
+        textures = [name for name in object_set.textures if name != obj.name] if obj.name in object_set.bodies else []
         textures = textures[:: 1 + len(textures) // MAX_TEXTURES]
-        if glyphs.own_colours:
-            variants = [Thing(thing.glyph, color) for color in (None, *TINTS)]
-            variants += [Thing(thing.glyph, None, texture) for texture in textures]
+        if object_set.natural_colors:
+            variants = [SceneObject(obj.name, color) for color in (None, *COLORS)]
+            variants += [SceneObject(obj.name, None, texture) for texture in textures]
         else:
-            variants = [Thing(thing.glyph, color, texture) for texture in (None, *textures) for color in TINTS]
+            variants = [SceneObject(obj.name, color, texture) for texture in (None, *textures) for color in COLORS]
         return tuple(dict.fromkeys((*variants, single)))
 
 

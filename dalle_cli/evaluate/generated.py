@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .. import checkpoint, distributed, images, recipe
-from ..data.scenes.glyphs import GlyphSet
+from ..data.scenes.objects import ObjectSet
 from ..exits import DONE, Failure
 from ..generate.latent_editor import LatentOptions
 from ..generate.metadata import Origin
@@ -130,7 +130,7 @@ def accuracy(checker: SceneChecker, results: Iterable[Mapping[str, Any]]) -> Pro
     """
     items, shown = [], []
     for result in results:
-        item = item_of(result.get("prompt") or "", checker.glyphs)
+        item = item_of(result.get("prompt") or "", checker.object_set)
         if item.scene is not None and "error" not in result:
             items.append(item)
             shown.append(open_square(result["path"]))
@@ -155,9 +155,9 @@ class GroupFigures:
         return figures
 
 
-def group_figures(results: Sequence[Mapping[str, Any]], key: str, glyphs: GlyphSet) -> dict[str, GroupFigures]:
+def group_figures(results: Sequence[Mapping[str, Any]], key: str, object_set: ObjectSet) -> dict[str, GroupFigures]:
     """Return the figures of results grouped by a field."""
-    checker, figures = SceneChecker(glyphs), {}
+    checker, figures = SceneChecker(object_set), {}
     for value in dict.fromkeys(result[key] for result in results if key in result):
         group = [result for result in results if result.get(key) == value]
         scores = [result["score"] for result in group if isinstance(result.get("score"), float)]

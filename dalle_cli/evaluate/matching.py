@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.scenes.draw import signboard
-from ..data.scenes.glyphs import GlyphSet, sprite
-from ..data.scenes.grammar import Thing
+from ..data.scenes.grammar import SceneObject
+from ..data.scenes.objects import ObjectSet, sprite
+from ..data.scenes.render import signboard
 
 CANVAS = 64  # pixels: the size to which every image is resampled
 PAD = 20  # pixels by which a window may extend over the border
@@ -125,30 +125,30 @@ class ImageOnBackground:
 class Renderings:
     """Objects rendered into windows. Recently used sets are cached, because the same ones are requested repeatedly."""
 
-    def __init__(self, glyphs: GlyphSet):
-        self.glyphs = glyphs
+    def __init__(self, object_set: ObjectSet):
+        self.object_set = object_set
         self._variants = lru_cache(maxsize=256)(self._render)
-        self._all = lru_cache(maxsize=max(12, 4000 // len(glyphs.names)))(self._render)
+        self._all = lru_cache(maxsize=max(12, 4000 // len(object_set.names)))(self._render)
 
-    def on(self, background: Tensor, objects: tuple[Thing, ...]) -> Tensor:
+    def on(self, background: Tensor, objects: tuple[SceneObject, ...]) -> Tensor:
         """Return the differences of a few objects from a background: (m, 3, WIDTH, WIDTH)."""
         return _over(self._variants(objects), background)
 
-    def all_on(self, background: Tensor, variant: Thing) -> Tensor:
+    def all_on(self, background: Tensor, variant: SceneObject) -> Tensor:
         """Return the same of every object of the set in one appearance, in the order of the set."""
-        return _over(self._all(tuple(replace(variant, glyph=name) for name in self.glyphs.names)), background)
+        return _over(self._all(tuple(replace(variant, name=name) for name in self.object_set.names)), background)
 
-    def _render(self, objects: tuple[Thing, ...]) -> Tensor:
+    def _render(self, objects: tuple[SceneObject, ...]) -> Tensor:
         """Return colors times opacity, and opacity: (m, 4, WIDTH, WIDTH)."""
         scale = 2  # pixels per cell, so that images and renderings are averaged alike
         size = SIDE * scale
         taps = _taps(torch.tensor(-1.0 * RING * scale), torch.tensor(1.0 * scale), WIDTH, size)
         out = torch.empty(len(objects), 4, WIDTH, WIDTH)
-        for window, thing in zip(out, objects):
-            if thing.says:
-                pixels = signboard(thing.glyph, thing.says, size, self.glyphs.drawn)
+        for window, obj in zip(out, objects):
+            if obj.says:
+                pixels = signboard(obj.name, obj.says, size, self.object_set.drawn)
             else:
-                pixels = sprite(thing.glyph, size, thing.colour, thing.texture, self.glyphs.drawn)
+                pixels = sprite(obj.name, size, obj.color, obj.texture, self.object_set.drawn)
             rgba = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)
             paint = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
             window[:] = taps @ paint @ taps.T

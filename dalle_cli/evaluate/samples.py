@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..data import loader
 from ..data.scenes import Scenes
-from ..data.scenes.draw import draw, place
 from ..data.scenes.grammar import Scene, caption
+from ..data.scenes.render import place, render
 from ..images import to_float
 
 SEED = "unseen"  # training seeds are numbers
@@ -58,7 +58,9 @@ def unseen(
             continue
         captions.add(text)
         count -= 1
-        yield SceneSample(text, draw(scene, place(scene, rng, random_positions), size, source.glyphs.drawn), scene)
+        yield SceneSample(
+            text, render(scene, place(scene, rng, random_positions), size, source.object_set.drawn), scene
+        )
 
 
 def second_images(scenes: Sequence[Scene], size: int, objects: str) -> Iterator[np.ndarray]:
@@ -66,7 +68,7 @@ def second_images(scenes: Sequence[Scene], size: int, objects: str) -> Iterator[
     source = Scenes(size, objects)
     for number, scene in enumerate(scenes):
         rng = random.Random(f"{SEED}/again/{number}")
-        yield draw(scene, place(scene, rng), size, source.glyphs.drawn)
+        yield render(scene, place(scene, rng), size, source.object_set.drawn)
 
 
 def from_data(data: Mapping[str, Any], count: int, size: int, captions: bool = True) -> list[Sample]:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .. import distributed
 from ..data.folder import Folder
-from ..data.scenes.glyphs import GlyphSet
-from ..data.scenes.grammar import HELD_OUT, Scene, Thing, caption, invent, parse, withheld
+from ..data.scenes.grammar import HELD_OUT, Scene, SceneObject, caption, held_out_combinations, invent, parse
+from ..data.scenes.objects import ObjectSet
 from .checker import SceneChecker, SceneResult
 from .statistics import Proportion, proportion
 
@@ -103,7 +103,7 @@ class SceneReport:
         return {name: [result for item, result in pairs if item.category == name] for name in names}
 
 
-def suite(glyphs: GlyphSet, count: int = 200, seed: int = 0) -> list[SuiteItem]:
+def suite(object_set: ObjectSet, count: int = 200, seed: int = 0) -> list[SuiteItem]:
     """Return `count` held-out captions, equally many of each category; a function of the seed.
 
     A set with too few held-out combinations for that repeats them on colored backgrounds. Raises ValueError when these
@@ -113,26 +113,26 @@ def suite(glyphs: GlyphSet, count: int = 200, seed: int = 0) -> list[SuiteItem]:
     for number, name in enumerate(CATEGORIES):
         wanted = count // len(CATEGORIES) + (number < count % len(CATEGORIES))
         scenes: dict[Scene, None] = {}
-        candidates = _candidates(CATEGORIES[name], glyphs, 60 * wanted, random.Random(f"{seed}/{name}"))
+        candidates = _candidates(CATEGORIES[name], object_set, 60 * wanted, random.Random(f"{seed}/{name}"))
         while len(scenes) < wanted and (scene := next(candidates, None)):
             scenes[scene] = None
         if len(scenes) < wanted:
             raise ValueError(
-                f"objects '{glyphs.name}' give {len(scenes)} held-out scenes for '{name}', not {wanted}: lower "
+                f"objects '{object_set.name}' give {len(scenes)} held-out scenes for '{name}', not {wanted}: lower "
                 "--num-captions"
             )
         items += [SuiteItem(name, scene, caption(scene)) for scene in scenes]
     return items
 
 
-def _candidates(category: Category, glyphs: GlyphSet, tries: int, rng: random.Random) -> Iterator[Scene]:
+def _candidates(category: Category, object_set: ObjectSet, tries: int, rng: random.Random) -> Iterator[Scene]:
     """Yield scenes for a category: known ones first, last those on a background that the category is not about."""
-    if category.held_out == "wear" and glyphs.own_colours:
-        yield from (Scene((Thing(body, texture=texture),)) for _, texture, body in sorted(HELD_OUT))
+    if category.held_out == "wear" and object_set.natural_colors:
+        yield from (Scene((SceneObject(body, texture=texture),)) for _, texture, body in sorted(HELD_OUT))
     for background_prob in (category.background_prob, 1):
         for _ in range(tries):
-            scene = invent(rng, glyphs, {category.scene: 1.0}, background_prob, category.color_prob)
-            if {combination[0] for combination in withheld(scene)} == {category.held_out}:
+            scene = invent(rng, object_set, {category.scene: 1.0}, background_prob, category.color_prob)
+            if {combination[0] for combination in held_out_combinations(scene)} == {category.held_out}:
                 yield scene
 
 
@@ -158,13 +158,13 @@ def shuffled(items: Iterable[SuiteItem]) -> list[SuiteItem]:
     return [items[moved[i]] for i in range(len(items))]
 
 
-def item_of(text: str, glyphs: GlyphSet) -> SuiteItem:
+def item_of(text: str, object_set: ObjectSet) -> SuiteItem:
     """Return the item of any caption."""
-    scene = parse(text, glyphs)
+    scene = parse(text, object_set)
     return SuiteItem(category_of(scene), scene, text)
 
 
-def from_folder(path: str, glyphs: GlyphSet) -> Iterator[tuple[SuiteItem, Image.Image]]:
+def from_folder(path: str, object_set: ObjectSet) -> Iterator[tuple[SuiteItem, Image.Image]]:
     """Yield items and images of a folder in the layout of data source `folder`, each with its first caption.
 
     Raises DataError or BadSample for what cannot be read.
@@ -174,7 +174,7 @@ def from_folder(path: str, glyphs: GlyphSet) -> Iterator[tuple[SuiteItem, Image.
         for index in range(size):
             sample = folder.read(block, index)
             text = sample["text"] if isinstance(sample["text"], str) else next(iter(sample["text"]), "")
-            yield item_of(text, glyphs), sample["image"]
+            yield item_of(text, object_set), sample["image"]
 
 
 def category_of(scene: Scene | None) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from dalle_cli import checkpoint, recipe
-from dalle_cli.data.scenes import glyphs
+from dalle_cli.data.scenes import objects
 from dalle_cli.models import models
 from dalle_cli.text.learn import learn
 from tests.cli.conftest import one_line
@@ -123,18 +123,18 @@ def test_given_path_must_exist(dalle):
 
 
 def test_missing_emoji_font_is_a_need(dalle, monkeypatch):
-    monkeypatch.setattr(glyphs, "FONTS", ())
+    monkeypatch.setattr(objects, "FONTS", ())
     monkeypatch.delenv("DALLE_EMOJI_FONT", raising=False)
-    glyphs.font.cache_clear()
-    glyphs.glyph_set.cache_clear()
+    objects.font.cache_clear()
+    objects.load_object_set.cache_clear()
     try:
         found = dalle("check", "--recipe", "dvae/starter").result
     finally:
-        glyphs.font.cache_clear()
-        glyphs.glyph_set.cache_clear()
+        objects.font.cache_clear()
+        objects.load_object_set.cache_clear()
     assert found["num_parameters"] > 0
     assert found["epoch_samples"] is None
-    assert [need.startswith("data: no colour emoji font found") for need in found["needs"]] == [True]
+    assert [need.startswith("data: no color emoji font found") for need in found["needs"]] == [True]
 
 
 @pytest.fixture

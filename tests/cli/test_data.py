@@ -86,10 +86,10 @@ def test_shards_have_the_layout_of_img2dataset(dalle, tmp_path):
 
 def test_held_out_scenes(dalle, tmp_path):
     dalle("data", "scenes", "--out", "out", *SHAPES, "--num-samples", 15, "--held-out")
-    glyphs = Scenes(size=16, objects="shapes").glyphs
+    object_set = Scenes(size=16, objects="shapes").object_set
     captions = [file.read_text() for file in (tmp_path / "out").glob("*.txt")]
     assert len(captions) == 15
-    assert all(held_out(parse(caption, glyphs)) for caption in captions)
+    assert all(held_out(parse(caption, object_set)) for caption in captions)
 
 
 def test_existing_folder_is_kept(dalle, tmp_path):

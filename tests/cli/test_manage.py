@@ -3,7 +3,7 @@ import json
 import pytest
 
 from dalle_cli import __version__, checkpoint, recipe
-from dalle_cli.data.scenes import glyphs
+from dalle_cli.data.scenes import objects
 from dalle_cli.models import models
 from tests.cli.conftest import one_line
 
@@ -160,12 +160,12 @@ def test_env_lists_versions_and_devices(dalle, monkeypatch):
 
 
 def test_env_lists_what_is_missing(dalle, monkeypatch):
-    monkeypatch.setattr(glyphs, "FONTS", ())
+    monkeypatch.setattr(objects, "FONTS", ())
     monkeypatch.delenv("DALLE_EMOJI_FONT", raising=False)
-    glyphs.font.cache_clear()
+    objects.font.cache_clear()
     try:
         assert dalle("env").result["emoji_font"] is None
         shown = dalle("env", terminal=True).out
     finally:
-        glyphs.font.cache_clear()
+        objects.font.cache_clear()
     assert "emoji_font   none: use data.objects=shapes, or install fonts-noto-color-emoji" in shown.splitlines()

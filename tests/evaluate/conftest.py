@@ -2,14 +2,14 @@ from functools import cache
 
 import pytest
 
-from dalle_cli.data.scenes.glyphs import MissingFont, glyph_set
+from dalle_cli.data.scenes.objects import MissingFont, load_object_set
 from dalle_cli.evaluate.checker import SceneChecker
 from tests.cli.conftest import dalle  # noqa: F401  (a fixture)
 
 
 @cache
 def checker_of(name: str) -> SceneChecker:
-    return SceneChecker(glyph_set(name))
+    return SceneChecker(load_object_set(name))
 
 
 @pytest.fixture(params=["shapes", "everyday"])

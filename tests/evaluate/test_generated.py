@@ -4,22 +4,22 @@ import pytest
 from PIL import Image
 
 from dalle_cli import images
-from dalle_cli.data.scenes.draw import draw, place
-from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import parse
+from dalle_cli.data.scenes.objects import load_object_set
+from dalle_cli.data.scenes.render import place, render
 from dalle_cli.evaluate import generated
 from dalle_cli.exits import DONE, PARTIAL, Failure
 from dalle_cli.generate.inpaint import InpaintOptions
 from dalle_cli.generate.outputs import Collected
 
-SHAPES = glyph_set("shapes")
+SHAPES = load_object_set("shapes")
 
 
 @pytest.fixture
 def results(tmp_path):
     """Red circles with prompts that are correct, incorrect, and outside the grammar."""
     scene = parse("a red circle", SHAPES)
-    images.save_png(Image.fromarray(draw(scene, place(scene, random.Random(0)), 64, True)), tmp_path / "a.png")
+    images.save_png(Image.fromarray(render(scene, place(scene, random.Random(0)), 64, True)), tmp_path / "a.png")
     path = str(tmp_path / "a.png")
     return [
         {"conditioning": "prior", "prompt": "a red circle", "path": path, "score": 0.5},

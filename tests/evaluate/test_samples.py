@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from dalle_cli.data.scenes import Scenes
-from dalle_cli.data.scenes.draw import draw, place
-from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import caption, parse
+from dalle_cli.data.scenes.objects import load_object_set
+from dalle_cli.data.scenes.render import place, render
 from dalle_cli.evaluate.samples import batch, from_data, load, second_images, unseen
 
-SHAPES = glyph_set("shapes")
+SHAPES = load_object_set("shapes")
 
 
 def test_scene_caption_and_image_belong_together():
@@ -22,14 +22,14 @@ def test_scene_caption_and_image_belong_together():
         assert sample.image.shape == (32, 32, 3)
         rng = random.Random(f"unseen/{number}")
         assert Scenes(32, "shapes").scene(rng) == scene
-        assert np.array_equal(sample.image, draw(scene, place(scene, rng), 32, SHAPES.drawn))
+        assert np.array_equal(sample.image, render(scene, place(scene, rng), 32, SHAPES.drawn))
 
 
 def test_fixed_positions_are_centered():
     for sample in unseen(8, 32, "shapes", scene_weights={"single": 1.0}, random_positions=False):
         placed = place(sample.scene, random.Random(0), scatter=False)
         assert (placed[0].x, placed[0].y) == (0.5, 0.5)
-        assert np.array_equal(sample.image, draw(sample.scene, placed, 32, SHAPES.drawn))
+        assert np.array_equal(sample.image, render(sample.scene, placed, 32, SHAPES.drawn))
 
 
 def test_shorter_set_is_a_prefix_of_a_longer_one():

@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 
-from dalle_cli.data.scenes.draw import draw, place
-from dalle_cli.data.scenes.glyphs import glyph_set
-from dalle_cli.data.scenes.grammar import Scene, Thing, held_out, parse, withheld
+from dalle_cli.data.scenes.grammar import Scene, SceneObject, held_out, held_out_combinations, parse
+from dalle_cli.data.scenes.objects import load_object_set
+from dalle_cli.data.scenes.render import place, render
 from dalle_cli.data.source import DataError
 from dalle_cli.evaluate.checker import Claim, SceneChecker, SceneResult
 from dalle_cli.evaluate.statistics import Proportion
@@ -24,14 +24,14 @@ from dalle_cli.images import save_png
 
 def images_of(checker: SceneChecker, items: list[SuiteItem]) -> list[np.ndarray]:
     return [
-        draw(i.scene, place(i.scene, random.Random(n)), 64, checker.glyphs.drawn)
+        render(i.scene, place(i.scene, random.Random(n)), 64, checker.object_set.drawn)
         for n, i in enumerate(items)
         if i.scene
     ]
 
 
 def test_suite_is_balanced_held_out_and_distinct(checker):
-    items = suite(checker.glyphs)
+    items = suite(checker.object_set)
     assert len(items) == 200
     assert len({item.caption for item in items}) == 200
     for name, category in CATEGORIES.items():
@@ -40,22 +40,28 @@ def test_suite_is_balanced_held_out_and_distinct(checker):
         assert {scene.kind for scene in scenes} == {category.scene}
         for scene in scenes:
             assert held_out(scene)
-            assert {combination[0] for combination in withheld(scene)} == {category.held_out}
+            assert {combination[0] for combination in held_out_combinations(scene)} == {category.held_out}
 
 
 def test_captions_describe_the_scenes(checker):
-    assert all(parse(item.caption, checker.glyphs) == item.scene for item in suite(checker.glyphs, 50))
+    assert all(parse(item.caption, checker.object_set) == item.scene for item in suite(checker.object_set, 50))
 
 
 def test_suite_is_a_function_of_its_seed(checker):
-    assert suite(checker.glyphs, 20) == suite(checker.glyphs, 20)
-    assert suite(checker.glyphs, 20, seed=1) != suite(checker.glyphs, 20)
-    assert [len([i for i in suite(checker.glyphs, 7) if i.category == name]) for name in CATEGORIES] == [2, 2, 1, 1, 1]
+    assert suite(checker.object_set, 20) == suite(checker.object_set, 20)
+    assert suite(checker.object_set, 20, seed=1) != suite(checker.object_set, 20)
+    assert [len([i for i in suite(checker.object_set, 7) if i.category == name]) for name in CATEGORIES] == [
+        2,
+        2,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_avocado_chair_comes_first(checker):
-    combination = [item.caption for item in suite(checker.glyphs, 10) if item.category == "combination"]
-    if checker.glyphs.own_colours:
+    combination = [item.caption for item in suite(checker.object_set, 10) if item.category == "combination"]
+    if checker.object_set.natural_colors:
         assert combination == ["an avocado chair", "a strawberry teapot"]
     else:
         assert len(combination) == 2
@@ -65,11 +71,11 @@ def test_too_many_captions_are_refused():
     with pytest.raises(
         ValueError, match=r"'shapes' give \d+ held-out scenes for 'single', not 200: lower --num-captions"
     ):
-        suite(glyph_set("shapes"), 1000)
+        suite(load_object_set("shapes"), 1000)
 
 
 def test_rendered_images_match_and_shuffled_ones_do_not(checker):
-    items = suite(checker.glyphs, 30)
+    items = suite(checker.object_set, 30)
     images = images_of(checker, items)
     report = check_images(checker, items, images)
     assert {name: (s.successes, s.trials) for name, s in report.accuracy().items()} == dict.fromkeys(CATEGORIES, (6, 6))
@@ -81,7 +87,7 @@ def test_rendered_images_match_and_shuffled_ones_do_not(checker):
 
 
 def test_shuffling_moves_captions_within_categories():
-    items = suite(glyph_set("shapes"), 25)
+    items = suite(load_object_set("shapes"), 25)
     moved = shuffled(items)
     assert sorted(item.caption for item in moved) == sorted(item.caption for item in items)
     assert [item.category for item in moved] == [item.category for item in items]
@@ -93,7 +99,7 @@ def test_category_counts_its_own_claims():
         return SceneResult(tuple(Claim(part, "x", correct) for part, correct in claims.items()))
 
     items = tuple(
-        SuiteItem(name, Scene((Thing("circle"),)), name) for name in ("background", "relation", "combination")
+        SuiteItem(name, Scene((SceneObject("circle"),)), name) for name in ("background", "relation", "combination")
     )
     results = (
         result(object=False, background=True),
@@ -109,7 +115,7 @@ def test_category_counts_its_own_claims():
 
 
 def test_report_is_a_table_with_intervals():
-    items = suite(glyph_set("shapes"), 5)
+    items = suite(load_object_set("shapes"), 5)
     correct = SceneResult((Claim("object", "circle", True),))
     wrong = SceneResult((Claim("object", "circle", False, "star"),))
     report = SceneReport(
@@ -122,16 +128,16 @@ def test_report_is_a_table_with_intervals():
 
 
 def test_folder_of_captioned_images(tmp_path):
-    checker = SceneChecker(glyph_set("shapes"))
+    checker = SceneChecker(load_object_set("shapes"))
     from PIL import Image
 
     captions = ["a red circle", "a blue star left of a pink heart on a grey background", "an oil painting"]
     for i, text in enumerate(captions):
-        scene = parse(text, checker.glyphs) or Scene((Thing("bar", "green"),))
-        pixels = draw(scene, place(scene, random.Random(i)), 64, drawn=True)
+        scene = parse(text, checker.object_set) or Scene((SceneObject("bar", "green"),))
+        pixels = render(scene, place(scene, random.Random(i)), 64, drawn=True)
         save_png(Image.fromarray(pixels), tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text(f"{text}\nanother caption\n")
-    items, images = zip(*from_folder(str(tmp_path), checker.glyphs))
+    items, images = zip(*from_folder(str(tmp_path), checker.object_set))
     assert [(item.category, item.caption) for item in items] == list(zip(("single", "relation", "outside"), captions))
     report = check_images(checker, items, images)
     assert [result.exact_match for result in report.results] == [True, True, False]
@@ -139,7 +145,7 @@ def test_folder_of_captioned_images(tmp_path):
 
 def test_missing_folder_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="no folder"):
-        next(from_folder(str(tmp_path / "none"), glyph_set("shapes")))
+        next(from_folder(str(tmp_path / "none"), load_object_set("shapes")))
 
 
 @pytest.mark.parametrize(
@@ -156,4 +162,4 @@ def test_missing_folder_is_a_data_error(tmp_path):
     ],
 )
 def test_categories_of_captions(text, category):
-    assert item_of(text, glyph_set("shapes")).category == category
+    assert item_of(text, load_object_set("shapes")).category == category

@@ -57,7 +57,7 @@ REFUSED = {
     "misspelt section in a file": (("train-dvae", "--recipe", "@section.yaml", "-q"), 2, "did you mean 'model'"),
     "misspelt type": ((*TRAIN, "model.type=dave"), 2, "did you mean 'dvae'"),
     "misspelt data type": ((*TRAIN, "data.type=foldr"), 2, "did you mean 'folder'"),
-    "misspelt glyphs": ((*TRAIN, "data.objects=shaps"), 2, "shapes"),
+    "misspelled objects": ((*TRAIN, "data.objects=shaps"), 2, "shapes"),
     "misspelt choice": ((*TRAIN, "train.precision=fp32"), 2, "train.precision"),
     "misspelt crop": ((*TRAIN, "data.crop=centre"), 2, "is not one of center, random"),
     "misspelt recipe": (("train-clip", "--recipe", "vit-b23", "-q"), 2, "did you mean 'vit-b32'"),

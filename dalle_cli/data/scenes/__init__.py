@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterable, Mapping
 
 from .. import sources
-from .draw import draw, place
-from .glyphs import glyph_set
 from .grammar import KINDS, RELATIONS, caption, held_out, invent
+from .objects import load_object_set
+from .render import place, render
 
 
 @sources.register("scenes")
@@ -37,7 +37,7 @@ class Scenes:
         seed: int = 0,
     ):
         self.size = size
-        self.glyphs = glyph_set(objects)
+        self.object_set = load_object_set(objects)
         self.kinds = _weights("scene_weights", KINDS if scene_weights is None else scene_weights, KINDS)
         self.relations = relation_weights and _weights("relation_weights", relation_weights, RELATIONS)
         self.background, self.color = background_prob, color_prob
@@ -53,13 +53,16 @@ class Scenes:
         rng = random.Random(f"{self.seed}/{index}")
         scene = self.scene(rng)
         text = caption(scene, rng if self.caption_variants else None)
-        image = draw(scene, place(scene, rng, self.random_positions), self.size, self.glyphs.drawn) if picture else None
+        image = None
+        if picture:
+            placed = place(scene, rng, self.random_positions)
+            image = render(scene, placed, self.size, self.object_set.drawn)
         return {"image": image, "text": text, "key": f"scene-{index:09d}"}
 
     def scene(self, rng: random.Random):
         """A scene on the right side of the split between training and held-out combinations."""
         for _ in range(10_000):
-            scene = invent(rng, self.glyphs, self.kinds, self.background, self.color, self.relations)
+            scene = invent(rng, self.object_set, self.kinds, self.background, self.color, self.relations)
             if held_out(scene) == self.held_out:
                 return scene
         raise ValueError(

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ...data.scenes.glyphs import TINTS, GlyphSet, glyph_set
-from ...data.scenes.grammar import Scene, Thing, caption, held_out
+from ...data.scenes.grammar import Scene, SceneObject, caption, held_out
+from ...data.scenes.objects import COLORS, ObjectSet, load_object_set
 from .. import statistics
 from ..checker import SceneChecker
 from ..compare import Comparison
@@ -66,14 +66,14 @@ def binding(
 
     Returns None for a dry run. Raises RecipeError, CheckpointError, Failure.
     """
-    glyphs = glyph_set(objects)
-    scenes = two_colors(glyphs, num_captions)
+    object_set = load_object_set(objects)
+    scenes = two_colors(object_set, num_captions)
     captions = [caption(scene) for scene in scenes]
     comparison = Comparison((recipe, baseline), captions, num_images, (guidance_scale,), options, batch_size, dry_run)
     if dry_run:
         return None
     comparison.generate()
-    checker, outcomes = SceneChecker(glyphs), {}
+    checker, outcomes = SceneChecker(object_set), {}
     for (name, _), results in comparison.generated.items():
         outcomes[name] = []
         for done, (scene, row) in enumerate(zip(scenes, results, strict=True), 1):
@@ -85,7 +85,7 @@ def binding(
     return Binding(figures, comparison.rows(labels))
 
 
-def two_colors(glyphs: GlyphSet, count: int, seed: int = 0) -> list[Scene]:
+def two_colors(object_set: ObjectSet, count: int, seed: int = 0) -> list[Scene]:
     """Return `count` scenes of two objects in two colors without held-out combinations; a function of the seed.
 
     Raises ValueError where a set has fewer.
@@ -95,21 +95,21 @@ def two_colors(glyphs: GlyphSet, count: int, seed: int = 0) -> list[Scene]:
     for _ in range(40 * count):
         if len(scenes) == count:
             break
-        names, colors = rng.sample(glyphs.names, 2), rng.sample(list(TINTS), 2)
-        scene = Scene(tuple(Thing(name, color) for name, color in zip(names, colors)))
+        names, colors = rng.sample(object_set.names, 2), rng.sample(list(COLORS), 2)
+        scene = Scene(tuple(SceneObject(name, color) for name, color in zip(names, colors)))
         if not held_out(scene):
             scenes[scene] = None
     if len(scenes) < count:
         raise ValueError(
-            f"objects '{glyphs.name}' give {len(scenes)} scenes of two colors, not {count}: lower --num-captions"
+            f"objects '{object_set.name}' give {len(scenes)} scenes of two colors, not {count}: lower --num-captions"
         )
     return list(scenes)
 
 
 def swapped(scene: Scene) -> Scene:
     """Return the scene with the colors of its two objects swapped."""
-    first, second = scene.things
-    return Scene((Thing(first.glyph, second.colour), Thing(second.glyph, first.colour)))
+    first, second = scene.objects
+    return Scene((SceneObject(first.name, second.color), SceneObject(second.name, first.color)))
 
 
 def check_binding(checker: SceneChecker, scene: Scene, image: Image.Image | np.ndarray | Tensor) -> Outcome:

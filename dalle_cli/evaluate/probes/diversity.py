@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from ...checkpoint import resolve
-from ...data.scenes.glyphs import glyph_set
+from ...data.scenes.objects import load_object_set
 from ...exits import USAGE, Failure
 from .. import plot, suite
 from ..checker import SceneChecker
@@ -98,14 +98,14 @@ def diversity(
     """  # fmt: skip
     if num_images < 2:
         raise Failure("-n 1: diversity needs at least two images per caption", USAGE)
-    glyphs = glyph_set(objects)
+    object_set = load_object_set(objects)
     resolve(clip)
-    captions = [item.caption for item in suite.suite(glyphs, num_captions)]
+    captions = [item.caption for item in suite.suite(object_set, num_captions)]
     comparison = Comparison((recipe, baseline), captions, num_images, guidance_scale, options, batch_size, dry_run)
     if dry_run:
         return None
     comparison.generate()
-    checker, points = SceneChecker(glyphs), []
+    checker, points = SceneChecker(object_set), []
     for (name, scale), results in comparison.generated.items():
         spreads = [spread(one) for one in features(results, clip, options.precision)]
         correct = accuracy(checker, [result for row in results for result in row])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import images as image_files
-from ...data.scenes.glyphs import glyph_set
+from ...data.scenes.objects import load_object_set
 from ...exits import BAD_INPUT, Failure
 from ...generate.image_requests import expand_folders, read_image_requests, readable_requests
 from ...generate.latent_editor import DecodeRequest, Latent, LatentEditor, similarity_to
@@ -67,7 +67,7 @@ def pca(
     editor, results = LatentEditor("probe pca", options.latent_options(recipe)), results or Collected()
     paths = expand_folders([pca_images]) if pca_images else None
     if not paths:
-        glyph_set(objects)
+        load_object_set(objects)
     lines = read_image_requests(images)
     requests, width = readable_requests(lines), len(components) + 1
     items = [

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from ...data.scenes.glyphs import glyph_set
 from ...data.scenes.grammar import parse
+from ...data.scenes.objects import load_object_set
 from ...exits import BAD_INPUT, Failure
 from ...generate.latent_editor import DecodeRequest, LatentEditor, cosine
 from ...generate.outputs import Collected
@@ -68,9 +68,9 @@ def prior(
     image is reported when it is finished. Returns None for a dry run. Raises Failure, RecipeError, PromptError,
     CheckpointError.
     """
-    glyphs, results = glyph_set(objects), results or Collected()
+    object_set, results = load_object_set(objects), results or Collected()
     if not captions and not prompts:
-        captions = [item.caption for item in suite.suite(glyphs, num_captions)]
+        captions = [item.caption for item in suite.suite(object_set, num_captions)]
     editor = LatentEditor("probe prior", options.latent_options(recipe), inverts=False, needs_prior=True)
     lines = read_requests(captions or (), prompts)
     requests = [line for line in lines if not line.failed]
@@ -101,9 +101,9 @@ def prior(
         return None
     images = [[editor.results_by_index[i + j] for j in range(width)] for i in range(0, len(items), width)]
     rows = [result_cells(row, lambda one: f"{one['conditioning']}: {one['prompt']}") for row in images]
-    unchecked = {one["prompt"] for one in results.reported if parse(one.get("prompt") or "", glyphs) is None}
+    unchecked = {one["prompt"] for one in results.reported if parse(one.get("prompt") or "", object_set) is None}
     code = results.finish()
-    figures = group_figures(results.reported, "conditioning", glyphs)
+    figures = group_figures(results.reported, "conditioning", object_set)
     return Conditionings(results.reported, figures, len(unchecked), rows, code)
 
 

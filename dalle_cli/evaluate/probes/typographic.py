@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ... import images
-from ...data.scenes.glyphs import glyph_set
-from ...data.scenes.grammar import Scene, Thing, caption
+from ...data.scenes.grammar import Scene, SceneObject, caption
+from ...data.scenes.objects import load_object_set
 from ...exits import USAGE, Failure
 from ...generate.image_requests import group_by_request, read_image_requests, readable_requests
 from ...generate.latent_editor import DecodeRequest, LatentEditor
@@ -84,7 +84,7 @@ def typographic(
     label: a label of the word is added where there is none. results: where each image is reported when it is finished.
     Returns None for a dry run. Raises Failure, RecipeError, PromptError, BadImage, CheckpointError.
     """
-    captions = label or [caption(Scene((Thing(name),))) for name in glyph_set(objects).names]
+    captions = label or [caption(Scene((SceneObject(name),))) for name in load_object_set(objects).names]
     editor, results = (
         LatentEditor("probe typographic", options.latent_options(recipe), inverts=False),
         results or Collected(),

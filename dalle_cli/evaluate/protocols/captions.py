@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ...data.scenes.glyphs import glyph_set
+from ...data.scenes.objects import load_object_set
 from .. import suite
 from ..protocol import Option, Result
 
@@ -30,4 +30,4 @@ def captions(
     objects: str = "everyday",
 ) -> Captions:
     """Print the held-out captions of `evaluate scenes` as JSON lines, for any other system."""
-    return Captions(tuple(suite.suite(glyph_set(objects), num_captions)))
+    return Captions(tuple(suite.suite(load_object_set(objects), num_captions)))

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import Image
 
-from ...data.scenes.draw import draw, place
-from ...data.scenes.glyphs import BACKGROUNDS, TINTS, GlyphSet, glyph_set
 from ...data.scenes.grammar import Scene, caption, held_out, invent
+from ...data.scenes.objects import BACKGROUNDS, COLORS, ObjectSet, load_object_set
+from ...data.scenes.render import place, render
 from ...generate.edit import edit as generate
 from ...generate.latent_editor import LatentEditor
 from ...generate.outputs import Collected
@@ -105,13 +105,13 @@ def edit(
     editor = LatentEditor("edit", options.latent_options(recipe))
     if options.dry_run:
         return describe_run(editor.resolved, num_images)
-    glyphs, decoder, many = glyph_set(objects), editor.resolved.parts["decoder"], len(strength)
-    scenes = list(edits(num_images, trained_size(decoder), glyphs, trained_positions(decoder)))
+    object_set, decoder, many = load_object_set(objects), editor.resolved.parts["decoder"], len(strength)
+    scenes = list(edits(num_images, trained_size(decoder), object_set, trained_positions(decoder)))
     inputs = options.write_inputs(recipe, [(scene.captions[0], scene.image) for scene in scenes])
     lines = [request_line(image=path, **dict(zip(("from", "to"), one.captions))) for path, one in zip(inputs, scenes)]
     results, latent_options = Collected(), options.to("generated").latent_options(recipe)
     paths = complete(results, generate(lines, None, None, strength, latent_options, results))
-    checker, images = SceneChecker(glyphs), tracked(opened(paths), "checking", num_images * many, progress)
+    checker, images = SceneChecker(object_set), tracked(opened(paths), "checking", num_images * many, progress)
     outcomes = [check_edit(checker, scenes[i // many], image) for i, image in enumerate(images)]
     rows = [[(path, scene.captions[0])] for path, scene in zip(inputs, scenes)]
     for i, (result, outcome) in enumerate(zip(results.reported, outcomes)):
@@ -120,7 +120,7 @@ def edit(
     return Edits(recipe, num_images, figures, rows)
 
 
-def edits(count: int, size: int, glyphs: GlyphSet, random_positions: bool = True) -> Iterator[Edit]:
+def edits(count: int, size: int, object_set: ObjectSet, random_positions: bool = True) -> Iterator[Edit]:
     """Yield `count` unseen scenes of one object with an edit each, of its color and of the background in turn.
 
     random_positions: as the data source takes it. Neither scene of an edit holds a combination that is held out of
@@ -130,18 +130,20 @@ def edits(count: int, size: int, glyphs: GlyphSet, random_positions: bool = True
         rng = random.Random(f"{SEED}/edit/{number}")
         attribute: Attribute = "color" if number % 2 == 0 else "background"
         for _ in range(TRIES):
-            before = invent(rng, glyphs, {"single": 1.0}, attribute == "background", attribute == "color")
-            (thing,) = before.things
+            before = invent(rng, object_set, {"single": 1.0}, attribute == "background", attribute == "color")
+            (obj,) = before.objects
             if attribute == "color":
-                after = Scene((replace(thing, colour=rng.choice([name for name in TINTS if name != thing.colour])),))
+                after = Scene((replace(obj, color=rng.choice([name for name in COLORS if name != obj.color])),))
             else:
-                taken = {before.background, thing.colour}
+                taken = {before.background, obj.color}
                 after = replace(before, background=rng.choice([name for name in BACKGROUNDS if name not in taken]))
             if not held_out(before) and not held_out(after):
                 break
         else:
-            raise ValueError(f"objects '{glyphs.name}' give no scenes to edit that training shows")
-        yield Edit(attribute, before, after, draw(before, place(before, rng, random_positions), size, glyphs.drawn))
+            raise ValueError(f"objects '{object_set.name}' give no scenes to edit that training shows")
+        yield Edit(
+            attribute, before, after, render(before, place(before, rng, random_positions), size, object_set.drawn)
+        )
 
 
 def check_edit(checker: SceneChecker, edit: Edit, image: Image.Image) -> Outcome:

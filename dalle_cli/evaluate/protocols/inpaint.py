@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ...data.scenes import Scenes
-from ...data.scenes.draw import CELL, Placed, draw, place
-from ...data.scenes.glyphs import glyph_set
-from ...data.scenes.grammar import Scene, Thing, caption, held_out
+from ...data.scenes.grammar import Scene, SceneObject, caption, held_out
+from ...data.scenes.objects import load_object_set
+from ...data.scenes.render import CELL, PlacedObject, place, render
 from ...generate.inpaint import InpaintOptions, resolve_diffusion
 from ...generate.inpaint import inpaint as generate
 from ...generate.outputs import Collected
@@ -49,7 +49,7 @@ class MaskedScene:
     image: np.ndarray
     box: Box
     scene: Scene
-    thing: Thing
+    obj: SceneObject
 
     @property
     def caption(self) -> str:
@@ -109,7 +109,7 @@ def inpaint(
     parts = system.parts
     if options.dry_run:
         return describe_run(system, num_images)
-    checker = SceneChecker(glyph_set(objects))
+    checker = SceneChecker(load_object_set(objects))
     last = next(filter(None, (parts.get(name) for name in ("upsampler_2", "upsampler", "decoder"))))
     scenes = list(masked_scenes(num_images, trained_size(last), objects, trained_positions(parts["decoder"])))
     inputs = options.write_inputs(recipe, [(one.caption, one.image) for one in scenes])
@@ -139,19 +139,19 @@ def masked_scenes(count: int, size: int, objects: str, random_positions: bool = 
         placed = place(before, rng, random_positions)
         replaced = rng.randrange(2)
         for _ in range(TRIES):
-            present = {thing.glyph for thing in before.things}
-            name = rng.choice([name for name in source.glyphs.names if name not in present])
-            thing = replace(before.things[replaced], glyph=name)
-            things = (thing, before.things[1]) if replaced == 0 else (before.things[0], thing)
-            after = replace(before, things=things)
+            present = {obj.name for obj in before.objects}
+            name = rng.choice([name for name in source.object_set.names if name not in present])
+            obj = replace(before.objects[replaced], name=name)
+            pair = (obj, before.objects[1]) if replaced == 0 else (before.objects[0], obj)
+            after = replace(before, objects=pair)
             if not held_out(after):
                 count -= 1
-                image = draw(before, placed, size, source.glyphs.drawn)
-                yield MaskedScene(image, box_around(placed, replaced, size), after, thing)
+                image = render(before, placed, size, source.object_set.drawn)
+                yield MaskedScene(image, box_around(placed, replaced, size), after, obj)
                 break
 
 
-def box_around(placed: list[Placed], which: int, size: int) -> Box:
+def box_around(placed: list[PlacedObject], which: int, size: int) -> Box:
     """Return the box of one of two objects with a margin of half a cell, within its own half of the image."""
     one, other = placed[which], placed[1 - which]
     apart = "x" if abs(one.x - other.x) > abs(one.y - other.y) else "y"
@@ -174,7 +174,7 @@ def check_inpainting(checker: SceneChecker, masked: MaskedScene, image: Image.Im
     left, top, width, height = masked.box
     outside = np.ones(pixels.shape[:2], dtype=bool)
     outside[top : top + height, left : left + width] = False
-    result = checker.check(pixels, Scene((masked.thing,), None, masked.scene.background))
+    result = checker.check(pixels, Scene((masked.obj,), None, masked.scene.background))
     centers = [(len(pixels) * (x + side / 2), len(pixels) * (y + side / 2)) for x, y, side in result.boxes]
     inside = any(left <= x < left + width and top <= y < top + height for x, y in centers)
     return Outcome(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from ...data.scenes.glyphs import glyph_set
+from ...data.scenes.objects import load_object_set
 from ...generate.interpolate import interpolate as generate
 from ...generate.latent_editor import LatentEditor
 from ...generate.outputs import Collected
@@ -60,7 +60,7 @@ def interpolate(
     editor = LatentEditor("interpolate", options.latent_options(recipe), noise == "slerp")
     if options.dry_run:
         return describe_run(editor.resolved, num_paths)
-    checker = SceneChecker(glyph_set(objects))
+    checker = SceneChecker(load_object_set(objects))
     scenes = single_objects(num_paths + 1, editor.resolved.parts["decoder"], objects)
     inputs = options.write_inputs(recipe, [(sample.caption, sample.image) for sample in scenes])
     results, latent_options = Collected(), options.to("generated").latent_options(recipe)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ...data.scenes.glyphs import glyph_set
+from ...data.scenes.objects import load_object_set
 from .. import samples, suite
 from ..checker import SceneChecker
 from ..protocol import Option, Progress, Result, silent, tracked
@@ -33,7 +33,7 @@ def scene_checker(
     progress: Progress = silent,
 ) -> CheckerAccuracy:
     """Check the scene checker: rendered scenes against their own captions, and against each other's."""
-    checker = SceneChecker(glyph_set(objects))
+    checker = SceneChecker(load_object_set(objects))
     scenes = list(samples.unseen(num_scenes, size, objects))
     items = [suite.SuiteItem(suite.category_of(sample.scene), sample.scene, sample.caption) for sample in scenes]
 

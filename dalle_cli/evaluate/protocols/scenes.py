@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from ...data.scenes.glyphs import GlyphSet, glyph_set
+from ...data.scenes.objects import ObjectSet, load_object_set
 from ...exits import BAD_INPUT, WOULD_OVERWRITE, Failure
 from ...generate.outputs import Collected
 from ...generate.requests import read_requests
@@ -123,8 +123,8 @@ def scenes(
 
     Raises RecipeError, CheckpointError, Failure, DataError, BadSample, BadImage.
     """  # fmt: skip
-    glyphs = glyph_set(objects)
-    checker = SceneChecker(glyphs)
+    object_set = load_object_set(objects)
+    checker = SceneChecker(object_set)
     if images:
         return SceneAccuracy(tuple(_check_folder(checker, name, progress) for name in images))
     several = guidance_scale is not None and len(guidance_scale) > 1
@@ -137,7 +137,7 @@ def scenes(
     }
     plots = {count: f"{out}/guidance-scales-rerank-{count}.png" for count in rerank} if several else {}
     _check_files([*folders.values()], [*plots.values()], overwrite)
-    items = suite.suite(glyphs, num_captions)
+    items = suite.suite(object_set, num_captions)
     options = {
         "temperature": temperature, "top_p": top_p, "steps": steps, "sampler": sampler, "guidance": guidance,
     }  # fmt: skip
@@ -182,14 +182,14 @@ def _curves(runs: list[Run], count: int, path: str) -> Curves:
 
 
 def _check_folder(checker: SceneChecker, name: str, progress: Progress) -> Run:
-    pairs = list(_from_lines(checker.glyphs) if name == "-" else suite.from_folder(name, checker.glyphs))
+    pairs = list(_from_lines(checker.object_set) if name == "-" else suite.from_folder(name, checker.object_set))
     images = tracked((image for _, image in pairs), name, len(pairs), progress)
     return Run(suite.check_images(checker, [item for item, _ in pairs], images), name)
 
 
-def _from_lines(glyphs: GlyphSet) -> Iterator[tuple[suite.SuiteItem, Image.Image]]:
+def _from_lines(object_set: ObjectSet) -> Iterator[tuple[suite.SuiteItem, Image.Image]]:
     """Yield items and images of JSON lines on standard input."""
     for request in read_requests(["-"], plain_field="path", file_fields=("path",)):
         if request.failed:  # figures of some would be taken for those of all
             raise Failure(f"{request.fields['error']}; fix or remove this line", BAD_INPUT)
-        yield suite.item_of(request.prompt or "", glyphs), open_square(request.fields["path"])
+        yield suite.item_of(request.prompt or "", object_set), open_square(request.fields["path"])

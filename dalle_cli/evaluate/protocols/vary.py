@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from ...data.scenes.glyphs import glyph_set
+from ...data.scenes.objects import load_object_set
 from ...generate.latent_editor import LatentEditor
 from ...generate.outputs import Collected
 from ...generate.vary import vary as generate
@@ -55,7 +55,7 @@ def vary(
     editor = LatentEditor("vary", options.latent_options(recipe))
     if options.dry_run:
         return describe_run(editor.resolved, num_images)
-    checker = SceneChecker(glyph_set(objects))
+    checker = SceneChecker(load_object_set(objects))
     scenes = single_objects(num_images, editor.resolved.parts["decoder"], objects)
     inputs = options.write_inputs(recipe, [(sample.caption, sample.image) for sample in scenes])
     results, paths = (Collected(), Collected()), []

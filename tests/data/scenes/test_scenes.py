@@ -14,7 +14,7 @@ def test_samples_are_pictures_with_captions_in_the_grammar():
         sample = source.read(0, i)
         assert sample["image"].shape == (48, 48, 3)
         assert sample["image"].dtype == np.uint8
-        assert parse(sample["text"], source.glyphs) is not None
+        assert parse(sample["text"], source.object_set) is not None
         assert sample["key"] == f"scene-{i:09d}"
 
 
@@ -28,13 +28,13 @@ def test_a_sample_is_a_function_of_seed_and_index():
 def test_training_and_evaluation_share_no_combination():
     for held in (False, True):
         source = Scenes(32, "shapes", held_out=held)
-        scenes = [parse(source.read(0, i)["text"], source.glyphs) for i in range(60)]
+        scenes = [parse(source.read(0, i)["text"], source.object_set) for i in range(60)]
         assert all(scene is not None and held_out(scene) is held for scene in scenes)
 
 
 def test_kinds_are_drawn_by_their_weights():
     source = Scenes(32, "shapes", scene_weights={"single": 3.0, "pair": 1.0}, background_prob=0.0)
-    scenes = [parse(source.read(0, i)["text"], source.glyphs) for i in range(300)]
+    scenes = [parse(source.read(0, i)["text"], source.object_set) for i in range(300)]
     kinds = Counter(scene.kind for scene in scenes if scene)
     assert set(kinds) == {"single", "pair"}
     assert 2 < kinds["single"] / kinds["pair"] < 6  # more pairs than singles hold something held out
@@ -57,7 +57,7 @@ def test_relations_are_drawn_by_their_weights():
         relation_weights={"above": 3.0, "left of": 1.0},
         background_prob=0.0,
     )
-    scenes = [parse(source.read(0, i, picture=False)["text"], source.glyphs) for i in range(200)]
+    scenes = [parse(source.read(0, i, picture=False)["text"], source.object_set) for i in range(200)]
     relations = Counter(scene.relation for scene in scenes if scene)
     assert set(relations) == {"above", "left of"}
     assert 2 < relations["above"] / relations["left of"] < 5

@@ -5,38 +5,39 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from dalle_cli.data.scenes.draw import draw, place
-from dalle_cli.data.scenes.glyphs import glyph_set
-from dalle_cli.data.scenes.grammar import Scene, Thing, held_out
+from dalle_cli.data.scenes.grammar import Scene, SceneObject, held_out
+from dalle_cli.data.scenes.objects import load_object_set
+from dalle_cli.data.scenes.render import place
+from dalle_cli.data.scenes.render import render as render_scene
 from dalle_cli.evaluate.checker import SceneChecker
 from dalle_cli.evaluate.probes import binding
 
 
 def render(scene):
-    return draw(scene, place(scene, random.Random(0)), 64, True)
+    return render_scene(scene, place(scene, random.Random(0)), 64, True)
 
 
 def test_scenes_have_two_objects_in_two_colors():
-    scenes = binding.two_colors(glyph_set("shapes"), 40)
+    scenes = binding.two_colors(load_object_set("shapes"), 40)
     assert len(set(scenes)) == 40
-    assert scenes[:10] == binding.two_colors(glyph_set("shapes"), 10)
-    assert scenes != binding.two_colors(glyph_set("shapes"), 40, seed=1)
+    assert scenes[:10] == binding.two_colors(load_object_set("shapes"), 10)
+    assert scenes != binding.two_colors(load_object_set("shapes"), 40, seed=1)
     for scene in scenes:
-        one, other = scene.things
-        assert one.glyph != other.glyph
-        assert None not in (one.colour, other.colour)
-        assert one.colour != other.colour
+        one, other = scene.objects
+        assert one.name != other.name
+        assert None not in (one.color, other.color)
+        assert one.color != other.color
         assert not held_out(scene)
     with pytest.raises(ValueError, match="lower --num-captions"):
-        binding.two_colors(replace(glyph_set("shapes"), names=("circle", "square")), 200)
+        binding.two_colors(replace(load_object_set("shapes"), names=("circle", "square")), 200)
 
 
 def test_outcomes_are_checked_and_counted():
-    checker = SceneChecker(glyph_set("shapes"))
-    scene = Scene((Thing("circle", "red"), Thing("square", "blue")))
-    other = Scene((Thing("circle", "green"), Thing("square", "yellow")))
-    single = Scene((Thing("circle", "red"),))
-    assert binding.swapped(scene) == Scene((Thing("circle", "blue"), Thing("square", "red")))
+    checker = SceneChecker(load_object_set("shapes"))
+    scene = Scene((SceneObject("circle", "red"), SceneObject("square", "blue")))
+    other = Scene((SceneObject("circle", "green"), SceneObject("square", "yellow")))
+    single = Scene((SceneObject("circle", "red"),))
+    assert binding.swapped(scene) == Scene((SceneObject("circle", "blue"), SceneObject("square", "red")))
     shown = (scene, binding.swapped(scene), other, single)
     outcomes = [binding.check_binding(checker, scene, render(one)) for one in shown]
     assert [binding.describe(one) for one in outcomes] == ["bound", "swapped", "objects", "not both objects"]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_cli.data.scenes.draw import draw, place
-from dalle_cli.data.scenes.glyphs import BACKGROUNDS, TINTS, glyph_set
 from dalle_cli.data.scenes.grammar import held_out, parse
+from dalle_cli.data.scenes.objects import BACKGROUNDS, COLORS, load_object_set
+from dalle_cli.data.scenes.render import place
+from dalle_cli.data.scenes.render import render as render_scene
 from dalle_cli.evaluate.protocols import edit as module
 from dalle_cli.evaluate.protocols.edit import Outcome, check_edit, edits, summarize
 from dalle_cli.generate import latent_editor
@@ -18,11 +19,11 @@ from dalle_cli.systems.unclip import UnCLIP
 from tests.cli.conftest import one_line
 from tests.evaluate.conftest import checker_of
 
-SHAPES = glyph_set("shapes")
+SHAPES = load_object_set("shapes")
 
 
 def render(scene):
-    return draw(scene, place(scene, random.Random(0)), 64, True)
+    return render_scene(scene, place(scene, random.Random(0)), 64, True)
 
 
 def test_edits_change_one_attribute():
@@ -30,16 +31,16 @@ def test_edits_change_one_attribute():
     assert [one.attribute for one in scenes] == ["color", "background"] * 6
     for one in scenes:
         assert tuple(parse(text, SHAPES) for text in one.captions) == (one.before, one.after)
-        (thing,), (new,) = one.before.things, one.after.things
+        (obj,), (new,) = one.before.objects, one.after.objects
         assert not held_out(one.before)
         assert not held_out(one.after)
         if one.attribute == "color":
-            assert new == replace(thing, colour=new.colour)
-            assert new.colour != thing.colour
-            assert new.colour in TINTS
+            assert new == replace(obj, color=new.color)
+            assert new.color != obj.color
+            assert new.color in COLORS
             assert (one.before.background, one.after.background) == (None, None)
         else:
-            assert new == thing
+            assert new == obj
             assert one.before.background != one.after.background
             assert {one.before.background, one.after.background} <= set(BACKGROUNDS)
     assert all(np.array_equal(a.image, b.image) for a, b in zip(scenes, edits(12, 32, SHAPES)))
@@ -58,8 +59,8 @@ def test_edit_must_change_the_attribute_and_keep_the_object():
     nothing = [check_edit(checker, one, one.image) for one in scenes]
     assert not any(one.attribute_changed for one in nothing)
     assert sum(one.object_kept for one in nothing) >= 9
-    other = next(name for name in SHAPES.names if name not in ("circle", scenes[1].after.things[0].glyph))
-    lost = replace(scenes[1].after, things=(replace(scenes[1].after.things[0], glyph=other),))
+    other = next(name for name in SHAPES.names if name not in ("circle", scenes[1].after.objects[0].name))
+    lost = replace(scenes[1].after, objects=(replace(scenes[1].after.objects[0], name=other),))
     result = check_edit(checker, scenes[1], render(lost))
     assert (result.attribute, result.attribute_changed, result.object_kept) == ("background", True, False)
 

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle_cli.data.scenes.draw import Placed, draw
-from dalle_cli.data.scenes.glyphs import glyph_set
-from dalle_cli.data.scenes.grammar import Thing, held_out, parse
+from dalle_cli.data.scenes.grammar import SceneObject, held_out, parse
+from dalle_cli.data.scenes.objects import load_object_set
+from dalle_cli.data.scenes.render import PlacedObject, render
 from dalle_cli.evaluate.protocols import inpaint as module
 from dalle_cli.evaluate.protocols.inpaint import Outcome, box_around, check_inpainting, masked_scenes, summarize
 from dalle_cli.generate.inpaint_crop import InpaintCrop
 from tests.cli.conftest import one_line
 from tests.evaluate.conftest import checker_of
 
-SHAPES = glyph_set("shapes")
+SHAPES = load_object_set("shapes")
 OBJECTS = ("--objects", "shapes", "-q")
 
 
@@ -23,13 +23,13 @@ def scenes():
     return list(masked_scenes(8, 64, "shapes"))
 
 
-def inpainted(masked, thing=None, moved=0):
+def inpainted(masked, obj=None, moved=0):
     """The image with an object in the middle of its mask; moved: pixels to the side."""
     left, top, width, height = masked.box
     side = 24
     size, x, y = side / 64, (left + width / 2 + moved) / 64, (top + height / 2) / 64
-    scene = replace(masked.scene, things=(thing or masked.thing,), relation=None)
-    canvas = draw(scene, [Placed(thing or masked.thing, x, y, size)], 64, True)
+    scene = replace(masked.scene, objects=(obj or masked.obj,), relation=None)
+    canvas = render(scene, [PlacedObject(obj or masked.obj, x, y, size)], 64, True)
     out = masked.image.copy()
     inside = np.s_[top : top + height, left : left + width] if not moved else np.s_[:, :]
     out[inside] = canvas[inside]
@@ -47,7 +47,7 @@ def test_mask_covers_one_of_two_objects(scenes):
     assert [masked.box for masked in scenes] == [masked.box for masked in masked_scenes(8, 64, "shapes")]
     for masked in scenes:
         assert parse(masked.caption, SHAPES) == masked.scene
-        assert masked.thing in masked.scene.things
+        assert masked.obj in masked.scene.objects
         assert not held_out(masked.scene)
         left, top, width, height = masked.box
         assert min(left, top) >= 0
@@ -61,7 +61,10 @@ def test_mask_covers_one_of_two_objects(scenes):
 
 
 def test_boxes_stop_at_the_middle_and_at_the_border():
-    pair = [Placed(Thing("star"), 0.3125, 0.5, 0.375), Placed(Thing("ring"), 0.8125, 0.5, 0.375)]
+    pair = [
+        PlacedObject(SceneObject("star"), 0.3125, 0.5, 0.375),
+        PlacedObject(SceneObject("ring"), 0.8125, 0.5, 0.375),
+    ]
     assert box_around(pair, 0, 64) == (4, 16, 28, 32)
     assert box_around(pair, 1, 64) == (36, 16, 28, 32)
     assert box_around([replace(one, x=one.y, y=one.x) for one in pair], 1, 64) == (16, 36, 32, 28)
@@ -75,8 +78,8 @@ def test_new_object_counts_with_and_without_its_color(scenes):
     assert all(one.outside_unchanged for one in good)
     for masked in scenes:  # the input shows another object there
         assert check_inpainting(checker, masked, Image.fromarray(masked.image)) == Outcome(False, False, True)
-    other = [replace(masked.thing, colour="brown" if masked.thing.colour != "brown" else "pink") for masked in scenes]
-    recolored = [check_inpainting(checker, masked, inpainted(masked, thing)) for masked, thing in zip(scenes, other)]
+    other = [replace(masked.obj, color="brown" if masked.obj.color != "brown" else "pink") for masked in scenes]
+    recolored = [check_inpainting(checker, masked, inpainted(masked, obj)) for masked, obj in zip(scenes, other)]
     assert sum(one.object_in_mask for one in recolored) >= 7
     assert not any(one.color_correct for one in recolored)
 

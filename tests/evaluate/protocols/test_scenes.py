@@ -8,20 +8,21 @@ import pytest
 from PIL import Image
 
 from dalle_cli import checkpoint
-from dalle_cli.data.scenes.draw import draw, place
-from dalle_cli.data.scenes.glyphs import glyph_set
 from dalle_cli.data.scenes.grammar import parse
+from dalle_cli.data.scenes.objects import load_object_set
+from dalle_cli.data.scenes.render import place
+from dalle_cli.data.scenes.render import render as render_scene
 from dalle_cli.evaluate import suite
 from tests.cli.conftest import one_line
 
-SHAPES = glyph_set("shapes")
+SHAPES = load_object_set("shapes")
 
 
 def render(path, text):
     """Write the image of a caption, and the caption next to it."""
     scene = parse(text, SHAPES)
     path.parent.mkdir(exist_ok=True, parents=True)
-    Image.fromarray(draw(scene, place(scene, random.Random(1)), 64, True)).save(path)
+    Image.fromarray(render_scene(scene, place(scene, random.Random(1)), 64, True)).save(path)
     path.with_suffix(".txt").write_text(text)
 
 

@@ -3,28 +3,28 @@ import random
 import numpy as np
 import pytest
 
-from dalle_cli.data.scenes.draw import Placed, draw, place, signboard
-from dalle_cli.data.scenes.glyphs import BACKGROUNDS, TINTS, MissingFont, glyph_set
-from dalle_cli.data.scenes.grammar import KINDS, RELATIONS, Scene, Thing, invent
+from dalle_cli.data.scenes.grammar import KINDS, RELATIONS, Scene, SceneObject, invent
+from dalle_cli.data.scenes.objects import BACKGROUNDS, COLORS, MissingFont, load_object_set
+from dalle_cli.data.scenes.render import PlacedObject, place, render, signboard
 
-SHAPES = glyph_set("shapes")
-RED, BLUE = Thing("square", "red"), Thing("circle", "blue")
-
-
-def near(pixels: np.ndarray, colour: str) -> np.ndarray:
-    return (np.abs(pixels.astype(int) - TINTS[colour]) < 6).all(-1)
+SHAPES = load_object_set("shapes")
+RED, BLUE = SceneObject("square", "red"), SceneObject("circle", "blue")
 
 
-def centre(pixels: np.ndarray, colour: str) -> tuple[float, float]:
+def near(pixels: np.ndarray, color: str) -> np.ndarray:
+    return (np.abs(pixels.astype(int) - COLORS[color]) < 6).all(-1)
+
+
+def centre(pixels: np.ndarray, color: str) -> tuple[float, float]:
     """x and y of the middle of all pixels of a tint, as shares of the canvas."""
-    ys, xs = np.nonzero(near(pixels, colour))
+    ys, xs = np.nonzero(near(pixels, color))
     return xs.mean() / pixels.shape[1], ys.mean() / pixels.shape[0]
 
 
 @pytest.mark.parametrize("background", [None, *BACKGROUNDS])
 def test_the_background_is_the_named_colour(background):
     scene = Scene((RED,), None, background)
-    pixels = draw(scene, [Placed(RED, 0.5, 0.5, 0.5)], 64, drawn=True)
+    pixels = render(scene, [PlacedObject(RED, 0.5, 0.5, 0.5)], 64, drawn=True)
     assert pixels.shape == (64, 64, 3)
     assert pixels.dtype == np.uint8
     assert tuple(pixels[0, 0]) == (BACKGROUNDS[background] if background else (255, 255, 255))
@@ -33,14 +33,16 @@ def test_the_background_is_the_named_colour(background):
 
 @pytest.mark.parametrize("size", [64, 96, 256])
 def test_things_stand_where_they_are_placed(size):
-    pixels = draw(Scene((RED, BLUE)), [Placed(RED, 0.3, 0.25, 0.4), Placed(BLUE, 0.7, 0.75, 0.4)], size, drawn=True)
+    pixels = render(
+        Scene((RED, BLUE)), [PlacedObject(RED, 0.3, 0.25, 0.4), PlacedObject(BLUE, 0.7, 0.75, 0.4)], size, drawn=True
+    )
     np.testing.assert_allclose(centre(pixels, "red"), (0.3, 0.25), atol=0.015)
     np.testing.assert_allclose(centre(pixels, "blue"), (0.7, 0.75), atol=0.015)
     assert near(pixels, "red").mean() == pytest.approx((0.84 * 0.4) ** 2, rel=0.15)  # edges are blended
 
 
 def test_what_would_stand_outside_is_moved_in():
-    pixels = draw(Scene((RED,)), [Placed(RED, 1.0, 0.0, 0.5)], 64, drawn=True)
+    pixels = render(Scene((RED,)), [PlacedObject(RED, 1.0, 0.0, 0.5)], 64, drawn=True)
     np.testing.assert_allclose(centre(pixels, "red"), (0.75, 0.25), atol=0.02)
 
 
@@ -48,7 +50,7 @@ def test_what_would_stand_outside_is_moved_in():
 def test_relations_are_drawn(relation):
     for seed in range(20):
         scene = Scene((RED, BLUE), relation)
-        pixels = draw(scene, place(scene, random.Random(seed)), 64, drawn=True)
+        pixels = render(scene, place(scene, random.Random(seed)), 64, drawn=True)
         (x, y), (u, v) = centre(pixels, "red"), centre(pixels, "blue")
         distance = {"left of": u - x, "right of": x - u, "above": v - y, "below": y - v}[relation]
         aside = abs(v - y) if relation in ("left of", "right of") else abs(u - x)
@@ -61,7 +63,7 @@ def test_places_are_apart_and_inside():
         rng = random.Random(seed)
         scene = invent(rng, SHAPES, KINDS, 0.4, 0.3)
         placed = place(scene, rng)
-        assert [one.thing for one in placed] == [thing for thing in scene.things for _ in range(thing.count)]
+        assert [one.obj for one in placed] == [obj for obj in scene.objects for _ in range(obj.count)]
         for i, one in enumerate(placed):
             for value in (one.x, one.y):
                 assert one.size / 2 - 1e-9 <= value <= 1 - one.size / 2 + 1e-9
@@ -95,11 +97,11 @@ def test_signs_say_different_words():
 
 def test_emoji_are_drawn_over_the_background():
     try:
-        glyph_set("everyday")
+        load_object_set("everyday")
     except MissingFont as error:
         pytest.skip(str(error))
-    scene = Scene((Thing("tomato"),), None, "blue")
-    pixels = draw(scene, place(scene, random.Random(0)), 64).astype(int)
+    scene = Scene((SceneObject("tomato"),), None, "blue")
+    pixels = render(scene, place(scene, random.Random(0)), 64).astype(int)
     assert (pixels == BACKGROUNDS["blue"]).all(-1).mean() > 0.2
     red = (pixels[..., 0] > 180) & (pixels[..., 1] < 100) & (pixels[..., 2] < 100)
     assert red.mean() > 0.15
@@ -111,5 +113,5 @@ def test_without_scatter_things_stand_in_the_same_places_always(kind):
     scenes = [invent(rng, SHAPES, {kind: 1.0}, 0, 0) for _ in range(60)]
     places = {tuple((one.x, one.y, one.size) for one in place(scene, rng, scatter=False)) for scene in scenes}
     scattered = {tuple((one.x, one.y, one.size) for one in place(scene, rng)) for scene in scenes}
-    alike = {"single": 1, "texture": 1, "sign": 1, "pair": 1, "relation": 4, "count": 2}  # two or three of a thing
+    alike = {"single": 1, "texture": 1, "sign": 1, "pair": 1, "relation": 4, "count": 2}  # two or three of a obj
     assert len(places) == alike[kind] < len(scattered)

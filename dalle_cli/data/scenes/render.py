@@ -1,4 +1,4 @@
-"""From a scene to a picture: where each thing stands, and its pixels."""
+"""Rendering of scenes: the position of every object, and the pixels."""
 
 import random
 from dataclasses import dataclass
@@ -7,67 +7,67 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .glyphs import BACKGROUNDS, WHITE, sprite
-from .grammar import Scene, Thing
+from .grammar import Scene, SceneObject
+from .objects import BACKGROUNDS, WHITE, sprite
 
-# Sides of a thing as shares of the canvas, by how many stand in the scene; and the grid that corners lie on. Whole
-# cells keep the number of ways to cut an object into patches small, which is what small models learn quickly.
+# Side of an object as a fraction of the image, by the number of objects; and the cell of the grid that corners lie on.
+# Whole cells keep the number of ways to cut an object into patches small, which small models learn quickly.
 SIZES = {1: 0.75, 2: 0.375, 3: 0.375}
 CELL = 1 / 8
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A thing in its place. x, y: centre; size: side; all as shares of the canvas."""
+class PlacedObject:
+    """An object and its position. x, y: center; size: side; all as fractions of the image."""
 
-    thing: Thing
+    obj: SceneObject
     x: float
     y: float
     size: float
 
 
-def place(scene: Scene, rng: random.Random, scatter: bool = True) -> list[Placed]:
-    """Places for everything in a scene: apart, inside the canvas, in the stated relation or in a free one.
+def place(scene: Scene, rng: random.Random, random_positions: bool = True) -> list[PlacedObject]:
+    """Return positions for all objects of a scene: apart, inside the image, in the stated relation or a random one.
 
-    scatter: anywhere in their part of the canvas; else one thing stands in the middle, two at opposite edges, in the
-    order of reading where nothing is said.
+    random_positions: anywhere in their part of the image; otherwise one object is in the middle and two are at
+    opposite edges, from left to right if the scene states no relation.
     """
-    things = [thing for thing in scene.things for _ in range(thing.count)]
-    size = SIZES[len(things)]
-    room = 1 - size  # for the left or upper edge
+    objects = [obj for obj in scene.objects for _ in range(obj.count)]
+    size = SIZES[len(objects)]
+    slack = 1 - size  # where the left or upper edge can be
 
-    def cell(low: float, high: float, usual: float = 0.5) -> float:
-        if not scatter:
-            low = high = usual
-        return CELL * rng.randint(round(low * room / CELL), round(high * room / CELL))
+    def cell(low: float, high: float, fixed: float = 0.5) -> float:
+        if not random_positions:
+            low = high = fixed
+        return CELL * rng.randint(round(low * slack / CELL), round(high * slack / CELL))
 
-    if len(things) == 1:
+    if len(objects) == 1:
         corners = [(cell(0, 1), cell(0, 1))]
-    elif len(things) == 3:
+    elif len(objects) == 3:
         corners = [(0.3, 0.0), (0.0, 1.0), (1.0, 1.0)]
         corners = [(cell(x, x, x), cell(y, y, y)) for x, y in corners]
     else:
-        free = rng.choice(("left of", "right of", "above", "below")) if scatter else "left of"
+        free = rng.choice(("left of", "right of", "above", "below")) if random_positions else "left of"
         relation = scene.relation or free
         first, second, across = cell(0, 0.2, 0), cell(0.8, 1, 1), cell(0.3, 0.7)
         if relation in ("right of", "below"):
             first, second = second, first
         vertical = relation in ("above", "below")
         corners = [(across, edge) if vertical else (edge, across) for edge in (first, second)]
-    return [Placed(thing, x + size / 2, y + size / 2, size) for thing, (x, y) in zip(things, corners)]
+    return [PlacedObject(obj, x + size / 2, y + size / 2, size) for obj, (x, y) in zip(objects, corners)]
 
 
-def draw(scene: Scene, placed: list[Placed], size: int, drawn: bool = False) -> np.ndarray:
-    """The picture: uint8 (size, size, 3). drawn: with the shapes drawn by Pillow rather than the font's emoji."""
+def render(scene: Scene, placed: list[PlacedObject], size: int, drawn: bool = False) -> np.ndarray:
+    """Return the image of a scene: uint8 (size, size, 3). drawn: with shapes drawn by Pillow, not the font's emoji."""
     canvas = np.empty((size, size, 3), dtype=np.uint8)
     canvas[:] = BACKGROUNDS[scene.background] if scene.background else WHITE
     for item in placed:
         side = max(4, round(item.size * size))
-        thing = item.thing
-        if thing.says:
-            pixels = signboard(thing.glyph, thing.says, side, drawn)
+        obj = item.obj
+        if obj.says:
+            pixels = signboard(obj.name, obj.says, side, drawn)
         else:
-            pixels = sprite(thing.glyph, side, thing.colour, thing.texture, drawn)
+            pixels = sprite(obj.name, side, obj.color, obj.texture, drawn)
         left, top = round(item.x * size - side / 2), round(item.y * size - side / 2)
         left, top = max(0, min(left, size - side)), max(0, min(top, size - side))
         under = canvas[top : top + side, left : left + side]
@@ -78,7 +78,7 @@ def draw(scene: Scene, placed: list[Placed], size: int, drawn: bool = False) -> 
 
 @lru_cache(maxsize=1024)
 def signboard(board: str, word: str, size: int, drawn: bool) -> np.ndarray:
-    """A board with a word on it: uint8 (size, size, 4)."""
+    """Return a board with a word on it: uint8 (size, size, 4)."""
     scale = 4
     side = size * scale
     base = Image.fromarray(sprite(board, side, drawn=drawn))
@@ -91,9 +91,9 @@ def signboard(board: str, word: str, size: int, drawn: bool) -> np.ndarray:
         if right - left > 0.9 * w * side or bottom - top > 0.8 * h * side:
             break
         points += 4
-    centre = ((x + w / 2) * side, (y + h / 2) * side)
+    center = ((x + w / 2) * side, (y + h / 2) * side)
     pen.text(
-        centre, word, font=ImageFont.load_default(points), fill=(30, 30, 30, 255), anchor="mm", stroke_width=side / 200
+        center, word, font=ImageFont.load_default(points), fill=(30, 30, 30, 255), anchor="mm", stroke_width=side / 200
     )
     out = np.asarray(base.resize((size, size), Image.Resampling.BOX)).copy()
     out.setflags(write=False)

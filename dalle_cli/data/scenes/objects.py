@@ -1,7 +1,7 @@
-"""Artwork of the scenes: geometric shapes drawn by Pillow, or the pictures of the system's colour emoji font.
+"""Objects of the scenes: geometric shapes drawn with Pillow, or the emoji of the system's color emoji font.
 
-A glyph is a name and a square RGBA picture. `sprite` gives it at a size, wearing another glyph's texture or tinted in a
-named colour; this is the one place where attributes become pixels.
+An object is a name and a square RGBA image. `sprite` renders it at a size, with another object's texture or recolored;
+this is the one place where attributes become pixels.
 """
 
 import math
@@ -18,9 +18,9 @@ from ...registry import RecipeError, suggest
 
 ART = 128  # px, side of the artwork before it is scaled; Noto's emoji are bitmaps of this size
 
-# What a tinted object is painted in, and what lies behind one: the second set is lighter, so that a red tomato
-# stays visible on a red background.
-TINTS = {
+# Colors of recolored objects, and of backgrounds: the latter are lighter, so that a red tomato stays visible on a red
+# background. The names are words of captions.
+COLORS = {
     "red": (222, 45, 38),
     "orange": (245, 140, 30),
     "yellow": (250, 215, 50),
@@ -71,52 +71,52 @@ BODIES = (
 
 
 class MissingFont(ValueError):
-    """No colour emoji font on this machine."""
+    """This machine has no color emoji font."""
 
 
 @dataclass(frozen=True)
-class GlyphSet:
-    """A vocabulary of pictures.
+class ObjectSet:
+    """A set of objects.
 
-    textures, bodies: the glyphs whose surface others wear, and those that wear it. own_colours: whether an object
-    without a named colour makes sense (a cat has colours of its own, a circle has none). sign: the board of a sign.
-    drawn: whether the artwork is drawn by Pillow (otherwise it is the emoji font's).
+    textures: objects whose surface others can have. bodies: objects that can have such a surface. natural_colors:
+    whether an object without a named color makes sense (a cat has colors of its own, a circle has none). sign: the
+    object that serves as the board of a sign. drawn: whether Pillow draws the objects; otherwise the emoji font does.
     """
 
     name: str
     names: tuple[str, ...]
     textures: tuple[str, ...]
     bodies: tuple[str, ...]
-    own_colours: bool
+    natural_colors: bool
     sign: str
     drawn: bool
 
 
 @lru_cache
-def glyph_set(name: str) -> GlyphSet:
-    """`shapes` (12, drawn), `everyday` (64 emoji), `words` (those with a name of one word, some 440), or `emoji` (every
-    single-code-point picture of the font).
+def load_object_set(name: str) -> ObjectSet:
+    """Return a set: `shapes` (12, drawn), `everyday` (64 emoji), `words` (some 440 emoji of one word) or `emoji`
+    (every emoji of the font that is a single code point).
 
-    Raises MissingFont when an emoji set is asked for on a machine without a colour emoji font.
+    Raises MissingFont for a set of emoji on a machine without a color emoji font.
     """
     if name == "shapes":
         names = tuple(SHAPES)
-        return GlyphSet(
-            name, names, ("star", "circle", "cross", "heart"), names, own_colours=False, sign="square", drawn=True
+        return ObjectSet(
+            name, names, ("star", "circle", "cross", "heart"), names, natural_colors=False, sign="square", drawn=True
         )
     if name == "everyday":
         font()  # fails now rather than in a worker
         words = (tuple(names.split(", ")) for names in (EVERYDAY, TEXTURES, BODIES))
-        return GlyphSet(name, *words, own_colours=True, sign="placard", drawn=False)
+        return ObjectSet(name, *words, natural_colors=True, sign="placard", drawn=False)
     if name in ("words", "emoji"):
-        names = tuple(one for one in _font_names() if name == "emoji" or one.isalpha())
-        return GlyphSet(name, names, names, names, own_colours=True, sign="placard", drawn=False)
-    raise RecipeError(f"no glyph set '{name}'{suggest(name, ('shapes', 'everyday', 'words', 'emoji'))}")
+        names = tuple(known for known in _font_names() if name == "emoji" or known.isalpha())
+        return ObjectSet(name, names, names, names, natural_colors=True, sign="placard", drawn=False)
+    raise RecipeError(f"no objects '{name}'{suggest(name, ('shapes', 'everyday', 'words', 'emoji'))}")
 
 
 @lru_cache
 def font() -> ImageFont.FreeTypeFont:
-    """The system's colour emoji font, or the one that DALLE_EMOJI_FONT names."""
+    """Return the system's color emoji font, or the one that DALLE_EMOJI_FONT names. Raises MissingFont."""
     for path in (os.environ.get("DALLE_EMOJI_FONT"), *FONTS):
         if path and Path(path).is_file():
             for size in (109, 160, 96):  # bitmap fonts open only at their own sizes: Noto's, then Apple's
@@ -125,14 +125,14 @@ def font() -> ImageFont.FreeTypeFont:
                 except OSError:
                     continue
     raise MissingFont(
-        "no colour emoji font found: install one (Debian, Ubuntu: apt install fonts-noto-color-emoji), "
+        "no color emoji font found: install one (Debian, Ubuntu: apt install fonts-noto-color-emoji), "
         "name its file in DALLE_EMOJI_FONT, or use data.objects=shapes"
     )
 
 
 @lru_cache
 def _font_names() -> list[str]:
-    """Names of all code points that the font draws as a picture."""
+    """Return the names of all code points that the font has a name for."""
     face = font()
     names = []
     for point in (*range(0x2190, 0x3300), *range(0x1F000, 0x1FB00)):
@@ -145,7 +145,7 @@ def _font_names() -> list[str]:
 
 @lru_cache(maxsize=2048)
 def art(name: str, drawn: bool = False) -> Image.Image:
-    """Artwork of a glyph: RGBA, ART px square, cropped to what is visible and centred."""
+    """Return the image of an object: RGBA, ART px square, cropped to its visible part and centered."""
     if drawn:
         return _shape(name)
     character = unicodedata.lookup(name)
@@ -162,14 +162,14 @@ def art(name: str, drawn: bool = False) -> Image.Image:
 
 @lru_cache(maxsize=8192)
 def sprite(
-    glyph: str, size: int, colour: str | None = None, texture: str | None = None, drawn: bool = False
+    name: str, size: int, color: str | None = None, texture: str | None = None, drawn: bool = False
 ) -> np.ndarray:
-    """A glyph at `size` px with its attributes: uint8 (size, size, 4), read-only.
+    """Return an object at `size` px with its attributes: uint8 (size, size, 4), read-only.
 
-    texture: the glyph whose surface is worn, shaded by this glyph's own light and dark. colour: a name of TINTS; light
-    and dark are kept, hue is replaced.
+    texture: the object whose surface it gets; its own light and dark are kept. color: a key of COLORS; light and dark
+    are kept, the hue is replaced.
     """
-    body = np.asarray(art(glyph, drawn).resize((size, size), Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    body = np.asarray(art(name, drawn).resize((size, size), Image.Resampling.LANCZOS), dtype=np.float32) / 255
     rgb, alpha = body[..., :3], body[..., 3:]
     light = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     inside = alpha[..., 0] > 0.5
@@ -179,21 +179,22 @@ def sprite(
         rgb = np.asarray(surface, dtype=np.float32) / 255 * np.clip(1 + 1.1 * shade, 0.45, 1.5)
         light = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         shade = (light - (light[inside].mean() if inside.any() else 0.5))[..., None]
-    if colour:
-        tint = np.array(TINTS[colour], dtype=np.float32) / 255
-        level = np.clip(0.5 + 0.9 * shade, 0, 1)  # 0 dark, 0.5 the colour itself, 1 light
-        rgb = np.where(level < 0.5, tint * (0.25 + 1.5 * level), tint + (1 - tint) * (2 * level - 1) * 0.8)
+    if color:
+        rgb_color = np.array(COLORS[color], dtype=np.float32) / 255
+        level = np.clip(0.5 + 0.9 * shade, 0, 1)  # 0 is dark, 0.5 the color itself, 1 light
+        lighter = rgb_color + (1 - rgb_color) * (2 * level - 1) * 0.8
+        rgb = np.where(level < 0.5, rgb_color * (0.25 + 1.5 * level), lighter)
     out = (np.clip(np.concatenate([rgb, alpha], axis=-1), 0, 1) * 255 + 0.5).astype(np.uint8)
     out.setflags(write=False)
     return out
 
 
 @lru_cache(maxsize=512)
-def _surface(glyph: str, drawn: bool) -> np.ndarray:
-    """The texture of a glyph: the most central, largest square that is nearly all artwork; uint8 (s, s, 3)."""
+def _surface(name: str, drawn: bool) -> np.ndarray:
+    """Return the texture of an object: its largest, most central square that is nearly opaque; uint8 (s, s, 3)."""
     if drawn:
-        return _pattern(glyph)
-    pixels = np.asarray(art(glyph))
+        return _pattern(name)
+    pixels = np.asarray(art(name))
     opaque = np.pad((pixels[..., 3] > 250).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     for side in range(ART - 4, 12, -4):
         filled = opaque[side:, side:] - opaque[:-side, side:] - opaque[side:, :-side] + opaque[:-side, :-side]
@@ -205,7 +206,7 @@ def _surface(glyph: str, drawn: bool) -> np.ndarray:
 
 
 def _fill(pixels: np.ndarray) -> np.ndarray:
-    """RGB with the transparent pixels painted over from their neighbours, by blurs of growing width."""
+    """Return RGB with the transparent pixels filled from their neighbors, by blurs of growing width."""
     rgb = pixels[..., :3].astype(np.float32)
     known = pixels[..., 3:].astype(np.float32) / 255
     while known.min() < 0.999:
@@ -222,7 +223,7 @@ def _fill(pixels: np.ndarray) -> np.ndarray:
 
 
 def _pattern(shape: str) -> np.ndarray:
-    """A lattice of small light copies of a shape on a dark ground: the texture of a drawn shape."""
+    """Return a grid of small light copies of a shape on dark gray: the texture of a drawn shape."""
     small = (
         np.asarray(art(shape, drawn=True).resize((28, 28), Image.Resampling.LANCZOS), dtype=np.float32)[..., 3:] / 255
     )
@@ -248,7 +249,7 @@ def _heart() -> list[tuple[float, float]]:
     return [(0.5 + x / 34, 0.46 - y / 34) for x, y in zip(xs, ys)]
 
 
-# Outlines in the unit square; a callable draws what a polygon cannot.
+# Outlines in the unit square; a callable draws what no polygon can.
 SHAPES = {
     "circle": lambda pen, s: pen.ellipse((0.03 * s, 0.03 * s, 0.97 * s, 0.97 * s), fill=255),
     "square": [(0.08, 0.08), (0.92, 0.08), (0.92, 0.92), (0.08, 0.92)],
@@ -272,7 +273,7 @@ SHAPES = {
 
 
 def _shape(name: str) -> Image.Image:
-    """A flat grey shape: tinting turns flat grey into the named colour."""
+    """Return a shape in flat gray, which recoloring turns into the named color."""
     scale = 4 * ART
     mask = Image.new("L", (scale, scale), 0)
     pen, outline = ImageDraw.Draw(mask), SHAPES[name]
@@ -280,6 +281,6 @@ def _shape(name: str) -> Image.Image:
         outline(pen, scale)
     else:
         pen.polygon([(x * scale, y * scale) for x, y in outline], fill=255)
-    picture = Image.new("RGBA", (ART, ART), (128, 128, 128, 0))
-    picture.putalpha(mask.resize((ART, ART), Image.Resampling.BOX))
-    return picture
+    image = Image.new("RGBA", (ART, ART), (128, 128, 128, 0))
+    image.putalpha(mask.resize((ART, ART), Image.Resampling.BOX))
+    return image
