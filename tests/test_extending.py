@@ -75,6 +75,15 @@ def test_network_is_a_file(run):
     assert result["recipe"]["model"]["image"]["type"] == "mean-tower"
 
 
+def test_condition_is_a_file(run):
+    run("train-decoder", "--recipe", "caption-length", "--run", "length", "-q")
+    words = ["--recipe", "checkpoints/length", "--steps", 2, "--precision", "float32", "-q"]
+    run("sample", "red", "--out", "short", *words)
+    run("sample", "a red circle on a blue background", "--out", "long", *words)
+    (result,) = run("inspect", "length")
+    assert result["recipe"]["model"]["conditions"]["length"]["scale"] == 0.02
+
+
 def test_loss_is_a_file(run):
     run("train-dvae", "--recipe", "mini", "--run", "mse", "-q", "task.type=dvae-mse", "task.weight=2")
     (result,) = run("inspect", "mse")
