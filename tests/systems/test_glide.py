@@ -239,7 +239,7 @@ def test_labels_without_guidance(glide):
     system = build(decoder=glide.label)
     drawn = system.generate(["a circle", "a star"], [[1], [1]], GLIDEOptions(steps="3", guidance_scale=1.0), 2)
     assert (drawn[0] - drawn[1]).abs().max() > 1e-3
-    with pytest.raises(ValueError, match="guidance needs a decoder that reads text"):
+    with pytest.raises(ValueError, match="guidance needs a decoder that is conditioned on text"):
         system.generate(["a circle"], [[1]], GLIDEOptions(steps="3"), 2)
 
 

@@ -63,7 +63,8 @@ def test_image_is_decoded_from_the_sampled_embedding(base):
     embedding = base.sample_embeddings(["a star"], [2001], options)
     told = torch.cat([embedding, embedding])
     model = base.decoder.model
-    ids, real = base.decoder._pack(["a star", ""])
+    packed = base.decoder.tokenizer.pack(["a star", ""], model.conditions["text"].context_length)
+    ids, real = map(torch.from_numpy, packed)
     given = model.encode(text=(ids, real), clip=(told, torch.tensor([True, False])))
     guided = threshold(classifier_free(base.decoder.process.denoiser(model, **given), 2.0))
     x = noise_source(torch.tensor([2001]))(torch.empty(1, 3, 8, 8))
@@ -280,9 +281,9 @@ def test_parts_that_do_not_fit_are_refused(unclip, glide, tmp_path):
     with pytest.raises(RecipeError, match=r"parts\.upsampler_2 enlarges the output of parts\.upsampler"):
         UnCLIP.check(UnCLIPOptions(), {"upsampler_2": "x"})
     UnCLIP.check(UnCLIPOptions(), {"upsampler": "y", "upsampler_2": "x"})
-    with pytest.raises(RecipeError, match=r"parts\.prior: drawing from words needs a prior"):
+    with pytest.raises(RecipeError, match=r"parts\.prior: generating from text needs a prior"):
         build(prior=None, decoder=unclip.decoder, clip=unclip.clip).sample_embeddings(["a"], [1], UnCLIPOptions())
-    with pytest.raises(RecipeError, match=r"parts\.prior: .* is no prior that draws CLIP embeddings"):
+    with pytest.raises(RecipeError, match=r"parts\.prior: .* is not a prior over CLIP embeddings"):
         build(prior=unclip.upsampler, decoder=unclip.decoder, clip=unclip.clip).sample_embeddings(
             [], [], UnCLIPOptions()
         )
