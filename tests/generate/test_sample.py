@@ -363,3 +363,16 @@ def test_offload_needs_several_models(tiny):
     with pytest.raises(Failure, match="consists of one model; it is for GLIDE and unCLIP") as caught:
         module.sample(["a red circle"], SampleOptions(recipe=tiny.recipe, offload=True))
     assert caught.value.code == USAGE
+
+
+def test_duplicates_are_dropped_before_ranking_and_said(sample, capsys):
+    results = sample("a red circle", rerank=4, top=2, sampling={"temperature": 0.0}, quiet=False)
+    assert same(drawn(results[:1]), drawn(results[1:]))
+    assert '"a red circle": 1 distinct of 4 candidates; 1 of the 2 kept are duplicates' in capsys.readouterr().err
+    distinct = sample("a red circle", rerank=12, top=4, out="b")
+    assert len({image.tobytes() for image in drawn(distinct)}) == 4
+
+
+def test_reranker_is_said_where_it_is_borrowed(sample, tiny, capsys):
+    sample("a red circle", rerank=2, recipe=tiny.dalle, quiet=False)
+    assert "ranked by starter/clip, starter/noised-clip (recipe dalle1); --reranker NAME" in capsys.readouterr().err
