@@ -4,7 +4,7 @@ SAMPLE = ("sample", "--recipe", "@tiny.yaml", "-q")
 RERANK = ("rerank", "--model", "@clip.safetensors", "-q")
 RECONSTRUCT = ("reconstruct", "--model", "@dvae.safetensors", "-q")
 TRAIN = ("train-dvae", "--recipe", "@train.yaml", "-q")
-PRIOR = ("train-prior", "--recipe", "dalle1-tiny", "tokenizer.path=@learned.json", "-q")
+PRIOR = ("train-prior", "--recipe", "dalle1-tiny", "tokenizer.path=@learned.json", "model.vocab_size=519", "-q")
 INPAINT = ("inpaint", "-q")
 TRAIN_TOKENIZER = ("train-tokenizer", "--recipe", "tiny", "--out", "w.json", "-q")
 CHECK = ("data", "check", "-q")
@@ -116,7 +116,11 @@ REFUSED = {
     "ranges upon ranges": ((*CHECK, "data.type=shards", "{0..9999}{0..9999}{0..9999}.tar"), 3, "1000000 files"),
     "empty folder": ((*CHECK, "@empty"), 3, "no images"),
     "empty folder to train on": ((*TRAIN, "data.type=folder", "data.path=@empty"), 3, "no images"),
-    "text renamed to .jpg": ((*TRAIN, "data.type=folder", "data.path=@text", "data.val_samples=0"), 3, "not an image"),
+    "text renamed to .jpg": (
+        (*TRAIN, "data.type=folder", "data.path=@text", "data.val_samples=0", "train.batch_size=1"),
+        3,
+        "not an image",
+    ),
     "preview of a folder without images": (("data", "preview", "@text"), 3, "not an image"),
     "not a tar": ((*CHECK, "@no.tar"), 3, "no tar header"),
     "tar truncated in its first file": ((*CHECK, "@cut-at-once.tar"), 3, "cut short"),
@@ -283,5 +287,5 @@ REFUSED = {
     "initialize from a missing checkpoint": ((*TRAIN, "train.init_from=gone"), 3, "no checkpoint 'gone'"),
     "initialize from another model": ((*TRAIN, "train.init_from=@clip.safetensors"), 3, "does not fit the model"),
     "frozen model that is missing": ((*PRIOR, "frozen.dvae=gone"), 3, "no checkpoint 'gone'"),
-    "frozen model of another kind": ((*PRIOR, "frozen.dvae=@clip.safetensors"), 2, "frozen.dvae"),
+    "frozen model of another kind": ((*PRIOR, "frozen.dvae=@clip.safetensors", "data.size=64"), 2, "frozen.dvae"),
 }  # fmt: skip
