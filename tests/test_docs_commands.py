@@ -10,7 +10,7 @@ import pytest
 from dalle_cli import checkpoint, recipe
 from dalle_cli.cli.app import UsageError
 from dalle_cli.recipe import FAMILIES
-from dalle_cli.training import options
+from dalle_cli.training import start
 from tests.fixtures.docs import (
     PAGE_IDS,
     PAGES,
@@ -55,26 +55,18 @@ def test_parsing_is_strict():
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.words[0] in TRAINING and not one.mention], ids=str)
-def test_recipe_and_overrides_are_valid(command: Command):
+def test_recipe_and_overrides_are_valid(command: Command, monkeypatch: pytest.MonkeyPatch):
     name, values, _ = parse(command.words)
-    family = TRAINING[name]
+    family, overrides = TRAINING[name], list(values["overrides"] or ())
     if str(values["recipe"]).endswith(".yaml"):
         return
-    resolved = recipe.load(
-        values["recipe"], family, list(values["overrides"] or ()), checkpoint.accepted_arguments,
-        complete="data.path" not in _open_keys(values["recipe"], family) or _names_data(values),
-    )  # fmt: skip
-    if family != "tokenizer" and (resolved.get("data") or {}).get("path", "") is not None:
-        options.check(resolved)
-
-
-def _open_keys(name: str, family: str) -> str:
-    data = recipe.load(name, family, complete=False).get("data") or {}
-    return " ".join(f"data.{key}" for key, value in data.items() if value in (None, "???"))
-
-
-def _names_data(values: dict) -> bool:
-    return any(word.startswith(("data.path=", "data.type=scenes")) for word in values["overrides"] or ())
+    monkeypatch.setattr(start, "infer_type", lambda path: "shards" if path.endswith(".tar") else "folder")
+    if not any(word.startswith(("data.path=", "data.type=")) for word in overrides):
+        monkeypatch.setenv("DALLE_DATA", "/data")
+    if family == "tokenizer":
+        recipe.load(values["recipe"], family, overrides, checkpoint.accepted_arguments)
+    else:
+        start.resolve(family, values["recipe"], overrides, lambda line: None)
 
 
 def test_models_are_trained_or_imported_by_other_commands():

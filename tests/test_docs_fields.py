@@ -15,7 +15,7 @@ from tests.test_docs_generated import GENERATOR
 FIELDS = GENERATOR.json_fields()
 # Command lines of each command; together they print every field that is not marked as optional.
 CHEAP = {
-    "train-tokenizer": ["--recipe tiny --out tokens.json learn.num_captions=200"],
+    "train-tokenizer": ["--recipe tiny --out tokens.json learn.captions=200"],
     "sample": ["red --recipe starter/dalle --out a", "red --rerank 2 --out b"],
     "reconstruct": ["cat.png --out c"],
     "upscale": ["cat.png --steps 1 --out d"],
