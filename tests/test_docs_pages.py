@@ -124,7 +124,7 @@ def test_recipe_keys_in_the_text_exist(path: Path):
             if (
                 f"{section}.{key}" not in _keys()
                 and "did you mean" not in code
-                and not code.endswith((".py", ".safetensors"))
+                and not code.endswith((".py", ".safetensors", ".json"))
             ):
                 raise AssertionError(f"{section}.{key} in `{code}`")
 

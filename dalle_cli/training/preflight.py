@@ -24,8 +24,9 @@ def check_sizes(recipe: Recipe) -> None:
     size = data.get("size")
     if not isinstance(size, int) or data.get("type") in WITHOUT_IMAGES:
         return
+    clip = section(recipe, "frozen").get("clip")  # reads images that may be larger than those of the decoder
     for key, wanted in _image_sizes(model, task).items():
-        if wanted != size:
+        if wanted != size and not (clip and key == "task.size" and size > wanted):
             raise RecipeError(
                 f"data.size: images of {size} px for a model of {wanted} px ({key}): set data.size={wanted}, "
                 f"or {key}={size}"

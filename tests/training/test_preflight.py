@@ -34,6 +34,17 @@ def test_equal_sizes_and_data_without_images_pass():
     preflight.check_sizes({"model": CLIP, "task": {}, "data": {"type": "embeddings", "path": "x", "size": 64}})
 
 
+def test_images_of_a_frozen_clip_may_be_larger_than_those_of_the_decoder():
+    recipe = {
+        "model": {"type": "unet"},
+        "task": {"type": "decoder", "size": 64},
+        "data": {"type": "folder", "size": 224},
+    }
+    preflight.check_sizes({**recipe, "frozen": {"clip": "clip-vit-l14"}})
+    with pytest.raises(RecipeError, match=r"set data\.size=64"):
+        preflight.check_sizes(recipe)
+
+
 def test_batch_larger_than_the_data_is_refused():
     data = loader.build(SCENES)
     preflight.check_batch(data, settings(batch_size=286))
