@@ -4,11 +4,14 @@ From Python: `load` a trained model, `load_system` to generate images, `fit` to 
 nothing else: torch is imported when one of these functions is called.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # as typing's, which takes time to import
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
     from .systems.loading import LoadedSystem
     from .tasks.base import Task
 
@@ -16,7 +19,7 @@ __version__ = "0.2.0"
 __all__ = ["__version__", "fit", "load", "load_system"]
 
 
-def load(name: str, device: str = "cpu") -> "Task":
+def load(name: str, device: str = "cpu") -> Task:
     """Load a trained model, in evaluation mode and float32.
 
     name: a checkpoint file, a run under checkpoints/ or its folder, or a model that ships with the package:
@@ -35,7 +38,7 @@ def load(name: str, device: str = "cpu") -> "Task":
 
 def load_system(
     name: str = "dalle1", *, precision: str = "auto", offload: bool = False, **options: Any
-) -> "LoadedSystem":
+) -> LoadedSystem:
     """Load a system to generate images, on the GPU if there is one.
 
     name: a system recipe (`dalle1`, `glide`, `unclip`; `dalle recipes systems` lists them), its file or folder, or a
@@ -69,6 +72,8 @@ def fit(
 
     Raises RecipeError, DataError, CheckpointError, and Failure when training stops before the last step.
     """
+    from pathlib import Path
+
     from . import checkpoint
     from . import recipe as recipes
     from .exits import USAGE, Failure

