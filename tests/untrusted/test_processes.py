@@ -81,7 +81,7 @@ def test_full_disk(start):
 
 @pytest.mark.parametrize("again", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_ctrl_c_twice_while_sampling(start, tmp_path, again):
-    process = start("sample", *["x"] * 20_000, "--batch-size", "1", "--recipe", "@tiny.yaml")
+    process = start("sample", *["x y"] * 20_000, "--batch-size", "1", "--recipe", "@tiny.yaml")
     out = tmp_path / "out"
     _wait(lambda: out.is_dir() and len(list(out.glob("*.png"))) > 2)
     process.send_signal(signal.SIGINT)
@@ -91,7 +91,7 @@ def test_ctrl_c_twice_while_sampling(start, tmp_path, again):
     assert process.returncode in (130, -signal.SIGINT), words  # the second may come when Python is ending
     assert "Traceback" not in words
     for name, content in tree(tmp_path).items():
-        assert re.fullmatch(r"out/\d{6}-0-x\.png", name)
+        assert re.fullmatch(r"out/\d{6}-0-x-y\.png", name)
         assert content.endswith(b"IEND\xaeB`\x82"), name
 
 
