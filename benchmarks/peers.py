@@ -65,7 +65,7 @@ def dvae(ours: bool) -> Iterator[Row]:
     images, tokens = torch.randn(4, 3, 256, 256), torch.randint(8192, (4, 32, 32))
     if ours:
         network = _built("dvae", "openai")
-        works = [lambda: network.encode_logits(images), lambda: network.decode_codes(tokens)]
+        works = [lambda: network.encode_logits(images), lambda: network.decode_token_stats(tokens)]
     else:
         theirs = peer("dall_e")
         encoder, decoder = theirs.Encoder(), theirs.Decoder()

@@ -44,10 +44,10 @@ class NewerFormat(CheckpointError):
 
 
 def compose(recipe: Recipe, tokenizer: Any = None, frozen: Mapping[str, str | nn.Module] | None = None) -> nn.Module:
-    """The task of a training recipe: a fresh model, its frozen models and its objective.
+    """Return the task of a training recipe: a fresh model, its frozen models and its objective.
 
-    tokenizer: one that is already built, instead of the recipe's. frozen: checkpoints, or their models, to take in
-    place of those that the recipe's `frozen` names.
+    tokenizer: one that is already built, instead of the recipe's. frozen: checkpoints, or models, that replace those
+    that the recipe's `frozen` names.
     """
     if tokenizer is None and recipe.get("tokenizer"):
         tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
@@ -70,7 +70,7 @@ def compose(recipe: Recipe, tokenizer: Any = None, frozen: Mapping[str, str | nn
 
 
 def check(recipe: Recipe) -> Recipe:
-    """A training recipe with the sections of parts registered here validated and typed; nothing is built."""
+    """Return a training recipe with the sections that hold parts validated and typed; nothing is built."""
     frozen = section(recipe, "frozen")
     typed, given = dict(recipe), {"model", *frozen}
     if recipe.get("tokenizer"):
@@ -89,7 +89,7 @@ def _check_frozen(names: Iterable[str], part: Callable, recipe: Recipe) -> None:
 
 
 def accepted_arguments(path: str, name: str) -> set[str] | None:
-    """Names of the arguments that the part `name` takes at a place of a recipe; None for places without parts."""
+    """Return the names of the arguments of the part `name` in a section; None for sections without parts."""
     from .data import sources
     from .data.loader import Loading
 
@@ -136,7 +136,7 @@ def save(
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint, its JSON parsed: recipe, tokenizer, step, samples, version.
+    """Return the metadata of a checkpoint with its JSON parsed: recipe, tokenizer, step, samples.
 
     Only the header is read. Raises CheckpointError for anything that is not a checkpoint of a format known here.
     """
@@ -162,7 +162,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, with the file's length checked against it."""
+    """Return the JSON header of a safetensors file, with the file's length checked against it."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -185,7 +185,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, verify: bool = True) -> dict[str, Tensor]:
-    """All tensors of a checkpoint. Raises CheckpointError when they are not those that were written."""
+    """Return all tensors of a checkpoint. Raises CheckpointError when they are not those that were written."""
     expected = metadata(path)["crc32"]
     try:
         with safe_open(path, framework="pt") as file:
@@ -218,10 +218,10 @@ def load(
     frozen: Mapping[str, str | nn.Module] | None = None,
     mmap: bool = False,
 ) -> nn.Module:
-    """The task of a checkpoint, in evaluation mode, float32.
+    """Return the task of a checkpoint, in evaluation mode, float32.
 
-    name: see `resolve`. kind: the model type that is expected, or several. frozen: see `compose`. mapped: the
-    weights stay in the file, in the types that they have there, and are read where they are used.
+    name: see `resolve`. kind: the model type that is expected, or several. frozen: see `compose`. mmap: the
+    weights stay in the file, in its types, and are read when they are used.
     """
     path = resolve(name)
     found = metadata(path)
@@ -243,7 +243,7 @@ def load(
         else:
             floats = {key: tensors.pop(key).float() for key in list(tensors)}  # never a third copy of the weights
             task.model.load_state_dict(floats)
-    except CheckpointError:  # a companion's
+    except CheckpointError:  # a frozen model's
         raise
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit its recipe: {str(error).splitlines()[0]}") from None
@@ -251,7 +251,10 @@ def load(
 
 
 def load_meta(name: str, frozen: Mapping[str, str] | None = None) -> nn.Module:
-    """The task of a checkpoint on the meta device: what `load` gives, without weights. Raises CheckpointError."""
+    """Return the task of a checkpoint on the meta device: what `load` gives, without weights.
+
+    Raises CheckpointError.
+    """
     found = metadata(resolve(name))
     tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
     frozen = {**(found["recipe"].get("frozen") or {}), **(frozen or {})}
@@ -261,7 +264,7 @@ def load_meta(name: str, frozen: Mapping[str, str] | None = None) -> nn.Module:
 
 
 def initial_weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
-    """The float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError when they do not fit it.
+    """Return the float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError if they do not fit.
 
     A model that can take over the weights of a smaller one has a method `adopt`.
     """
@@ -277,7 +280,7 @@ def initial_weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
-    """The first four reasons why tensors are not the weights of a recipe's model."""
+    """Return up to four reasons why tensors do not fit the model of a recipe."""
     with meta_init.on_meta_device():
         wanted = models.build(recipe.get("model"), "model").state_dict()
     wrong = [f"no {key}" for key in sorted(wanted.keys() - tensors.keys())]
@@ -291,14 +294,15 @@ def _misfits(recipe: Recipe, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def trained_image_size(path: Path, default: int) -> int:
-    """The side of the pictures that a checkpoint was trained on; `default` where its recipe does not say."""
+    """Return the side of the images that a checkpoint was trained on; `default` if its recipe does not say."""
     data = metadata(path)["recipe"].get("data")
     size = data.get("size") if isinstance(data, dict) else None
     return size if isinstance(size, int) and 1 <= size <= 1 << 16 else default
 
 
 def resolve(name: str) -> Path:
-    """The file of a checkpoint: a file; a folder that holds model.safetensors; a run under checkpoints/; a starter.
+    """Return the file of a checkpoint: a file; a folder that holds model.safetensors; a run under checkpoints/; a
+    starter.
 
     Starters, the small models shipped with the package, are called `starter/dvae`, `starter/clip` and so on.
     """

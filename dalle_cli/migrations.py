@@ -132,17 +132,22 @@ _PLAIN: dict[str, Keys] = {
 
 
 def to_version_2(recipe: Recipe) -> Recipe:
-    """The training or system recipe of version 1 with the names of version 2. Sections of the wrong shape stay."""
+    """Return the training or system recipe of version 1 with the names of version 2.
+
+    Sections of the wrong shape stay.
+    """
     return {name: _section(name, node) for name, node in recipe.items()}
 
 
 def sampling_to_version_2(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved sampling options that version 1 wrote into PNG files, with the names of version 2."""
+    """Return the resolved sampling options that version 1 wrote into PNG files, with the names of version 2."""
     return _section("sample", dict(options))
 
 
 def is_system_of_version_1(recipe: Recipe) -> bool:
-    """Whether a system's recipe has the names of version 1: `dalle import --system` of that time wrote no version."""
+    """Return whether a system's recipe has the names of version 1: `dalle import --system` of that time wrote no
+    version.
+    """
     parts, sample, system = (recipe.get(name) for name in ("parts", "sample", "system"))
     kind = system.get("type") if isinstance(system, Mapping) else None
     if isinstance(parts, Mapping) and ("embedder" in parts or ("clip" in parts and kind != "unclip")):
@@ -163,7 +168,7 @@ def _section(name: str, node: Any) -> Any:
 
 
 def _part(section: str, node: Any) -> Any:
-    """A part with its keys renamed by its type, and whatever it holds: parts, or mappings and lists of parts."""
+    """Return a part with its keys renamed by its type, and whatever it holds: parts, or mappings and lists of parts."""
     if isinstance(node, list):
         return [_part(section, item) for item in node]
     if not isinstance(node, Mapping):

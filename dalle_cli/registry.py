@@ -2,7 +2,7 @@
 
 A recipe node is a mapping with a `type`. `Registry.build` finds the part of that name, checks every key against the
 constructor's signature and converts it to the annotated type before anything is constructed, and builds nested nodes
-with the same registry. `bind` does the checking alone, for sections that are read by one plain function.
+with the same registry. `bind` only checks, for sections that one plain function reads.
 """
 
 import difflib
@@ -33,7 +33,7 @@ class Key:
 
 
 class RecipeError(ValueError):
-    """What a user wrote in a recipe or an override cannot be meant; the message names the place and the remedy."""
+    """A recipe or an override is invalid; the message names the key and the remedy."""
 
 
 class Registry:
@@ -58,14 +58,14 @@ class Registry:
         return sorted(self._parts)
 
     def get(self, name: str, path: str | None = None) -> Callable:
-        """The part called `name`. Raises RecipeError with the nearest name when there is none."""
+        """Return the part called `name`. Raises RecipeError with the nearest name when there is none."""
         self._load()
         if not isinstance(name, str) or name not in self._parts:
             raise RecipeError(f"{path or self.section}: no {self.section} '{name}'{suggest(name, self._parts)}")
         return self._parts[name]
 
     def bind(self, node: Any, path: str | None = None, given: Iterable[str] = ()) -> tuple[Callable, dict[str, Any]]:
-        """The part of a node, and its arguments checked and typed, nested nodes included and left unbuilt.
+        """Return the part of a node, and its arguments checked and typed, nested nodes included and left unbuilt.
 
         given: names of arguments that the caller supplies and that a recipe may not.
         """
@@ -78,7 +78,7 @@ class Registry:
         return part, {key: self._check_nested(value, f"{path}.{key}") for key, value in bound.items()}
 
     def typed(self, node: Any, path: str | None = None, given: Iterable[str] = ()) -> dict[str, Any]:
-        """A node as `bind` reads it: every value of the type that its part's signature says."""
+        """Return a node as `bind` reads it: every value of the type that its part's signature says."""
         _, arguments = self.bind(node, path, given)
         return {"type": node["type"], **arguments}
 

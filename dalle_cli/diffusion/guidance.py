@@ -44,8 +44,8 @@ def keep_known(denoise: Denoiser, image: Tensor, mask: Tensor) -> Denoiser:
 def threshold(denoise: Denoiser, limit: float = 1.0, percentile: float | None = None) -> Denoiser:
     """With x0 clamped to [-limit, limit].
 
-    percentile: dynamic thresholding: x0 is clamped where this share of a sample's values ends (0.995, say), if that is
-    beyond the limit, and shrunk to the limit. Saharia et al. 2022, section 2.3.
+    percentile: dynamic thresholding: x0 is clamped where this fraction of a sample's values ends (0.995, say), if that
+    is beyond the limit, and shrunk to the limit. Saharia et al. 2022, section 2.3.
     """
 
     def guided(x: Tensor, t: Tensor) -> Prediction:
@@ -79,7 +79,7 @@ def gradient_guided(denoise: Denoiser, gradient: Gradient) -> Denoiser:
 
 
 def score_gradient(score: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0) -> Gradient:
-    """The gradient by x of a score that says how well a noisy sample fits.
+    """Return the gradient with respect to x of a score of noisy samples.
 
     score: from x: (B, ...) and t: (B,) to (B,); a classifier's log-probability of the label, or the product of CLIP's
     embeddings times its logit scale (Nichol et al. 2022, section 2.4).
@@ -96,7 +96,7 @@ def score_gradient(score: Callable[[Tensor, Tensor], Tensor], scale: float = 1.0
 def in_interval(inside: Denoiser, outside: Denoiser, low: int, high: int) -> Denoiser:
     """One denoiser at the steps low <= t <= high, another at the others.
 
-    Guidance in the middle of the way alone (Kynkaanniemi et al. 2024), or a network of its own for the last step. The
+    Guidance only at intermediate timesteps (Kynkaanniemi et al. 2024), or a network of its own for the last step. The
     steps of one call are all on the same side.
     """
 

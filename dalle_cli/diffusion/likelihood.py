@@ -1,4 +1,4 @@
-"""How many bits a diffusion model needs for a picture."""
+"""The likelihood of images under a diffusion model, in bits per dimension."""
 
 import math
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from .samplers import Noise
 def bits_per_dimension(
     process: Process, denoise: Denoiser, x0: Tensor, steps: Sequence[int], noise: Noise = torch.randn_like
 ) -> Tensor:
-    """The variational bound on the negative log-likelihood of data, summed over `steps`: (B,), bits per dimension.
+    """Return the variational bound on the negative log-likelihood of data, summed over `steps`, (B,).
 
-    x0: (B, ...) with 256 levels in [-1, 1]. Nichol and Dhariwal 2021, section 2.2.
+    In bits per dimension. x0: (B, ...) with 256 levels in [-1, 1]. Nichol and Dhariwal 2021, section 2.2.
     """
     kept = process.respaced(steps)
     alpha, sigma = kept.level(len(kept) - 1)

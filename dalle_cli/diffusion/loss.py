@@ -11,7 +11,10 @@ from .process import Prediction, Process
 
 
 class Loss(NamedTuple):
-    """What each sample costs, all (B,). total: mse, and the bound's share. bound: None where the variance is fixed."""
+    """The loss of each sample, all (B,).
+
+    total: mse plus the weighted bound. bound: None where the variance is fixed.
+    """
 
     total: Tensor
     mse: Tensor
@@ -19,10 +22,10 @@ class Loss(NamedTuple):
 
 
 def diffusion_loss(process: Process, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Loss:
-    """The cost of a network's output for the data x0 with the noise eps, `process.noise(x0, t, eps)`, at steps t.
+    """Return the loss of a network's output at steps t, for the data x0 with the noise eps.
 
     Mean squared error of what the process predicts. With a learned variance, the bound at t times T / 1000 is added: in
-    expectation the hybrid objective with lambda = 0.001. The bound teaches the variance alone, not the mean. Nichol and
+    expectation the hybrid objective with lambda = 0.001. The bound teaches the variance only, not the mean. Nichol and
     Dhariwal 2021, equation 16.
     """
     x = process.noise(x0, t, eps)
@@ -38,7 +41,7 @@ def diffusion_loss(process: Process, output: Tensor, x0: Tensor, t: Tensor, eps:
 
 
 def variational_bound(process: Process, prediction: Prediction, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The term of the variational bound at steps t, in bits per dimension: (B,).
+    """Return the term of the variational bound at steps t, in bits per dimension: (B,).
 
     The divergence of the predicted step from the true one; at step 0 the data's negative log-likelihood. prediction: of
     x, the data x0 at steps t. Ho et al. 2020, equation 5.
@@ -57,9 +60,10 @@ def normal_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_
 
 
 def log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log-probability of values with 256 levels in [-1, 1] under a normal distribution, elementwise, in nats.
+    """Return the log-probability of values with 256 levels in [-1, 1] under a normal distribution, elementwise, in
+    nats.
 
-    Each value stands for all within 1/255 of it, the outermost for all beyond too. Ho et al. 2020, equation 13, with
+    Each value represents all within 1/255 of it, the outermost for all beyond too. Ho et al. 2020, equation 13, with
     the approximation of the normal integral that the published models were trained with.
     """
     scale = torch.exp(-log_variance / 2)

@@ -20,8 +20,8 @@ Variance = Literal["small", "large", "learned", "learned-range"]
 class Prediction:
     """What is expected of a noisy sample: x = alpha x0 + sigma eps, whatever the network predicts.
 
-    x0, eps: as x. alpha, sigma: (B, 1, ...). variance: what the network says of the step's variance, as x (the share of
-    beta in its logarithm for "learned-range", the logarithm itself for "learned"), None where it is fixed.
+    x0, eps: as x. alpha, sigma: (B, 1, ...). variance: what the network says of the step's variance, as x (the fraction
+    of beta in its logarithm for "learned-range", the logarithm itself for "learned"), None where it is fixed.
     """
 
     x0: Tensor
@@ -36,11 +36,11 @@ class Prediction:
         return self.alpha * self.eps - self.sigma * self.x0
 
     def with_x0(self, x0: Tensor) -> "Prediction":
-        """The same sample with other data in it, and the noise that then is in it."""
+        """Return the prediction with another x0, and the eps that fits it."""
         return replace(self, x0=x0, eps=self.eps + self.alpha / self.sigma * (self.x0 - x0))
 
     def halves(self) -> tuple["Prediction", "Prediction"]:
-        """The predictions of the first and of the second half of the batch."""
+        """Return the predictions of the first and of the second half of the batch."""
         fields = (self.x0, self.eps, self.alpha, self.sigma, self.variance)
         first, second = zip(*((None, None) if field is None else field.chunk(2) for field in fields))
         return Prediction(*first), Prediction(*second)
@@ -72,7 +72,7 @@ class Process:
         self.posterior_variance = self.beta * (1 - before) / (1 - alpha_bar)
         self.posterior_x0 = self.beta * before.sqrt() / (1 - alpha_bar)
         self.posterior_x = (1 - before) * (1 - self.beta).sqrt() / (1 - alpha_bar)
-        # the first step's variance is zero; that of the second stands in for it where a logarithm or a scale is needed
+        # the first step's variance is zero; that of the second replaces it where a logarithm or a scale is needed
         second = self.posterior_variance[1:2] if len(alpha_bar) > 1 else self.beta
         self.log_variance = torch.cat([second, self.posterior_variance[1:]]).log()
         self.log_large = torch.cat([second, self.beta[1:]]).log()
@@ -81,11 +81,11 @@ class Process:
         return len(self.alpha_bar)
 
     def respaced(self, steps: Sequence[int]) -> "Process":
-        """The process that visits these ascending steps alone; its step i is this one's steps[i]."""
+        """Return the process that visits these ascending steps only; its step i is this one's steps[i]."""
         return Process(self.alpha_bar[list(steps)], self.prediction_type, self.variance)
 
     def like(self, other: "Process") -> Tensor:
-        """The step of this process whose noise is nearest to that of each of another's: (T of the other,) int64."""
+        """Return the step whose noise level is nearest to each step of another process, (T of the other,) int64."""
         own, theirs = (process.alpha_bar.logit() for process in (self, other))  # signal to noise, as a logarithm
         return (theirs[:, None] - own).abs().argmin(dim=1)
 
@@ -95,7 +95,7 @@ class Process:
         return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
     def noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The data x0 at steps t with the noise eps. x0, eps: (B, ...); t: (B,) int64."""
+        """Return the data x0 at steps t with the noise eps. x0, eps: (B, ...); t: (B,) int64."""
         return entries_at(self.alpha_bar.sqrt(), t, x0) * x0 + entries_at((1 - self.alpha_bar).sqrt(), t, x0) * eps
 
     def move(self, x: Tensor, eps: Tensor, t: int, s: int) -> Tensor:
@@ -105,7 +105,7 @@ class Process:
         return ratio * x + (next_sigma - ratio * sigma) * eps
 
     def read(self, output: Tensor, x: Tensor, t: Tensor) -> Prediction:
-        """What a network's output means. output: (B, C or 2C, ...), any float; x: (B, C, ...); t: (B,) int64.
+        """Return what a network's output means. output: (B, C or 2C, ...), any float; x: (B, C, ...); t: (B,) int64.
 
         Raises ValueError when the output has not the channels that `variance` asks for.
         """
@@ -131,16 +131,16 @@ class Process:
         return Prediction(x0, eps, alpha, sigma, variance)
 
     def denoiser(self, network: Callable[..., Tensor], **conditions: Any) -> Denoiser:
-        """The denoiser that a network is under fixed conditions. network: (x, t, **conditions) -> output."""
+        """Return the denoiser that a network is under fixed conditions. network: (x, t, **conditions) -> output."""
         return lambda x, t: self.read(network(x, t, **conditions), x, t)
 
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean, as x, and log-variance, (B, 1, ...), of x one step back, where the data is known."""
+        """Return the mean, as x, and log-variance, (B, 1, ...), of x one step back, for known data."""
         mean = entries_at(self.posterior_x0, t, x) * x0 + entries_at(self.posterior_x, t, x) * x
         return mean, entries_at(self.log_variance, t, x)
 
     def reverse(self, prediction: Prediction, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean, as x, and log-variance, as x or (B, 1, ...), of x one step back, as predicted."""
+        """Return the predicted mean, as x, and log-variance, as x or (B, 1, ...), of x one step back."""
         mean, low = self.posterior(prediction.x0, x, t)
         if self.variance == "large":
             return mean, entries_at(self.log_large, t, x)
@@ -152,11 +152,11 @@ class Process:
 
 
 def entries_at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """The entries of a table at steps t: (B,), as (B, 1, ...) to go with `like`: (B, ...)."""
+    """Return the entries of a table at steps t: (B,), as (B, 1, ...) to go with `like`: (B, ...)."""
     # the type before the device: some devices have no float64
     return table.to(like.dtype).to(like.device)[t].view(-1, *[1] * (like.dim() - 1))
 
 
 def timesteps_like(t: int, like: Tensor) -> Tensor:
-    """The same step for each sample of `like`: (B,) int64."""
+    """Return the same step for each sample of `like`: (B,) int64."""
     return torch.full((len(like),), t, device=like.device)

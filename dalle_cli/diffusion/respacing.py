@@ -2,12 +2,12 @@
 
 
 def timesteps(spec: str, total: int = 1000) -> list[int]:
-    """The steps that `spec` keeps of 0 .. total-1, ascending.
+    """Return the steps that `spec` keeps of 0 .. total-1, ascending.
 
-    "25": that many, evenly spaced from the first to the last. "10,10,3,2,2": so many in each of as many equal sections.
-    "ddim25": every n-th step from 0, for the n that gives as many. "fast27": "10,10,3,2,2" with the last step two
-    earlier (GLIDE's upsampler). Raises ValueError for text that is none of these or asks for more steps than there are.
-    Nichol and Dhariwal 2021, section 4; the rounding is that of the published code.
+    "25": that many, evenly spaced from the first to the last. "10,10,3,2,2": that many in each of as many equal
+    sections. "ddim25": every n-th step from 0, for the n that gives as many. "fast27": "10,10,3,2,2" with the last step
+    two earlier (GLIDE's upsampler). Raises ValueError for text that is none of these or asks for more steps than there
+    are. Nichol and Dhariwal 2021, section 4; the rounding is that of the published code.
     """
     if spec == "fast27":
         return sorted({*timesteps("10,10,3,2,2", total)[:-1], total - 3})

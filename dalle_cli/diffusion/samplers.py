@@ -143,11 +143,11 @@ def dpm_solver(
 def ddim_inversion(
     process: Process, denoise: Denoiser, x: Tensor, steps: Sequence[int], inversion_iters: int = 0
 ) -> Tensor:
-    """The noise from which `ddim` along the same steps comes back to the clean data x: x at the last of `steps`.
+    """Return the noise from which `ddim` with the same steps reconstructs the clean data x.
 
-    Without threshold, which would lose what it clamps. inversion_iters: how often each step is solved anew with what is
-    expected at its end, for which `ddim` comes back exactly; 0 takes the noise expected at its beginning. Dhariwal and
-    Nichol 2021, appendix F; Ramesh et al. 2022, section 3.
+    Use it without a threshold, which would lose what it clamps. inversion_iters: fixed-point iterations of each step
+    with the prediction at its end, for which `ddim` reconstructs exactly; 0 takes the prediction at its beginning.
+    Dhariwal and Nichol 2021, appendix F; Ramesh et al. 2022, section 3.
     """
     for s, t in pairwise([-1, *steps]):
         start = denoise(x, timesteps_like(max(s, steps[0]), x))  # no network knows step -1
@@ -157,8 +157,8 @@ def ddim_inversion(
         for _ in range(inversion_iters):
             # A step turns (x, v) by an angle, of this sine and cosine. Solved for v it converges at both ends of the
             # process; for eps it would stand still at the noisy one, for x0 at the clean one.
-            found = denoise(end, timesteps_like(t, x))
-            end = (x + across * (next_alpha * found.eps - next_sigma * found.x0)) / along
+            prediction = denoise(end, timesteps_like(t, x))
+            end = (x + across * (next_alpha * prediction.eps - next_sigma * prediction.x0)) / along
         x = end
     return x
 

@@ -1,4 +1,4 @@
-"""Noise schedules: tables of alpha-bar, the share of the data's variance that is left after each step."""
+"""Noise schedules: tables of alpha-bar, the fraction of the data's variance that is left after each step."""
 
 import math
 from collections.abc import Callable

@@ -14,9 +14,11 @@ MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -3, -1, -2, -
 
 
 def has_fast_bf16() -> bool:
-    """Whether bfloat16 multiplies faster than float32: CUDA from Ampere on, CPUs with AMX, AMD's with AVX512-BF16.
+    """Return whether bfloat16 multiplies faster than float32: CUDA from Ampere on, CPUs with AMX, AMD's with
+    AVX512-BF16.
 
-    Intel's AVX512-BF16 alone is slower: 84 GFLOP/s where float32 has 143, on one core of a Xeon whose AMX is shut off.
+    Intel's AVX512-BF16 by itself is slower: 84 GFLOP/s where float32 has 143, on one core of a Xeon whose AMX is shut
+    off.
     """
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability()[0] >= 8
@@ -32,26 +34,26 @@ def _vendor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
-_stands_for: list[str] = []  # the device that tensors on the CPU stand for, the last of them
+_devices: list[str] = []  # that estimates are made for, innermost last
 
 
 @contextmanager
 def estimating_for(device: str) -> Iterator[None]:
-    """Inside, tensors on the CPU stand for ones on `device`: estimates for a GPU do without what is done for CPUs."""
-    _stands_for.append(device)
+    """Make `on_cpu` answer for `device` inside: estimates for a GPU leave out what is done only on CPUs."""
+    _devices.append(device)
     try:
         yield
     finally:
-        _stands_for.pop()
+        _devices.pop()
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether to take the ways that are faster on CPUs."""
-    return x.device.type == "cpu" and (not _stands_for or _stands_for[-1] == "cpu")
+    """Return whether to take the code paths that are faster on CPUs."""
+    return x.device.type == "cpu" and (not _devices or _devices[-1] == "cpu")
 
 
 def free_memory(device: str) -> int:
-    """Bytes that may still be taken: of the GPU, or of this machine and this process's container."""
+    """Return the free memory in bytes: of the GPU, or of this machine and the container of this process."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     try:
@@ -67,7 +69,7 @@ def free_memory(device: str) -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory of this machine, or of this process's container."""
+    """Return the memory in bytes of this machine, or of the container of this process."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))

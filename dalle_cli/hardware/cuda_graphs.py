@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def as_cuda_graph(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same work as a CUDA graph. It reads and writes the same tensors at every call, and returns the same one.
+    """Return the same work as a CUDA graph. It reads and writes the same tensors at every call, and returns the same
+    one.
 
-    work: runs a few times before it is recorded; nothing in it may wait for the GPU. Raises RuntimeError where that
+    work: runs three times before it is recorded; nothing in it may wait for the GPU. Raises RuntimeError if recording
     fails.
     """
     current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
@@ -20,7 +21,7 @@ def as_cuda_graph(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # loaders of pictures go on in theirs
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # data loaders continue in theirs
             out = work()
     finally:
         torch.cuda.set_stream(current)  # which a recording that fails does not restore

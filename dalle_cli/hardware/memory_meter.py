@@ -34,7 +34,7 @@ class MemoryMeter(TorchDispatchMode):
 
     flops: of matrix products, convolutions and attention, a multiplication and an addition being two; attention is
     counted whole, whatever its mask leaves out. live, peak: bytes by kind of what was made inside and is still held,
-    and their greatest; "all" is the sum. Kinds are "work", "copies" (of `weights` in another type, which autocast
+    and their maximum; "all" is the sum. Kinds are "work", "copies" (of `weights` in another type, which autocast
     makes), and those that `call` gives. What a kernel allocates and frees within itself is not seen.
     """
 
@@ -99,13 +99,13 @@ class PeakMemory:
     def of(self, count: int) -> int:
         return self.fixed + count * self.each
 
-    def within(self, room: int) -> int:
-        """How many items hold no more than `room` bytes, one at least."""
-        return max(1, (room - self.fixed) // max(self.each, 1))
+    def within(self, budget: int) -> int:
+        """Return how many items hold no more than `budget` bytes, one at least."""
+        return max(1, (budget - self.fixed) // max(self.each, 1))
 
 
 def describe_bytes(parts: dict[str, int]) -> str:
-    """Bytes in parts, `total` among them, as words."""
+    """Return parts of memory in bytes, `total` among them, as text."""
     total, *rest = (
         f"{name} {size / 2**30:.2f} GiB" if size >= 2**30 else f"{name} {size / 2**20:.0f} MiB"
         for name, size in sorted(parts.items(), key=lambda part: part[0] != "total")
@@ -115,19 +115,19 @@ def describe_bytes(parts: dict[str, int]) -> str:
 
 
 def fit_peak_memory(work: Callable[[int], Any]) -> PeakMemory:
-    """What `work(n)` holds, tried with two and with three items: of one alone, copies may be views."""
+    """Return what `work(n)` holds, measured with two and three items: with one, copies may be views."""
     two, three = (_peak(work, count) for count in (2, 3))
     each = max(0, three - two)
     return PeakMemory(two - 2 * each, each)
 
 
-def choose_batch_size(work: Callable[[int], Any], wanted: int, most: int, room: int) -> int:
-    """How many of the items wanted to work on at once: at most `most`, and as many as `room` bytes hold.
+def choose_batch_size(work: Callable[[int], Any], wanted: int, max_size: int, budget: int) -> int:
+    """Return how many items to work on at once: at most `max_size`, and at most as many as `budget` bytes hold.
 
-    work(n) is tried where more than a few are wanted.
+    wanted: number of items. work(n): works on n items; measured only if more than SMALL_BATCH are wanted.
     """
-    count = min(wanted, most)
-    return count if count <= SMALL_BATCH else min(count, fit_peak_memory(work).within(room))
+    count = min(wanted, max_size)
+    return count if count <= SMALL_BATCH else min(count, fit_peak_memory(work).within(budget))
 
 
 def _peak(work: Callable[[int], Any], count: int) -> int:

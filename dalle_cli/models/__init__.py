@@ -22,7 +22,7 @@ class Models(Registry):
         return part, arguments
 
     def build(self, node: Any, path: str | None = None, **given: Any) -> Any:
-        """Raises RecipeError for more layers than could ever be used, as soon as there are so many."""
+        """Build a part. Raises RecipeError as soon as it has more tensors than any network needs."""
         from torch.nn.modules.module import register_module_parameter_registration_hook
 
         count = 0

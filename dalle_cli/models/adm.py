@@ -1,7 +1,7 @@
-"""Layers of ADM (Dhariwal & Nichol 2021, section 3), and the way down that its U-Net and its classifier share.
+"""Layers of ADM (Dhariwal & Nichol 2021, section 3), and the downsampling path that its U-Net and its classifier share.
 
 Parameter names are those of the published weights; projections of the attention are linear layers here and 1x1
-convolutions there. Shapes: B batch, C channels, N = H W tokens of a picture, M tokens of a condition, h heads.
+convolutions there. Shapes: B batch, C channels, N = H W tokens of an image, M tokens of a condition, h heads.
 """
 
 import math
@@ -23,7 +23,7 @@ Resample = Literal["resblock", "conv"]
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """The same layer with all parameters zero: the branch that it ends starts by adding nothing."""
+    """Set all parameters of a layer to zero and return it: a branch that it ends starts by adding nothing."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -68,8 +68,9 @@ class GroupNorm32(nn.GroupNorm):
         if not on_cpu(input) or input.dtype not in (torch.float32, torch.bfloat16):
             return F.group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
         if input.dtype == torch.float32 and input.ndim == 4 and not input.is_contiguous():
-            # Of channels that lie last, torch takes the variance as E[x^2] - E[x]^2, which loses what is small beside
-            # the mean; of bfloat16, which has lost it before, hardly more where a mean is below some 30 deviations.
+            # With channels last, torch computes the variance as E[x^2] - E[x]^2, which loses what is small compared
+            # with the mean; of bfloat16, which has lost it before, hardly more where a mean is below some 30
+            # deviations.
             input = input - self._means(input)
         return F.group_norm(input, self.num_groups, weight, bias, self.eps)  # takes bfloat16 as it is
 
@@ -101,7 +102,7 @@ class Upsample(nn.Module):
 class ResBlock(nn.Module):
     """Two convolutions with the time's embedding between them, which scales and shifts, or is added.
 
-    resample: what resizes the picture before the first convolution, and on the way around.
+    resample: what resizes the image before the first convolution, and on the shortcut.
     """
 
     def __init__(
@@ -127,18 +128,18 @@ class ResBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = self.in_layers[2](h)
-        told = self.emb_layers(embedding).to(h.dtype)[..., None, None]
+        arguments = self.emb_layers(embedding).to(h.dtype)[..., None, None]
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = arguments.chunk(2, dim=1)
             h = self.out_layers[0](h) * (1 + scale) + shift
             h = self.out_layers[1:](h)
         else:
-            h = self.out_layers(h + told)
+            h = self.out_layers(h + arguments)
         return self.skip_connection(x) + h
 
 
 class Attention(nn.Module):
-    """Attention of every place of a picture to all places, and to the tokens of a condition.
+    """Attention of every position of an image to all positions, and to the tokens of a condition.
 
     order: how the rows of `qkv` lie: q, k, v of one head together (legacy), or all heads' q, all k, all v (new).
     tokens: (B, M, context); mask: (B, M), true where a token may be seen; x: (B, C, H, W) to the same.
@@ -160,7 +161,7 @@ class Attention(nn.Module):
             text_k, text_v = split_heads(self.encoder_kv(tokens), self.heads, 2, self.order)
             k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)  # (B, h, M + N, D)
         if mask is not None:
-            mask = F.pad(mask, (0, q.shape[2]), value=True)[:, None, None]  # the picture's own places are all seen
+            mask = F.pad(mask, (0, q.shape[2]), value=True)[:, None, None]  # the image's own positions are all seen
         seen = attend(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, N, C)
         return x + self.proj_out(seen).mT.unflatten(-1, x.shape[2:])
 
@@ -173,20 +174,24 @@ def split_heads(x: Tensor, heads: int, parts: int, order: Order) -> tuple[Tensor
 
 
 class Stage(nn.Sequential):
-    """Layers between two saved activations; each gets what it reads beside the picture."""
+    """Layers between two saved activations; each gets the inputs that it reads besides the image."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor | None, gradient_checkpointing: bool
     ) -> Tensor:
         for layer in self:
             if isinstance(layer, ResBlock):
-                told: tuple = (embedding,)
+                arguments: tuple = (embedding,)
             elif isinstance(layer, Attention):
-                told = (tokens, mask)
+                arguments = (tokens, mask)
             else:
                 x = layer(x)
                 continue
-            x = checkpoint(layer, x, *told, use_reentrant=False) if gradient_checkpointing else layer(x, *told)  # type: ignore
+            x = (
+                checkpoint(layer, x, *arguments, use_reentrant=False)
+                if gradient_checkpointing
+                else layer(x, *arguments)
+            )  # type: ignore
         return x
 
 
@@ -230,7 +235,7 @@ class Layers:
 
 
 def level_widths(base_channels: int, channel_mult: list[float], attention_factors: list[int]) -> list[int]:
-    """Channels of every level. Raises ValueError for an attention at a factor that no level has."""
+    """Return the channels of every level. Raises ValueError for an attention at a factor that no level has."""
     factors = [2**level for level in range(len(channel_mult))]
     for factor in attention_factors:
         if factor not in factors:
@@ -243,7 +248,7 @@ def level_widths(base_channels: int, channel_mult: list[float], attention_factor
 def encoder(
     layers: Layers, n_in: int, widths: list[int], num_res_blocks: int, attention_factors: list[int]
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The way down: stages, and the channels of what each one saves."""
+    """Return the stages of the downsampling path, and the channels of the activation that each one saves."""
     width = widths[0]
     stages, saved = [Stage(nn.Conv2d(n_in, width, 3, padding=1))], [width]
     for level, n_out in enumerate(widths):

@@ -1,8 +1,8 @@
 """unCLIP's autoregressive prior (Ramesh et al. 2022, section 2.2): a CLIP image embedding as a row of tokens.
 
-The embedding's principal components, the one of the greatest variance first, each cut into buckets. A causal
+The embedding's principal components, in order of decreasing variance, each cut into buckets. A causal
 transformer reads the text as the diffusion prior does, then a token that says how well embedding and text shall fit,
-then the components drawn so far, and scores the buckets of the next one.
+then the components sampled so far, and predicts the buckets of the next one.
 
 Shapes: B batch, e embed_dim, w width, M = context_length + 1 tokens of the text, P components, K buckets, L layers, H
 heads.
@@ -26,7 +26,7 @@ WAVES = 16  # half periods over all buckets, in what the tokens start from
 
 @dataclass
 class Cache:
-    """Keys and values of rows that are being drawn, (B, L, 2, H, M + P, D), and which may be seen, (B, M + P)."""
+    """Keys and values of rows that are being sampled, (B, L, 2, H, M + P, D), and which may be seen, (B, M + P)."""
 
     past: Tensor
     seen: Tensor
@@ -89,7 +89,7 @@ class ARPrior(Prior):
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor, texts: Tensor) -> None:
-        """Find components and buckets from embeddings of pictures and of their texts, (N, e) each.
+        """Find components and buckets from embeddings of images and of their texts, (N, e) each.
 
         Raises ValueError for fewer than there are buckets.
         """
@@ -109,52 +109,52 @@ class ARPrior(Prior):
         products = F.cosine_similarity(embeddings.to(device).double(), texts.to(device).double(), dim=1)
         self.product_bounds.copy_(_bounds(products.sort().values[None], self.buckets)[0])
 
-    def quantise(self, embedding: Tensor) -> Tensor:
-        """The buckets of image embeddings. (B, e) to (B, P)."""
+    def quantize(self, embedding: Tensor) -> Tensor:
+        """Return the buckets of image embeddings. (B, e) to (B, P)."""
         with unmixed(embedding):
             along = (embedding.float() - self.mean) @ self.basis.T
         return torch.searchsorted(self.bounds, along.T.contiguous()).T.contiguous()
 
-    def dequantise(self, codes: Tensor) -> Tensor:
+    def dequantize(self, tokens: Tensor) -> Tensor:
         """Image embeddings of buckets, (B, n) of the first n components, to (B, e)."""
-        count = codes.shape[1]
+        count = tokens.shape[1]
         with unmixed(self.centres):
-            return self.centres[torch.arange(count, device=codes.device), codes] @ self.basis[:count] + self.mean
+            return self.centres[torch.arange(count, device=tokens.device), tokens] @ self.basis[:count] + self.mean
 
     def product(self, embedding: Tensor, text: Tensor) -> Tensor:
-        """The token of how well they fit: the bucket of their cosine. Both (B, e), to (B,)."""
+        """Return the token of their similarity: the bucket of their cosine. Both (B, e), to (B,)."""
         return torch.searchsorted(self.product_bounds, F.cosine_similarity(embedding.float(), text.float(), dim=1))
 
     # ---- the network -------------------------------------------------------------------------------------------------
 
-    def forward(self, codes: Tensor, product: Tensor, embedding: Tensor, states: Tensor, real: Tensor) -> Tensor:
-        """Scores of every component's buckets, each from those before: (B, P, K).
+    def forward(self, tokens: Tensor, product: Tensor, embedding: Tensor, states: Tensor, real: Tensor) -> Tensor:
+        """Return the logits of every component's buckets, each given those before: (B, P, K).
 
-        codes: (B, P); product: (B,), `buckets` for nothing asked; the text as for `encode`.
+        tokens: (B, P); product: (B,), `buckets` for nothing asked; the text as for `encode`.
         """
         text, seen = self.text(embedding, states, real)
-        own = torch.cat([self.product_embedding(product)[:, None], self.bucket_embedding(codes[:, :-1])], dim=1)
+        own = torch.cat([self.product_embedding(product)[:, None], self.bucket_embedding(tokens[:, :-1])], dim=1)
         x = torch.cat([text, own + self.positional_embedding[:, text.shape[1] :]], dim=1)  # (B, M + P, w)
         mask = causal(F.pad(seen, (0, self.components), value=True))
         x, _ = self.transformer(x, mask, None, self.gradient_checkpointing)
         return self.out_proj(self.final_ln(x[:, -self.components :]))
 
-    # ---- drawing, component by component; equal to `forward`, as the tests show --------------------------------------
+    # ---- sampling, component by component; equal to `forward`, as the tests show -------------------------------------
 
     def start(self, product: Tensor, past: Tensor, seen: Tensor) -> tuple[Tensor, Cache]:
-        """Scores of the first component's buckets, (B, K). product: (B,); past, seen: from `encode`."""
+        """Return the logits of the first component's buckets, (B, K). product: (B,); past, seen: from `encode`."""
         shape = list(past.shape)
         shape[-2] += self.components
         cache = Cache(past.new_empty(shape), F.pad(seen, (0, self.components), value=True))
         cache.past[..., : past.shape[-2], :] = past
         return self._step(self.product_embedding(product), 0, cache), cache
 
-    def step(self, codes: Tensor, place: int, cache: Cache) -> Tensor:
-        """Scores of the component at place + 1, given the bucket, (B,), of that at `place`."""
-        return self._step(self.bucket_embedding(codes), place + 1, cache)
+    def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
+        """Return the logits of the component at position + 1, given the bucket at `position`, (B,)."""
+        return self._step(self.bucket_embedding(tokens), position + 1, cache)
 
-    def _step(self, x: Tensor, place: int, cache: Cache) -> Tensor:
-        at = self.context_length + 1 + place
+    def _step(self, x: Tensor, position: int, cache: Cache) -> Tensor:
+        at = self.context_length + 1 + position
         x = (x + self.positional_embedding[0, at])[:, None]
         x, kept = self.transformer(x, cache.seen[:, None, None, : at + 1], cache.past[..., :at, :])
         cache.past[..., at : at + 1, :] = torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1)
@@ -162,10 +162,10 @@ class ARPrior(Prior):
 
 
 def _smooth(buckets: int, width: int) -> Tensor:
-    """Numbers of deviation 1 that change little from one bucket to the next: sums of slow waves. (K, w)."""
-    place = (torch.arange(buckets) + 0.5) / buckets
+    """Return embeddings of standard deviation 1 that vary smoothly over the buckets, sums of slow waves: (K, w)."""
+    position = (torch.arange(buckets) + 0.5) / buckets
     waves = torch.arange(min(WAVES, buckets))
-    return (math.pi * place[:, None] * waves).cos() @ torch.randn(len(waves), width) / math.sqrt(len(waves) / 2)
+    return (math.pi * position[:, None] * waves).cos() @ torch.randn(len(waves), width) / math.sqrt(len(waves) / 2)
 
 
 def _bounds(rows: Tensor, buckets: int) -> Tensor:

@@ -1,6 +1,7 @@
-"""ADM's classifier of noisy pictures (Dhariwal & Nichol 2021, section 4): the U-Net's way down and an attention pool.
+"""ADM's classifier of noisy images (Dhariwal & Nichol 2021, section 4): the U-Net's downsampling path and an attention
+pool.
 
-Parameter names are those of the published weights. Shapes: B batch, C channels of the last level, N its places.
+Parameter names are those of the published weights. Shapes: B batch, C channels of the last level, N its positions.
 """
 
 import torch
@@ -13,12 +14,12 @@ from .adm import GroupNorm32, Layers, Order, TimeEmbedding, encoder, level_width
 
 
 class AttentionPool(nn.Module):
-    """What the mean of all places sees of them, mapped to `classes` scores. (B, C, H, W) to (B, classes)."""
+    """Attention of the mean over all positions, mapped to `classes` logits. (B, C, H, W) to (B, classes)."""
 
-    def __init__(self, places: int, width: int, head_dim: int, classes: int):
+    def __init__(self, positions: int, width: int, head_dim: int, classes: int):
         super().__init__()
         self.heads = width // head_dim
-        self.positional_embedding = normal(width, places + 1, std=width**-0.5)
+        self.positional_embedding = normal(width, positions + 1, std=width**-0.5)
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, classes)
 
@@ -69,7 +70,10 @@ class Classifier(nn.Module):
         self.out = nn.Sequential(GroupNorm32(widths[-1]), nn.SiLU(), pool)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Scores of every class. x: (B, 3, size, size) in [-1, 1], noisy; t: (B,) integer times; to (B, classes)."""
+        """Return the logits of every class.
+
+        x: (B, 3, size, size) in [-1, 1], noisy; t: (B,) integer times; to (B, classes).
+        """
         if x.shape[-2:] != (self.size, self.size):
             raise ValueError(f"pictures of {x.shape[-1]}x{x.shape[-2]} px for a classifier of {self.size} px")
         time = self.time_embed(t)

@@ -1,7 +1,7 @@
-"""CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space, trained by contrast.
+"""CLIP (Radford et al. 2021): an image tower and a text tower that share one space, trained by contrast.
 
-Shapes: B batch, e embed_dim. Pictures are (B, 3, size, size) in [-1, 1] and are normalised here, with CLIP's mean and
-deviation; the towers take them normalised.
+Shapes: B batch, e embed_dim. Images are (B, 3, size, size) in [-1, 1] and are normalized here, with CLIP's mean and
+deviation; the towers take them normalized.
 """
 
 import math
@@ -32,14 +32,14 @@ class Tower(nn.Module):
 
 
 class ImageTower(Tower):
-    """A tower over pictures of `size` by `size` pixels, normalised."""
+    """A tower over images of `size` by `size` pixels, normalized."""
 
     def __init__(self, size: int, width: int):
         super().__init__(width)
         self.size = size
 
     def check_size(self, image: Tensor) -> None:
-        """Raises ValueError when the pictures are not of the tower's size."""
+        """Raise ValueError if images do not have the tower's size."""
         if image.shape[-2:] != (self.size, self.size):
             height, width = image.shape[-2:]
             raise ValueError(
@@ -56,7 +56,7 @@ class TextTower(Tower):
 
 
 class Absent(Tower):
-    """Stands for a tower that published weights have not. What is asked of it is a ValueError that says so."""
+    """Replaces a tower that published weights lack; any use of it raises ValueError."""
 
     def __init__(self, what: str):
         super().__init__(0)
@@ -111,18 +111,19 @@ class CLIP(nn.Module):
         self.register_buffer("std", torch.tensor([2 * x for x in STD]).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Features of pictures, not normalised. (B, 3, size, size) in [-1, 1] to (B, e)."""
+        """Return features of images, not normalized. (B, 3, size, size) in [-1, 1] to (B, e)."""
         image = (image - self.mean) / self.std
         if isinstance(self.image_projection, nn.Linear):
             image = image.to(self.image_projection.weight.dtype)
         return self.image_projection(self.visual(image, gradient_checkpointing=self._recompute()))
 
     def encode_text(self, ids: Tensor) -> Tensor:
-        """Features of token ids, not normalised. (B, N) to (B, e)."""
+        """Return features of token ids, not normalized. (B, N) to (B, e)."""
         return self.text_projection(self.text(ids, gradient_checkpointing=self._recompute()))
 
     def read_text(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Features as `encode_text` gives them, (B, e), and the state of every token, (B, N, width of the text tower).
+        """Return features as `encode_text` gives them, (B, e), and the state of every token, (B, N, width of the text
+        tower).
 
         For towers that have `states`, which resolve a text better than one feature does (unCLIP's networks read them).
         """
@@ -131,7 +132,7 @@ class CLIP(nn.Module):
         return self.text_projection(last), states
 
     def forward(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a loss needs: features of unit length in float32, (B, e) each, and the factor of their cosines."""
+        """Return what a loss needs: unit features in float32, (B, e) each, and the scale of their cosines."""
         image_features = F.normalize(self.encode_image(image).float(), dim=-1)
         text_features = F.normalize(self.encode_text(ids).float(), dim=-1)
         return image_features, text_features, self.logit_scale.exp()

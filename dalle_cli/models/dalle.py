@@ -1,11 +1,11 @@
-"""DALL-E 1's transformer (Ramesh et al. 2021, section 2.2, appendix B): one stream of text and image codes.
+"""DALL-E 1's transformer (Ramesh et al. 2021, section 2.2, appendix B): one stream of text and image tokens.
 
-The stream is a start token, T text positions, and the N codes of the picture; position i predicts what stands at i + 1.
-Every text position has a pad token of its own, which fills the places after the caption. Text is causal; the image sees
-all of the text, and itself by the layer's pattern (nn/masks.py), in one softmax.
+The stream is a start token, T text positions, and the N image tokens of the image; position i predicts what is at i +
+1. Every text position has a pad token of its own, which fills the positions after the caption. Text is causal; the
+image sees all of the text, and itself by the layer's pattern (nn/masks.py), in one softmax.
 
-Shapes: B batch, T text positions, N = grid * grid codes, V codes of the dVAE, w width, H heads, D = w / H.
-In the cached calls: G prompts (or the two sides of guidance), C candidates of each.
+Shapes: B batch, T text positions, N = grid * grid image tokens, V image tokens of the dVAE, w width, H heads, D = w /
+H. In the cached calls: G prompts (or the two sides of guidance), C candidates of each.
 """
 
 import math
@@ -24,15 +24,15 @@ from ..nn.attention import attend, attend_by_line
 from ..nn.meta_init import normal
 from . import models
 
-# Products of so few numbers are left to other kernels by oneDNN on a CPU, which round bfloat16 otherwise. To draw the
-# same picture whatever is drawn beside it, they are done here in float32.
+# On a CPU, oneDNN uses other kernels for products of at most this many numbers, and they round bfloat16 differently.
+# They are computed in float32 here, so that an image is the same at any batch size.
 FEW = 4096
-LARGEST_GRID = 64  # rows of codes; the paper has 32
+LARGEST_GRID = 64  # rows of image tokens; the paper has 32
 
 
 @dataclass
 class Cache:
-    """Keys and values of a stream that is being drawn: the text's once for each prompt, the image's for each candidate.
+    """Keys and values during sampling: of the text once per prompt, of the image once per candidate.
 
     text: per layer (2, G, H, T + 1, D); image: per layer (2, G, H, C, S, D), S the slots of its window (nn/masks.py).
     """
@@ -73,7 +73,7 @@ class Block(nn.Module):
     def step(
         self, x: Tensor, text: Tensor, image: Tensor, slot: slice | Tensor, read: slice | Tensor, unseen: Tensor | None
     ) -> Tensor:
-        """One more place of every candidate. x: (G, C, w); text, image: this layer's of Cache.
+        """One more position of every candidate. x: (G, C, w); text, image: this layer's of Cache.
 
         slot, read: where it is kept, and the n slots that it looks through; unseen: (n,) of these, true where not.
         """
@@ -175,13 +175,13 @@ class DALLE(nn.Module):
         """Text ids with each position's own pad token where `real` is false. Both (B, T)."""
         return torch.where(real, ids, self.vocab_size + torch.arange(self.context_length, device=ids.device))
 
-    def forward(self, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of every text token and every code, each from what stands before it.
+    def forward(self, text: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of every text token and every image token, each given those before it.
 
-        text: (B, T) padded by `pad`; codes: (B, N); returns (B, T, vocab_size + T) and (B, N, V).
+        text: (B, T) padded by `pad`; tokens: (B, N); returns (B, T, vocab_size + T) and (B, N, V).
         """
-        raster = torch.arange(codes.shape[-1], device=codes.device)
-        x = torch.cat([self._embed_text(text), self._embed_codes(codes, raster)], dim=1)  # (B, 1 + T + N, w)
+        raster = torch.arange(tokens.shape[-1], device=tokens.device)
+        x = torch.cat([self._embed_text(text), self._embed_tokens(tokens, raster)], dim=1)  # (B, 1 + T + N, w)
         for pattern, block in zip(self.patterns, self.blocks):
             look = self._look(pattern)
             x, *_ = checkpoint(block, x, look, use_reentrant=False) if self.gradient_checkpointing else block(x, look)
@@ -189,16 +189,16 @@ class DALLE(nn.Module):
         return self.text_head(x[:, : self.context_length]), self.code_head(x[:, self.context_length :])
 
     def _look(self, pattern: str) -> Callable[..., Tensor]:
-        """A pattern's attention over the whole stream, whose image part sees all of the text."""
+        """Return a pattern's attention over the whole stream, whose image part sees all of the text."""
         if pattern == "full":
             return partial(attend, causal=True)
         band = getattr(self, f"{pattern}_band")
         return partial(attend_by_line, text=self.context_length + 1, mask=band, transposed=pattern == "column")
 
-    # ---- drawing, place by place; equal to `forward`, as the tests show ---------------------------------------------
+    # ---- sampling, position by position; equal to `forward`, as the tests show ---------------------------------------
 
     def prefill(self, text: Tensor, candidates: int) -> tuple[Tensor, Cache]:
-        """Read the prompts once. text: (G, T); returns the scores of the first code, (G, C, V), and the cache."""
+        """Read the prompts once. text: (G, T); returns the logits of the first token, (G, C, V), and the cache."""
         x = self._embed_text(text)  # (G, 1 + T, w)
         kept = []
         for block in self.blocks:
@@ -211,43 +211,44 @@ class DALLE(nn.Module):
         image = [kept[0].new_zeros(2, groups, heads, candidates, count, size) for count in slots]
         return first, Cache(kept, image)
 
-    def step(self, codes: Tensor, place: int | Tensor, cache: Cache) -> Tensor:
-        """Scores of the code at place + 1, given the one at `place`. codes: (G, C); returns (G, C, V).
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
+        """Return the logits of the token at position + 1, given the one at `position`. tokens: (G, C); returns (G, C,
+        V).
 
-        place: a number; or (1,) on the device, and the same is done whatever it is, so that it can be recorded
+        position: a number; or (1,) on the device, and the same is done whatever it is, so that it can be recorded
         (nn/graphs.py).
         """
-        at = place if isinstance(place, Tensor) else torch.full((1,), place, device=codes.device)
-        x = self._embed_codes(codes[..., None], at)[..., 0, :]  # (G, C, w)
-        where = {name: self._where(name, place) for name in self.windows}
+        at = position if isinstance(position, Tensor) else torch.full((1,), position, device=tokens.device)
+        x = self._embed_tokens(tokens[..., None], at)[..., 0, :]  # (G, C, w)
+        where = {name: self._where(name, position) for name in self.windows}
         for pattern, block, text, image in zip(self.patterns, self.blocks, cache.text, cache.image):
             x = block.step(x, text, image, *where[pattern])  # type: ignore[operator]
         return self.code_head(self.norm(x))
 
-    def _where(self, name: str, place: int | Tensor) -> tuple[slice | Tensor, slice | Tensor, Tensor | None]:
-        """A pattern's slot, read and unseen, as `Block.step` has them."""
+    def _where(self, name: str, position: int | Tensor) -> tuple[slice | Tensor, slice | Tensor, Tensor | None]:
+        """Return a pattern's slot, read and unseen, as `Block.step` has them."""
         window, unseen = self.windows[name], getattr(self, f"{name}_unseen")
-        if isinstance(place, Tensor):
-            write, first = getattr(self, f"{name}_slots")[:, place]
+        if isinstance(position, Tensor):
+            write, first = getattr(self, f"{name}_slots")[:, position]
             whole = window.slots == unseen.shape[1]
             read = slice(None) if whole else first + torch.arange(unseen.shape[1], device=first.device)
-            return write, read, unseen[place][0]
-        write, first, count = window.write[place], window.first[place], window.count[place]
-        hidden = unseen[place, :count] if window.hides[place] else None
+            return write, read, unseen[position][0]
+        write, first, count = window.write[position], window.first[position], window.count[position]
+        hidden = unseen[position, :count] if window.hides[position] else None
         return slice(write, write + 1), slice(first, first + count), hidden
 
     def _embed_text(self, text: Tensor) -> Tensor:
         x = self.text_embedding(text) + self.text_position
         return torch.cat([self.start.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
 
-    def _embed_codes(self, codes: Tensor, place: Tensor) -> Tensor:
-        where = self.row_position[place // self.grid_size] + self.column_position[place % self.grid_size]
-        return self.code_embedding(codes) + where
+    def _embed_tokens(self, tokens: Tensor, position: Tensor) -> Tensor:
+        where = self.row_position[position // self.grid_size] + self.column_position[position % self.grid_size]
+        return self.code_embedding(tokens) + where
 
 
-def token_losses(text_scores: Tensor, code_scores: Tensor, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of text and codes, each a mean over its tokens, in nats."""
+def token_losses(text_logits: Tensor, image_logits: Tensor, text: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of text and image tokens, each a mean over its tokens, in nats."""
     return (
-        F.cross_entropy(text_scores.float().flatten(0, 1), text.flatten()),
-        F.cross_entropy(code_scores.float().flatten(0, 1), codes.flatten()),
+        F.cross_entropy(text_logits.float().flatten(0, 1), text.flatten()),
+        F.cross_entropy(image_logits.float().flatten(0, 1), tokens.flatten()),
     )

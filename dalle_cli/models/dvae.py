@@ -1,7 +1,8 @@
-"""Discrete VAE of DALL-E 1 (Ramesh et al. 2021, section 2.1 and appendix A): pictures to a grid of codes and back.
+"""Discrete VAE of DALL-E 1 (Ramesh et al. 2021, section 2.1 and appendix A): images to a grid of image tokens and back.
 
-Parameter names are those of the two published modules, prefixed `encoder.` and `decoder.`. Pictures are (B, 3, H, W) in
-[-1, 1]; codes are (B, h, w) with h = H / 2^(groups - 1). The published pixel map, [0, 1] to [0.1, 0.9], is made here.
+Parameter names are those of the two published modules, prefixed `encoder.` and `decoder.`. Images are (B, 3, H, W) in
+[-1, 1]; image tokens are (B, h, w) with h = H / 2^(groups - 1). The published pixel map, [0, 1] to [0.1, 0.9], is made
+here.
 """
 
 from collections import OrderedDict
@@ -115,7 +116,7 @@ class DVAE(nn.Module):
         self.decoder = _stack(
             Conv(vocab_size, n_init, 1), up, num_res_blocks, (1, 3, 3, 3), gain, nn.Upsample(scale_factor=2), 6
         )
-        self.drawn = None  # the decoder's linear map: mean and log-scale of every pixel of a code's patch
+        self.drawn = None  # the decoder's linear map: mean and log-scale of every pixel of a token's patch
         if patches:
             self.encoder = nn.Conv2d(3, vocab_size, self.factor, stride=self.factor)
             self.drawn = nn.Embedding(vocab_size, 6 * self.factor**2)
@@ -127,62 +128,66 @@ class DVAE(nn.Module):
             )
 
     def check_size(self, image: Tensor) -> None:
-        """Raise ValueError for pictures whose sides do not divide by a code's."""
+        """Raise ValueError for images whose sides do not divide by a token's."""
         if image.shape[-1] % self.factor or image.shape[-2] % self.factor:
             raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
 
     def encode_logits(self, image: Tensor) -> Tensor:
-        """Scores of every code at every place. image: (B, 3, H, W) in [-1, 1]; returns (B, vocab_size, h, w)."""
+        """Return the logits of every token at every position.
+
+        image: (B, 3, H, W) in [-1, 1]; returns (B, vocab_size, h, w).
+        """
         self.check_size(image)
         return self.encoder(map_pixels(image))
 
     def encode(self, image: Tensor) -> Tensor:
-        """Codes of a picture: the best-scored one at every place. (B, 3, H, W) to (B, h, w), int64.
+        """Return the image tokens of an image: the one with the largest logit at every position. (B, 3, H, W) to (B, h,
+        w), int64.
 
-        In float32 whatever the precision of the run: two codes for white may lie closer than bfloat16 tells apart, and
-        a transformer must find the codes that it was trained on.
+        In float32 at any precision of the run: the logits of two tokens may be closer than bfloat16 tells
+        apart, and a transformer must find the image tokens that it was trained on.
         """
         with torch.autocast(image.device.type, enabled=False):
             return self.encode_logits(image.float()).argmax(dim=1)
 
     def decode_stats(self, weights: Tensor) -> Tensor:
-        """Mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B, vocab_size, h,
-        w).
+        """Return mean and log-scale of each channel's logit-Laplace, (B, 6, H, W), of one-hot or relaxed (B,
+        vocab_size, h, w).
         """
         stats = self.decoder(weights)
         if self.drawn is None:
             return stats
         return stats + F.pixel_shuffle(F.conv2d(weights, self.drawn.weight.T[..., None, None]), self.factor)
 
-    def decode_codes(self, codes: Tensor) -> Tensor:
-        """`decode_stats` of codes themselves, (B, h, w): the convolution over one-hot maps is a look-up."""
+    def decode_token_stats(self, tokens: Tensor) -> Tensor:
+        """Return `decode_stats` of image tokens, (B, h, w): the convolution over one-hot maps is a look-up."""
         first = self.decoder.blocks.input
-        x = F.embedding(codes, first.w[:, :, 0, 0].T).permute(0, 3, 1, 2) + first.b[:, None, None]
+        x = F.embedding(tokens, first.w[:, :, 0, 0].T).permute(0, 3, 1, 2) + first.b[:, None, None]
         for part in list(self.decoder.blocks)[1:]:
             x = part(x)
         if self.drawn is None:
             return x
-        return x + F.pixel_shuffle(self.drawn(codes).permute(0, 3, 1, 2), self.factor)
+        return x + F.pixel_shuffle(self.drawn(tokens).permute(0, 3, 1, 2), self.factor)
 
     @torch.no_grad()
     def start(self, images: Tensor) -> None:
-        """Start the codes of a model with `patches` as the k-means of the patches of pictures (B, 3, H, W).
+        """Start the image tokens of a model with `patches` as the k-means of the patches of images (B, 3, H, W).
 
-        A code's score is minus the squared distance to its patch, so scaled that a place's own loses SHARPNESS on
-        average. Raises ValueError when there are fewer different patches than codes.
+        A token's score is minus the squared distance to its patch, so scaled that a position's own loses SHARPNESS on
+        average. Raises ValueError when there are fewer different patches than image tokens.
         """
         assert self.drawn is not None
         pixels = F.pixel_unshuffle(map_pixels(images), self.factor)  # (B, 3 f f, h, w)
-        centres, distance = kmeans(pixels.permute(0, 2, 3, 1).flatten(0, 2), self.vocab_size)
+        centers, distance = kmeans(pixels.permute(0, 2, 3, 1).flatten(0, 2), self.vocab_size)
         scale = SHARPNESS / distance
-        # -|x - c|^2 but for |x|^2, which all codes share
-        self.encoder.weight.copy_(2 * scale * centres.view_as(self.encoder.weight))
-        self.encoder.bias.copy_(-scale * centres.square().sum(dim=1))
-        self.drawn.weight[:, : centres.shape[1]] = torch.logit(centres.clamp(EDGE, 1 - EDGE))
+        # -|x - c|^2 but for |x|^2, which all image tokens share
+        self.encoder.weight.copy_(2 * scale * centers.view_as(self.encoder.weight))
+        self.encoder.bias.copy_(-scale * centers.square().sum(dim=1))
+        self.drawn.weight[:, : centers.shape[1]] = torch.logit(centers.clamp(EDGE, 1 - EDGE))
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Pictures of codes. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
-        return unmap_pixels(torch.sigmoid(self.decode_codes(codes)[:, :3].float()))
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return images of image tokens. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
+        return unmap_pixels(torch.sigmoid(self.decode_token_stats(tokens)[:, :3].float()))
 
 
 def map_pixels(image: Tensor) -> Tensor:

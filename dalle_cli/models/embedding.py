@@ -1,4 +1,4 @@
-"""What unCLIP's tasks read from a frozen CLIP: embeddings of pictures and texts, and the states of a text's tokens.
+"""What unCLIP's tasks read from a frozen CLIP: embeddings of images and texts, and the states of a text's tokens.
 
 Embeddings are CLIP's features as its projections give them, not cut to unit length: those of the published networks
 are. Shapes: B batch, e embed_dim, M tokens, w width of the text tower.
@@ -53,7 +53,7 @@ def read_texts(clip: CLIP, packed: Tokens) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def embed_images(clip: CLIP, image: Tensor) -> Tensor:
-    """Embeddings of square pictures of any size, (B, 3, S, S) in [-1, 1] to (B, e)."""
+    """Return embeddings of square images of any size, (B, 3, S, S) in [-1, 1] to (B, e)."""
     size = clip.visual.size
     if image.shape[-1] != size:
         image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)

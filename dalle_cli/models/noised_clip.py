@@ -1,6 +1,6 @@
-"""GLIDE's noised CLIP (Nichol et al. 2022, section 2.4): a CLIP whose image tower reads noisy pictures and their time.
+"""GLIDE's noised CLIP (Nichol et al. 2022, section 2.4): a CLIP whose image tower reads noisy images and their time.
 
-Against CLIP: a learned vector for each time stands in the class token's place, keys have no bias, the GELU is exact,
+Against CLIP: a learned vector for each time is in the class token's position, keys have no bias, the GELU is exact,
 and the end of the text is told, not found. Shapes: B batch, N tokens, w width, e embed_dim.
 """
 
@@ -56,11 +56,11 @@ class Tower(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def read(self, x: Tensor, place: Tensor, causal: bool) -> Tensor:
-        """The state of the token at `place`, (B,), after all blocks. x: (B, N, w); returns (B, w)."""
+    def read(self, x: Tensor, position: Tensor, causal: bool) -> Tensor:
+        """Return the state of the token at `position`, (B,), after all blocks. x: (B, N, w); returns (B, w)."""
         for block in self.blocks:
             x = block(x, causal)
-        return self.ln_post(x[torch.arange(len(x), device=x.device), place])
+        return self.ln_post(x[torch.arange(len(x), device=x.device), position])
 
 
 @models.register("noised-vit")
@@ -146,16 +146,16 @@ class NoisedCLIP(nn.Module):
         self.register_buffer("std", torch.tensor([x / 127.5 for x in STD]).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor, t: Tensor) -> Tensor:
-        """Features of noisy pictures, not normalised. (B, 3, size, size) and integer times (B,) to (B, e)."""
+        """Return features of noisy images, not normalized. (B, 3, size, size) and integer times (B,) to (B, e)."""
         image = ((image - self.mean) / self.std).to(self.image_projection.weight.dtype)
         return self.image_projection(self.visual(image, t))
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Features of token ids, not normalised. (B, N) and numbers of real tokens (B,) to (B, e)."""
+        """Return features of token ids, not normalized. (B, N) and numbers of real tokens (B,) to (B, e)."""
         return self.text_projection(self.text(ids, lengths))
 
     def forward(self, image: Tensor, t: Tensor, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of unit length in float32, (B, e) each, and the factor of their cosines."""
+        """Return features of unit length in float32, (B, e) each, and the factor of their cosines."""
         image_features = F.normalize(self.encode_image(image, t).float(), dim=-1)
         text_features = F.normalize(self.encode_text(ids, lengths).float(), dim=-1)
         return image_features, text_features, self.logit_scale.exp()

@@ -49,7 +49,7 @@ class Prior(nn.Module):
         return {"past": torch.stack([torch.stack(layer, dim=1) for layer in kept], dim=1), "seen": seen}
 
     def text(self, embedding: Tensor, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens of the text, (B, M, w), and which may be seen, (B, M).
+        """Return the tokens of the text, (B, M, w), and which may be seen, (B, M).
 
         Raises ValueError for another context_length.
         """
@@ -62,7 +62,7 @@ class Prior(nn.Module):
 
 
 def causal(seen: Tensor) -> Tensor:
-    """What tokens may look at: themselves, and those before them that may be seen. (B, N) to (B, 1, N, N)."""
+    """Return what tokens may look at: themselves, and those before them that may be seen. (B, N) to (B, 1, N, N)."""
     length = seen.shape[1]
     before = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=seen.device)  # so that no row of padding sees nothing
@@ -108,14 +108,17 @@ class DiffusionPrior(Prior):
         self.std.copy_(x.std(dim=0, correction=0).clamp(min=1e-6))
 
     def whiten(self, embedding: Tensor) -> Tensor:
-        """A CLIP image embedding as the prior has it. (B, e) to the same; `unwhiten` undoes it."""
+        """Return whitened CLIP image embeddings, (B, e) to the same; `unwhiten` is the inverse."""
         return (embedding - self.mean) / self.std
 
     def unwhiten(self, embedding: Tensor) -> Tensor:
         return embedding * self.std + self.mean
 
     def forward(self, x: Tensor, t: Tensor, past: Tensor, seen: Tensor) -> Tensor:
-        """The whitened embedding without noise. x: (B, e), noisy; t: (B,) integer times; past, seen: from `encode`."""
+        """Return the whitened embedding without noise.
+
+        x: (B, e), noisy; t: (B,) integer times; past, seen: from `encode`.
+        """
         time = self.time_embed(t)
         x = self.clip_img_proj(x)
         x = torch.stack([time.to(x.dtype), x, self.prd_emb[0].to(x.dtype).expand_as(x)], dim=1)  # (B, 3, w)

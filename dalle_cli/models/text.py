@@ -35,9 +35,9 @@ class TextTransformer(TextTower):
         self.positional_embedding = normal(context_length, width, std=0.01)
         self.transformer = Transformer(width, depth, heads, activation)
         self.ln_final = LayerNorm(width)
-        self._initialise(depth)
+        self._initialize(depth)
 
-    def _initialise(self, depth: int) -> None:
+    def _initialize(self, depth: int) -> None:
         """Normal weights as published: embedding 0.02, in w^-1/2, out (2 w depth)^-1/2, c_fc (2 w)^-1/2."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         for block in self.transformer.modules():
@@ -49,7 +49,7 @@ class TextTransformer(TextTower):
             nn.init.normal_(block.mlp.c_proj.weight, std=(2 * self.width * depth) ** -0.5)
 
     def states(self, ids: Tensor, gradient_checkpointing: bool = False) -> Tensor:
-        """The normalised state of every token. (B, N) to (B, N, w)."""
+        """Return the normalized state of every token. (B, N) to (B, N, w)."""
         length = ids.shape[1]
         if length > self.context_length:
             raise ValueError(

@@ -1,6 +1,6 @@
 """The pre-norm transformer of GLIDE's text encoder (Nichol et al. 2022) and of unCLIP's diffusion prior.
 
-Unlike CLIP's it has the exact GELU, and q, k and v of each head lie together in one product. Parameter names are those
+Unlike CLIP's it has the exact GELU, and q, k and v of each head are adjacent in one product. Parameter names are those
 of the published weights. Shapes: B batch, N tokens, P tokens before them, w width, H heads, D = w / H, L layers.
 """
 

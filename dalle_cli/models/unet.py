@@ -1,7 +1,7 @@
 """The U-Net of ADM (Dhariwal & Nichol 2021, section 3), GLIDE (Nichol et al. 2022) and unCLIP's decoder and upsamplers.
 
-It reads a noisy picture, a time, and what its conditions say (conditions.py): numbers added to the time's embedding,
-tokens that every attention sees beside the picture, further input channels. Parameter names are those of the published
+It reads a noisy image, a time, and what its conditions say (conditions.py): numbers added to the time's embedding,
+tokens that every attention sees next to the image, further input channels. Parameter names are those of the published
 weights. Shapes: B batch, E = 4 `channels`, M tokens of the conditions, c channels of the conditions.
 """
 
@@ -109,7 +109,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(GroupNorm32(width), nn.SiLU(), last)
 
     def encode(self, **given: Tensor | tuple) -> dict[str, Tensor]:
-        """What all conditions say, once for all steps: further arguments of `forward`, each (B, ...).
+        """Return what all conditions add, computed once for all steps: arguments of `forward`, each (B, ...).
 
         given: for every condition its input, or a tuple of them. Raises ValueError when one is missing or unknown.
         """
@@ -131,7 +131,7 @@ class UNet(nn.Module):
         mask: Tensor | None = None,
         channels: Tensor | None = None,
     ) -> Tensor:
-        """The prediction for noisy pictures x, (B, 3, H, W), at integer times t, (B,), and what `encode` gave.
+        """Return the prediction for noisy images x, (B, 3, H, W), at integer times t, (B,), and what `encode` gave.
 
         Returns (B, 3, H, W), with `learned_variance` (B, 6, H, W), the prediction first.
         """
@@ -165,19 +165,19 @@ class UNet(nn.Module):
             x = self.out(x.to(self.out[2].weight.dtype))  # type: ignore[arg-type]
         x = F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
         if self.residual and channels is not None:
-            place = self.reads()[self.residual]
-            begun = channels[:, place.start - 3 : place.stop - 3].to(x.dtype)  # the noisy picture stands before them
+            position = self.input_channels()[self.residual]
+            begun = channels[:, position.start - 3 : position.stop - 3].to(x.dtype)  # the noisy image comes before them
             x = torch.cat([x[:, :3] + begun, x[:, 3:]], dim=1)
         return x.contiguous()
 
-    def reads(self) -> dict[str, slice]:
-        """Where the picture, called "", and the conditions by name lie among the input channels."""
-        places, end = {"": slice(0, 3)}, 3
+    def input_channels(self) -> dict[str, slice]:
+        """Return the input channels of the noisy image, named "", and of each condition."""
+        positions, end = {"": slice(0, 3)}, 3
         for name, condition in self.conditions.items():
             if condition.channels:
-                places[name] = slice(end, end + condition.channels)
+                positions[name] = slice(end, end + condition.channels)
                 end += condition.channels
-        return places
+        return positions
 
     def adopt(self, weights: dict[str, Tensor], source: nn.Module) -> dict[str, Tensor]:
         """Weights of a U-Net like this one that knows less: input channels which it did not read start at zero.
@@ -187,21 +187,21 @@ class UNet(nn.Module):
         key = "input_blocks.0.0.weight"
         if not isinstance(source, UNet) or source.patch_size != self.patch_size or key not in weights:
             return weights
-        places, known, area = self.reads(), source.reads(), self.patch_size**2
-        if not known.keys() < places.keys():
+        positions, known, area = self.input_channels(), source.input_channels(), self.patch_size**2
+        if not known.keys() < positions.keys():
             return weights
         old = weights[key]
         new = old.new_zeros(len(old), area * self.n_in, *old.shape[2:])
-        for name, place in known.items():
-            own = places[name]
-            new[:, area * own.start : area * own.stop] = old[:, area * place.start : area * place.stop]
+        for name, position in known.items():
+            own = positions[name]
+            new[:, area * own.start : area * own.stop] = old[:, area * position.start : area * position.stop]
         return {**weights, key: new}
 
 
 def position_waves(count: int, x: Tensor) -> Tensor:
-    """Sines and cosines of where a place of x, (B, C, h, w), lies in height and width: (1, 4 count, h, w).
+    """Return sines and cosines of the positions of x, (B, C, h, w), in height and width: (1, 4 count, h, w).
 
-    The first is half as long as the picture, the next ones each half as long as the one before. Vaswani et al. 2017,
+    The first is half as long as the image, the next ones each half as long as the one before. Vaswani et al. 2017,
     section 3.5.
     """
     lengths = math.pi * 2.0 ** torch.arange(1, count + 1, device=x.device)
@@ -215,11 +215,11 @@ def position_waves(count: int, x: Tensor) -> Tensor:
 
 
 def _context(conditions: nn.ModuleDict) -> int | None:
-    """The width of the conditions' tokens, None where there are none. Raises ValueError when they differ."""
+    """Return the width of the conditions' tokens, None without tokens. Raises ValueError if widths differ."""
     widths: dict[str, int] = {n: condition.context_dim for n, condition in conditions.items() if condition.context_dim}  # type: ignore[misc]
     if len(set(widths.values())) > 1:
-        told = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise ValueError(f"model.conditions: tokens of different widths ({told}); give them one")
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"model.conditions: tokens of different widths ({listed}); give them one")
     return next(iter(widths.values()), None)
 
 
@@ -246,5 +246,5 @@ class TwoStageUNet(nn.Module):
     def encode(self, **given: Tensor | tuple) -> dict[str, Tensor]:
         return self.first.encode(**given)
 
-    def forward(self, x: Tensor, t: Tensor, **told: Tensor) -> Tensor:
-        return (self.first if t[0] > 0 else self.last)(x, t, **told)
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return (self.first if t[0] > 0 else self.last)(x, t, **cond)

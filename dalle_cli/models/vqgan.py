@@ -1,7 +1,9 @@
-"""VQGAN (Esser et al. 2021, section 3.1): pictures to a grid of codes and back, the nearest of learned vectors each.
+"""VQGAN (Esser et al. 2021, section 3.1): images to a grid of image tokens and back, the nearest of learned vectors
+each.
 
-Parameter names are those of the published weights (github.com/CompVis/taming-transformers). Pictures are (B, 3, H, W)
-in [-1, 1], as the weights have them; codes are (B, h, w) with h = H / factor; a latent is (B, e, h, w), e `embed_dim`.
+Parameter names are those of the published weights (github.com/CompVis/taming-transformers). Images are (B, 3, H, W) in
+[-1, 1], as the weights have them; image tokens are (B, h, w) with h = H / factor; a latent is (B, e, h, w), e
+`embed_dim`.
 """
 
 from typing import Any
@@ -34,7 +36,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every place of a map sees every other, in one head. (B, C, h, w) to the same."""
+    """Attention of every position to all others, with one head. (B, C, h, w) to the same."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -49,7 +51,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """By two; the published padding is on the right and below alone."""
+    """Downsampling by two; the published padding is only on the right and at the bottom."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -100,7 +102,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, H, W) to (B, latent_channels, h, w)."""
+    """Images (B, 3, H, W) to (B, latent_channels, h, w)."""
 
     def __init__(self, widths: list[int], num_res_blocks: int, attention_factors: list[int], latent_channels: int):
         super().__init__()
@@ -122,13 +124,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, latent_channels, h, w) to pictures (B, 3, H, W); a block more on every level than the encoder has."""
+    """(B, latent_channels, h, w) to images (B, 3, H, W); a block more on every level than the encoder has."""
 
     def __init__(self, widths: list[int], num_res_blocks: int, attention_factors: list[int], latent_channels: int):
         super().__init__()
         self.conv_in = nn.Conv2d(latent_channels, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
-        above = [*widths[1:], widths[-1]]  # the width that comes from the level below, which is drawn before
+        above = [*widths[1:], widths[-1]]  # the width that comes from the level below, which is computed first
         self.up = nn.ModuleList(
             Level(above[level], width, num_res_blocks + 1, 2**level in attention_factors, "upsample" if level else None)
             for level, width in enumerate(widths)
@@ -142,8 +144,8 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Quantiser(nn.Module):
-    """The vectors that codes stand for: `embedding.weight`, (vocab_size, e)."""
+class Quantizer(nn.Module):
+    """The vectors that image tokens represent: `embedding.weight`, (vocab_size, e)."""
 
     def __init__(self, vocab_size: int, embed_dim: int):
         super().__init__()
@@ -151,11 +153,11 @@ class Quantiser(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / vocab_size, 1 / vocab_size)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The code of the nearest vector at every place. (B, e, h, w) to (B, h, w), int64."""
+        """Return the token of the nearest vector at every position. (B, e, h, w) to (B, h, w), int64."""
         vectors = self.embedding.weight
-        places = latent.movedim(1, -1)  # (B, h, w, e)
-        # |z - v|^2 but for |z|^2, which all codes share, and halved
-        return (vectors.square().sum(dim=1) / 2 - places @ vectors.T).argmin(dim=-1)
+        positions = latent.movedim(1, -1)  # (B, h, w, e)
+        # |z - v|^2 but for |z|^2, which all image tokens share, and halved
+        return (vectors.square().sum(dim=1) / 2 - positions @ vectors.T).argmin(dim=-1)
 
 
 @models.register("vqgan")
@@ -193,29 +195,35 @@ class VQGAN(nn.Module):
         self.factor = 2 ** (len(widths) - 1)
         self.encoder = Encoder(widths, num_res_blocks, attention_factors, latent_channels)
         self.decoder = Decoder(widths, num_res_blocks, attention_factors, latent_channels)
-        self.quantize = Quantiser(vocab_size, embed_dim)
+        self.quantize = Quantizer(vocab_size, embed_dim)
         self.quant_conv = nn.Conv2d(latent_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, latent_channels, 1)
 
     def encode_latent(self, image: Tensor) -> Tensor:
-        """The latent before it is rounded to codes. (B, 3, H, W) to (B, e, h, w). Raises ValueError for odd sizes."""
+        """Return the latent before it is rounded to image tokens.
+
+        (B, 3, H, W) to (B, e, h, w). Raises ValueError for odd sizes.
+        """
         if image.shape[-1] % self.factor or image.shape[-2] % self.factor:
             raise ValueError(f"pictures of {image.shape[-1]}x{image.shape[-2]} px do not divide by {self.factor}")
         return self.quant_conv(self.encoder(image))
 
     def encode(self, image: Tensor) -> Tensor:
-        """Codes of a picture. (B, 3, H, W) to (B, h, w), int64; in float32 whatever the precision of the run."""
+        """Return the image tokens of an image.
+
+        (B, 3, H, W) to (B, h, w), int64; in float32 whatever the precision of the run.
+        """
         with torch.autocast(image.device.type, enabled=False):
             return self.quantize(self.encode_latent(image.float()))
 
-    def vectors(self, codes: Tensor) -> Tensor:
-        """The latent of codes. (B, h, w) to (B, e, h, w)."""
-        return self.quantize.embedding(codes).movedim(-1, 1)
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """Return the latent of image tokens. (B, h, w) to (B, e, h, w)."""
+        return self.quantize.embedding(tokens).movedim(-1, 1)
 
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """Pictures of a latent, which may leave [-1, 1]. (B, e, h, w) to (B, 3, H, W)."""
+        """Return images of a latent, which may leave [-1, 1]. (B, e, h, w) to (B, 3, H, W)."""
         return self.decoder(self.post_quant_conv(latent))
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Pictures of codes. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
-        return self.decode_latent(self.vectors(codes)).float().clamp(-1, 1)
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return images of image tokens. (B, h, w) to (B, 3, H, W) in [-1, 1]."""
+        return self.decode_latent(self.vectors(tokens)).float().clamp(-1, 1)

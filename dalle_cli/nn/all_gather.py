@@ -34,7 +34,7 @@ def _distributed() -> bool:
 
 
 def all_gather_with_grad(x: Tensor) -> Tensor:
-    """The rows of every process in the order of ranks; each row's gradient is the sum over the processes.
+    """Return the rows of every process in the order of ranks; each row's gradient is the sum over the processes.
 
     x: (B, ...), the same shape on every process; returns (world * B, ...), or x itself in a single process.
     """
@@ -42,10 +42,10 @@ def all_gather_with_grad(x: Tensor) -> Tensor:
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Mean of the cross-entropies picture to text and text to picture, each pair the other's target.
+    """Return the mean of the cross-entropies image to text and text to image; pairs are each other's target.
 
     image, text: (B, D) of unit length, the rows of this process; scale: factor of the cosines; returns a scalar, for
-    these rows alone. Averaged over processes, loss and gradients are those of the whole batch in one process.
+    these rows only. Averaged over processes, loss and gradients are those of the whole batch in one process.
     Source: Radford et al. 2021, section 2.3 and figure 3.
     """
     first = dist.get_rank() * len(image) if _distributed() else 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..hardware.capabilities import on_cpu
 
 # On CPUs in bfloat16, torch's fused kernel takes twice as long as its parts for 257 tokens, and ten times as long for
-# CLIP's 50 with its gradient. In parts, scores are rounded to bfloat16, which the fused kernel spares them. So many a
+# CLIP's 50 with its gradient. In parts, logits are rounded to bfloat16, which the fused kernel avoids. So many a
 # head may be held for a gradient; beyond, they would take more memory than is saved in time. Without one they are soon
 # gone: more may be held, rows of the batch one after the other.
 MAX_LOGITS_WITH_GRAD, MAX_LOGITS, MAX_HELD_LOGITS = 512**2, 1536**2, 1 << 24
@@ -37,49 +37,49 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 
 
 def _in_parts(q: Tensor, k: Tensor) -> bool:
-    scores = q.shape[-2] * k.shape[-2]
+    logits = q.shape[-2] * k.shape[-2]
     held = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    return on_cpu(q) and q.dtype == torch.bfloat16 and scores <= (MAX_LOGITS_WITH_GRAD if held else MAX_LOGITS)
+    return on_cpu(q) and q.dtype == torch.bfloat16 and logits <= (MAX_LOGITS_WITH_GRAD if held else MAX_LOGITS)
 
 
 def attend_unfused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention by two products and a softmax between, whose input has the type of q; arguments of `attend`."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
+    logits = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, N, M)
     if mask is not None:
-        scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+        logits += torch.zeros_like(mask, dtype=logits.dtype).masked_fill_(~mask, float("-inf"))
     # float32's is the faster kernel for short rows and gives the same; for a gradient it would be held, twice the bytes
-    short = scores.shape[-1] < SHORT_ROW and not scores.requires_grad
-    kind = torch.float32 if short else scores.dtype
-    return scores.softmax(dim=-1, dtype=kind).to(v.dtype) @ v
+    short = logits.shape[-1] < SHORT_ROW and not logits.requires_grad
+    kind = torch.float32 if short else logits.dtype
+    return logits.softmax(dim=-1, dtype=kind).to(v.dtype) @ v
 
 
 def attend_by_line(q: Tensor, k: Tensor, v: Tensor, text: int, mask: Tensor, transposed: bool = False) -> Tensor:
-    """Attention of `text` positions, causal, and then a picture whose lines see the text and the lines just before.
+    """Attention of `text` positions, causal, and then an image whose lines see the text and the lines just before.
 
-    A sparse pattern costs what it sees, not the square of the stream. q, k, v: (B, H, text + L * C, D), the picture in
-    raster order; mask: (L, C, m * C), what each of the C places of a line sees of the last m lines, its own the last
-    (nn/masks.py: band). transposed: lines are columns of the picture, else rows.
+    A sparse pattern costs what it sees, not the square of the stream. q, k, v: (B, H, text + L * C, D), the image in
+    raster order; mask: (L, C, m * C), what each of the C positions of a line sees of the last m lines, its own the last
+    (nn/masks.py: band). transposed: lines are columns of the image, else rows.
     """
-    lines, places, width = mask.shape
-    before = width // places - 1
+    lines, positions, width = mask.shape
+    before = width // positions - 1
 
     def by_line(x: Tensor) -> Tensor:  # (B, H, L, C, D)
-        picture = x[:, :, text:].unflatten(2, (places, lines) if transposed else (lines, places))
-        return picture.transpose(2, 3) if transposed else picture
+        image = x[:, :, text:].unflatten(2, (positions, lines) if transposed else (lines, positions))
+        return image.transpose(2, 3) if transposed else image
 
-    def near(x: Tensor) -> Tensor:  # (B, H, L, m * C, D)
+    def nearby(x: Tensor) -> Tensor:  # (B, H, L, m * C, D)
         padded = F.pad(by_line(x), (0, 0, 0, 0, before, 0))
         return torch.cat([padded[:, :, back : back + lines] for back in range(before + 1)], dim=3)
 
-    asked = by_line(q) * q.shape[-1] ** -0.5
-    to_text = asked.flatten(2, 3) @ k[:, :, :text].mT  # one product for all lines
-    to_lines = (asked @ near(k).mT).masked_fill(~mask, float("-inf"))
-    scores = torch.cat([to_text.unflatten(2, (lines, places)), to_lines], dim=-1)
-    of_text, of_lines = scores.softmax(dim=-1).to(v.dtype).split([text, width], dim=-1)
-    picture = (of_text.flatten(2, 3) @ v[:, :, :text]).unflatten(2, (lines, places)) + of_lines @ near(v)
-    picture = (picture.transpose(2, 3) if transposed else picture).flatten(2, 3)
+    queries = by_line(q) * q.shape[-1] ** -0.5
+    to_text = queries.flatten(2, 3) @ k[:, :, :text].mT  # one product for all lines
+    to_lines = (queries @ nearby(k).mT).masked_fill(~mask, float("-inf"))
+    logits = torch.cat([to_text.unflatten(2, (lines, positions)), to_lines], dim=-1)
+    of_text, of_lines = logits.softmax(dim=-1).to(v.dtype).split([text, width], dim=-1)
+    image = (of_text.flatten(2, 3) @ v[:, :, :text]).unflatten(2, (lines, positions)) + of_lines @ nearby(v)
+    image = (image.transpose(2, 3) if transposed else image).flatten(2, 3)
     words = attend(q[:, :, :text], k[:, :, :text], v[:, :, :text], causal=True)
-    return torch.cat([words, picture], dim=2)
+    return torch.cat([words, image], dim=2)
 
 
 class SelfAttention(nn.Module):

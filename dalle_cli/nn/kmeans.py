@@ -1,32 +1,32 @@
-"""K-means (Lloyd 1982), for codes that start where the data are."""
+"""K-means (Lloyd 1982), for codebooks that start as the data."""
 
 import torch
 from torch import Tensor
 
-CHUNK = 8192  # points compared with all centres at a time
+CHUNK = 8192  # points compared with all centers at a time
 
 
 def kmeans(points: Tensor, count: int, steps: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Centres (count, D) of points (N, D), and the mean squared distance of a point to its own.
 
-    A centre that no point is nearest to moves to the point that is farthest from its own. Raises ValueError when there
-    are fewer different points than centres.
+    A center that no point is nearest to moves to the point that is farthest from its own. Raises ValueError when there
+    are fewer different points than centers.
     """
     generator = torch.Generator(points.device).manual_seed(seed)
-    some = torch.randperm(len(points), generator=generator, device=points.device)[: 32 * count]
-    centres = _start(points[some], count, generator)
+    subset = torch.randperm(len(points), generator=generator, device=points.device)[: 32 * count]
+    centers = _start(points[subset], count, generator)
     for _ in range(steps):
-        distance, nearest = _assign(points, centres)
+        distance, nearest = _assign(points, centers)
         sizes = torch.bincount(nearest, minlength=count)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        centres = sums / sizes.clamp(min=1)[:, None]
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
+        centers = sums / sizes.clamp(min=1)[:, None]
         empty = sizes == 0
-        centres[empty] = points[distance.argsort(descending=True)[: int(empty.sum())]]
-    return centres, _assign(points, centres)[0].mean()
+        centers[empty] = points[distance.argsort(descending=True)[: int(empty.sum())]]
+    return centers, _assign(points, centers)[0].mean()
 
 
 def _start(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Points that lie apart: each is drawn by its squared distance to those before (Arthur and Vassilvitskii 2007)."""
+    """Return initial centers, sampled by squared distance to those before (Arthur and Vassilvitskii 2007)."""
     chosen: list[Tensor] = []
     distance = torch.ones(len(points), device=points.device)
     square = points.square().sum(dim=1)
@@ -40,7 +40,7 @@ def _start(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.stack(chosen)
 
 
-def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance to the nearest centre, and its number, for every point."""
-    found = [torch.cdist(part, centres).min(dim=1) for part in points.split(CHUNK)]
-    return torch.cat([one.values for one in found]).square(), torch.cat([one.indices for one in found])
+def _assign(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared distance to the nearest center, and its index, for every point."""
+    nearest = [torch.cdist(part, centers).min(dim=1) for part in points.split(CHUNK)]
+    return torch.cat([part.values for part in nearest]).square(), torch.cat([part.indices for part in nearest])

@@ -1,4 +1,4 @@
-"""Weights as networks start with them, and networks built without: those whose weights are about to be set."""
+"""Initial weights, and networks built without them: those whose weights are about to be loaded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ RANDOM = ("normal_", "uniform_")
 
 
 def normal(*shape: int, std: float) -> nn.Parameter:
-    """A parameter of normal numbers."""
+    """Return a parameter with normally distributed values."""
     return nn.init.normal_(nn.Parameter(torch.empty(shape)), std=std)  # type: ignore[return-value]
 
 
 class NoInit(TorchFunctionMode):
-    """Inside, parameters keep what their memory holds: pages that nobody writes to take no memory."""
+    """Skip the initialization of parameters inside: memory pages that are never written take no memory."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -28,9 +28,9 @@ class NoInit(TorchFunctionMode):
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Inside, networks are built as shapes alone, on the meta device.
+    """Build networks without data inside, on the meta device.
 
-    Their random start is passed over: it does nothing there, but has torch load its compiler, which takes a second.
+    Random initialization is skipped: it does nothing there, but makes torch load its compiler, which takes a second.
     """
     with torch.device("meta"), NoInit():
         yield

@@ -14,13 +14,13 @@ class PrincipalComponents(NamedTuple):
     variances: Tensor
 
     def enough(self, share: float) -> int:
-        """The fewest components that hold a share of all variance, one at least."""
+        """Return the minimum number of components, at least one, that explain a fraction of the variance."""
         reached = self.variances.cumsum(0) / self.variances.sum().clamp(min=torch.finfo(self.variances.dtype).tiny)
         return min(len(reached), 1 + int((reached < share - 1e-9).sum()))
 
 
 def principal_components(vectors: Tensor) -> PrincipalComponents:
-    """The principal components of vectors (N, e), found in float64 on the CPU.
+    """Return the principal components of vectors (N, e), found in float64 on the CPU.
 
     Signs are those for which a component's largest number is positive, so that they do not depend on the machine.
     """

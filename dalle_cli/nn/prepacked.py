@@ -1,8 +1,8 @@
-"""Layers whose weights are used again and again without gradients: laid out once as oneDNN's kernels read them.
+"""Prepacked weights: layers that are used many times without gradients, with weights in the layout of oneDNN's kernels.
 
-Where something is drawn token by token, reading the weights is the work, and this reads them two to three times sooner;
-of many rows, and of convolutions, it saves what every call would spend on laying them out. And a row or a picture comes
-out the same to the bit whatever stands beside it, which products with weights as they are do not promise.
+In sampling token by token, most of the work is reading the weights, and prepacked ones are read two to three times
+faster. For many rows, and for convolutions, this saves the packing at every call. And the result for a row or an image
+is bit-identical at any batch size, which other products do not guarantee.
 """
 
 import os
@@ -17,21 +17,22 @@ from torch import Tensor, nn
 from ..hardware.capabilities import total_memory
 from .attention import SelfAttention
 
-LAYOUT_ROWS = 8  # of an input, for which weights are laid out; products of any number are done with that layout
-# Weights of a layer for which it is worth it where a few rows at a time are multiplied: with fewer, handing over to
+LAYOUT_ROWS = 8  # rows that the layout is made for; it serves any number of rows
+# Minimum weights of a layer that is worth prepacking when only a few rows are multiplied: with fewer, the call of
 # oneDNN takes longer than the product.
 MIN_WEIGHTS = 1 << 18
-# Of the memory that the copies of a machine's processes may take; not of what is free, so that it is the same always.
+# Fraction of the machine's memory for the copies of all its processes; not of the free memory, to be reproducible.
 MEMORY_FRACTION = 1 / 4
 
 
 @contextmanager
 def prepacked(*models: nn.Module, min_weights: int = 0) -> Iterator[None]:
-    """Inside, the models' layers of at min_weights so many weights work with copies in oneDNN's layout; without
+    """Make layers with at least min_weights weights use copies in oneDNN's layout inside; without
     gradients.
 
-    To be entered under the autocast that the layers work in, by which room is found for the copies; they are made when
-    a layer is first used. Where there is no such layout for the device and the type, or no room, layers work as ever.
+    Enter it under the autocast that the layers work in: the size of the copies depends on it. Copies are made when a
+    layer is first used. Without such a layout for the device and the type, or without memory for the copies, nothing
+    changes.
     """
     layers = (
         [layer for model in models for layer in _layers(model, min_weights)]
@@ -52,7 +53,7 @@ _short: list[bool] = []
 
 @contextmanager
 def without_prepacking() -> Iterator[None]:
-    """Inside, `packed` does nothing: where memory is short, and the copies would hold a model twice."""
+    """Make `prepacked` do nothing inside: if memory is short, because copies hold a model twice."""
     _short.append(True)
     try:
         yield
@@ -61,7 +62,7 @@ def without_prepacking() -> Iterator[None]:
 
 
 def prepacked_bytes(*models: nn.Module, min_weights: int = 0) -> int:
-    """Bytes that the copies of `packed` would take here if all layers are used; 0 where none would be made."""
+    """Return the bytes of all copies that `prepacked` would make; 0 if it would make none."""
     if _short:
         return 0
     layers = [layer for model in models for layer in _layers(model, min_weights)]
@@ -70,11 +71,11 @@ def prepacked_bytes(*models: nn.Module, min_weights: int = 0) -> int:
 
 
 class _Product:
-    """In place of a module's method that multiplies by a weight, once it is set there."""
+    """Replaces a method of a module that multiplies by a weight."""
 
     def __init__(self, module: Any, method: str, weight: Tensor, bias: Tensor | None):
         self.module, self.method, self.weight, self.bias = module, method, weight, bias
-        self._made: tuple | None = None  # what the copies were laid out for
+        self._made: tuple | None = None  # what the copies were prepacked for
         self._copies: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class _Product:
 
 
 class _Convolution(_Product):
-    """The same for a convolution, whose layout depends on the size of the pictures."""
+    """The same for a convolution, whose layout depends on the size of the images."""
 
     def __init__(self, module: nn.Conv2d):
         super().__init__(module, "forward", module.weight, module.bias)

@@ -1,4 +1,4 @@
-"""Objectives: a task holds a model and its frozen companions, and its forward is the loss."""
+"""Objectives: a task holds a model and its frozen models, and its forward is the loss."""
 
 from ..registry import Registry
 

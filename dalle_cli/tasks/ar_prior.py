@@ -1,4 +1,4 @@
-"""Training and drawing with unCLIP's autoregressive prior (Ramesh et al. 2022, section 2.2).
+"""Training and sampling with unCLIP's autoregressive prior (Ramesh et al. 2022, section 2.2).
 
 Shapes: B batch, e embed_dim, P components, K buckets, C candidates.
 """
@@ -48,10 +48,10 @@ class ARPriorTask(PriorTask):
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         truth = self.truth(batch)
         text, states, real = embedding.read_texts(self._clip(), (batch["ids"], batch["real"]))
-        codes = self.model.quantise(truth)
+        tokens = self.model.quantize(truth)
         product = self.model.product(truth, text).masked_fill(batch["dropped"], self.model.buckets)
-        scores = self.model(codes, product, text, states, real)
-        each = F.cross_entropy(scores.float().flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
+        logits = self.model(tokens, product, text, states, real)
+        each = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
         used = torch.arange(self.model.components, device=each.device) < self.model.kept
         loss = (each * used).sum(dim=1).mean() / self.model.kept
         return loss, {"first": each[:, 0].mean()}
@@ -70,30 +70,30 @@ class ARPriorTask(PriorTask):
     ) -> Tensor:
         """See PriorTask; there are as many steps as components. num_samples: default 1.
 
-        min_fit_quantile: the embedding is asked to fit its text at least as well as this share of pictures do their
+        min_fit_quantile: the embedding is asked to fit its text at least as well as this fraction of images do their
         captions; the paper compared 0.5, 0.7, 0.85 and 0.95 and kept 0.5.
         """
         if not 0 <= min_fit_quantile < 1:
             raise ValueError(f"min_fit_quantile {min_fit_quantile} is not in [0, 1)")
         num_samples, guided, count = num_samples or 1, guidance_scale != 1.0, int(self.model.kept)
         chance, product = self._chances(seeds, num_samples, count, min_fit_quantile)
-        text, told = self.told(texts, num_samples, guided)
+        text, cond = self.encode_texts(texts, num_samples, guided)
         if guided:
             product = torch.cat([product, torch.full_like(product, self.model.buckets)])
-        codes = torch.empty(len(text), count, dtype=torch.int64, device=text.device)
+        tokens = torch.empty(len(text), count, dtype=torch.int64, device=text.device)
         with prepacked(self.model, min_weights=MIN_WEIGHTS):
-            scores, cache = self.model.start(product, **told)
-            for place in range(count):
+            logits, cache = self.model.start(product, **cond)
+            for position in range(count):
                 if guided:
-                    with_text, without = scores.chunk(2)
-                    scores = torch.lerp(without, with_text, guidance_scale)
-                codes[:, place] = sample_token(scores, chance[:, place], temperature)
+                    with_text, without = logits.chunk(2)
+                    logits = torch.lerp(without, with_text, guidance_scale)
+                tokens[:, position] = sample_token(logits, chance[:, position], temperature)
                 if on_progress:
-                    on_progress(place + 1, count)
-                if place < count - 1:
-                    latest = codes[:, place]
-                    scores = self.model.step(latest.repeat(2) if guided else latest, place, cache)
-        return pick_best(self.model.dequantise(codes), text, num_samples)
+                    on_progress(position + 1, count)
+                if position < count - 1:
+                    latest = tokens[:, position]
+                    logits = self.model.step(latest.repeat(2) if guided else latest, position, cache)
+        return pick_best(self.model.dequantize(tokens), text, num_samples)
 
     @torch.no_grad()
     def sample_without_cache(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -101,20 +101,20 @@ class ARPriorTask(PriorTask):
         count = int(self.model.kept)
         chance, product = self._chances(seeds, 1, count, 0.5)
         read = embedding.read_texts(self._clip(), self._pack(texts))
-        codes = torch.zeros(len(texts), self.model.components, dtype=torch.int64, device=chance.device)
-        for place in range(count):
-            codes[:, place] = sample_token(self.model(codes, product, *read)[:, place], chance[:, place])
-        return self.model.dequantise(codes[:, :count])
+        tokens = torch.zeros(len(texts), self.model.components, dtype=torch.int64, device=chance.device)
+        for position in range(count):
+            tokens[:, position] = sample_token(self.model(tokens, product, *read)[:, position], chance[:, position])
+        return self.model.dequantize(tokens[:, :count])
 
     def _chances(
         self, seeds: Sequence[int], num_samples: int, count: int, min_fit_quantile: float
     ) -> tuple[Tensor, Tensor]:
-        """The numbers that decide, (B * C, P), and the token of how well they shall fit, (B * C,)."""
+        """Return uniform numbers for sampling, (B * C, P), and tokens of the similarity to ask for, (B * C,)."""
         device = self.model.basis.device
         drawn = uniform(candidate_seeds(seeds, num_samples), 1 + count).to(
             device
         )  # made on the CPU: the same on any device
         share = (
             min_fit_quantile + (1 - min_fit_quantile) * drawn[:, 0]
-        )  # buckets hold as many each, so that a share of them is one of all
+        )  # buckets hold as many each, so that a fraction of them is one of all
         return drawn[:, 1:], (share * self.model.buckets).long().clamp(max=self.model.buckets - 1)

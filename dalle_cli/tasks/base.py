@@ -12,9 +12,10 @@ Preview = tuple[list[Tensor], list[str] | None, int | None]
 class Task(nn.Module):
     """An objective: `forward(batch, step)` gives the loss and further values to log, all scalars.
 
-    model: what is trained, averaged and saved. Companions are attributes without gradients. codec: the companion whose
-    codes may stand in for pictures; the loop then encodes the data once (training/codes.py). family: the recipes that
-    this objective is of; "" for any, None where it has none and the model is only loaded.
+    model: what is trained, averaged and saved; frozen models are attributes without gradients. codec: name of the
+    frozen image tokenizer whose tokens may replace the images; the loop then encodes the data once
+    (training/image_tokens.py). family: of recipes that have this objective; "" for any, None if the model is only
+    loaded.
     """
 
     codec: str | None = None
@@ -26,7 +27,7 @@ class Task(nn.Module):
         self.tokenizer = tokenizer
 
     def train(self, mode: bool = True) -> "Task":
-        """Switch the model alone; companions stay in evaluation mode."""
+        """Switch only the model; frozen models stay in evaluation mode."""
         self.training = mode
         self.model.train(mode)
         return self
@@ -45,7 +46,7 @@ class Task(nn.Module):
         return self.collator()(samples)
 
     def example(self, count: int, size: int) -> dict:
-        """A batch with the shapes of the largest that training meets, of zeros, for estimates. size: pixels."""
+        """Return a batch of zeros with the shapes of the largest in training, for estimates. size: pixels."""
         texts = [""] * count
         picture, seed = torch.zeros(count, 3, size, size), torch.zeros(count, dtype=torch.int64)
         return {"image": picture, "text": texts, "key": texts, "seed": seed}
@@ -58,8 +59,10 @@ class Task(nn.Module):
         return {}
 
     def after_step(self) -> None:
-        """Called after each step of the optimiser."""
+        """Called after each step of the optimizer."""
 
     def preview(self, batch: dict) -> Preview | None:
-        """Pictures (3, H, W) that show how training goes, with captions and columns for the sheet; None for nothing."""
+        """Return images (3, H, W) that show how training goes, with captions and columns for the sheet; None for
+        nothing.
+        """
         return None

@@ -1,4 +1,4 @@
-"""Training classifiers of noisy pictures, whose gradient guides a decoder (Dhariwal and Nichol 2021, section 4)."""
+"""Training classifiers of noisy images, whose gradient guides a decoder (Dhariwal and Nichol 2021, section 4)."""
 
 from collections.abc import Sequence
 
@@ -40,14 +40,14 @@ class ClassifierTask(Task):
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x, t, _ = add_noise(self.process, batch["image"], batch["seed"])
-        scores = self.model(x, t).float()
-        right = (scores.argmax(dim=1) == batch["label"]).float()
-        return F.cross_entropy(scores, batch["label"]), {"accuracy": right.mean()}
+        logits = self.model(x, t).float()
+        right = (logits.argmax(dim=1) == batch["label"]).float()
+        return F.cross_entropy(logits, batch["label"]), {"accuracy": right.mean()}
 
     def chance_levels(self, batch: dict) -> dict[str, float]:
         return {"accuracy": 1 / self.model.classes}
 
     def score(self, texts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
-        """Log-probability of each text's class: (B,). x: (B, 3, S, S), noisy; t: (B,)."""
+        """Return the log-probability of each text's class: (B,). x: (B, 3, S, S), noisy; t: (B,)."""
         label = torch.from_numpy(class_labels(texts, self.classes, self.model.classes)).to(x.device)
         return F.log_softmax(self.model(x, t).float(), dim=1).gather(1, label[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""Training CLIP (Radford et al. 2021, section 2.3): pictures and captions of a batch find each other."""
+"""Training CLIP (Radford et al. 2021, section 2.3): a contrastive loss of the images and captions of a batch."""
 
 import math
 
@@ -66,11 +66,11 @@ class CLIPTask(Task):
 
     @torch.no_grad()
     def embed_images(self, image: Tensor) -> Tensor:
-        """Unit features of pictures, (B, 3, size, size) in [-1, 1] to (B, e), float32."""
+        """Return unit features of images, (B, 3, size, size) in [-1, 1] to (B, e), float32."""
         return F.normalize(self.model.encode_image(image).float(), dim=-1)
 
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Unit features of captions, (B, e), float32; captions too long are cut."""
+        """Return unit features of captions, (B, e), float32; captions too long are cut."""
         ids = self._texts()(texts)[0].to(self.model.logit_scale.device)
         return F.normalize(self.model.encode_text(ids).float(), dim=-1)

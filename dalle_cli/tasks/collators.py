@@ -119,7 +119,7 @@ class DecoderCollator:
         return cropped(sample["image"], self.side, sample["seed"] + TrainingStream.DEGRADATION)
 
     def _choose(self, sample: dict) -> TrainingSample:
-        """All choices are made, in this order, whatever the conditions: so a seed means the same in every task."""
+        """Make all choices in this order for any conditions, so that a seed means the same in every task."""
         rng = random.Random(sample["seed"] + TrainingStream.AUGMENTATION)
         text = "" if rng.random() < self.text_drop_prob else sample["text"]
         mask = known(self.side, rng, self.full_mask_prob)

@@ -1,4 +1,4 @@
-"""Training and drawing with DALL-E 1's transformer (Ramesh et al. 2021, section 2.2)."""
+"""Training and sampling with DALL-E 1's transformer (Ramesh et al. 2021, section 2.2)."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -59,31 +59,34 @@ class DALLETask(Task):
         return DALLECollator(texts, 0.0 if held_out else self.bpe_dropout, self.text_drop_prob)
 
     def example(self, count: int, size: int) -> dict:
-        """As `Task.example`, with the codes that training keeps in place of pictures."""
+        """As `Task.example`, with the image tokens that training keeps instead of images."""
         batch = super().example(count, 1)
         del batch["image"]
-        codes = torch.zeros(count, self.model.grid_size, self.model.grid_size, dtype=torch.int64)
+        tokens = torch.zeros(count, self.model.grid_size, self.model.grid_size, dtype=torch.int64)
         ids = torch.zeros(count, self.model.context_length, dtype=torch.int64)
-        return {**batch, "codes": codes, "ids": ids, "real": ids.bool()}
+        return {**batch, "codes": tokens, "ids": ids, "real": ids.bool()}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        codes = self._checked(batch["codes"]) if "codes" in batch else self.encode(batch["image"])
-        text, codes = self.model.pad(batch["ids"], batch["real"]), codes.flatten(1)
-        text_scores, code_scores = self.model(text, codes)
-        text_loss, image_loss = token_losses(text_scores, code_scores, text, codes)
+        tokens = self._checked(batch["codes"]) if "codes" in batch else self.encode(batch["image"])
+        text, tokens = self.model.pad(batch["ids"], batch["real"]), tokens.flatten(1)
+        text_logits, image_logits = self.model(text, tokens)
+        text_loss, image_loss = token_losses(text_logits, image_logits, text, tokens)
         total = self.text_weight * text_loss + (1 - self.text_weight) * image_loss
         return total, {"text": text_loss, "image": image_loss}
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Codes of pictures, (B, 3, H, W) to (B, h, w). Raises ValueError when the grid is not the model's."""
+        """Return the image tokens of images, (B, 3, H, W) to (B, h, w).
+
+        Raises ValueError when the grid is not the model's.
+        """
         return self._checked(self.dvae.encode(image))
 
-    def _checked(self, codes: Tensor) -> Tensor:
-        if codes.shape[-2:] != (self.model.grid_size, self.model.grid_size):
-            size, found = (side * self.dvae.factor for side in (self.model.grid_size, codes.shape[-1]))
+    def _checked(self, tokens: Tensor) -> Tensor:
+        if tokens.shape[-2:] != (self.model.grid_size, self.model.grid_size):
+            size, found = (side * self.dvae.factor for side in (self.model.grid_size, tokens.shape[-1]))
             raise ValueError(f"the transformer draws {size} px pictures, not {found}: set data.size={size}")
-        return codes
+        return tokens
 
     @torch.no_grad()
     def sample(
@@ -97,57 +100,57 @@ class DALLETask(Task):
         prefix: Tensor | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Codes of candidates of each prompt: (prompts, candidates, h, w).
+        """Return the image tokens of candidates of each prompt: (prompts, candidates, h, w).
 
-        seeds: for every prompt, one for each candidate, as many for all; a candidate depends on its own alone.
-        guidance_scale: classifier-free guidance, 1 for none. prefix: (n,) or (prompts, n) codes to continue.
-        on_progress: called with the number of places done.
+        seeds: for every prompt, one for each candidate, as many for all; a candidate depends on its own only.
+        guidance_scale: classifier-free guidance, 1 for none. prefix: (n,) or (prompts, n) image tokens to continue.
+        on_progress: called with the number of positions done.
         """
         device = self.model.start.device
-        count, places = len(seeds[0]), self.model.grid_size**2
+        count, positions = len(seeds[0]), self.model.grid_size**2
         if len(texts) == count == 1:  # its products with the text may be few; see models/dalle.py
             return self.sample(
                 texts, [[*seeds[0]] * 2], temperature, top_k, top_p, guidance_scale, prefix, on_progress
             )[:, :1]
-        chance = uniform(torch.tensor(seeds).flatten(), places).view(len(texts), count, places).to(device)
+        chance = uniform(torch.tensor(seeds).flatten(), positions).view(len(texts), count, positions).to(device)
         guided = guidance_scale != 1.0
         text = self._read([*texts, *[""] * len(texts)] if guided else texts)
-        scores, cache = self.model.prefill(text, count)
-        codes = torch.empty(len(texts), count, places, dtype=torch.int64, device=device)
+        logits, cache = self.model.prefill(text, count)
+        tokens = torch.empty(len(texts), count, positions, dtype=torch.int64, device=device)
         given = 0 if prefix is None else prefix.shape[-1]
         if prefix is not None:
-            codes[:, :, :given] = prefix.view(-1, 1, given)
+            tokens[:, :, :given] = prefix.view(-1, 1, given)
         with prepacked(self.model, min_weights=MIN_WEIGHTS):
             step = self._step(len(text), count, cache)
-            for place in range(places):
-                if place >= given:
+            for position in range(positions):
+                if position >= given:
                     if guided:
-                        with_text, without = scores.chunk(2)
-                        scores = without + guidance_scale * (with_text - without)
-                    codes[:, :, place] = sample_token(scores, chance[:, :, place], temperature, top_k, top_p)
-                if place < places - 1:
-                    latest = codes[:, :, place]
-                    scores = step(torch.cat([latest, latest]) if guided else latest, place)
+                        with_text, without = logits.chunk(2)
+                        logits = without + guidance_scale * (with_text - without)
+                    tokens[:, :, position] = sample_token(logits, chance[:, :, position], temperature, top_k, top_p)
+                if position < positions - 1:
+                    latest = tokens[:, :, position]
+                    logits = step(torch.cat([latest, latest]) if guided else latest, position)
                 if on_progress:
-                    on_progress(place + 1)
-        return codes.view(len(texts), count, self.model.grid_size, self.model.grid_size)
+                    on_progress(position + 1)
+        return tokens.view(len(texts), count, self.model.grid_size, self.model.grid_size)
 
     def _step(self, rows: int, count: int, cache: Cache) -> Callable[[Tensor, int], Tensor]:
-        """The model's step of (rows, count) codes, on a GPU recorded."""
+        """Return the model's step for (rows, count) image tokens; a CUDA graph on a GPU."""
         latest, at = (
             torch.zeros(shape, dtype=torch.int64, device=self.model.start.device) for shape in ((rows, count), 1)
         )
         if latest.device.type != RECORDED:
-            return lambda codes, place: self.model.step(codes, place, cache)
+            return lambda tokens, position: self.model.step(tokens, position, cache)
         try:
             replay = as_cuda_graph(lambda: self.model.step(latest, at, cache))
         except RuntimeError as error:
             warnings.warn(f"drawn without a CUDA graph, more slowly: {error}", stacklevel=2)
-            return lambda codes, place: self.model.step(codes, place, cache)
+            return lambda tokens, position: self.model.step(tokens, position, cache)
 
-        def step(codes: Tensor, place: int) -> Tensor:
-            latest.copy_(codes)
-            at.fill_(place)
+        def step(tokens: Tensor, position: int) -> Tensor:
+            latest.copy_(tokens)
+            at.fill_(position)
             return replay()
 
         return step
@@ -162,28 +165,28 @@ class DALLETask(Task):
         top_p: float | None,
         guidance_scale: float,
     ) -> None:
-        """The work of `sample` for a single place, which holds as much memory as that for all; for estimates."""
-        device, places = self.model.start.device, self.model.grid_size**2
+        """Do the work of `sample` for one position, which takes the memory of the whole; for estimates."""
+        device, positions = self.model.start.device, self.model.grid_size**2
         sides = 1 if guidance_scale == 1.0 else 2
-        chance = torch.zeros(prompts * candidates, places, device=device)
+        chance = torch.zeros(prompts * candidates, positions, device=device)
         _, cache = self.model.prefill(self._read([""] * sides * prompts), candidates)
-        codes = torch.zeros(prompts, candidates, places, dtype=torch.int64, device=device)
-        scores = self.model.step(codes[:, :, 0].repeat(sides, 1), max(0, places - 2), cache)
-        sample_token(scores[:prompts], chance[:, 0].view(prompts, candidates), temperature, top_k, top_p)
+        tokens = torch.zeros(prompts, candidates, positions, dtype=torch.int64, device=device)
+        logits = self.model.step(tokens[:, :, 0].repeat(sides, 1), max(0, positions - 2), cache)
+        sample_token(logits[:prompts], chance[:, 0].view(prompts, candidates), temperature, top_k, top_p)
 
     @torch.no_grad()
     def sample_without_cache(self, texts: Sequence[str], seeds: Sequence[Sequence[int]], **options: float) -> Tensor:
-        """`sample` without guidance by running the whole stream for each place; what the fast one is tested against."""
-        places = self.model.grid_size**2
+        """Sample without guidance by running the whole stream for each position: slow and simple."""
+        positions = self.model.grid_size**2
         device = self.model.start.device
         drawn = []
         for text, own in zip(self._read(texts), seeds):
-            chance = uniform(torch.tensor(own), places).to(device)
-            codes = torch.zeros(len(own), places, dtype=torch.int64, device=device)
-            for place in range(places):
-                scores = self.model(text.expand(len(own), -1), codes)[1][:, place]
-                codes[:, place] = sample_token(scores, chance[:, place], **options)  # type: ignore[arg-type]
-            drawn.append(codes)
+            chance = uniform(torch.tensor(own), positions).to(device)
+            tokens = torch.zeros(len(own), positions, dtype=torch.int64, device=device)
+            for position in range(positions):
+                logits = self.model(text.expand(len(own), -1), tokens)[1][:, position]
+                tokens[:, position] = sample_token(logits, chance[:, position], **options)  # type: ignore[arg-type]
+            drawn.append(tokens)
         return torch.stack(drawn).view(len(texts), -1, self.model.grid_size, self.model.grid_size)
 
     def _read(self, texts: Sequence[str]) -> Tensor:
@@ -192,6 +195,6 @@ class DALLETask(Task):
         return self.model.pad(torch.from_numpy(ids).to(device), torch.from_numpy(real).to(device))
 
     def preview(self, batch: dict) -> Preview:
-        """One picture of each held-out caption."""
-        codes = self.sample(batch["text"], [[0]] * len(batch["text"]))[:, 0]
-        return [*self.dvae.decode(codes)], batch["text"], None
+        """Return an image of each held-out caption."""
+        tokens = self.sample(batch["text"], [[0]] * len(batch["text"]))[:, 0]
+        return [*self.dvae.decode(tokens)], batch["text"], None

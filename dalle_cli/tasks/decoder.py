@@ -153,11 +153,11 @@ class DecoderTask(Task):
         return each.total.mean(), logs
 
     def _inputs(self, batch: dict) -> dict[str, tuple]:
-        """What each condition of the model is called with in training."""
+        """Return what each condition of the model is called with in training."""
         return {name: condition.inputs(batch, self.resources) for name, condition in self.model.conditions.items()}
 
     def _target(self, batch: dict) -> Tensor:
-        """The images at the size of the network; those that a CLIP reads may be larger."""
+        """Return the images at the size of the network; those that a CLIP reads may be larger."""
         image = batch.get("image")
         if image is None:
             raise RecipeError("data: a decoder needs images besides their embeddings: `dalle embed --store-images`")

@@ -14,7 +14,7 @@ from ..nn.noise import uniform
 from . import tasks
 from .base import Preview, Task
 
-START, PATCHES = 2048, 512  # the codes start from so many pictures at most, and so many patches for each code
+START, PATCHES = 2048, 512  # the image tokens start from that many images at most, and that many patches for each token
 
 
 @tasks.register("dvae")
@@ -53,13 +53,13 @@ class DVAETask(Task):
         model.encoder.requires_grad_(train_encoder)
 
     def prepare(self, batches: Iterator[dict]) -> None:
-        """Start the codes from the data, where the model has patches."""
+        """Initialize the codebook from the data, if the model has patches."""
         if self.model.drawn is None:
             return
         images = [next(batches)["image"]]
         self.model.check_size(images[0])
-        places = images[0][0, 0].numel() // self.model.factor**2  # in a picture
-        wanted = min(START, PATCHES * self.model.vocab_size // places + 1)
+        positions = images[0][0, 0].numel() // self.model.factor**2  # in an image
+        wanted = min(START, PATCHES * self.model.vocab_size // positions + 1)
         while sum(map(len, images)) < wanted:
             images.append(next(batches)["image"])
         try:
@@ -70,14 +70,16 @@ class DVAETask(Task):
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, vocab = batch["image"], self.model.vocab_size
         if not self.train_encoder:
-            codes = self.model.encode(image)
-            mean, scale = self.model.decode_codes(codes).float().chunk(2, dim=1)
+            tokens = self.model.encode(image)
+            mean, scale = self.model.decode_token_stats(tokens).float().chunk(2, dim=1)
             loss = -logit_laplace(map_pixels(image), mean, scale, self.min_log_scale).mean()
-            return loss, self._figures(image, mean, codes)
-        logits = self.model.encode_logits(image).permute(0, 2, 3, 1).float()  # (B, h, w, V), codes last for speed
+            return loss, self._figures(image, mean, tokens)
+        logits = (
+            self.model.encode_logits(image).permute(0, 2, 3, 1).float()
+        )  # (B, h, w, V), image tokens last for speed
         log_q = F.log_softmax(logits, dim=-1)
         q = log_q.exp()
-        divergence = (q * (log_q + math.log(vocab))).sum(dim=-1).mean()  # nats a place
+        divergence = (q * (log_q + math.log(vocab))).sum(dim=-1).mean()  # nats a position
         noise = uniform(batch["seed"], *logits.shape[1:]).clamp_(1e-9, 1 - 1e-7)
         temperature = _cosine(1.0, self.temperature, step, self.temperature_steps)
         relaxed = F.softmax((logits - noise.log_().neg_().log_()) / temperature, dim=-1)
@@ -90,7 +92,7 @@ class DVAETask(Task):
         )  # both terms a pixel value
         loss = likelihood + kl * divergence
         if self.usage_penalty:
-            # of sharpened scores: flat ones would use every code a little and say nothing
+            # of sharpened logits: flat ones would use every token a little and say nothing
             use = F.softmax(4 * logits, dim=-1).mean(dim=(0, 1, 2), keepdim=True) * vocab
             use = all_gather_with_grad(use).mean(dim=0)  # over the batches of all processes
             loss = loss + self.usage_penalty * F.relu(1 - 7 * use).mean()
@@ -99,13 +101,13 @@ class DVAETask(Task):
         return loss, {**logs, "temperature": torch.tensor(temperature, device=image.device)}
 
     @torch.no_grad()
-    def _figures(self, image: Tensor, mean: Tensor, codes: Tensor) -> dict[str, Tensor]:
-        """PSNR in dB of the reconstructions, and the perplexity of the codes."""
+    def _figures(self, image: Tensor, mean: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Return the PSNR in dB of the reconstructions, and the perplexity of the image tokens."""
         error = mse(unmap_pixels(torch.sigmoid(mean)), image)
-        count = torch.ones(codes.numel(), device=codes.device)
+        count = torch.ones(tokens.numel(), device=tokens.device)
         share = (
-            torch.zeros(self.model.vocab_size, device=codes.device).index_add_(0, codes.flatten(), count)
-            / codes.numel()
+            torch.zeros(self.model.vocab_size, device=tokens.device).index_add_(0, tokens.flatten(), count)
+            / tokens.numel()
         )
         return {"psnr": psnr_of_mse(error).mean(), "perplexity": torch.special.entr(share).sum().exp()}
 
@@ -116,7 +118,10 @@ class DVAETask(Task):
 
 
 def logit_laplace(pixels: Tensor, mean: Tensor, log_scale: Tensor, floor: float | None = None) -> Tensor:
-    """Log-density of the logit-Laplace distribution at pixels in (0, 1), elementwise. Ramesh et al. 2021, A.3."""
+    """Return the log-density of the logit-Laplace distribution at pixels in (0, 1), elementwise.
+
+    Ramesh et al. 2021, A.3.
+    """
     if floor is not None:
         log_scale = log_scale.clamp(min=floor)
     distance = (torch.logit(pixels) - mean).abs() * torch.exp(-log_scale)

@@ -1,4 +1,4 @@
-"""Training a noised CLIP (Nichol et al. 2022, section 2.4): CLIP on pictures at any step of a diffusion process."""
+"""Training a noised CLIP (Nichol et al. 2022, section 2.4): CLIP on images at any step of a diffusion process."""
 
 import math
 from collections.abc import Sequence
@@ -61,21 +61,21 @@ class NoisedCLIPTask(Task):
         return {**super().example(count, size), "ids": ids, "lengths": torch.ones(count, dtype=torch.int64)}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        x, t, _ = add_noise(self.process, self._redrawn(batch), batch["seed"], self.timestep_shift)
+        x, t, _ = add_noise(self.process, self._reconstruct_some(batch), batch["seed"], self.timestep_shift)
         image, text, scale = self.model(x, t, batch["ids"], batch["lengths"])
         with torch.no_grad():
             right = (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
         return contrastive_loss(image, text, scale), {"scale": scale, "accuracy": right.float().mean()}
 
     @torch.no_grad()
-    def _redrawn(self, batch: dict) -> Tensor:
-        """The pictures, some of them through the dVAE's codes."""
+    def _reconstruct_some(self, batch: dict) -> Tensor:
+        """Return the images, some of them replaced by their dVAE reconstruction."""
         image = batch["image"]
         if not self.reconstruction_prob:
             return image
         assert self.dvae is not None  # as __init__ saw to
         chosen = uniform(batch["seed"], 1, stream=TrainingStream.RECONSTRUCTION) < self.reconstruction_prob
-        # all go through it: how many are chosen is a number that estimates on shapes alone do not have
+        # all images are reconstructed: estimates on the meta device cannot know how many are chosen
         return torch.where(chosen[:, :, None, None], self.dvae.decode(self.dvae.encode(image)), image)
 
     def chance_levels(self, batch: dict) -> dict[str, float]:
@@ -88,19 +88,22 @@ class NoisedCLIPTask(Task):
 
     @torch.no_grad()
     def embed_images(self, image: Tensor) -> Tensor:
-        """Unit features of pictures without noise, (B, 3, size, size) in [-1, 1] to (B, e), float32."""
+        """Return unit features of images without noise, (B, 3, size, size) in [-1, 1] to (B, e), float32."""
         t = torch.zeros(len(image), dtype=torch.int64, device=image.device)
         return F.normalize(self.model.encode_image(image, t).float(), dim=-1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit features of captions, (B, e), float32; captions too long are cut."""
+        """Return unit features of captions, (B, e), float32; captions too long are cut."""
         ids, real = (tensor.to(self.model.logit_scale.device) for tensor in self._texts()(texts))
         lengths = real.sum(dim=1)
         return F.normalize(self.model.encode_text(ids, lengths).float(), dim=-1)
 
     def score(self, text: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """How well noisy pictures fit texts: their cosine times the scale, (B,). text: (B, e), of unit length."""
+        """Return the logits of noisy images and texts: their cosine times the scale, (B,).
+
+        text: (B, e), unit length.
+        """
         image = F.normalize(self.model.encode_image(x, t).float(), dim=-1)
         return self.model.logit_scale.exp() * (image * text).sum(dim=1)
 

@@ -23,7 +23,7 @@ def make_process(
 
 
 def check_timestep_shift(timestep_shift: float) -> float:
-    """What `noised` may be given. Raises ValueError."""
+    """Return a valid timestep shift. Raises ValueError."""
     if timestep_shift <= 0:
         raise ValueError(f"task.timestep_shift: {timestep_shift} is not over 0")
     return timestep_shift
@@ -32,9 +32,10 @@ def check_timestep_shift(timestep_shift: float) -> float:
 def add_noise(
     process: Process, image: Tensor, seeds: Tensor, timestep_shift: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures at random steps: (x, t, eps), every number from the sample's own seed. image: (B, ...); seeds: (B,).
+    """Return images at random timesteps, (x, t, eps), each from the sample's own seed. image: (B, ...); seeds:
+    (B,).
 
-    timestep_shift: over 1, more of the steps hide most of the picture. Esser et al. 2024, section 5.3.2.
+    timestep_shift: above 1, more of the timesteps are noisy. Esser et al. 2024, section 5.3.2.
     """
     share = uniform(seeds, 1, stream=TrainingStream.TIMESTEP)[:, 0]
     t = (timestep_shift * share / (1 + (timestep_shift - 1) * share) * len(process)).long().clamp(max=len(process) - 1)

@@ -1,4 +1,4 @@
-"""Training and drawing with unCLIP's diffusion prior (Ramesh et al. 2022, section 2.2), and what both priors share.
+"""Training and sampling with unCLIP's diffusion prior (Ramesh et al. 2022, section 2.2), and what both priors share.
 
 Embeddings that come in and go out are CLIP's features as its projections give them, not cut to unit length: those of
 the published networks are. Shapes: B batch, e embed_dim, C candidates.
@@ -29,12 +29,12 @@ from .collators import PriorCollator
 from .noising import Schedule, add_noise, make_process
 
 FIT = 32  # embeddings for each of their dimensions, from which mean, deviation and components are found
-PART = 256  # pictures embedded at once while preparing
+PART = 256  # images embedded at once while preparing
 ProgressCallback = Callable[[int, int], Any]
 
 
 class PriorTask(Task):
-    """From texts to CLIP image embeddings. Without `clip` nothing can be trained or drawn: whoever loads brings it."""
+    """From texts to CLIP image embeddings. Training and sampling need `clip`; whoever loads a prior provides it."""
 
     family = "prior"
     model: Any
@@ -63,7 +63,7 @@ class PriorTask(Task):
         return {**super().example(count, size), "ids": ids, "real": ids.bool(), "dropped": ids[:, 0].bool()}
 
     def truth(self, batch: dict) -> Tensor:
-        """Embeddings of a batch's pictures, (B, e): those that the data bring, else the frozen CLIP's."""
+        """Return embeddings of a batch's images, (B, e): those that the data bring, else the frozen CLIP's."""
         if "embedding" not in batch:
             return embedding.embed_images(self._clip(), batch["image"])
         found = batch["embedding"]
@@ -74,7 +74,7 @@ class PriorTask(Task):
         return found
 
     def enough(self) -> int:
-        """How many embeddings `fit` wants."""
+        """Return how many embeddings `fit` wants."""
         return FIT * self.model.embed_dim
 
     @torch.no_grad()
@@ -93,10 +93,10 @@ class PriorTask(Task):
         self.fit(torch.cat(images), torch.cat(texts))
 
     def fit(self, images: Tensor, texts: Tensor) -> None:
-        """Set the model's buffers from embeddings of pictures and texts, (N, e) each."""
+        """Set the model's buffers from embeddings of images and texts, (N, e) each."""
         raise NotImplementedError
 
-    # ---- drawing -----------------------------------------------------------------------------------------------------
+    # ---- sampling ----------------------------------------------------------------------------------------------------
 
     def sample(
         self,
@@ -107,27 +107,27 @@ class PriorTask(Task):
         num_samples: int | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Tensor:
-        """Image embeddings of texts, (B, e) on the model's device, each from its own seed alone.
+        """Return image embeddings of texts, (B, e) on the model's device, each from its own seed.
 
         guidance_scale: classifier-free guidance, 1 for none. steps: of a diffusion prior. num_samples: candidates of
-        each, of which the one whose cosine with the text is greatest stays. on_progress: called with steps done and
+        each, of which the one whose cosine with the text is largest is kept. on_progress: called with steps done and
         steps in all.
         """
         raise NotImplementedError
 
     def read(self, texts: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The embeddings of texts, (B, e), and what the model makes of them; each distinct one is read once."""
+        """Return the embeddings of texts, (B, e), and what the model makes of them; each distinct one is read once."""
         distinct = list(dict.fromkeys(texts))
         device = self.model.positional_embedding.device
         found = [one.to(device) for one in embedding.read_texts(self._clip(), self._pack(distinct))]
         rows = torch.tensor([distinct.index(text) for text in texts], device=device)
         return found[0][rows], {name: value[rows] for name, value in self.model.encode(*found).items()}
 
-    def told(self, texts: Sequence[str], num_samples: int, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def encode_texts(self, texts: Sequence[str], num_samples: int, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """`read` for C candidates of each text, side by side; guided: and as many rows of no text after them."""
         rows = [text for text in texts for _ in range(num_samples)]
-        text, told = self.read([*rows, *[""] * len(rows)] if guided else rows)
-        return text[: len(rows)], told
+        text, cond = self.read([*rows, *[""] * len(rows)] if guided else rows)
+        return text[: len(rows)], cond
 
     def _pack(self, texts: Sequence[str]) -> embedding.Tokens:
         return embedding.tokenize(self._clip(), self._tokenizer(), texts)
@@ -146,13 +146,13 @@ class PriorTask(Task):
 def candidate_seeds(seeds: Sequence[int], num_samples: int) -> Tensor:
     """Seeds of the candidates of each seed, (B * C,): the first ones are the same for any number of them."""
     if num_samples < 1:
-        raise ValueError(f"best of {num_samples}: 1 at least")
+        raise ValueError(f"num_samples {num_samples} is not at least 1")
     own = combine(np.array([seed % 2**64 for seed in seeds], np.uint64)[:, None], np.arange(num_samples)[None])
     return torch.from_numpy(own.flatten().view(np.int64))
 
 
 def pick_best(drawn: Tensor, text: Tensor, num_samples: int) -> Tensor:
-    """Of C embeddings of each text the one that fits it best. drawn, text: (B * C, e), to (B, e)."""
+    """Return the best of C embeddings of each text, by cosine. drawn, text: (B * C, e), to (B, e)."""
     fit = F.cosine_similarity(drawn, text, dim=1).view(-1, num_samples)
     chosen = fit.argmax(dim=1)
     return drawn.view(-1, num_samples, drawn.shape[1])[torch.arange(len(chosen), device=drawn.device), chosen]
@@ -217,8 +217,8 @@ class DiffusionPriorTask(PriorTask):
         done = iter(range(1, len(kept) + 1))
         seen = (lambda t, x0: on_progress(next(done), len(kept))) if on_progress else None
         with prepacked(self.model), prepacked(self._clip()):
-            text, told = self.told(texts, num_samples, guided)
-            denoise = self.process.denoiser(self.model, **told)
+            text, cond = self.encode_texts(texts, num_samples, guided)
+            denoise = self.process.denoiser(self.model, **cond)
             denoise = threshold(classifier_free(denoise, guidance_scale) if guided else denoise, self.clip_sample_range)
             x = SAMPLERS[sampler](self.process, denoise, noise(torch.zeros_like(text)), kept, noise=noise, on_step=seen)
         return pick_best(self.model.unwhiten(x), text, num_samples)

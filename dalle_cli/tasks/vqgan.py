@@ -1,4 +1,4 @@
-"""A published VQGAN as it is loaded: a codec, frozen. Its adversarial training has no place in the loop."""
+"""A published VQGAN as it is loaded: an image tokenizer, frozen. Its adversarial training is not implemented."""
 
 from ..models.vqgan import VQGAN
 from . import tasks

@@ -95,12 +95,12 @@ def test_as_many_together_as_room_holds(monkeypatch):
         tried.append(count)
         torch.zeros(count, 250)
 
-    assert choose_batch_size(work, wanted=2, most=100, room=0) == 2  # so few are not tried
+    assert choose_batch_size(work, wanted=2, max_size=100, budget=0) == 2  # so few are not tried
     assert tried == []
-    assert choose_batch_size(work, wanted=50, most=100, room=10_000) == 10
-    assert choose_batch_size(work, wanted=50, most=100, room=1 << 30) == 50
-    assert choose_batch_size(work, wanted=500, most=100, room=1 << 30) == 100
-    assert choose_batch_size(work, wanted=50, most=100, room=0) == 1
+    assert choose_batch_size(work, wanted=50, max_size=100, budget=10_000) == 10
+    assert choose_batch_size(work, wanted=50, max_size=100, budget=1 << 30) == 50
+    assert choose_batch_size(work, wanted=500, max_size=100, budget=1 << 30) == 100
+    assert choose_batch_size(work, wanted=50, max_size=100, budget=0) == 1
     assert max(tried) == 3
 
 

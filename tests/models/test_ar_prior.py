@@ -37,12 +37,12 @@ def test_buckets_are_equally_full_and_give_back_the_embedding():
     prior = ARPrior(components=8, buckets=64, **SIZES)
     x = embeddings(6400)
     prior.fit(x, texts(6400))
-    codes = prior.quantise(x)
+    codes = prior.quantize(x)
     assert codes.shape == (6400, 8)
     assert all((torch.bincount(column, minlength=64) - 100).abs().max() <= 1 for column in codes.T)
-    error = (prior.dequantise(codes) - x).square().sum()
+    error = (prior.dequantize(codes) - x).square().sum()
     assert error < 0.01 * (x - x.mean(dim=0)).square().sum()
-    fewer = prior.dequantise(codes[:, :2]) - x
+    fewer = prior.dequantize(codes[:, :2]) - x
     assert error < fewer.square().sum() < (x - x.mean(dim=0)).square().sum()
 
 

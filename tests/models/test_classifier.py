@@ -29,7 +29,7 @@ def test_scores_depend_on_the_picture_and_its_time():
 
 
 def test_pool_by_hand():
-    pool = awake(AttentionPool(places=4, width=64, head_dim=32, classes=7))
+    pool = awake(AttentionPool(positions=4, width=64, head_dim=32, classes=7))
     x = torch.randn(2, 64, 2, 2)
     tokens = x.flatten(2).mT
     tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + pool.positional_embedding.T

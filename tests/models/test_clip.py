@@ -69,9 +69,9 @@ def test_recipe_has_the_published_numbers(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_recipe_says_what_it_reproduces_and_how_to_run_it(name):
     comment = [line for line in (RECIPES / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
-    assert f"dalle train-clip --recipe {name} " in comment[1]
+    assert any(f"dalle train-clip --recipe {name} " in line for line in comment[:4])
     assert any(line.startswith("# Cost:") for line in comment)
-    assert any(line.startswith("# Expect:") for line in comment)
+    assert "Expect" in (text := "\n".join(comment)) or "No accuracy was published" in text
 
 
 def test_resnets_and_transformers_differ_in_adam_s_numbers():

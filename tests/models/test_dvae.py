@@ -139,7 +139,7 @@ def test_decoding_codes_of_patches_is_decoding_their_one_hot_maps(patches):
     torch.nn.init.normal_(patches.decoder.blocks.output.conv.w)  # starts at zero
     codes = torch.randint(16, (3, 4, 5))
     weights = F.one_hot(codes, 16).permute(0, 3, 1, 2).float()
-    torch.testing.assert_close(patches.decode_codes(codes), patches.decode_stats(weights))
+    torch.testing.assert_close(patches.decode_token_stats(codes), patches.decode_stats(weights))
 
 
 def test_fewer_patches_than_codes_are_refused(patches):

@@ -146,7 +146,7 @@ def test_weights_of_a_network_that_knows_less_are_taken_over(patch):
     """Channels of a condition in the middle, too; the new ones start at zero."""
     small = build({"text": TEXT, "low_res": ALL["low_res"]}, patch_size=patch)
     large = build({"text": TEXT, "inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}, patch_size=patch)
-    assert large.reads() == {"": slice(0, 3), "inpaint": slice(3, 7), "low_res": slice(7, 10)}
+    assert large.input_channels() == {"": slice(0, 3), "inpaint": slice(3, 7), "low_res": slice(7, 10)}
     large.load_state_dict(large.adopt(small.state_dict(), small))
     told = given()
     fewer = {name: told[name] for name in ("text", "low_res")}

@@ -61,7 +61,7 @@ def test_a_share_of_the_pictures_comes_through_the_dvae():
     batch = task().collate(samples(64))
 
     def shown(share):
-        return task(reconstruction_prob=share, dvae=dvae)._redrawn(batch)
+        return task(reconstruction_prob=share, dvae=dvae)._reconstruct_some(batch)
 
     again = dvae.decode(dvae.encode(batch["image"]))
     assert torch.equal(shown(0.0), batch["image"])

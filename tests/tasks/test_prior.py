@@ -68,7 +68,7 @@ def test_of_more_candidates_the_one_that_fits_the_text_best_stays(task):
     assert (fits[1] >= fits[0] - 1e-4).all()
     assert (fits[2] >= fits[1] - 1e-4).all()
     assert fits[2].sum() > fits[0].sum() + 1e-3
-    with pytest.raises(ValueError, match="best of -1"):
+    with pytest.raises(ValueError, match="num_samples -1"):
         task.sample(CAPTIONS, [1, 2], num_samples=-1)
 
 

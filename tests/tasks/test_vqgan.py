@@ -34,6 +34,6 @@ def test_it_is_loaded_frozen():
 def test_it_is_not_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(RECIPE)
-    with pytest.raises(RecipeError, match=r"task\.type: 'vqgan' is not trained here, only imported"):
+    with pytest.raises(RecipeError, match=r"task\.type: 'vqgan' cannot be trained here, only imported"):
         train("dvae", "mine.yaml", [], None, "auto", 1, None, False, True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

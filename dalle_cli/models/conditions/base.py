@@ -22,7 +22,7 @@ KnownRegion = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """A sample with what its seed decides; drawn by the task in a fixed order, so that runs can be repeated.
+    """A sample with the choices that its seed makes, in a fixed order, so that runs are reproducible.
 
     image: (3, S, S), None if the data bring embeddings only. text: the caption, "" if it is dropped. mask: (1, S, S), 1
     where an inpainting network sees the image. keep_embedding: False if the image embedding is dropped.

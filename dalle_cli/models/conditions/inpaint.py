@@ -24,7 +24,7 @@ class InpaintCondition(Condition):
         return {"channels": torch.cat([image * mask, mask], dim=1)}
 
     def check(self, path: str, resources: Resources) -> None:
-        """Every task can draw masks."""
+        """Every task can generate masks."""
 
     def collate(self, resources: Resources) -> BatchPart:
         return stack_masks
