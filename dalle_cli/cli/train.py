@@ -1,9 +1,11 @@
 """`dalle train-FAMILY`: one command per family of recipes."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..exits import DONE
 from .app import TRAIN, command
 from .options import OUTPUT, Overrides, Quiet
 
@@ -57,12 +59,13 @@ def _add_command(family: str, default: str, summary: str, example: str) -> None:
     ) -> None:
         from ..training import start
 
-        raise typer.Exit(
-            start.train(
-                family, recipe, overrides or [], run, resume=resume, processes=processes, max_time=max_time,
-                dry_run=dry_run, quiet=quiet, ignore_memory=ignore_memory,
-            )
+        code = start.train(
+            family, recipe, overrides or [], run, resume=resume, processes=processes, max_time=max_time,
+            dry_run=dry_run, quiet=quiet, ignore_memory=ignore_memory,
         )  # fmt: skip
+        if code == DONE and family == "prior" and not dry_run:
+            _write_system_file(start.run_folder(family, recipe, run), quiet)
+        raise typer.Exit(code)
 
     train.__doc__ = f"{summary}\n\n`dalle show {family}/{default} --explain` lists the keys that KEY=VALUE can change."
     examples = (
@@ -70,6 +73,22 @@ def _add_command(family: str, default: str, summary: str, example: str) -> None:
         f"dalle train-{family} --recipe {default} train.steps=1000 --dry-run",
     )
     command(TRAIN, *examples, name=f"train-{family}")(train)
+
+
+def _write_system_file(run: Path, quiet: bool) -> None:
+    """Make the trained prior a system that `dalle sample --recipe RUN` uses, and say with which other parts."""
+    from .. import distributed
+    from ..console import log
+    from ..systems.system_file import write_system_file
+
+    if distributed.rank() or not (written := write_system_file(run)):
+        return
+    path, system = written
+    others = ", ".join(
+        f"{part} {source}" for part, source in system["parts"].items() if not str(source).startswith("./")
+    )
+    if not quiet:
+        log(f'{path}: {others}; generate images by: dalle sample "..." --recipe {run.name}')
 
 
 for _family, _details in FAMILIES.items():

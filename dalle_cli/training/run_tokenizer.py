@@ -76,7 +76,9 @@ def find_number(model: dict, name: str) -> int:
 def _learn(recipe: Recipe, file: Path, say: Callable[[str], None]) -> None:
     kind = recipe["tokenizer"]["type"]
     clip = section(recipe, "frozen").get("clip")
-    if clip and (state := checkpoint.metadata(checkpoint.resolve(str(clip)))["tokenizer"]):
+    state = checkpoint.metadata(checkpoint.resolve(str(clip)))["tokenizer"] if clip else None
+    own_encoder = state and state.get("type") != kind and find_number(recipe["model"], "vocab_size")
+    if state and not own_encoder:
         from_state(state).save(file)  # its texts must be read as that CLIP was trained to
         say(f"tokenizer.path {recipe['tokenizer']['path']} does not exist: using the vocabulary of frozen.clip, {clip}")
         return

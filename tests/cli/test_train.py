@@ -1,6 +1,8 @@
 import pytest
 
 from dalle_cli.recipe import to_yaml
+from dalle_cli.systems import system_file
+from dalle_cli.training import start
 from tests.cli.conftest import one_line
 from tests.data.conftest import picture
 from tests.training.conftest import RECIPE
@@ -125,3 +127,13 @@ def test_dry_run_says_absurd_numbers_of_epochs(dalle, photos):
                   "--dry-run")  # fmt: skip
     assert ended.code == 0
     assert "epochs: the model will memorize the 12 training samples" in ended.err
+
+
+@pytest.mark.parametrize(("command", "said"), [("train-prior", True), ("train-dvae", False)])
+def test_trained_prior_gets_a_system_file(dalle, monkeypatch, command, said):
+    monkeypatch.setattr(start, "train", lambda *words, **options: 0)
+    system = {"parts": {"transformer": "./model.safetensors", "reranker": "checkpoints/my-clip"}}
+    monkeypatch.setattr(system_file, "write_system_file", lambda run: (run / "system.yaml", system))
+    ended = dalle(command, "--run", "mine")
+    assert ended.code == 0
+    assert ("checkpoints/mine/system.yaml: reranker checkpoints/my-clip;" in ended.err) is said

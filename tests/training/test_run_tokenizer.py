@@ -86,6 +86,19 @@ def test_vocabulary_of_the_frozen_clip_is_taken(tmp_path, monkeypatch):
     assert "using the vocabulary of frozen.clip" in told[0]
 
 
+def test_decoder_with_a_text_encoder_of_its_own_learns_a_vocabulary(photos, tmp_path):
+    node = {
+        "tokenizer": {"type": "dalle", "path": "none.json"},
+        "model": {"type": "unet", "conditions": {"text": {"type": "text-condition", "vocab_size": 300}}},
+        "frozen": {"clip": "starter/clip"},
+        "data": {"type": "folder", "path": str(photos), "size": 16},
+    }
+    said = []
+    _, tokenizer = run_tokenizer.prepare(node, tmp_path / "run", said.append)
+    assert tokenizer.vocab_size <= 300
+    assert "learned a vocabulary" in said[0]
+
+
 def test_model_without_entries_for_the_bytes_is_refused():
     node = {"tokenizer": {"type": "clip"}, "model": {"type": "clip", "text": {"vocab_size": 100}}}
     with pytest.raises(RecipeError, match="smaller than the 514 bytes and special tokens"):
