@@ -35,7 +35,7 @@ def test_fewer_entries_are_reported(dalle, tmp_path):
     ended = dalle(*LEARN, "--out", "words.json", "data.type=folder", "data.path=photos")
     assert ended.result["vocab_size"] == 513
     assert "only 513 entries" in ended.err
-    assert "left out objects" in ended.err  # the scenes' own keys
+    assert "dropped objects" in ended.err  # the scenes' own keys
 
 
 def test_files_are_kept_without_overwrite(dalle, tmp_path):
