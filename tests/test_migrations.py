@@ -128,13 +128,13 @@ def test_a_run_of_version_1_loads_with_its_weights(tmp_path):
     path = tmp_path / "model.safetensors"
     old = {"type": "dvae", "vocab": 16, "hidden": 8, "init": 8, "groups": 2, "blocks": 1}
     checkpoint.save(path, model.state_dict(), {"model": old, "task": {"type": "dvae", "kl": 1.0}})
-    _as_version_1(path)
+    as_version_1(path)
     task = checkpoint.load(str(path), "dvae")
     assert task.kl_weight == 1.0
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in task.model.state_dict().items())
 
 
-def _as_version_1(path: Path) -> None:
+def as_version_1(path: Path) -> None:
     """Write the file again with the number of version 1 in its header, of the same length, and its seal."""
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")

@@ -5,6 +5,7 @@ from dalle_cli import checkpoint
 from dalle_cli.exits import USAGE, WOULD_OVERWRITE, Failure
 from dalle_cli.training import state
 from dalle_cli.training.resume import frozen_checksums, resumable
+from tests.test_migrations import as_version_1
 from tests.training.test_state import trained
 
 
@@ -52,7 +53,7 @@ def test_a_companion_may_lie_elsewhere_but_not_be_another(tmp_path, recipe):
         resumable(tmp_path, other, "auto", ignore)
     said = []
     assert resumable(tmp_path, other, "force", said.append) is not None
-    assert said == ["changed since the saved state: frozen.clip: another checkpoint"]
+    assert said == ["changed since the saved state: frozen.clip: its checkpoint changed"]
 
 
 def test_no_means_a_folder_of_its_own(run, recipe):
@@ -71,5 +72,25 @@ def test_a_folder_with_nothing_whole_is_not_written_over(run, recipe):
     for path in state.saved(run):
         path.unlink()
     (run / checkpoint.FILE).write_bytes(b"a model")
-    with pytest.raises(Failure, match="holds a model and no state to go on from"):
+    with pytest.raises(Failure, match="holds a model and no state to resume from"):
         resumable(run, recipe(), "auto", ignore)
+
+
+def test_run_of_version_1_is_the_same_recipe(tmp_path, recipe):
+    """The keys of its recipe had other names; its state is migrated before the recipes are compared."""
+    old = {
+        "model": {"type": "dvae", "vocab": 8, "hidden": 4, "init": 4, "groups": 2, "blocks": 1, "gain": 0.5,
+                  "patches": True},
+        "task": {"type": "dvae", "kl": 0.1, "kl_steps": 4, "temperature_steps": 4},
+        "data": {"type": "scenes", "glyphs": "shapes", "size": 16, "samples": 400, "validation": 8,
+                 "captions": False},
+        "optim": {"type": "adamw", "lr": 2e-3, "warmup": 2, "clip_norm": 1.0},
+        "train": {"steps": 8, "batch_size": 8, "save_every": "3", "log_every": 2, "validate_every": 4,
+                  "preview_every": 4, "preview": 2, "precision": "float32"},
+    }  # fmt: skip
+    state.save(tmp_path, old, 3, 12, state.gather(*trained()), {}, keep=2)
+    (path,) = state.saved(tmp_path)
+    as_version_1(path)
+    assert resumable(tmp_path, recipe(), "auto", ignore) == path
+    with pytest.raises(Failure, match=r"another recipe \(optim\.lr"):
+        resumable(tmp_path, recipe(optim={"lr": 1.0}), "auto", ignore)
