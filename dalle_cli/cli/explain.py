@@ -69,7 +69,7 @@ def lines(row: Row) -> tuple[str, str]:
 def _parts(recipe: dict[str, Any]) -> Iterator[Row]:
     """Yield the keys of the sections that name registered parts, nested parts included."""
     from .. import data, tasks, text
-    from ..data.section import GIVEN, Loading
+    from ..data.section import SUPPLIED, Loading
     from ..models import models
     from ..registry import documented_keys
 
@@ -87,7 +87,7 @@ def _parts(recipe: dict[str, Any]) -> Iterator[Row]:
         yield from _part(text.tokenizers, "tokenizer", recipe["tokenizer"])
     if "data" in recipe:
         common = documented_keys(Loading)
-        taken = {*GIVEN, *(key.name for key in common)}
+        taken = {*SUPPLIED, *(key.name for key in common)}
         yield from _part(data.sources, "data", recipe["data"], taken)
         yield from _keys("data", recipe["data"], common)
 

@@ -1,4 +1,4 @@
-"""Sources of captioned pictures, the order they are visited in, and the loader that batches them."""
+"""Sources of captioned images, the order they are visited in, and the loader that batches them."""
 
 from ..registry import Registry
 

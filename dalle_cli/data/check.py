@@ -1,4 +1,4 @@
-"""Looking at data before training on it: what is broken, missing, double or too long, and what a batch will show."""
+"""Checks of data before training on it: what is broken, missing, duplicated or too long; and previews of a batch."""
 
 import hashlib
 from array import array
@@ -26,10 +26,10 @@ class Encoder(Protocol):
 
 
 class _Facts(NamedTuple):
-    """What is kept of a good sample."""
+    """What the report needs of a good sample."""
 
     side: int  # pixels of the shorter side
-    picture: int  # hash of the pixels
+    image: int  # hash of the pixels
     key: int
     texts: list[str]
 
@@ -50,7 +50,7 @@ def examine(
         samples, good, bad {reason: count}, bad_samples [(key, reason)], problems [line]
         sides [[from, below or None, count]]: of the shorter side, in pixels
         captions {empty, count, unit (tokens or words), longest, over_context, lengths [[from, below or None, count]]}
-        duplicates {keys, images, captions}: each {count (beyond the first of each), keys of some}
+        duplicates {keys, images, captions}: each {count (beyond the first of each), keys (examples)}
     """
     source, loading = open_source(node, reduced=False)
     parts = source.sources if isinstance(source, Mixture) else [source]
@@ -59,19 +59,19 @@ def examine(
 
     bad: list[tuple[str, str]] = []
     reasons: Counter[str] = Counter()
-    places = [array("q"), array("q"), array("q")]  # of good samples: part, block, index
-    sides, keys, pictures, texts, owners, lengths = (array(code) for code in "qQQQqq")
+    positions = [array("q"), array("q"), array("q")]  # of good samples: part, block, index
+    sides, keys, images, texts, owners, lengths = (array(code) for code in "qQQQqq")
     empty = 0
-    for done, (place, facts) in enumerate(_survey(parts, threads, loading), 1):
+    for done, (position, facts) in enumerate(_survey(parts, threads, loading), 1):
         if isinstance(facts, BadSample):
             reasons[facts.reason.partition(":")[0]] += 1
             bad += [(facts.key, facts.reason)] if len(bad) < shown else []
         else:
-            for column, number in zip(places, place):
+            for column, number in zip(positions, position):
                 column.append(number)
             sides.append(facts.side)
             keys.append(facts.key)
-            pictures.append(facts.picture)
+            images.append(facts.image)
             empty += not facts.texts
             for text in facts.texts:
                 texts.append(_hash(text.encode("utf-8", "replace")))
@@ -81,7 +81,7 @@ def examine(
             progress(done, total)
 
     def name(number: int) -> str:
-        part, block, index = (column[number] for column in places)
+        part, block, index = (column[number] for column in positions)
         return parts[part].read(block, index)["key"]
 
     longest = max(lengths, default=0)
@@ -103,7 +103,7 @@ def examine(
         },
         "duplicates": {
             "keys": _repeated(keys, range(len(keys)), name, shown),
-            "images": _repeated(pictures, range(len(pictures)), name, shown),
+            "images": _repeated(images, range(len(images)), name, shown),
             "captions": _repeated(texts, owners, name, shown),
         },
     }
@@ -119,7 +119,7 @@ def preview(node: Any, count: int = 16, seed: int = 0) -> Image.Image:
 def _survey(
     parts: list[Source], threads: int, loading: Loading
 ) -> Iterator[tuple[tuple[int, int, int], _Facts | BadSample]]:
-    """Facts of every sample in order, read by threads (Pillow decodes without the interpreter's lock)."""
+    """Yield facts of every sample in order, read by threads (Pillow decodes without the interpreter's lock)."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[tuple[int, int, int], Future]] = deque()
         for number, part in enumerate(parts):
@@ -127,10 +127,10 @@ def _survey(
                 for index in range(size):
                     waiting.append(((number, block, index), pool.submit(_facts, part, block, index, loading)))
                     if len(waiting) > 8 * threads:
-                        place, future = waiting.popleft()
-                        yield place, future.result()
-        for place, future in waiting:
-            yield place, future.result()
+                        position, future = waiting.popleft()
+                        yield position, future.result()
+        for position, future in waiting:
+            yield position, future.result()
 
 
 def _facts(source: Source, block: int, index: int, loading: Loading) -> _Facts | BadSample:
@@ -144,7 +144,7 @@ def _facts(source: Source, block: int, index: int, loading: Loading) -> _Facts |
         return BadSample("no caption", sample["key"])
     return _Facts(
         side=min(pixels.shape[:2]),
-        picture=_hash(repr(pixels.shape).encode() + pixels.tobytes()),
+        image=_hash(repr(pixels.shape).encode() + pixels.tobytes()),
         key=_hash(sample["key"].encode("utf-8", "replace")),
         texts=texts,
     )
@@ -162,7 +162,7 @@ def _histogram(values: Sequence[int], steps: Sequence[int]) -> list[list[int | N
 
 
 def _repeated(hashes: Sequence[int], owners: Sequence[int], name: Callable[[int], str], shown: int) -> dict[str, Any]:
-    """How many values are like an earlier one, and the keys of the first of them."""
+    """Return how many values equal an earlier one, and the keys of the first of them."""
     values = np.array(hashes, np.uint64)
     order = np.argsort(values, kind="stable")
     again = np.sort(order[1:][values[order[1:]] == values[order[:-1]]])

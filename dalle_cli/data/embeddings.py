@@ -1,7 +1,7 @@
-"""CLIP embeddings that were computed beforehand, by `dalle embed` (generate/embed.py), to train from.
+"""CLIP embeddings that `dalle embed` (generate/embed.py) computed once, to train from.
 
-A folder of `embeddings-00000.safetensors`, a block each: `image` and `caption` float16 (n, e), CLIP's features as they
-are, not of unit length; `text` and `key` as UTF-8 bytes of a JSON list; where asked for, `pictures` uint8 (n, S, S, 3).
+A folder of `embeddings-00000.safetensors`, each a block: `image` and `caption` float16 (n, e), CLIP's features before
+normalization; `text` and `key` as UTF-8 bytes of a JSON list; optionally `pictures`, the images, uint8 (n, S, S, 3).
 """
 
 import json
@@ -17,7 +17,7 @@ from .source import BadSample, DataError, find_files
 
 class Block(NamedTuple):
     rows: Any  # of `image`, each read when it is asked for
-    pictures: Any  # the same, or None
+    images: Any  # the same, or None
     text: list[str]
     key: list[str]
 
@@ -35,17 +35,17 @@ class Embeddings:
         shapes = [_shape(file) for file in self.files]
         self.blocks = [shape[0] for shape in shapes]
         if len({shape[1] for shape in shapes}) > 1:
-            raise DataError(f"data.path: {path} holds embeddings of several widths; keep those of one CLIP")
+            raise DataError(f"data.path: {path} holds embeddings of several widths; use those of one CLIP")
         self.window = 8
 
-    def read(self, block: int, index: int, picture: bool = True) -> dict:
+    def read(self, block: int, index: int, with_image: bool = True) -> dict:
         try:
-            rows, pictures, text, key = _open(self.files[block])
+            rows, images, text, key = _open(self.files[block])
             if index >= min(len(text), len(key)):
                 raise BadSample("fewer captions than embeddings", f"{Path(self.files[block]).name}/{index}")
             sample = {"image": None, "text": text[index], "key": key[index], "embedding": rows[index : index + 1][0]}
-            if picture and self.images and pictures is not None:
-                sample["image"] = pictures[index : index + 1][0]
+            if with_image and self.images and images is not None:
+                sample["image"] = images[index : index + 1][0]
         except (SafetensorError, OSError) as error:
             raise BadSample(f"cannot be read: {error}", f"{Path(self.files[block]).name}/{index}") from None
         return sample
@@ -65,9 +65,9 @@ def _shape(file: str) -> tuple[int, int]:
 @lru_cache(maxsize=16)
 def _open(file: str) -> Block:
     try:
-        tensors: Any = safe_open(file, framework="np")  # maps the file; a row is read where it lies
+        tensors: Any = safe_open(file, framework="np")  # maps the file; a row is read when it is used
         text, key = (json.loads(tensors.get_tensor(name).tobytes()) for name in ("text", "key"))
-        pictures = tensors.get_slice("pictures") if "pictures" in tensors.keys() else None  # noqa: SIM118
-        return Block(tensors.get_slice("image"), pictures, [str(one) for one in text], [str(one) for one in key])
+        images = tensors.get_slice("pictures") if "pictures" in tensors.keys() else None  # noqa: SIM118
+        return Block(tensors.get_slice("image"), images, list(map(str, text)), list(map(str, key)))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: damaged: {str(error).splitlines()[0]}") from None

@@ -1,10 +1,10 @@
-"""A folder of pictures, with captions in text files of the same name or in one metadata file."""
+"""A folder of images, with captions in text files of the same name or in one metadata file."""
 
 import os
 
 from ..images import EXTENSIONS, BadImage, decode
 from . import sources
-from .source import BadSample, DataError, caption_text, given, relative_note
+from .source import BadSample, DataError, caption_text, expand, relative_note
 from .table import Table
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
@@ -28,19 +28,19 @@ class Folder:
         max_pixels: int = 50_000_000,
         at_least: int | None = None,
     ):
-        self.path = given(path)
+        self.path = expand(path)
         self.max_pixels, self.at_least = max_pixels, at_least
         if not os.path.isdir(self.path):
             hint = "; for files, data.type=shards or table" if os.path.isfile(self.path) else ""
             raise DataError(f"data.path: no folder '{path}'{relative_note(self.path)}{hint}")
-        found = [name for name in METADATA if os.path.isfile(os.path.join(self.path, name))]
+        metadata_files = [name for name in METADATA if os.path.isfile(os.path.join(self.path, name))]
         self._table = None
-        if found:
-            metadata = os.path.join(self.path, found[0])
+        if metadata_files:
+            metadata = os.path.join(self.path, metadata_files[0])
             self._table = Table(metadata, image_column or "file_name", caption_column or "text", max_pixels, at_least)
             self.blocks, self.window = self._table.blocks, self._table.window
             return
-        self._keys = sorted(_pictures(self.path))
+        self._keys = sorted(_images(self.path))
         self.blocks, self.window = [len(self._keys)], None
         if not self._keys:
             tars = any(name.endswith(".tar") for name in os.listdir(self.path))
@@ -49,9 +49,9 @@ class Folder:
                 f"data.path: no images (.jpg, .png, .webp, ...) in '{path}'{relative_note(self.path)}{hint}"
             )
 
-    def read(self, block: int, index: int, picture: bool = True) -> dict:
+    def read(self, block: int, index: int, with_image: bool = True) -> dict:
         if self._table:
-            return self._table.read(block, index, picture)
+            return self._table.read(block, index, with_image)
         key = self._keys[index]
         file = os.path.join(self.path, key)
         try:
@@ -62,15 +62,15 @@ class Folder:
         except OSError as error:
             raise BadSample(f"caption cannot be read: {error.strerror}", key) from None
         try:
-            image = decode(file, self.max_pixels, self.at_least) if picture else None
+            image = decode(file, self.max_pixels, self.at_least) if with_image else None
         except BadImage as error:
             raise BadSample(str(error), key) from None
         return {"image": image, "text": [line for line in map(str.strip, lines) if line], "key": key}
 
 
-def _pictures(top: str) -> list[str]:
-    """Relative paths of the pictures below `top`, links to folders followed, each folder once."""
-    found: list[str] = []
+def _images(top: str) -> list[str]:
+    """Return the relative paths of the images below `top`; links to folders are followed, each folder once."""
+    paths: list[str] = []
     visited: set[str] = set()
     for folder, inner, names in os.walk(top, followlinks=True):
         real = os.path.realpath(folder)
@@ -80,9 +80,9 @@ def _pictures(top: str) -> list[str]:
         visited.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         below = os.path.relpath(folder, top)
-        found += [
+        paths += [
             os.path.normpath(os.path.join(below, name)).replace(os.sep, "/")
             for name in names
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
         ]
-    return found
+    return paths

@@ -1,7 +1,7 @@
 """Batches: the same ones at any number of processes and workers.
 
-Position p of the endless sequence of training samples fixes the sample, its crop and all else that is drawn at random,
-so that resuming is the number of samples seen.
+Position p of the endless sequence of training samples determines the sample, its crop and every other random choice, so
+the number of samples seen is all that a resumed run needs.
 """
 
 import itertools
@@ -15,10 +15,10 @@ from PIL import Image
 
 from ..images import to_bytes
 from ..registry import RecipeError
-from .mixture import Mixture, assign, shares
+from .mixture import Mixture, apportion, assign
 from .order import Order, combine
 from .section import Loading, open_source
-from .section import check as check  # beside `build`, for those who use this module
+from .section import check as check  # exported next to `build`
 from .source import BadSample, DataError, Source, choose_caption
 from .transforms import CROPS, held_out_crop, mirror
 from .workers import deliver
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 Collate = Callable[[list[dict]], dict]
 
 ATTEMPTS = 100  # bad samples in a row before giving up
-STRIDE = 1009  # from a bad sample to its stand-in: within the window of shards that are open, outside most batches
+STRIDE = 1009  # from a bad sample to its replacement: within the window of shards that are open, outside most batches
 
 
 def build(node: Any, path: str = "data") -> "Data":
-    """The data that a `data` section describes. Raises RecipeError, or DataError for what is found on disk."""
+    """Return the data of a `data` section. Raises RecipeError, or DataError for files that cannot be used."""
     return Data(*open_source(node, path))
 
 
 def stack(samples: list[dict]) -> dict:
-    """Default collate: text and key lists, seed (B,) int64, and what stands for the pictures.
+    """Return a batch: text and key lists, seed (B,) int64, and the images in whatever form the samples have them.
 
-    That is any of image (B, 3, S, S), codes (B, h, w) int64, and embedding (B, e) float32.
+    That is any of image (B, 3, S, S), image_tokens (B, h, w) int64, and embedding (B, e) float32.
     """
     import torch
 
-    picture = {}
-    for name, kind in (("codes", np.int64), ("embedding", np.float32)):
+    images = {}
+    for name, kind in (("image_tokens", np.int64), ("embedding", np.float32)):
         if name in samples[0]:
-            picture[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]).astype(kind))
+            images[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]).astype(kind))
     if "image" in samples[0]:
-        picture["image"] = torch.stack([sample["image"] for sample in samples])
+        images["image"] = torch.stack([sample["image"] for sample in samples])
     return {
-        **picture,
+        **images,
         "text": [sample["text"] for sample in samples],
         "key": [sample["key"] for sample in samples],
         "seed": torch.tensor([sample["seed"] for sample in samples]),
@@ -59,30 +59,31 @@ def stack(samples: list[dict]) -> dict:
 
 
 class Data:
-    """Training and validation batches of a source. samples: training samples in an epoch; held_out: those kept out.
+    """Training and validation batches of a source.
 
-    problems: lines about what was found wrong while listing the files.
+    samples: training samples in an epoch. held_out: samples held out for validation. problems: one line about each
+    problem with the files, such as missing shards.
 
-    A batch is what `collate` makes, in the worker, of samples: `image` uint8 (3, S, S), `text`, `key`, and `seed`, 63
-    bits that are this sample's alone. It comes with its tensors on `device` and with `image` as float32 in [-1, 1]
-    (pictures travel as bytes, a quarter of the size), and has `bad`, the (key, reason) of samples that could not be
-    used and were replaced by others.
+    The workers call `collate` with samples: `image` uint8 (3, S, S), `text`, `key`, and `seed`, 63 bits that no other
+    sample has. The batch it returns arrives with its tensors on `device` and `image` as float32 in [-1, 1] (bytes are
+    sent between processes, a quarter of the size). Its `bad` lists (key, reason) of the samples that could not be used
+    and were replaced by others.
     """
 
     def __init__(self, source: Any, loading: Loading):
         self.loading = loading
         self.sources: list[Source] = [source]
-        self.shares, length = [1], None
+        self.weights, length = [1], None
         if isinstance(source, Mixture):
-            self.sources, self.shares, length = source.sources, source.shares, source.samples
-        self.problems = [line for one in self.sources for line in getattr(one, "problems", [])]
-        sizes = [sum(one.blocks) for one in self.sources]
+            self.sources, self.weights, length = source.sources, source.counts, source.samples
+        self.problems = [line for source in self.sources for line in getattr(source, "problems", [])]
+        sizes = [sum(source.blocks) for source in self.sources]
         self.held_out = loading.val_samples
         if self.held_out is None:  # no source loses more than a twentieth
             self.held_out = min(
-                256, *(size * sum(self.shares) // (20 * share) for size, share in zip(sizes, self.shares))
+                256, *(size * sum(self.weights) // (20 * weight) for size, weight in zip(sizes, self.weights))
             )
-        self._held_out = shares(self.shares, self.held_out)
+        self._held_out = apportion(self.weights, self.held_out)
         for size, count in zip(sizes, self._held_out):
             if count >= size:
                 raise DataError(f"data.val_samples: {self.held_out} samples leave none of {size} to train on; lower it")
@@ -99,10 +100,10 @@ class Data:
         accumulate: int = 1,
         device: "torch.device | str" = "cpu",
     ) -> Iterator[dict]:
-        """Training batches of process `rank` of `world`, for ever, from sample `start` of the sequence on.
+        """Yield the training batches of process `rank` of `world`, endlessly, from sample `start` of the sequence.
 
-        batch_size: samples of one step, over all processes and all its `accumulate` parts; each batch that comes is
-        one part of one process. Raises RecipeError when it does not divide.
+        batch_size: samples of one step, over all processes and all its `accumulate` parts; each batch is one part of
+        one process. Raises RecipeError when it does not divide.
         """
         parts = world * accumulate
         if batch_size < 1 or batch_size % parts:
@@ -120,9 +121,9 @@ class Data:
         collate: Collate = stack,
         device: "torch.device | str" = "cpu",
     ) -> Iterator[dict]:
-        """The held-out samples in order, cropped at the middle; as many batches, of one size, for every process.
+        """Yield the held-out samples in order, center-cropped or padded: equally many equal batches in every process.
 
-        batch_size: at most so many samples over all processes. Fewer than one for each batch and process are left over.
+        batch_size: maximum over all processes. A remainder of less than one sample per batch and process is left out.
         """
         if not self.held_out:
             return iter(())
@@ -133,7 +134,7 @@ class Data:
 
 
 class BadSamples:
-    """Counts bad samples, and stops the run when their share of those seen exceeds `max_bad_fraction`."""
+    """Counts bad samples, and stops the run when their fraction exceeds `max_bad_fraction`."""
 
     def __init__(self, max_bad_fraction: float):
         self.max_bad_fraction = max_bad_fraction
@@ -142,21 +143,21 @@ class BadSamples:
         self.first: list[tuple[str, str]] = []
 
     def count(self, good: int, bad: list[tuple[str, str]]) -> None:
-        """Add a batch of `good` samples that replaced the `bad` ones. Raises DataError, after 100 samples at least."""
+        """Add a batch of `good` samples that replaced the `bad` ones. Raises DataError, but not before 100 samples."""
         self.seen += good + len(bad)
         self.reasons.update(reason.partition(":")[0] for _, reason in bad)
         self.first += bad[: 20 - len(self.first)]
-        share = self.reasons.total() / max(self.seen, 1)
-        if self.seen >= 100 and share > self.max_bad_fraction:
+        fraction = self.reasons.total() / max(self.seen, 1)
+        if self.seen >= 100 and fraction > self.max_bad_fraction:
             summary = _summary(self.first, self.reasons)
             raise DataError(
-                f"{share:.1%} of {self.seen} samples are bad, above "
+                f"{fraction:.1%} of {self.seen} samples are bad, above "
                 f"data.max_bad_fraction={self.max_bad_fraction}: {summary}"
             )
 
 
 class _Reader:
-    """Batches by number; what a worker process holds. Item i is part i of the sequence of one process."""
+    """Batches by number, as a worker process holds them: item i is part i of the sequence of one process."""
 
     def __init__(
         self, data: Data, seed: int, training: bool, start: int, part: int, rank: int, world: int, collate: Collate
@@ -174,23 +175,23 @@ class _Reader:
         first = self.start + (number * self.world + self.rank) * self.part
         positions = np.arange(first, first + self.part)
         if self.training:
-            which, own = assign(positions, self.data.shares, self.seed)
-        else:  # one source after the other; a small set is gone through again
+            which, within = assign(positions, self.data.weights, self.seed)
+        else:  # one source after the other; a small set is repeated
             ends = np.cumsum(self.data._held_out)
             positions %= ends[-1]
             which = np.searchsorted(ends, positions, side="right")
-            own = positions - (ends - self.data._held_out)[which]
+            within = positions - (ends - self.data._held_out)[which]
         seeds = combine(self.seed, positions) >> np.uint64(1)
         samples: list[dict] = []
         bad: list[tuple[str, str]] = []
         try:
-            # Located together, which is quick; one by one only where a sample is bad.
-            blocks, indices = np.empty_like(own), np.empty_like(own)
+            # All positions are located at once, which is fast; one by one only after a bad sample.
+            blocks, indices = np.empty_like(within), np.empty_like(within)
             for source in np.unique(which):
                 chosen = which == source
-                blocks[chosen], indices[chosen] = self._locate(source, own[chosen])
-            for place in zip(which.tolist(), own.tolist(), blocks.tolist(), indices.tolist(), seeds.tolist()):
-                samples.append(self._read(*place, bad))
+                blocks[chosen], indices[chosen] = self._locate(source, within[chosen])
+            for position in zip(which.tolist(), within.tolist(), blocks.tolist(), indices.tolist(), seeds.tolist()):
+                samples.append(self._read(*position, bad))
         except DataError as error:
             return error  # raised by the process that asked, as the one line it is
         return {**self.collate(samples), "bad": bad}
@@ -200,7 +201,7 @@ class _Reader:
         return order.at(positions) if self.training else order.held_out(positions)
 
     def _read(self, source: int, position: int, block: int, index: int, seed: int, bad: list[tuple[str, str]]) -> dict:
-        """The sample at a place, or the first good one a fixed stride further on in the same source and epoch."""
+        """Return a sample, or the first good one a fixed stride further in the same source and epoch."""
         failed: list[tuple[str, str]] = []
         count = self.orders[source].samples if self.training else self.data._held_out[source]
         epoch, offset = divmod(position, count)
@@ -213,7 +214,7 @@ class _Reader:
                 failed.append((error.key, error.reason))
             further = 1 + (STRIDE + attempt) % max(count - 1, 1)  # never back to itself
             there = np.array([epoch * count + (offset + further) % count])
-            block, index = (int(place[0]) for place in self._locate(source, there))
+            block, index = (int(column[0]) for column in self._locate(source, there))
         reasons = Counter(reason.partition(":")[0] for _, reason in failed)
         raise DataError(f"data: {len(failed)} samples in a row are bad: {_summary(failed, reasons)}")
 
@@ -224,8 +225,8 @@ class _Reader:
         if loading.require_captions and not text.strip():
             raise BadSample("no caption", sample["key"])
         common = {"text": text, "key": sample["key"], "seed": seed}
-        # what a dVAE or a CLIP has made of the picture before
-        common |= {name: sample[name] for name in ("codes", "embedding") if name in sample}
+        # what a dVAE or a CLIP computed from the image before
+        common |= {name: sample[name] for name in ("image_tokens", "embedding") if name in sample}
         image = sample.get("image")
         if image is None:
             return common

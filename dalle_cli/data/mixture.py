@@ -8,11 +8,11 @@ from . import sources
 from .order import Integers, combine, permute
 from .source import DataError, Source
 
-ROUND = 1000  # positions in which every source has its exact share
+ROUND = 1000  # positions in which every source has its exact number of samples
 
 
 class Mixture:
-    """Sources mixed by weight: in every thousand samples each has its exact share, going through its own epochs.
+    """Sources mixed by weight, exactly in every thousand samples; each source has epochs of its own.
 
     sources: nodes, as `data` would be with one of them, without the keys that the mixture itself says (size, crop,
     ...). weights: one for each, in any unit. samples: the length of an epoch; default, of all sources together.
@@ -22,17 +22,17 @@ class Mixture:
         if len(sources) != len(weights) or not sources:
             raise DataError(f"data.weights: {len(weights)} weights for {len(sources)} sources")
         if not all(ROUND * weight >= sum(weights) > 0 for weight in weights):
-            raise DataError(f"data.weights: {list(weights)}: each must be positive, a {ROUND}th of their sum at least")
+            raise DataError(f"data.weights: {list(weights)}: each must be positive, at least a {ROUND}th of their sum")
         self.sources = sources
-        self.shares = shares(weights, ROUND)
+        self.counts = apportion(weights, ROUND)
         self.samples = samples
 
 
 sources.register("mixture")(Mixture)
 
 
-def shares(weights: Sequence[float], total: int) -> list[int]:
-    """`total` divided in proportion to the weights, by the largest remainder; sums exactly to it."""
+def apportion(weights: Sequence[float], total: int) -> list[int]:
+    """Return `total` divided in proportion to the weights, by the largest remainder; the parts sum to it exactly."""
     exact = np.array(weights, np.float64) / max(sum(weights), 1e-300) * total
     whole = np.floor(exact).astype(np.int64)
     extra = np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]
@@ -40,12 +40,12 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
     return whole.tolist()
 
 
-def assign(positions: Integers, shares: Sequence[int], seed: int) -> tuple[Integers, Integers]:
-    """(source, position within that source's own sequence) of positions of the mixture."""
-    if len(shares) == 1:
+def assign(positions: Integers, counts: Sequence[int], seed: int) -> tuple[Integers, Integers]:
+    """Return (source, position within the sequence of that source) of positions of the mixture."""
+    if len(counts) == 1:
         return np.zeros_like(positions), positions
-    sizes = np.array(shares, np.int64)
-    total, ends = sum(shares), np.cumsum(sizes)
+    sizes = np.array(counts, np.int64)
+    total, ends = sum(counts), np.cumsum(sizes)
     rounds, slots = np.divmod(positions, total)
     for number in np.unique(rounds):
         chosen = rounds == number

@@ -1,9 +1,9 @@
 """The order in which samples are visited: computed from (seed, epoch, position), never stored.
 
-Positions count on for ever; position p belongs to epoch p // n. In every epoch each of the n training samples comes
-exactly once. Blocks (shards, row groups) are permuted and taken in windows of a few, so that reading stays local, and
+Positions are endless; position p belongs to epoch p // n. Each of the n training samples occurs exactly once in every
+epoch. Blocks (shards, row groups) are permuted and taken in windows of a few, so that reading stays local, and
 the samples of a window are permuted together. A permutation is a small Feistel cipher with cycle walking (Black and
-Rogaway 2002): any position is found at once, so that resuming is a number and skipping costs nothing.
+Rogaway 2002): any position is computed directly, so a run resumes from one number and skipping costs nothing.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 ROUNDS = 6
-MIXED = 65_536  # samples that a window holds at least, unless that takes more than 32 blocks
+MIXED = 65_536  # minimum number of samples in a window, unless it takes more than 32 blocks
 
 
 def combine(*parts: int | NDArray) -> Hashes:
-    """64-bit hash of whole numbers, elementwise over arrays (SplitMix64 of Steele et al. 2014, chained)."""
+    """Return the 64-bit hash of integers, elementwise over arrays (SplitMix64 of Steele et al. 2014, chained)."""
     state = np.zeros(1, np.uint64)
     for part in parts:
         word = np.uint64(part & 0xFFFFFFFFFFFFFFFF) if isinstance(part, int) else part.astype(np.uint64)
@@ -31,7 +31,7 @@ def combine(*parts: int | NDArray) -> Hashes:
 
 
 def permute(index: Integers, count: int, key: Hashes) -> Integers:
-    """Where each index of 0..count-1 goes in the permutation named by `key` (shape (1,))."""
+    """Return where each index of 0..count-1 goes in the permutation of `key` (shape (1,))."""
     bits = max(2, (count - 1).bit_length())
     low = np.uint64(bits // 2)
     left_mask, right_mask = np.uint64((1 << (bits - bits // 2)) - 1), np.uint64((1 << (bits // 2)) - 1)
@@ -53,39 +53,39 @@ def permute(index: Integers, count: int, key: Hashes) -> Integers:
 class Order:
     """Positions of one source's training samples, and the list of its held-out ones.
 
-    blocks: sample counts. validation: how many samples are held out, by a rule that depends on the counts alone.
+    blocks: sample counts. validation: how many samples are held out, by a rule that depends only on the counts.
     window: blocks that are mixed; default, enough for 65,536 samples, between 4 and 32.
     """
 
     def __init__(self, blocks: Sequence[int], seed: int = 0, validation: int = 0, window: int | None = None):
         sizes = np.asarray(blocks, np.int64)
         total = int(sizes.sum())
-        assert 0 <= validation < total, "the caller says what may be held out"
+        assert 0 <= validation < total, "the caller limits what is held out"
         self.seed = seed
         self.samples = total - validation
         self.window = window or int(np.clip(-(-MIXED * len(sizes) // total), 4, 32))
         self._starts = _starts(sizes)
         self._held_out = _spread(sizes, self._starts, validation)
-        # Numbering the training samples alone: the i-th held-out sample comes after `_before[i]` training samples.
+        # Numbering only the training samples: the i-th held-out sample comes after `_before[i]` training samples.
         self._before = self._held_out - np.arange(validation)
         self._train_starts = self._starts - np.searchsorted(self._held_out, self._starts)
         self._epoch: tuple[int, Integers, Integers] = (-1, sizes, sizes)
 
     def at(self, positions: Integers) -> tuple[Integers, Integers]:
-        """(block, index within it) of training positions."""
+        """Return (block, index within it) of training positions."""
         numbers = np.empty_like(positions)
         epochs, offsets = np.divmod(positions, self.samples)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             numbers[chosen] = self._shuffled(int(epoch), offsets[chosen])
-        return self._place(numbers + np.searchsorted(self._before, numbers, side="right"))
+        return self._locate(numbers + np.searchsorted(self._before, numbers, side="right"))
 
     def held_out(self, positions: Integers) -> tuple[Integers, Integers]:
-        """(block, index within it) of validation samples 0..validation-1."""
-        return self._place(self._held_out[positions])
+        """Return (block, index within it) of validation samples 0..validation-1."""
+        return self._locate(self._held_out[positions])
 
     def _shuffled(self, epoch: int, offsets: Integers) -> Integers:
-        """Numbers, among the training samples, of those visited at `offsets` of an epoch."""
+        """Return the numbers, among the training samples, of those visited at `offsets` of an epoch."""
         if self._epoch[0] != epoch:
             count = len(self._starts) - 1
             visit = permute(np.arange(count), count, combine(self.seed, epoch))
@@ -102,7 +102,7 @@ class Order:
         slots = np.searchsorted(starts, shuffled, side="right") - 1
         return shuffled - starts[slots] + self._train_starts[visit[slots]]
 
-    def _place(self, samples: Integers) -> tuple[Integers, Integers]:
+    def _locate(self, samples: Integers) -> tuple[Integers, Integers]:
         blocks = np.searchsorted(self._starts, samples, side="right") - 1
         return blocks, samples - self._starts[blocks]
 
@@ -112,9 +112,9 @@ def _starts(sizes: Integers) -> Integers:
 
 
 def _spread(sizes: Integers, starts: Integers, count: int) -> Integers:
-    """`count` samples, evenly spaced in 16 evenly spaced blocks, more blocks only if these are small.
+    """Return `count` samples, evenly spaced in 16 evenly spaced blocks, in more blocks only if these are small.
 
-    Spread over all blocks, one validation would have to open every shard.
+    If they were spread over all blocks, a validation would have to open every shard.
     """
     chosen = min(16, len(sizes))
     while True:

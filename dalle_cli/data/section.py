@@ -13,10 +13,10 @@ from typing import Any, Literal
 from ..images import EXTENSIONS
 from ..registry import RecipeError, bind, check_choice, suggest
 from . import sources
-from .source import DataError, given, relative_note
+from .source import DataError, expand, relative_note
 from .transforms import CROPS
 
-GIVEN = ("size", "max_pixels", "at_least")  # what a source that wants to know is told, and a recipe may not say
+SUPPLIED = ("size", "max_pixels", "at_least")  # passed to sources that take them; not keys of a recipe
 
 
 @dataclass(frozen=True)
@@ -54,37 +54,37 @@ class Loading:
 
 
 def check(node: Any, path: str = "data") -> dict[str, Any]:
-    """A `data` section, typed, and checked as far as that goes without looking at any data. Raises RecipeError."""
+    """Return a `data` section, typed, and checked without reading any data. Raises RecipeError."""
     loading, inner = split(node, path)
-    children = [sources.typed(one, place, GIVEN) for one, place in _children(inner, path)]
+    children = [sources.typed(child, where, SUPPLIED) for child, where in _children(inner, path)]
     inner = {key: value for key, value in inner.items() if not (children and key == "sources")}
-    typed = sources.typed(inner, path, (*GIVEN, "sources"))
+    typed = sources.typed(inner, path, (*SUPPLIED, "sources"))
     common = {key: getattr(loading, key) for key in node if hasattr(loading, key)}
     return {**typed, **common, **({"sources": children} if children else {})}
 
 
 def open_source(node: Any, path: str = "data", reduced: bool = True) -> tuple[Any, Loading]:
-    """The source (or mixture) of a `data` section, and its common keys.
+    """Return the source (or mixture) of a `data` section, and its common keys.
 
-    reduced: let JPEGs be decoded at a fraction of their size, still twice as large as `size` asks. Raises RecipeError,
-    or DataError for what is found on disk.
+    reduced: decode JPEGs at a fraction of their size, still at least twice `size`. Raises RecipeError, or DataError for
+    files that cannot be used.
     """
     loading, inner = split(node, path)
-    given = dict(zip(GIVEN, (loading.size, loading.max_pixels, 2 * loading.size if reduced else None)))
-    children = [sources.build(one, place, **given) for one, place in _children(inner, path)]
+    supplied = dict(zip(SUPPLIED, (loading.size, loading.max_pixels, 2 * loading.size if reduced else None)))
+    children = [sources.build(child, where, **supplied) for child, where in _children(inner, path)]
     inner = {key: value for key, value in inner.items() if not (children and key == "sources")}
-    return sources.build(inner, path, **given, sources=children), loading
+    return sources.build(inner, path, **supplied, sources=children), loading
 
 
 def split(node: Any, path: str = "data") -> tuple[Loading, dict[str, Any]]:
-    """The common keys of a section, and the rest of it; for a key that neither knows, the nearest that one does."""
+    """Return the common keys of a section, and the rest of it. Raises RecipeError for unknown keys."""
     if not isinstance(node, Mapping) or "type" not in node:
         raise RecipeError(f"{path}: expected a mapping with a type; one of {', '.join(sources.names())}")
     common = set(inspect.signature(Loading).parameters)
-    own = set(inspect.signature(sources.get(node["type"], f"{path}.type")).parameters) - set(GIVEN)
+    specific = set(inspect.signature(sources.get(node["type"], f"{path}.type")).parameters) - set(SUPPLIED)
     for key in node:
-        if key not in common | own | {"type"}:
-            raise RecipeError(f"{path}.{key}: data '{node['type']}' takes no '{key}'{suggest(key, common | own)}")
+        if key not in common | specific | {"type"}:
+            raise RecipeError(f"{path}.{key}: data '{node['type']}' takes no '{key}'{suggest(key, common | specific)}")
     loading = Loading(**bind(Loading, {key: node[key] for key in node if key in common}, path))
     return loading, {key: value for key, value in node.items() if key not in common}
 
@@ -97,7 +97,7 @@ def infer_type(path: str) -> str:
     from .folder import METADATA  # these register sources, which this module looks up
     from .table import SUFFIXES
 
-    path = given(path)
+    path = expand(path)
     if not os.path.isdir(path):
         suffix = os.path.splitext(path)[1].lower()
         types = {".tar": "shards", **dict.fromkeys(SUFFIXES, "table")}
@@ -116,7 +116,7 @@ def infer_type(path: str) -> str:
 
 
 def _children(node: Mapping[str, Any], path: str) -> list[tuple[Any, str]]:
-    """The nodes inside a mixture, and where they are; none for any other source."""
+    """Return the nodes inside a mixture, and their paths; none for any other source."""
     if node["type"] != "mixture":
         return []
     nodes = node.get("sources")

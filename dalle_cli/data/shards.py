@@ -1,7 +1,7 @@
-"""Shards: tar files of pictures and captions, as img2dataset and WebDataset write them, read at random.
+"""Shards: tar files of images and captions, as img2dataset and WebDataset write them, with random access.
 
-A sample is what shares a key: the member's name up to the first dot of its last part. Members are found by their
-headers and read in place; nothing is ever written to disk, so a member's name can do no harm.
+A sample is the members with the same key: the member's name up to the first dot of its last part. Members are located
+by their headers and read in place; nothing is written to disk, so a member's name can do no harm.
 """
 
 import functools
@@ -25,7 +25,7 @@ ABSENT = -1
 
 
 class Index(NamedTuple):
-    headers: NDArray[np.int64]  # (samples, 2): bytes at which picture and caption start, or ABSENT
+    headers: NDArray[np.int64]  # (samples, 2): bytes at which image and caption start, or ABSENT
     problems: list[str]
 
 
@@ -51,32 +51,32 @@ class Shards:
         if not sum(self.blocks):
             raise DataError(self.problems[0] if self.problems else f"data.path: no samples in {self.files[0]}")
 
-    def read(self, block: int, index: int, picture: bool = True) -> dict:
+    def read(self, block: int, index: int, with_image: bool = True) -> dict:
         file = self.files[block]
-        place = f"{os.path.basename(file)}/{index}"
+        name = f"{os.path.basename(file)}/{index}"
         try:
             headers = _index(file, self.caption).headers
             if index >= len(headers):
-                raise BadSample("shard shorter than its _stats.json says", place)
+                raise BadSample("shard shorter than its _stats.json says", name)
             with open(file, "rb", buffering=0) as shard:
-                found = [None if at == ABSENT else next(members(shard, int(at))) for at in headers[index]]
-                image, text = found
-                key = _split(next(member.name for member in found if member))[0]
-                place = f"{os.path.basename(file)}/{key}"
+                present = [None if at == ABSENT else next(members(shard, int(at))) for at in headers[index]]
+                image, text = present
+                key = _split(next(member.name for member in present if member))[0]
+                name = f"{os.path.basename(file)}/{key}"
                 if not image:
-                    raise BadSample("no picture", place)
+                    raise BadSample("no image", name)
                 if image.size > 8 * self.max_pixels:  # more than uncompressed pixels of 16 bits
-                    raise BadSample("too many bytes", place)
+                    raise BadSample("too many bytes", name)
                 if text and text.size > LONGEST_TEXT:
-                    raise BadSample("caption too long", place)
-                data = _data(shard, image) if picture else b""
+                    raise BadSample("caption too long", name)
+                data = _data(shard, image) if with_image else b""
                 words = self._words(_data(shard, text)) if text else ""
-            decoded = decode(data, self.max_pixels, self.at_least) if picture else None
+            decoded = decode(data, self.max_pixels, self.at_least) if with_image else None
             return {"image": decoded, "text": words, "key": key}
         except BadImage as error:
-            raise BadSample(str(error), place) from None
+            raise BadSample(str(error), name) from None
         except (OSError, TarError, StopIteration) as error:
-            raise BadSample(f"shard cannot be read: {error}", place) from None
+            raise BadSample(f"shard cannot be read: {error}", name) from None
 
     def _words(self, data: bytes) -> str | list[str]:
         if self.caption == "txt":
@@ -94,8 +94,8 @@ def _count(file: str, caption: str) -> tuple[int, list[str]]:
     try:
         successes = json.loads(stats.read_bytes())["successes"]
         with open(file, "rb", buffering=0) as shard:
-            room = os.fstat(shard.fileno()).st_size // (2 * BLOCK)  # a picture alone takes a header and a block
-            if isinstance(successes, int) and 0 < successes <= room and ends_whole(shard):
+            limit = os.fstat(shard.fileno()).st_size // (2 * BLOCK)  # an image takes at least a header and a block
+            if isinstance(successes, int) and 0 < successes <= limit and ends_whole(shard):
                 return successes, []
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # no statistics: count

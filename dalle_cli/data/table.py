@@ -1,4 +1,4 @@
-"""Tables of pictures and captions: CSV, TSV, JSON lines, Parquet. Rows are read at random, never all held in memory."""
+"""Tables of images and captions: CSV, TSV, JSON lines, Parquet, with random access; never held in memory as a whole."""
 
 import contextlib
 import csv
@@ -52,21 +52,21 @@ class Table:
     ):
         self.files, self.problems = find_files(path, SUFFIXES)
         self.max_pixels, self.at_least = max_pixels, at_least
-        self._tables: list[tuple[Rows, tuple[str, ...]]] = []  # with the columns of picture, caption and key
+        self._tables: list[tuple[Rows, tuple[str, ...]]] = []  # with the columns of image, caption and key
         self._places: list[tuple[int, int]] = []  # of each block: table, block within it
         self.blocks: list[int] = []
         for number, file in enumerate(self.files):
             rows = _open(file)
-            picture = _column(file, rows.columns, "image", image_column, IMAGE_COLUMNS)
+            image = _column(file, rows.columns, "image", image_column, IMAGE_COLUMNS)
             text = _column(file, rows.columns, "caption", caption_column, CAPTION_COLUMNS)
-            self._tables.append((rows, (picture, text, "key")))
+            self._tables.append((rows, (image, text, "key")))
             self._places += [(number, block) for block in range(len(rows.blocks))]
             self.blocks += rows.blocks
         self.window = min((rows.window for rows, _ in self._tables if rows.window), default=None)
         if not sum(self.blocks):
             raise DataError(f"data.path: no rows in '{path}'")
 
-    def read(self, block: int, index: int, picture: bool = True) -> dict:
+    def read(self, block: int, index: int, with_image: bool = True) -> dict:
         table, inner = self._places[block]
         rows, columns = self._tables[table]
         file = self.files[table]
@@ -78,8 +78,8 @@ class Table:
             if isinstance(image, str) and image.strip():
                 key, image = image, os.path.join(os.path.dirname(file), image)
             elif not isinstance(image, bytes):
-                raise BadSample("no picture", key)
-            decoded = decode(image, self.max_pixels, self.at_least) if picture else None
+                raise BadSample("no image", key)
+            decoded = decode(image, self.max_pixels, self.at_least) if with_image else None
             return {"image": decoded, "text": captions(text), "key": str(name or key)}
         except BadSample:
             raise
@@ -179,7 +179,7 @@ class ParquetRows:
 def _open(file: str) -> Rows:
     suffix = os.path.splitext(file)[1].lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"data.path: '{file}' is no table; one of {', '.join(SUFFIXES)}")
+        raise DataError(f"data.path: '{file}' is not a table; use one of {', '.join(SUFFIXES)}")
     return ParquetRows(file) if suffix == ".parquet" else TextRows(file)
 
 

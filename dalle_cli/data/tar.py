@@ -1,4 +1,4 @@
-"""Members of a tar, found by reading headers alone: nothing is unpacked, and a name is only a name.
+"""Members of a tar, located by their headers only: nothing is unpacked, and a name is only a name.
 
 POSIX (ustar, pax) and GNU (long names, large sizes) archives, uncompressed, as img2dataset, WebDataset, tar and
 Python write them. A quarter of the time of `tarfile`, and it can start at any header.
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 BLOCK = 512
-LONGEST_NAME = 1 << 16
+MAX_NAME_LENGTH = 1 << 16
 REGULAR, LONG_NAME, PAX = (b"0", b"\0", b"7"), (b"L",), (b"x", b"X")
-BESIDE = (*LONG_NAME, *PAX, b"K", b"g")  # types whose data describes the next member
+DESCRIBING = (*LONG_NAME, *PAX, b"K", b"g")  # types whose data describes the next member
 
 
 class TarError(ValueError):
-    """A tar that is cut short or damaged from some byte on; the message says which."""
+    """A tar that is cut short or damaged from a byte on, which the message names."""
 
 
 class Member(NamedTuple):
@@ -44,8 +44,8 @@ def members(file: BinaryIO, start: int = 0) -> Iterator[Member]:
         length = _checked_size(block, position)
         kind = block[156:157]
         data = position + BLOCK
-        if kind in BESIDE:
-            record = file.read(min(length, LONGEST_NAME))
+        if kind in DESCRIBING:
+            record = file.read(min(length, MAX_NAME_LENGTH))
             if kind in LONG_NAME:
                 name = record.rstrip(b"\0").decode("utf-8", "backslashreplace")
             elif kind in PAX:
@@ -62,7 +62,7 @@ def members(file: BinaryIO, start: int = 0) -> Iterator[Member]:
 
 
 def ends_whole(file: BinaryIO) -> bool:
-    """Whether a tar ends in the zeros that close one, which a cut one rarely does. Reads one kilobyte."""
+    """Return whether a tar ends in the zeros that close one, which a truncated tar rarely does. Reads one kilobyte."""
     end = file.seek(0, os.SEEK_END)
     if end < 2 * BLOCK or end % BLOCK:
         return False

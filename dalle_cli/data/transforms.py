@@ -1,6 +1,6 @@
-"""Crops: from a picture of any size to the square that is trained on, as the papers of the lineage did it.
+"""Crops: from an image of any size to the square that is trained on, as in the papers.
 
-Each takes (picture, size, generator) and returns a picture of `size` by `size`. All randomness comes from the
+Each takes (image, size, generator) and returns an image of `size` by `size`. All randomness comes from the
 generator, so a sample is the same at any number of workers and processes. Mirroring is separate (`data.flip`).
 """
 
@@ -80,13 +80,13 @@ CROPS: dict[str, Crop] = {
 
 
 def mirror(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Left and right exchanged, half of the times."""
+    """Return the image mirrored, with probability 1/2."""
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
 
 
 def _area_then_crop(square: Image.Image, size: int, sides: tuple[int, int], rng: random.Random) -> Image.Image:
     side = square.width
-    if side < size:  # the papers had none so small
+    if side < size:  # the papers had no images this small
         return square.resize((size, size), BICUBIC)
     target = rng.randint(min(side, sides[0]), min(side, sides[1]))
     return random_crop(square.resize((target, target), BOX), size, rng)

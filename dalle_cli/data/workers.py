@@ -1,4 +1,4 @@
-"""Worker processes that read batches ahead: started, fed, and ended whatever becomes of the program.
+"""Worker processes that read batches ahead, and end however the program ends.
 
 Torch's DataLoader does the work. What is added: a stop signal sent to the whole process group (by a terminal or a
 batch system) does not reach the workers, so that the main process can finish its step and save; and an unfinished
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 class Reader(Protocol):
     def __getitem__(self, number: int) -> dict | DataError:
-        """Batch `number`; an error is returned, for one raised in a worker would come with its traceback as text."""
+        """Return batch `number`, or an error: raised in a worker, it would arrive with its traceback as text."""
         ...
 
 
 def deliver(reader: Reader, numbers: Iterable[int], workers: int, device: "torch.device | str") -> Iterator[dict]:
-    """Batches `numbers` of a reader, in order, read ahead by `workers` processes (0: by this one, when asked for).
+    """Yield batches `numbers` of a reader, in order, read ahead by `workers` processes (0: by this one, on demand).
 
     Their tensors come on `device`; `image`, if it is uint8, as float32 in [-1, 1]. Raises the DataError that a reader
     returned.
@@ -48,7 +48,7 @@ def deliver(reader: Reader, numbers: Iterable[int], workers: int, device: "torch
             collate_fn=_unchanged,
             worker_init_fn=functools.partial(_outlive_signals, stopping),
             pin_memory=torch.device(device).type == "cuda",
-            generator=torch.Generator(),  # else starting a loader would draw from the run's own generator
+            generator=torch.Generator(),  # otherwise starting a loader would advance the run's generator
         )
         batches = _delivered(iter(loader), device)
     weakref.finalize(batches, setattr, stopping, "value", True)
@@ -91,9 +91,9 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _outlive_signals(stopping: Any, worker: int) -> None:
-    """In a worker: read on when the process group is told to stop, as the main process must save first.
+    """In a worker: continue when the process group is told to stop, as the main process must save first.
 
-    stopping: shared, true once the main process has let the loader go and means its SIGTERM.
+    stopping: shared; true once the main process has released the loader and its SIGTERM is meant.
     """
 
     def heed(number: int, frame: Any) -> None:

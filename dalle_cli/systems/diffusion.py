@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint
-from ..data.degradations import rounded
+from ..data.degradations import quantize
 from ..diffusion import guidance
 from ..diffusion.guidance import Gradient
 from ..diffusion.process import Denoiser
@@ -179,7 +179,7 @@ def upsample(
     round_input: bool = True,
 ) -> Tensor:
     """Return images (B, 3, h, w) upsampled without guidance. round_input: to 8 bits first, as in image files."""
-    small = rounded(small.float()) if round_input else small.float().clamp(-1, 1)
+    small = quantize(small.float()) if round_input else small.float().clamp(-1, 1)
     height, width = (upsampled_side(task, side) or 0 for side in small.shape[-2:])
     x = options.up_temperature * noise(torch.empty(len(small), 3, height, width))
     with device.turn(task):

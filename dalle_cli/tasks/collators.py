@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.degradations import cropped, known
+from ..data.degradations import known_mask, seeded_crop
 from ..data.loader import stack
 from ..models.conditions.base import BatchPart, TrainingSample
 from ..models.embedding import Texts
@@ -116,13 +116,13 @@ class DecoderCollator:
         return batch
 
     def _crop(self, sample: dict) -> Tensor:
-        return cropped(sample["image"], self.side, sample["seed"] + TrainingStream.DEGRADATION)
+        return seeded_crop(sample["image"], self.side, sample["seed"] + TrainingStream.DEGRADATION)
 
     def _choose(self, sample: dict) -> TrainingSample:
         """Make all choices in this order for any conditions, so that a seed means the same in every task."""
         rng = random.Random(sample["seed"] + TrainingStream.AUGMENTATION)
         text = "" if rng.random() < self.text_drop_prob else sample["text"]
-        mask = known(self.side, rng, self.full_mask_prob)
+        mask = known_mask(self.side, rng, self.full_mask_prob)
         keep = rng.random() >= self.image_drop_prob
         return TrainingSample(sample.get("image"), sample["seed"], sample["text"], text, mask, keep)
 

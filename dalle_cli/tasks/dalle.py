@@ -64,10 +64,10 @@ class DALLETask(Task):
         del batch["image"]
         tokens = torch.zeros(count, self.model.grid_size, self.model.grid_size, dtype=torch.int64)
         ids = torch.zeros(count, self.model.context_length, dtype=torch.int64)
-        return {**batch, "codes": tokens, "ids": ids, "real": ids.bool()}
+        return {**batch, "image_tokens": tokens, "ids": ids, "real": ids.bool()}
 
     def forward(self, batch: dict, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        tokens = self._checked(batch["codes"]) if "codes" in batch else self.encode(batch["image"])
+        tokens = self._checked(batch["image_tokens"]) if "image_tokens" in batch else self.encode(batch["image"])
         text, tokens = self.model.pad(batch["ids"], batch["real"]), tokens.flatten(1)
         text_logits, image_logits = self.model(text, tokens)
         text_loss, image_loss = token_losses(text_logits, image_logits, text, tokens)

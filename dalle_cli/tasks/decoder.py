@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.bsr_degradation import worse
-from ..data.degradations import reduced
+from ..data import bsr_degradation
+from ..data.degradations import downsample
 from ..diffusion.guidance import classifier_free, in_interval, keep_known, threshold
 from ..diffusion.loss import diffusion_loss
 from ..diffusion.process import Denoiser, PredictionType, Variance
@@ -94,7 +94,7 @@ class DecoderTask(Task):
     def resources(self) -> Resources:
         """What the conditions of the model work with."""
         downscale = partial(_downscale, max_blur=self.max_blur, max_noise=self.max_noise)
-        degrade = worse if self.degradation == "bsr" else None
+        degrade = bsr_degradation.degrade if self.degradation == "bsr" else None
         return Resources(self.side, self.tokenizer, self.clip, self.classes, degrade, downscale)
 
     @property
@@ -220,4 +220,4 @@ class DecoderTask(Task):
 
 
 def _downscale(image: Tensor, factor: int, seeds: Tensor, max_blur: float, max_noise: float) -> Tensor:
-    return reduced(image, factor, seeds, max_blur, max_noise)
+    return downsample(image, factor, seeds, max_blur, max_noise)

@@ -95,7 +95,7 @@ def _encoding(task: Any, size: int) -> int:
     if not task.codec:
         return 0
     held = fit_peak_memory(lambda count: getattr(task, task.codec).encode(torch.zeros(count, 3, size, size)))
-    return held.of(min(image_tokens.BATCH, held.within(image_tokens.ROOM)))
+    return held.of(min(image_tokens.BATCH_SIZE, held.within(image_tokens.MEMORY_BUDGET)))
 
 
 def device_memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> dict[str, int]:

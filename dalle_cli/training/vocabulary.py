@@ -91,6 +91,6 @@ def captions(source: Any, count: int, choice: str = "random") -> Iterator[str]:
         for block, size in enumerate(one.blocks):
             while place is not None and place < first + size:
                 with contextlib.suppress(BadSample):
-                    yield from all_captions(one.read(block, place - first, picture=False)["text"], choice)
+                    yield from all_captions(one.read(block, place - first, with_image=False)["text"], choice)
                 place = next(chosen, None)
             first += size

@@ -105,10 +105,10 @@ def test_existing_folder_is_kept(dalle, tmp_path):
 def test_interrupted_write_leaves_nothing(dalle, tmp_path, monkeypatch, error, code):
     read = Scenes.read
 
-    def failing(self, block, index, picture=True):
+    def failing(self, block, index, with_image=True):
         if index == 7:
             raise error
-        return read(self, block, index, picture)
+        return read(self, block, index, with_image)
 
     monkeypatch.setattr(Scenes, "read", failing)
     ended = dalle("data", "scenes", "--out", "new/out", *SHAPES, "--num-samples", 10, "--format", "shards", "-q")

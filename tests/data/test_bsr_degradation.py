@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_cli.data.bsr_degradation import camera, jpeg, noise, worse
+from dalle_cli.data.bsr_degradation import camera, degrade, jpeg, noise
 
 FLAT = Image.new("RGB", (24, 16), (90, 140, 200))
 
@@ -21,16 +21,16 @@ def rng(seed=0):
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_what_comes_out_is_smaller_and_its_seed_s_alone(factor):
     image = picture()
-    small = worse(image, factor, 5)
+    small = degrade(image, factor, 5)
     assert (small.shape, small.dtype) == ((3, 32 // factor, 32 // factor), torch.uint8)
-    assert torch.equal(worse(image, factor, 5), small)
-    assert len({worse(image, factor, seed).numpy().tobytes() for seed in range(40)}) > 30
+    assert torch.equal(degrade(image, factor, 5), small)
+    assert len({degrade(image, factor, seed).numpy().tobytes() for seed in range(40)}) > 30
 
 
 def test_it_shows_what_was_there_now_better_now_worse():
     image = picture(64)
     clean = torch.nn.functional.avg_pool2d(image.float(), 4)
-    errors = torch.stack([(worse(image, 4, seed).float() - clean).square().mean().sqrt() for seed in range(200)])
+    errors = torch.stack([(degrade(image, 4, seed).float() - clean).square().mean().sqrt() for seed in range(200)])
     assert errors.max() < 40  # of 255
     assert errors.quantile(0.1) < 3
     assert errors.quantile(0.9) > 8
@@ -39,12 +39,12 @@ def test_it_shows_what_was_there_now_better_now_worse():
 def test_a_share_is_only_made_smaller():
     image = picture(64)
     clean = torch.nn.functional.avg_pool2d(image.float(), 4)
-    off = [(worse(image, 4, seed, clean=0.5).float() - clean).abs().max() for seed in range(100)]
+    off = [(degrade(image, 4, seed, clean=0.5).float() - clean).abs().max() for seed in range(100)]
     assert 30 < sum(one <= 1 for one in off) < 70
 
 
 def test_sides_need_not_be_equal_or_even():
-    assert worse(picture(33)[:, :21], 3, 1).shape == (3, 7, 11)
+    assert degrade(picture(33)[:, :21], 3, 1).shape == (3, 7, 11)
 
 
 @pytest.mark.parametrize("step", [noise, camera])

@@ -49,7 +49,7 @@ def test_batches_hold_each_embedding_with_its_caption_and_key(folder):
 def test_pictures_can_be_left_out(folder):
     path, _ = folder
     assert Embeddings(str(path), images=False).read(0, 3)["image"] is None
-    assert Embeddings(str(path)).read(0, 3, picture=False)["image"] is None
+    assert Embeddings(str(path)).read(0, 3, with_image=False)["image"] is None
 
 
 def test_files_of_another_kind_are_named(tmp_path):

@@ -29,23 +29,23 @@ def test_a_sample_has_codes_in_place_of_a_picture(tmp_path):
     assert found.blocks == [3, 2]
     sample = found.read(1, 1)
     assert (sample["text"], sample["key"]) == ("caption 1", "key-1")
-    assert sample["codes"].tolist() == [[4, 5], [6, 7]]
-    assert found.read(0, 0, picture=False)["codes"] is None
+    assert sample["image_tokens"].tolist() == [[4, 5], [6, 7]]
+    assert found.read(0, 0, with_image=False)["image_tokens"] is None
 
 
 def test_a_missing_caption_is_a_bad_sample(tmp_path):
     write(tmp_path / "codes-00000.safetensors", 3, texts=["one"])
     found = source(tmp_path)
     assert found.read(0, 0)["text"] == "one"
-    with pytest.raises(BadSample, match="fewer captions than codes"):
+    with pytest.raises(BadSample, match="fewer captions than images"):
         found.read(0, 2)
 
 
 def test_files_that_hold_no_codes_are_named(tmp_path):
     path = tmp_path / "codes-00000.safetensors"
     write(path, 2, shape=(4,))
-    with pytest.raises(DataError, match=r"not a file of codes: they have the shape \[2, 4\]"):
+    with pytest.raises(DataError, match=r"not a file of image tokens: their shape is \[2, 4\]"):
         source(tmp_path)
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match=f"{path}: not a file of codes"):
+    with pytest.raises(DataError, match=f"{path}: not a file of image tokens"):
         source(tmp_path)

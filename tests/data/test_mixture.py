@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dalle_cli.data.mixture import Mixture, assign, shares
+from dalle_cli.data.mixture import Mixture, apportion, assign
 from dalle_cli.data.scenes import Scenes
 from dalle_cli.data.source import DataError
 
@@ -12,7 +12,7 @@ weight_lists = st.lists(st.floats(0.05, 10), min_size=1, max_size=6)
 
 @given(weight_lists, st.integers(0, 5000))
 def test_shares_sum_exactly_and_are_nearest(weights, total):
-    result = shares(weights, total)
+    result = apportion(weights, total)
     assert sum(result) == total
     for share, weight in zip(result, weights):
         assert abs(share - weight / sum(weights) * total) < 1
@@ -21,7 +21,7 @@ def test_shares_sum_exactly_and_are_nearest(weights, total):
 @given(weight_lists, st.integers(0, 2**40), st.integers(0, 50))
 @settings(max_examples=60, deadline=None)
 def test_every_thousand_has_exact_shares_and_every_source_counts_on(weights, seed, first):
-    quota = shares(weights, 1000)
+    quota = apportion(weights, 1000)
     which, own = assign(np.arange(1000 * first, 1000 * (first + 2)), quota, seed)
     for part in range(2):
         assert np.bincount(which[1000 * part :][:1000], minlength=len(quota)).tolist() == quota

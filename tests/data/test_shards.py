@@ -139,7 +139,7 @@ def test_names_can_do_no_harm(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     source = Shards(str(path))
     keys = [(found[0], found[-1]) for found in contents(source)]
-    assert keys == [("../../escape", "up"), ("/absolute", "root"), ("x.tar/000", "no picture")]
+    assert keys == [("../../escape", "up"), ("/absolute", "root"), ("x.tar/000", "no image")]
     assert source.problems == ["x.tar: 3 members are links or devices and are ignored: 000.jpg, 001.jpg, 002.png"]
     assert sorted(tmp_path.rglob("*")) == before
     assert not (tmp_path.parent / "escape.png").exists()

@@ -66,7 +66,7 @@ def test_a_name_with_braces_that_exists_is_that_file(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "data.path is not set: say data.path=WHERE or set DALLE_DATA; data.type=scenes needs neither"),
+        ("", "data.path is not set: add data.path=PATH or set DALLE_DATA; data.type=scenes needs neither"),
         ("  ", "data.path is not set"),
         ("nowhere", r"no \.tar files at 'nowhere' \(relative to .+\)"),
         ("/nowhere", r"no \.tar files at '/nowhere'$"),

@@ -55,7 +55,7 @@ def test_json_lines_with_lists_broken_lines_and_missing_fields(pictures):
     (pictures / "t.jsonl").write_text("\n".join(lines))
     source = Table(str(pictures / "t.jsonl"))
     assert [source.read(0, index)["text"] for index in (0, 2)] == ["", ["a", "b"]]
-    for index, reason in ((1, "row cannot be read"), (3, "row cannot be read: not a JSON object"), (4, "no picture")):
+    for index, reason in ((1, "row cannot be read"), (3, "row cannot be read: not a JSON object"), (4, "no image")):
         with pytest.raises(BadSample) as raised:
             source.read(0, index)
         assert raised.value.reason.startswith(reason)
@@ -79,7 +79,7 @@ def test_rows_that_are_too_short_or_point_nowhere(pictures):
     source = Table(write_rows(pictures / "t.csv", rows))
     assert source.blocks == [3]
     assert source.read(0, 0)["text"] == ""
-    for index, reason in ((1, "no picture"), (2, "missing file")):
+    for index, reason in ((1, "no image"), (2, "missing file")):
         with pytest.raises(BadSample, match=reason):
             source.read(0, index)
 
@@ -103,7 +103,7 @@ def test_tables_that_are_none(tmp_path):
     with pytest.raises(DataError, match="no rows in"):
         Table(str(tmp_path / "empty.csv"))
     (tmp_path / "t.xlsx").write_bytes(b"")
-    with pytest.raises(DataError, match=r"is no table; one of \.csv"):
+    with pytest.raises(DataError, match=r"is not a table; use one of \.csv"):
         Table(str(tmp_path / "t.xlsx"))
     (tmp_path / "open.csv").write_text('image,text\na.png,"never closed\n' + "x" * 200_000)
     with pytest.raises(DataError, match=r"row 2 cannot be read .*every quote closed"):
@@ -162,7 +162,7 @@ def test_parquet_of_hugging_face(pictures):
     assert [number_of(sample["image"]) for sample in samples] == [3, 2, 1]
     assert [sample["text"] for sample in samples] == [["a", "b"], ["c"], []]
     assert [sample["key"] for sample in samples] == ["cat.png", "img/2.png", "t.parquet/0/2"]
-    with pytest.raises(BadSample, match="no picture"):
+    with pytest.raises(BadSample, match="no image"):
         source.read(0, 3)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dalle_cli.checkpoint import CheckpointError
-from dalle_cli.data.degradations import rounded
+from dalle_cli.data.degradations import quantize
 from dalle_cli.diffusion.guidance import classifier_free, gradient_guided, threshold
 from dalle_cli.diffusion.respacing import timesteps
 from dalle_cli.diffusion.samplers import ddim, ddpm
@@ -171,7 +171,7 @@ def test_images_of_any_shape_are_upsampled(glide):
     drawn = upsample(CPU, task, PROMPTS[:2], small, noise_source(torch.tensor([1, 2])), GLIDEOptions(up_steps="3"))
     assert drawn.shape == (2, 3, 8, 12)
     again = upsample(
-        CPU, task, PROMPTS[:2], rounded(small), noise_source(torch.tensor([1, 2])), GLIDEOptions(up_steps="3")
+        CPU, task, PROMPTS[:2], quantize(small), noise_source(torch.tensor([1, 2])), GLIDEOptions(up_steps="3")
     )
     assert torch.equal(drawn, again)
 

@@ -105,7 +105,8 @@ def test_the_loss_is_an_eighth_text_and_seven_eighths_image():
 def test_codes_made_beforehand_stand_in_for_the_picture():
     one = task()
     batch = one.collate(samples())
-    cached = {key: value for key, value in batch.items() if key != "image"} | {"codes": one.encode(batch["image"])}
+    cached = {key: value for key, value in batch.items() if key != "image"}
+    cached["image_tokens"] = one.encode(batch["image"])
     assert torch.equal(one(cached, 0)[0], one(batch, 0)[0])
 
 

@@ -23,8 +23,8 @@ DATA = {"type": "scenes", "objects": "shapes", "size": 16, "samples": 60, "val_s
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_tokens, "CHUNK", 25)
-    monkeypatch.setattr(image_tokens, "BATCH", 10)
+    monkeypatch.setattr(image_tokens, "FILE_SAMPLES", 25)
+    monkeypatch.setattr(image_tokens, "BATCH_SIZE", 10)
     dvae = {
         "model": {"type": "dvae", "vocab_size": 16, "n_hid": 8, "n_init": 8, "groups": 3, "num_res_blocks": 1},
         "task": {"type": "dvae"},
@@ -78,7 +78,7 @@ def test_a_run_that_is_to_stop_does_not_wait_for_the_encoding(tmp_path, recipe, 
 
     with monkeypatch.context() as patch:
         patch.setattr(DVAE, "encode", signalled)
-        with pytest.raises(Failure, match="stopped while encoding; the same command goes on") as stopped:
+        with pytest.raises(Failure, match="stopped while encoding; the same command continues") as stopped:
             fit(recipe, run, quiet=True)
     assert stopped.value.code == 75
     assert len(calls) == 6
@@ -108,7 +108,7 @@ def test_the_codes_are_those_of_the_pictures_with_their_captions(tmp_path, recip
         image = torch.from_numpy(sample["image"].copy()).permute(2, 0, 1)[None] / 127.5 - 1
         assert found[sample["key"]]["text"] == sample["text"]
         with torch.no_grad():
-            same = dvae.encode(image)[0].numpy() == found[sample["key"]]["codes"]
+            same = dvae.encode(image)[0].numpy() == found[sample["key"]]["image_tokens"]
         assert same.mean() > 0.9  # but for rounding of pixels
 
 
@@ -120,8 +120,8 @@ def test_of_a_mixture_every_picture_is_encoded_once_and_validation_stays_apart(t
     nodes = [{"type": "image-tokens", "path": str(tmp_path / "run" / "codes" / name)} for name in ("0", "1")]
     cached = loader.build({**data, "sources": nodes})
     assert [sum(source.blocks) for source in cached.sources] == [20, 90]
-    held_out = {(batch["text"][0], batch["codes"].sum().item()) for batch in cached.validation(1)}
-    trained = {(batch["text"][0], batch["codes"].sum().item()) for batch, _ in zip(cached.train(1), range(400))}
+    held_out = {(batch["text"][0], batch["image_tokens"].sum().item()) for batch in cached.validation(1)}
+    trained = {(batch["text"][0], batch["image_tokens"].sum().item()) for batch, _ in zip(cached.train(1), range(400))}
     assert len(held_out) == 2
     assert not held_out & trained
     limited = image_tokens._sources({**data, "samples": 30, "val_samples": 0}, tmp_path)
@@ -174,5 +174,5 @@ def test_codes_of_another_dvae_are_not_taken(tmp_path, recipe):
     other["encoder.blocks.input.b"] += 1
     recipe_of = checkpoint.metadata(tmp_path / "dvae.safetensors")["recipe"]
     checkpoint.save(tmp_path / "dvae.safetensors", other, recipe_of)
-    with pytest.raises(Failure, match="holds codes of other data or of another dVAE"):
+    with pytest.raises(Failure, match="holds image tokens of other data or of another dVAE"):
         fit(recipe, run, quiet=True, resume="force")

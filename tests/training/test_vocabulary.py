@@ -30,8 +30,8 @@ def test_the_captions_are_spread_over_the_data():
     class Source:
         blocks = (60, 40)
 
-        def read(self, block, index, picture=True):
-            assert not picture
+        def read(self, block, index, with_image=True):
+            assert not with_image
             return {"text": [f"{block}/{index}", "second"] if index % 2 else f"{block}/{index}"}
 
     found = [text for text in vocabulary.captions(Source(), 50) if text != "second"]
@@ -49,7 +49,7 @@ def test_fewer_entries_than_asked_for_are_said(tmp_path):
 def test_a_file_that_is_there_is_kept(tmp_path):
     path = tmp_path / "words.json"
     path.write_text("mine")
-    with pytest.raises(Failure, match="give --overwrite"):
+    with pytest.raises(Failure, match="use --overwrite"):
         vocabulary.learn(recipe(), path, False, print)
     assert path.read_text() == "mine"
     vocabulary.learn(recipe(), path, True, print)

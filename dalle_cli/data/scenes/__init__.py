@@ -49,12 +49,12 @@ class Scenes:
         )
         self.blocks = [samples]
 
-    def read(self, block: int, index: int, picture: bool = True) -> dict:
+    def read(self, block: int, index: int, with_image: bool = True) -> dict:
         rng = random.Random(f"{self.seed}/{index}")
         scene = self.scene(rng)
         text = caption(scene, rng if self.caption_variants else None)
         image = None
-        if picture:
+        if with_image:
             placed = place(scene, rng, self.random_positions)
             image = render(scene, placed, self.size, self.object_set.drawn)
         return {"image": image, "text": text, "key": f"scene-{index:09d}"}

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.bsr_degradation import worse
-from ...data.degradations import reduced
+from ...data.bsr_degradation import degrade
+from ...data.degradations import downsample
 from ...exits import USAGE, Failure
 from ...generate.outputs import Collected
 from ...generate.upscale import find_upsampler, upsampler_sizes
@@ -140,9 +140,9 @@ def compare(kind: str, scenes: Sequence[Pair], upscaled: Sequence[Image.Image]) 
 
 def _clean(large: Image.Image, factor: int) -> Image.Image:
     seeds = torch.zeros(1, dtype=torch.int64)  # nothing is random in a reduction without blur and noise
-    return to_pil(reduced(to_tensor(large)[None], factor, seeds)[0])
+    return to_pil(downsample(to_tensor(large)[None], factor, seeds)[0])
 
 
 def _degraded(large: Image.Image, factor: int, seed: int) -> Image.Image:
-    small: Tensor = worse(to_bytes(large), factor, seed, clean=0.0)
+    small: Tensor = degrade(to_bytes(large), factor, seed, clean=0.0)
     return Image.fromarray(small.permute(1, 2, 0).contiguous().numpy())

@@ -75,7 +75,7 @@ def test_the_names_of_a_set_are_consistent(name, request):
 
 
 def test_an_unknown_set_is_refused():
-    with pytest.raises(ValueError, match="no name set 'emojis'"):
+    with pytest.raises(ValueError, match="no objects 'emojis'"):
         load_object_set("emojis")
 
 

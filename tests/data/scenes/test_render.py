@@ -108,10 +108,10 @@ def test_emoji_are_drawn_over_the_background():
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_without_scatter_things_stand_in_the_same_places_always(kind):
+def test_fixed_positions_do_not_vary(kind):
     rng = random.Random(0)
     scenes = [invent(rng, SHAPES, {kind: 1.0}, 0, 0) for _ in range(60)]
-    places = {tuple((one.x, one.y, one.size) for one in place(scene, rng, scatter=False)) for scene in scenes}
+    places = {tuple((one.x, one.y, one.size) for one in place(scene, rng, random_positions=False)) for scene in scenes}
     scattered = {tuple((one.x, one.y, one.size) for one in place(scene, rng)) for scene in scenes}
     alike = {"single": 1, "texture": 1, "sign": 1, "pair": 1, "relation": 4, "count": 2}  # two or three of a obj
     assert len(places) == alike[kind] < len(scattered)

@@ -57,7 +57,7 @@ def test_relations_are_drawn_by_their_weights():
         relation_weights={"above": 3.0, "left of": 1.0},
         background_prob=0.0,
     )
-    scenes = [parse(source.read(0, i, picture=False)["text"], source.object_set) for i in range(200)]
+    scenes = [parse(source.read(0, i, with_image=False)["text"], source.object_set) for i in range(200)]
     relations = Counter(scene.relation for scene in scenes if scene)
     assert set(relations) == {"above", "left of"}
     assert 2 < relations["above"] / relations["left of"] < 5
