@@ -52,13 +52,13 @@ def recipes_page() -> str:
     """Return the reference of recipes: those that are included, and the keys of every part."""
     from dalle_cli import data, tasks, text
     from dalle_cli.cli.explain import COMMON
-    from dalle_cli.data.section import GIVEN, Loading
+    from dalle_cli.data.section import SUPPLIED, Loading
     from dalle_cli.models import models
     from dalle_cli.systems import systems
     from dalle_cli.training import options, vocabulary
 
     common = documented_keys(Loading)
-    reserved = {*GIVEN, *(key.name for key in common)}
+    reserved = {*SUPPLIED, *(key.name for key in common)}
     out = [
         "# Recipes",
         "A recipe says what is composed and how it is trained or sampled. `dalle recipes` lists them, and `dalle show` "
