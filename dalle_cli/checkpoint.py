@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .files import CHECKPOINT, find_checkpoint, write_atomically
 from .migrations import MIGRATIONS
-from .models import models
+from .models import AdoptsWeights, models
 from .nn import meta_init
 from .recipe import FAMILIES, Recipe, names, section, type_of
 from .registry import RecipeError
@@ -51,22 +51,22 @@ def compose(recipe: Recipe, tokenizer: Any = None, frozen: Mapping[str, str | nn
     """
     if tokenizer is None and recipe.get("tokenizer"):
         tokenizer = tokenizers.build(recipe["tokenizer"], "tokenizer")
-    given: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
+    built: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer is not None else {}
     frozen = {**section(recipe, "frozen"), **(frozen or {})}
-    part, _ = tasks.bind(recipe.get("task"), "task", {*given, *frozen, "model"})
+    part, _ = tasks.bind(recipe.get("task"), "task", {*built, *frozen, "model"})
     _check_frozen(frozen, part, recipe)
-    kinds = typing.get_type_hints(part.__init__)
+    hints = typing.get_type_hints(part.__init__)
     for name, source in frozen.items():
-        companion: Any = source if isinstance(source, nn.Module) else load(str(source)).model
-        if not isinstance(companion, kinds[name]):
-            what = type(companion).__name__
-            wanted = next(
-                kind for kind in (*typing.get_args(kinds[name]), kinds[name]) if isinstance(kind, type)
+        network: Any = source if isinstance(source, nn.Module) else load(str(source)).model
+        if not isinstance(network, hints[name]):
+            actual = type(network).__name__
+            expected = next(
+                hint for hint in (*typing.get_args(hints[name]), hints[name]) if isinstance(hint, type)
             ).__name__
-            raise RecipeError(f"frozen.{name}: a {what}, where task '{recipe['task']['type']}' needs a {wanted}")
-        given[name] = companion.requires_grad_(False).eval()
+            raise RecipeError(f"frozen.{name}: a {actual}, where task '{recipe['task']['type']}' needs a {expected}")
+        built[name] = network.requires_grad_(False).eval()
     model = models.build(recipe.get("model"), "model")
-    return tasks.build(recipe["task"], "task", model=model, **given)
+    return tasks.build(recipe["task"], "task", model=model, **built)
 
 
 def check(recipe: Recipe) -> Recipe:
@@ -118,20 +118,20 @@ def save(
 
     dtype: store floating-point tensors in this type.
     """
-    kept = {}
+    stored = {}
     for key, tensor in tensors.items():
         tensor = tensor.detach().to("cpu")
         if dtype and tensor.is_floating_point():
             tensor = tensor.to(dtype)
-        kept[key] = tensor.contiguous()
+        stored[key] = tensor.contiguous()
     metadata = {"format": "dalle", "version": str(VERSION), "recipe": json.dumps(recipe)}
-    metadata |= {"step": str(step), "samples": str(samples), "crc32": str(_checksum(kept)), **more}
+    metadata |= {"step": str(step), "samples": str(samples), "crc32": str(_checksum(stored)), **more}
     if tokenizer is not None:
         metadata["tokenizer"] = json.dumps(tokenizer.state(), ensure_ascii=False)
     metadata["seal"] = _seal(metadata)
     try:
-        write_atomically(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
-    except SafetensorError as error:  # what it makes of a full disk
+        write_atomically(path, lambda temporary: save_file(stored, temporary, metadata=metadata))
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path}: cannot be written: {str(error).splitlines()[0].rpartition(': ')[2]}") from None
 
 
@@ -224,17 +224,17 @@ def load(
     weights stay in the file, in its types, and are read when they are used.
     """
     path = resolve(name)
-    found = metadata(path)
-    recipe = found["recipe"]
+    header = metadata(path)
+    recipe = header["recipe"]
     type_ = type_of(recipe, "model")
     kinds = (kind,) if isinstance(kind, str) else kind
     if kinds and type_ not in kinds:
-        needed = " or a ".join(f"'{one}'" for one in kinds)
+        needed = " or a ".join(f"'{name}'" for name in kinds)
         raise CheckpointError(f"{path}: holds a '{type_}', where a {needed} is needed")
     tensors = read_tensors(path)
     try:
-        tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
-        if wrong := _misfits(recipe, tensors):  # before memory is taken for whatever a stranger's recipe asks for
+        tokenizer = from_state(header["tokenizer"]) if header["tokenizer"] else None
+        if wrong := _misfits(recipe, tensors):  # before memory is taken for what an untrusted recipe asks for
             raise ValueError(", ".join(wrong))
         with meta_init.NoInit() if mmap else nullcontext():
             task: Any = compose(recipe, tokenizer, frozen)
@@ -255,24 +255,24 @@ def load_meta(name: str, frozen: Mapping[str, str] | None = None) -> nn.Module:
 
     Raises CheckpointError.
     """
-    found = metadata(resolve(name))
-    tokenizer = from_state(found["tokenizer"]) if found["tokenizer"] else None
-    frozen = {**(found["recipe"].get("frozen") or {}), **(frozen or {})}
+    header = metadata(resolve(name))
+    tokenizer = from_state(header["tokenizer"]) if header["tokenizer"] else None
+    frozen = {**(header["recipe"].get("frozen") or {}), **(frozen or {})}
     with meta_init.on_meta_device():
-        built = {key: models.build(metadata(resolve(str(one)))["recipe"]["model"]) for key, one in frozen.items()}
-        return compose(found["recipe"], tokenizer, built).eval()
+        built = {key: models.build(metadata(resolve(str(source)))["recipe"]["model"]) for key, source in frozen.items()}
+        return compose(header["recipe"], tokenizer, built).eval()
 
 
 def initial_weights(name: str, recipe: Recipe) -> dict[str, Tensor]:
     """Return the float32 weights of a checkpoint for the model of a recipe. Raises CheckpointError if they do not fit.
 
-    A model that can take over the weights of a smaller one has a method `adopt`.
+    A network that is an AdoptsWeights may start from a smaller one.
     """
     path = resolve(name)
     tensors = {key: value.float() for key, value in read_tensors(path).items()}
     with meta_init.on_meta_device():
         model: Any = models.build(recipe.get("model"), "model")
-        if hasattr(model, "adopt"):
+        if isinstance(model, AdoptsWeights):
             tensors = model.adopt(tensors, models.build(metadata(path)["recipe"].get("model"), "model"))
     if wrong := _misfits(recipe, tensors):
         raise CheckpointError(f"train.init_from: {path} does not fit the model: {', '.join(wrong)}")
@@ -301,10 +301,10 @@ def trained_image_size(path: Path, default: int) -> int:
 
 
 def resolve(name: str) -> Path:
-    """Return the file of a checkpoint: a file; a folder that holds model.safetensors; a run under checkpoints/; a
-    starter.
+    """Return the file of a checkpoint.
 
-    Starters, the small models shipped with the package, are called `starter/dvae`, `starter/clip` and so on.
+    name: a file, a folder that holds model.safetensors, a run under checkpoints/, or a starter. Starters, the small
+    models shipped with the package, are called `starter/dvae`, `starter/clip` and so on.
     """
     if path := find_checkpoint(name):
         return path

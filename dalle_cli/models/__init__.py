@@ -1,7 +1,7 @@
 """Networks: one architecture per file, registered under the name that recipes use."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ..registry import RecipeError, Registry
 
@@ -40,6 +40,15 @@ class Models(Registry):
             return super().build(node, path, **given)
         finally:
             hook.remove()
+
+
+@runtime_checkable
+class AdoptsWeights(Protocol):
+    """A network that can start from the weights of a smaller one."""
+
+    def adopt(self, weights: dict[str, Any], source: Any) -> dict[str, Any]:
+        """Return the weights of `source` as weights of this network."""
+        ...
 
 
 models = Models("model", __name__)

@@ -1,5 +1,6 @@
 """What GLIDE and unCLIP share: sampling options, loading decoders, denoising, DDIM inversion and upsampling."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,7 +57,7 @@ class DiffusionOptions:
                 raise RecipeError(str(error)) from None
         if not 0 <= self.eta <= 1:
             raise RecipeError(f"eta {self.eta} is not between 0 and 1")
-        if self.eta and self.sampler != "ddim":
+        if self.eta and "eta" not in inspect.signature(SAMPLERS[self.sampler]).parameters:
             raise RecipeError(f"eta is only for sampler ddim; {self.sampler} has none")
         if not 0 <= self.guidance_scale < 1000:
             raise RecipeError(f"guidance_scale {self.guidance_scale} is not between 0 and 1000")
@@ -203,12 +204,13 @@ def denoise_from(
 ) -> Tensor:
     """Return the images that a sampler makes of noise x, (B, 3, S, S).
 
-    gradient: see guidance.toward. clip: False leaves the predicted x0 unclipped.
+    gradient: see guidance.gradient_guided. clip: False leaves the predicted x0 unclipped.
     """
     if clip:
         denoise = guidance.threshold(denoise, percentile=dynamic_threshold)
-    sampler_options: dict[str, Any] = {"eta": eta} if sampler == "ddim" else {}
-    if gradient and sampler == "ddpm":
+    accepted = inspect.signature(SAMPLERS[sampler]).parameters
+    sampler_options: dict[str, Any] = {"eta": eta} if "eta" in accepted else {}
+    if gradient and "mean_gradient" in accepted:
         sampler_options["mean_gradient"] = gradient
     elif gradient:
         denoise = guidance.gradient_guided(denoise, gradient)

@@ -1,6 +1,6 @@
 """What the tasks of diffusion share: a process from a recipe's words, and training samples under its noise."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,10 @@ from ..diffusion.process import PredictionType, Process, Variance
 from ..diffusion.schedules import SCHEDULES
 from ..nn.noise import TrainingStream, normal, uniform
 
-Schedule = Literal["cosine", "linear"]
+if TYPE_CHECKING:
+    Schedule = str
+else:
+    Schedule = Literal[tuple(SCHEDULES)]  # so that a new schedule is only an entry of SCHEDULES
 
 
 def make_process(
