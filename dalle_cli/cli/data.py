@@ -1,5 +1,6 @@
 """`dalle data`: write built-in scenes for any tool, and check and preview data before training."""
 
+import inspect
 import io
 import json
 import os
@@ -213,11 +214,17 @@ def section(words: list[str], size: int = 256) -> dict[str, str]:
     from ..data.section import infer_type
 
     node = _keys(words)
-    if "path" not in node and node.get("type") != "scenes" and "DALLE_DATA" in os.environ:
+    if "path" not in node and "DALLE_DATA" in os.environ and _takes_path(node.get("type")):
         node["path"] = os.environ["DALLE_DATA"]
     if not node:
         raise Failure("which data? Give a path, or set DALLE_DATA", USAGE)
     return {"type": node.get("type") or infer_type(node.get("path", "")), "size": str(size), **node}
+
+
+def _takes_path(source: str | None) -> bool:
+    from ..data import sources
+
+    return source is None or "path" in inspect.signature(sources.get(source, "data.type")).parameters
 
 
 def _recipe_section(name: str, words: list[str]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """From a training command to the loop: the recipe, the run folder, the processes."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from .. import checkpoint, distributed, recipe
+from ..console import log, print_text
 from ..data import loader
 from ..data.section import infer_type
 from ..data.source import DataError
@@ -106,7 +106,7 @@ def _describe(resolved: recipe.Recipe, processes: int, ignore_memory: bool) -> N
     settings = options.options(resolved)[1]
     needs: list[str] = []
     meta = compose_meta(resolved, needs)
-    print(recipe.to_yaml(resolved), end="")
+    print_text(recipe.to_yaml(resolved).rstrip("\n"))
     parameters = sum(parameter.numel() for parameter in meta.model.parameters())
     _say(
         f"{parameters / 1e6:.2f}M parameters; {settings.steps} steps of {settings.batch_size} samples = "
@@ -144,7 +144,7 @@ def _device() -> str:
 
 def _say(line: str) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        log(line)
 
 
 def _silent(line: str) -> None:
