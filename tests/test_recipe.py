@@ -266,7 +266,7 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("train.batch_size=0", "train.batch_size: 0 is not between 1 and"),
         ("train.ema_decay=1", "train.ema_decay: 1.0 is not in [0, 1)"),
         ("train.save_every=soon", "train.save_every: 'soon' is not a time such as 30s, 10m or 3h50m"),
-        ("train.save_every=0", "train.save_every: 0 would never save"),
+        ("train.save_every=0", "train.save_every: 0 never saves"),
     ],
 )
 def test_a_typo_at_any_level_is_named_with_its_path(here, word, message):

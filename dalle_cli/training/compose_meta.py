@@ -1,4 +1,4 @@
-"""The task of a training recipe as shapes without weights, also where not all that it needs is here."""
+"""The task of a training recipe without weights, even where some of what it needs is not on this machine."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,13 +13,13 @@ from ..recipe import Recipe
 from ..text import TextError, tokenizers
 from .run_tokenizer import find_number, is_missing
 
-# Companions that may be missing: recipes of published ones, of that family, of which the first that fits stands in.
+# For missing frozen models: recipes of published ones, by family; the first that fits is the substitute.
 PUBLISHED = {"dvae": ("openai",), "clip": ("vit-l14", "vit-h16", "vit-b32")}
 
 
 @dataclass(frozen=True)
 class MetaTask:
-    """model and task on the meta device; no task where nothing could stand in for what is missing.
+    """A model and its task on the meta device; task is None where there is no substitute for what is missing.
 
     frozen: the frozen models, None for those not on this machine. substitutes: what replaces them and the tokenizer.
     """
@@ -31,14 +31,14 @@ class MetaTask:
 
 
 def compose_meta(found: Recipe, needs: list[str]) -> MetaTask:
-    """Compose a recipe as far as that goes; adds to `needs` what is not here. Raises RecipeError for what does not fit.
+    """Compose a recipe as far as possible; add to `needs` what is missing. Raises RecipeError for what does not fit.
 
-    needs: places of the recipe that are open already, such as tokenizer.path.
+    needs: keys of the recipe that are already known to be missing, such as tokenizer.path.
     """
     tokenizer: Any = None
     substitutes = []
     frozen: dict[str, nn.Module | None] = {}
-    companions: dict[str, nn.Module] = {}
+    models_by_name: dict[str, nn.Module] = {}
     with meta_init.on_meta_device():
         if found.get("tokenizer"):
             try:
@@ -55,28 +55,28 @@ def compose_meta(found: Recipe, needs: list[str]) -> MetaTask:
                     frozen[name] = models.build(checkpoint.metadata(path)["recipe"].get("model"), f"frozen.{name}")
             except checkpoint.CheckpointError as error:
                 needs.append(f"frozen.{name}: {error}")
-            companion = frozen[name]
-            if companion is None and (node := _published(name, found["model"])):
-                companion = models.build(node, f"frozen.{name}")
-                substitutes.append(f"the published {name} of {_count(companion) / 1e6:.1f}M parameters")
-            if companion is not None:
-                companions[name] = companion
+            model = frozen[name]
+            if model is None and (node := _published(name, found["model"])):
+                model = models.build(node, f"frozen.{name}")
+                substitutes.append(f"the published {name} of {_count(model) / 1e6:.1f}M parameters")
+            if model is not None:
+                models_by_name[name] = model
         if found.get("tokenizer") and tokenizer is None:
             text: Any = getattr(
-                companions.get("clip"), "text", None
+                models_by_name.get("clip"), "text", None
             )  # whose vocabulary is that of what reads its texts
             if size := find_number(found["model"], "vocab_size") or getattr(text, "vocab_size", 0):
                 tokenizer = SimpleNamespace(vocab_size=size)
                 learned = ", which the run learns from its captions" if is_missing(found) else ""
                 substitutes.insert(0, f"a vocabulary of {size} entries{learned}")
-        if len(companions) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
+        if len(models_by_name) < len(frozen) or (found.get("tokenizer") and tokenizer is None):
             return MetaTask(models.build(found["model"], "model"), None, frozen, substitutes)
-        task: Any = checkpoint.compose(found, tokenizer, companions)
+        task: Any = checkpoint.compose(found, tokenizer, models_by_name)
     return MetaTask(task.model, task, frozen, substitutes)
 
 
 def _published(name: str, model: dict) -> dict | None:
-    """The model of the published companion that fits a model; None where there is none."""
+    """Return the recipe of the published model that fits a model; None where there is none."""
     for published in PUBLISHED.get(name, ()):
         node = recipe.load(published, name, complete=False)["model"]
         if name == "dvae":

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: what is saved for use, previewed and validated."""
+"""Exponential moving average of the weights, which is saved as the checkpoint, previewed and validated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from .sharding import like, local
 class EMA:
     """Averages of all parameters and buffers of a model, float32, on the model's device.
 
-    The average warms up, decay_n = min(decay, (1 + n) / (10 + n)), so that early steps are forgotten. decay 0 keeps a
-    plain copy.
+    The average warms up, decay_n = min(decay, (1 + n) / (10 + n)), so that early steps are forgotten. decay 0 keeps
+    a plain copy.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -23,20 +23,20 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the weights after step `step`, counted from 0."""
+        """Move toward the weights after step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = [], []
+        averages, values = [], []
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                ours.append(local(self.average[name]))
-                theirs.append(local(value.detach()))
+                averages.append(local(self.average[name]))
+                values.append(local(value.detach()))
             else:
                 self.average[name].copy_(value)
-        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(averages, values, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model with the averaged weights, for as long as the block lasts."""
+        """Load the averaged weights into the model for the duration of the block."""
         raw = {name: value.detach().clone() for name, value in model.state_dict().items()}
         model.load_state_dict(self.average)
         try:

@@ -1,8 +1,8 @@
-"""What training a recipe would take: arithmetic, memory of a device and time, found out without either.
+"""Estimates of what training a recipe takes: FLOPs, device memory and time, computed without allocating anything.
 
-The arithmetic and the activations are measured, by running a task's own step on tensors that are shapes alone; the rest
-is sums over parameters. Not counted: the program itself, workers that read data, the vectors that the contrastive loss
-gathers from other processes, what the allocator cannot use again.
+FLOPs and activations are measured by running a step of the task on tensors without data; the rest is sums over
+parameters. Not counted: workers that read data, the vectors that the contrastive loss gathers from other processes,
+and memory that the allocator cannot reuse.
 """
 
 from collections.abc import Iterable
@@ -25,12 +25,12 @@ from .sharding import blocks
 
 @dataclass(frozen=True)
 class Step:
-    """One step of `samples` samples on one device, its parts in bytes at their own peaks.
+    """One step of `samples` samples on one device; each part in bytes at its own peak.
 
-    forward: FLOPs of a sample; training: with the backward pass and what is computed again for it. activations: what
-    the backward pass waits for, and passing results. copies: of the weights, in the type of the arithmetic. peak: of
-    activations, copies and gradients together; gradients come as activations go. encoding: of the codec's work before
-    the first step, where there is one.
+    forward: FLOPs per sample of the forward pass. training: FLOPs per sample of forward and backward pass, with
+    recomputation. activations: what is stored for the backward pass, and temporary results. copies: of the weights, in
+    the type of the arithmetic. peak: of the sum of activations, copies and gradients; gradients are allocated as
+    activations are freed. encoding: of the codec's work before the first step, if there is any.
     """
 
     samples: int
@@ -42,8 +42,8 @@ class Step:
     encoding: int = 0
 
 
-def share(settings: Train, processes: int) -> int:
-    """Samples that a process works on at once. Raises RecipeError when the batch does not divide."""
+def samples_per_process(settings: Train, processes: int) -> int:
+    """Return the samples that a process works on at once. Raises RecipeError when the batch does not divide."""
     parts = processes * settings.grad_accum_steps
     if settings.batch_size % parts:
         raise RecipeError(
@@ -54,38 +54,38 @@ def share(settings: Train, processes: int) -> int:
 
 
 def measure(task: Any, samples: int, size: int, precision: str, device: str = "cpu", both: bool = False) -> list[Step]:
-    """A step of a task on "cpu" or "cuda", without either.
+    """Measure a step of a task as on "cpu" or "cuda", without running it on either.
 
-    size: pixels. both: a second one, the other way round in recomputing activations; there is one alone where the model
-    has no such choice. The task cannot be used afterwards.
+    size: pixels. both: also measure with the opposite gradient checkpointing, if the model has that choice. The task
+    cannot be used afterwards.
     """
     model = task.model
-    found = []
+    steps = []
     with FakeTensorMode(allow_non_fake_inputs=True), estimating_for(device):
         task.to_empty(device="cpu").train()
         encoding = _encoding(task, size)
-        found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
-        if both and hasattr(model, "gradient_checkpointing"):
+        steps.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
+        if both and getattr(model, "gradient_checkpointing", None) is not None:
             model.gradient_checkpointing = not model.gradient_checkpointing
-            found.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
+            steps.append(replace(_step(task, samples, size, DTYPES[precision]), encoding=encoding))
             model.gradient_checkpointing = not model.gradient_checkpointing
-    return found
+    return steps
 
 
 def _step(task: Any, samples: int, size: int, dtype: torch.dtype) -> Step:
     meter = MemoryMeter(task.parameters())
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
-    hooks = [one.register_post_accumulate_grad_hook(lambda p: meter.call(p.grad, "gradients")) for one in trained]
+    hooks = [p.register_post_accumulate_grad_hook(lambda p: meter.call(p.grad, "gradients")) for p in trained]
     with meter:
         batch = task.example(samples, size)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss, _kept = task(batch, 0)
+            loss, _logs = task(batch, 0)  # held until the backward pass is over, as in training
         forward = meter.flops
         loss.backward()
     for hook in hooks:
         hook.remove()
-    for one in trained:
-        one.grad = None
+    for parameter in trained:
+        parameter.grad = None
     return Step(
         samples, forward // samples, meter.flops // samples, meter.peak["work"], meter.peak["copies"], meter.peak["all"]
     )
@@ -99,30 +99,30 @@ def _encoding(task: Any, size: int) -> int:
 
 
 def device_memory(task: Any, optim: Optim, step: Step, processes: int, device: str) -> dict[str, int]:
-    """Bytes of a device, "cpu" or "cuda", that trains alone or with others under DDP: parts and their `total`.
+    """Return the bytes of a device, "cpu" or "cuda", by part, with their `total`: one process, or several under DDP.
 
-    program: what is there before any tensor. buckets: gradients on their way between processes. step: gradients and
-    activations together at their peak, with the holes of the heap; encoding is over before.
+    program: before any tensor is allocated. buckets: gradients in transit between processes. step: peak of gradients
+    and activations, with heap fragmentation. encoding: finished before the first step.
     """
     parts = {"program": PROGRAM_BYTES[device], **_state(task, optim)}
     gradients = parts.pop("gradients")
     if processes > 1:
         parts["buckets"] = gradients
-    # On CUDA, Adam goes through all parameters at once and needs as much again.
-    least = 2 * gradients if device == "cuda" and optim.type == "adamw" else gradients
-    parts["step"] = max(least, int(_holes(task, device) * step.peak))
+    # On CUDA, Adam updates all parameters at once and needs temporary memory of the same size.
+    optimizer_step = 2 * gradients if device == "cuda" and optim.type == "adamw" else gradients
+    parts["step"] = max(optimizer_step, int(_fragmentation(task, device) * step.peak))
     total = sum(parts.values())
     if step.encoding:
-        parts["encoding"] = int(_holes(task, device) * step.encoding)
+        parts["encoding"] = int(_fragmentation(task, device) * step.encoding)
         total = max(total, parts["program"] + parts["weights"] + parts["encoding"])
     return {**parts, "total": total}
 
 
 def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str, device: str) -> dict[str, int]:
-    """The same under FSDP, which spreads everything but the companions and gathers weights block by block.
+    """Return the same under FSDP, which shards everything but the frozen models and gathers weights block by block.
 
-    gathered: two blocks, one of them on its way, and what is in no block. copies: of what the backward pass waits for,
-    in the type of the arithmetic; of blocks that it computes again, of one.
+    gathered: two blocks, one of them prefetched, and what is outside of blocks. copies: of what is stored for the
+    backward pass, in the type of the arithmetic; with gradient checkpointing, of one block.
     """
     frozen = _bytes(p for p in task.parameters() if not p.requires_grad)
     parts = {
@@ -137,13 +137,13 @@ def sharded(task: Any, optim: Optim, step: Step, processes: int, precision: str,
     parts |= {
         "gathered": 4 * (rest + 2 * block),
         "copies": DTYPES[precision].itemsize * (rest + block) if again else step.copies,
-        "activations": int(_holes(task, device) * step.activations),
+        "activations": int(_fragmentation(task, device) * step.activations),
     }
     return {**parts, "total": sum(parts.values())}
 
 
-def _holes(task: Any, device: str) -> float:
-    """The loop has large blocks returned where activations are recomputed."""
+def _fragmentation(task: Any, device: str) -> float:
+    """Return the factor for heap fragmentation; with recomputation, the loop returns freed memory to the system."""
     return 1.0 if getattr(task.model, "gradient_checkpointing", False) else FRAGMENTATION[device]
 
 
@@ -170,7 +170,7 @@ def forecast(
     including recomputed activations and excluding the encoding of images as tokens, which happens before.
     """
     precision = "bf16" if settings.precision == "auto" else settings.precision
-    samples = share(settings, processes)
+    samples = samples_per_process(settings, processes)
     step, *other = measure(task, samples, size, precision, "cuda", both=True)
     layouts = {"ddp": device_memory(task, optim, step, processes, "cuda")}
     if processes > 1:
@@ -181,14 +181,14 @@ def forecast(
     fixed["ddp"] += _state(task, optim)["gradients"] + step.copies  # which are part of its step
     speed = processes * flops_per_s * mfu / step.training
     recomputed = bool(getattr(task.model, "gradient_checkpointing", False))
-    ways = ("recomputed", "stored") if recomputed else ("stored", "recomputed")
+    modes = ("recomputed", "stored") if recomputed else ("stored", "recomputed")
     return {
         "assumed": {
             "processes": processes, "device_memory": memory, "flops_per_s": flops_per_s, "mfu": mfu,
             "precision": precision, "gradient_checkpointing": recomputed, "micro_batch_size": samples,
         },
         "flops": {"forward": step.forward, "training": step.training},
-        "activations": {way: one.activations for way, one in zip(ways, [step, *other])},
+        "activations": {mode: measured.activations for mode, measured in zip(modes, [step, *other])},
         **{name: {**parts, "fits": parts["total"] <= memory} for name, parts in layouts.items()},
         "max_batch_size": {name: max(0, (memory - fixed[name]) // each) for name in layouts},
         "samples_per_s": speed,

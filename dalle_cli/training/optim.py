@@ -40,21 +40,21 @@ class Optim:
         for name in ("eps", "weight_decay", "warmup_steps", "final_lr_ratio", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise RecipeError(f"optim.{name}: {value} is negative or no number")
+                raise RecipeError(f"optim.{name}: {value} must be a number, at least 0")
         if self.schedule_steps is not None and self.schedule_steps < 1:
             raise RecipeError(f"optim.schedule_steps: {self.schedule_steps} is not at least 1")
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """The trainable parameters, decayed ones first: the order in which saved states number them."""
-    found = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [p for p in found if p.ndim >= 2] + [p for p in found if p.ndim < 2]
+    """Return the trainable parameters, those with weight decay first: the order in which saved states number them."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [p for p in parameters if p.ndim >= 2] + [p for p in parameters if p.ndim < 2]
 
 
 def build(options: Optim, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over the trainable parameters of `module`, in groups: decayed, spared, and scalars.
+    """Return the optimizer of the trainable parameters of `module`, in groups: with weight decay, without, and scalars.
 
-    Scalars are not sharded (shard.py), and the optimiser updates the tensors of a group together, which must be alike.
+    Scalars are not sharded (sharding.py), and the optimizer needs groups in which all tensors are sharded or none.
     """
     parameters = trainable(module)
     groups: list[dict[str, Any]] = [
@@ -70,7 +70,7 @@ def build(options: Optim, module: nn.Module) -> torch.optim.Optimizer:
 
 
 def lr_at(options: Optim, step: int, steps: int) -> float:
-    """The learning rate of step `step` of `steps`, counted from 0."""
+    """Return the learning rate of step `step` of `steps`, counted from 0."""
     if step < options.warmup_steps:
         return options.lr * (step + 1) / options.warmup_steps
     last = options.schedule_steps or steps

@@ -1,4 +1,4 @@
-"""The sections of a training recipe that the loop reads itself: `optim`, `train`, `tracker`; and the check of all."""
+"""The sections of a training recipe that the loop reads: `optim`, `train`, `tracker`; and the check of a recipe."""
 
 import re
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Train:
     fsdp: bool = False
 
     def __post_init__(self):
-        least = {
+        minimum = {
             "steps": 1,
             "batch_size": 1,
             "grad_accum_steps": 1,
@@ -55,8 +55,8 @@ class Train:
             "seed": 0,
             "max_skipped_steps": 0,
         }
-        least |= {"validate_every": 0, "preview_every": 0, "preview_images": 0}
-        for name, low in least.items():
+        minimum |= {"validate_every": 0, "preview_every": 0, "preview_images": 0}
+        for name, low in minimum.items():
             if not low <= getattr(self, name) < 1 << 40:
                 raise RecipeError(f"train.{name}: {getattr(self, name)} is not between {low} and 2^40")
         if self.batch_size % self.grad_accum_steps:
@@ -66,7 +66,7 @@ class Train:
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"train.ema_decay: {self.ema_decay} is not in [0, 1)")
         if self.fsdp and (self.compile or self.precision == "fp16"):
-            raise RecipeError("train.fsdp: goes with neither train.compile nor train.precision=fp16; use bf16")
+            raise RecipeError("train.fsdp: does not work with train.compile or train.precision=fp16; use bf16")
         interval(self.save_every)
 
 
@@ -74,18 +74,18 @@ SECTIONS = {"optim": Optim, "train": Train, "tracker": Tracker}
 
 
 def options(recipe: dict) -> tuple[Optim, Train, Tracker]:
-    """The three sections, typed. Raises RecipeError."""
+    """Return the three sections, typed. Raises RecipeError."""
 
     optim, train, tracker = (kind(**_typed(recipe, section, kind)) for section, kind in SECTIONS.items())
     return optim, train, tracker
 
 
 def check(recipe: dict) -> dict:
-    """A training recipe, all of it validated and its values typed; nothing is built. Raises RecipeError."""
-    parts = checkpoint.check(recipe)  # first: a recipe without a model is no training recipe at all
+    """Return a training recipe with all of it validated and its values typed; nothing is built. Raises RecipeError."""
+    parts = checkpoint.check(recipe)  # first: without a model it is not a training recipe
     options(recipe)
-    own = {name: _typed(recipe, name, kind) for name, kind in SECTIONS.items() if name in recipe}
-    return parts | own | {"data": loader.check(recipe.get("data"))}
+    sections = {name: _typed(recipe, name, kind) for name, kind in SECTIONS.items() if name in recipe}
+    return parts | sections | {"data": loader.check(recipe.get("data"))}
 
 
 def _typed(recipe: dict, section: str, kind: type) -> dict:
@@ -93,16 +93,16 @@ def _typed(recipe: dict, section: str, kind: type) -> dict:
 
 
 def interval(text: str) -> tuple[int, float]:
-    """`save_every` as (steps, seconds), one of them 0."""
+    """Return `save_every` as (steps, seconds), one of them 0."""
     if text.isdecimal():
         if int(text) < 1:
-            raise RecipeError("train.save_every: 0 would never save; give steps, or a time such as 10m")
+            raise RecipeError("train.save_every: 0 never saves; use a number of steps, or a time such as 10m")
         return int(text), 0.0
     return 0, seconds(text, "train.save_every")
 
 
 def seconds(text: str, name: str = "--max-time") -> float:
-    """A duration such as 30s, 10m, 3h50m or 1d in seconds. Raises RecipeError."""
+    """Return a duration such as 30s, 10m, 3h50m or 1d in seconds. Raises RecipeError."""
     match = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text.strip())
     if not match or not any(match.groups()):
         raise RecipeError(f"{name}: '{text}' is not a time such as 30s, 10m or 3h50m")

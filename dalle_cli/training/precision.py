@@ -1,4 +1,4 @@
-"""Which arithmetic a run uses."""
+"""The arithmetic that a run uses."""
 
 import torch
 
@@ -7,7 +7,7 @@ from ..registry import RecipeError
 
 
 def choose(wanted: str) -> str:
-    """Accelerate's name of a precision: auto, float32, bf16 or fp16 to no, bf16 or fp16. Raises RecipeError."""
+    """Return Accelerate's name of a precision: auto, float32, bf16 or fp16 to no, bf16 or fp16. Raises RecipeError."""
     if wanted == "auto":
         return "bf16" if has_fast_bf16() else "no"
     if wanted == "fp16" and not torch.cuda.is_available():

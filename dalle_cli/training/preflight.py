@@ -96,7 +96,7 @@ def per_process(meta: Any, recipe: Recipe, processes: int, device: str) -> tuple
     """Return the estimated bytes of one process by part, with `total`, and the step that was measured."""
     optim, settings, _ = options(recipe)
     precision = {"no": "float32"}.get(chosen := choose(settings.precision), chosen)
-    samples = estimate.share(settings, processes)
+    samples = estimate.samples_per_process(settings, processes)
     (step,) = estimate.measure(meta, samples, recipe["data"]["size"], precision, device)
     if settings.fsdp and processes > 1:
         return estimate.sharded(meta, optim, step, processes, precision, device), step

@@ -17,7 +17,7 @@ class Tracker:
 
 
 class Log:
-    """Appends one JSON object a line, `json_safe`. Opening it cuts off a last line that a crash left unfinished."""
+    """Appends one JSON object per line, `json_safe`. Opening it removes a last line that a crash left incomplete."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -35,7 +35,7 @@ class Log:
             self._file.write(json.dumps(json_safe(values), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            error.filename = str(self.path)  # so that whoever shows it says where the disk is full
+            error.filename = str(self.path)  # so that the message names the file on the full disk
             raise
 
     def close(self) -> None:

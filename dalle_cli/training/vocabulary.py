@@ -61,17 +61,17 @@ def learn(
 
 
 def check(recipe: dict) -> tuple[Learn, str]:
-    """What a tokenizer recipe asks for and of which kind, all of it validated. Raises RecipeError."""
+    """Return the options and the kind of a tokenizer recipe, all of it validated. Raises RecipeError."""
     node = recipe.get("tokenizer") or {"type": "dalle"}
     if not isinstance(node, dict) or set(node) != {"type"}:
-        raise RecipeError("tokenizer: expected a type alone, such as {type: dalle}; the rest is learned")
+        raise RecipeError("tokenizer: expected only a type, such as {type: dalle}; the rest is learned")
     tokenizers.get(node["type"], "tokenizer.type")
     check_data(recipe.get("data"))
     options = Learn(**bind(Learn, section(recipe, "learn"), "learn"))
-    least = smallest(node["type"])
-    if options.vocab_size < least:
+    smallest_size = smallest(node["type"])
+    if options.vocab_size < smallest_size:
         raise RecipeError(
-            f"learn.vocab_size: {options.vocab_size} is less than {least}, the bytes and special tokens alone"
+            f"learn.vocab_size: {options.vocab_size} is less than {smallest_size}, the bytes and special tokens"
         )
     return options, node["type"]
 
@@ -82,15 +82,15 @@ def captions(source: Any, count: int, choice: str = "random") -> Iterator[str]:
     choice: which of several captions, see `data.caption`.
     """
     sources = source.sources if isinstance(source, Mixture) else [source]
-    for one in sources:
-        total = sum(one.blocks)
+    for part in sources:
+        total = sum(part.blocks)
         wanted = min(total, -(-count // len(sources)))
         chosen = iter(sorted(random.Random(0).sample(range(total), wanted)))
-        place = next(chosen, None)
+        position = next(chosen, None)
         first = 0
-        for block, size in enumerate(one.blocks):
-            while place is not None and place < first + size:
+        for block, size in enumerate(part.blocks):
+            while position is not None and position < first + size:
                 with contextlib.suppress(BadSample):
-                    yield from all_captions(one.read(block, place - first, with_image=False)["text"], choice)
-                place = next(chosen, None)
+                    yield from all_captions(part.read(block, position - first, with_image=False)["text"], choice)
+                position = next(chosen, None)
             first += size

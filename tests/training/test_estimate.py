@@ -168,9 +168,9 @@ def test_pictures_encoded_before_count_where_they_hold_more():
 
 
 def test_a_batch_must_divide():
-    assert estimate.share(Train(steps=1, batch_size=12, grad_accum_steps=2), 3) == 2
+    assert estimate.samples_per_process(Train(steps=1, batch_size=12, grad_accum_steps=2), 3) == 2
     with pytest.raises(RecipeError, match="12 does not divide among 5 processes x 1 parts"):
-        estimate.share(Train(steps=1, batch_size=12), 5)
+        estimate.samples_per_process(Train(steps=1, batch_size=12), 5)
 
 
 def test_a_forecast_follows_from_the_step():

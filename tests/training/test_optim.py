@@ -39,7 +39,7 @@ def test_a_schedule_may_end_before_the_run():
         ({"lr": 0.0}, "optim.lr: 0.0 is not a positive number"),
         ({"lr": float("nan")}, "optim.lr: nan is not a positive number"),
         ({"lr": 1.0, "betas": [0.9, 1.0]}, r"optim.betas: \[0.9, 1.0\] are not two numbers"),
-        ({"lr": 1.0, "warmup_steps": -1}, "optim.warmup_steps: -1 is negative"),
+        ({"lr": 1.0, "warmup_steps": -1}, "optim.warmup_steps: -1 must be a number, at least 0"),
         ({"lr": 1.0, "schedule_steps": 0}, "optim.schedule_steps: 0 is not at least 1"),
     ],
 )

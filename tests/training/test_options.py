@@ -20,7 +20,7 @@ def test_what_is_no_time_is_refused(text):
 def test_saving_goes_by_steps_or_by_time():
     assert interval("1000") == (1000, 0.0)
     assert interval("30m") == (0, 1800)
-    with pytest.raises(RecipeError, match="0 would never save"):
+    with pytest.raises(RecipeError, match="0 never saves"):
         interval("0")
 
 

@@ -101,7 +101,7 @@ def test_accelerate_may_ask_for_it(monkeypatch):
 
 @pytest.mark.parametrize("other", [{"compile": True}, {"precision": "fp16"}])
 def test_what_it_does_not_go_with_is_refused(recipe, tmp_path, other):
-    with pytest.raises(RecipeError, match=r"train\.fsdp: goes with neither"):
+    with pytest.raises(RecipeError, match=r"train\.fsdp: does not work with"):
         fit(recipe() | {"train": {**recipe()["train"], "fsdp": True, **other}}, tmp_path / "run")
 
 

@@ -61,7 +61,7 @@ def test_a_file_that_is_there_is_kept(tmp_path):
     [
         ({"learn": {"vocab_size": 600, "captions": 0}}, r"learn\.captions: 0 is not at least 1"),
         ({"learn": {"sise": 600}}, r"learn\.sise"),
-        ({"tokenizer": {"type": "dalle", "path": "x"}}, "expected a type alone"),
+        ({"tokenizer": {"type": "dalle", "path": "x"}}, "expected only a type"),
         ({"tokenizer": {"type": "dall"}}, "did you mean 'dalle'"),
         ({"data": {"type": "scenes"}}, "data needs 'size'"),
     ],
