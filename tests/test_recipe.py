@@ -261,7 +261,7 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("tokenizer=clip", "tokenizer: expected a mapping with a type"),
         ("optim.lr=-1", "optim.lr: -1.0 is not a positive number"),
         ("optim.lr=nan", "optim.lr: expected a number, got 'nan'"),
-        ("optim.max_grad_norm=-1", "optim.max_grad_norm: -1.0 is negative"),
+        ("optim.max_grad_norm=-1", "optim.max_grad_norm: -1.0 must be a number"),
         ("optim.betas=[0.9]", "optim.betas: [0.9] are not two numbers"),
         ("train.batch_size=0", "train.batch_size: 0 is not between 1 and"),
         ("train.ema_decay=1", "train.ema_decay: 1.0 is not in [0, 1)"),
