@@ -54,7 +54,7 @@ def dvae(tmp_path):
     return path
 
 
-def test_a_checkpoint_gives_the_task_back_and_needs_nothing_else(dvae):
+def test_checkpoint_is_self_contained(dvae):
     recipe = dalle_recipe(dvae)
     task = checkpoint.compose(recipe, WORDS)
     path = dvae.parent.parent / "dalle.safetensors"
@@ -72,7 +72,7 @@ def test_a_checkpoint_gives_the_task_back_and_needs_nothing_else(dvae):
     assert (found["step"], found["samples"], found["recipe"]) == (5, 50, recipe)
 
 
-def test_its_shapes_are_those_of_the_task_without_weights(dvae, monkeypatch):
+def test_load_meta_has_shapes_only(dvae, monkeypatch):
     recipe = dalle_recipe(dvae)
     task = checkpoint.compose(recipe, WORDS)
     path = dvae.parent.parent / "dalle.safetensors"
@@ -86,7 +86,7 @@ def test_its_shapes_are_those_of_the_task_without_weights(dvae, monkeypatch):
     assert (found.training, found.tokenizer.vocab_size) == (False, WORDS.vocab_size)
 
 
-def test_16_bit_files_are_float32_in_memory(dvae):
+def test_16_bit_files_load_as_float32(dvae):
     path = dvae.with_name("half.safetensors")
     checkpoint.save(path, checkpoint.read_tensors(dvae), DVAE, dtype=torch.float16)
     assert path.stat().st_size < 0.8 * dvae.stat().st_size
@@ -141,13 +141,13 @@ def endless(data):
         (endless, "not a safetensors file, or cut short"),
     ],
 )
-def test_a_damaged_file_is_named_and_not_loaded(dvae, damage, said):
+def test_damaged_file_is_refused(dvae, damage, said):
     dvae.write_bytes(damage(dvae.read_bytes()))
     with pytest.raises(CheckpointError, match=f"{dvae}: {said}"):
         checkpoint.load(str(dvae))
 
 
-def test_any_cut_and_any_flipped_bit_is_recognised_before_anything_is_built(dvae, monkeypatch):
+def test_any_damage_is_detected(dvae, monkeypatch):
     monkeypatch.setattr(checkpoint, "compose", None)
     whole, chance = dvae.read_bytes(), random.Random(0)
     damaged = [whole[: chance.randrange(len(whole))] for _ in range(100)] + [whole[: len(whole) // 2]]
@@ -173,7 +173,7 @@ def test_any_cut_and_any_flipped_bit_is_recognised_before_anything_is_built(dvae
         ({"step": "4"}, "the header is damaged"),  # the seal no longer fits
     ],
 )
-def test_a_header_that_lies_is_refused(dvae, change, said):
+def test_false_header_is_refused(dvae, change, said):
     data = dvae.read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + length])
@@ -184,7 +184,7 @@ def test_a_header_that_lies_is_refused(dvae, change, said):
         checkpoint.load(str(dvae))
 
 
-def test_a_checkpoint_of_another_kind_or_shape_is_refused(dvae, tmp_path):
+def test_wrong_kind_or_shape_is_refused(dvae, tmp_path):
     with pytest.raises(CheckpointError, match="holds a 'dvae', where a 'clip' is needed"):
         checkpoint.load(str(dvae), "clip")
     other = {**DVAE, "model": {**DVAE["model"], "n_hid": 8}}
@@ -198,13 +198,13 @@ def test_a_checkpoint_of_another_kind_or_shape_is_refused(dvae, tmp_path):
         checkpoint.load(str(tmp_path / "fewer.safetensors"))
 
 
-def test_a_foreign_safetensors_file_is_said_to_be_one(tmp_path):
+def test_foreign_safetensors_are_recognized(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="a safetensors file, but not of dalle"):
         checkpoint.load(str(tmp_path / "foreign.safetensors"))
 
 
-def test_companions_must_be_those_that_the_task_takes(dvae):
+def test_unknown_frozen_models_are_refused(dvae):
     recipe = dalle_recipe(dvae)
     with pytest.raises(RecipeError, match=r"frozen\.clip: task 'dalle' takes no 'clip'"):
         checkpoint.check({**recipe, "frozen": {"clip": "x", "dvae": "y"}})
@@ -228,7 +228,7 @@ def test_nothing_half_written_remains(dvae, monkeypatch):
     assert [path.name for path in dvae.parent.iterdir()] == [dvae.name]
 
 
-def test_first_weights_may_be_those_of_a_network_that_knows_less(tmp_path):
+def test_initial_weights_of_a_smaller_network(tmp_path):
     base = {"model": UNET | {"conditions": {"label": LABEL}}}
     state = models.build(base["model"]).state_dict()
     checkpoint.save(tmp_path / "base.safetensors", state, base)

@@ -41,7 +41,7 @@ def load(name="base.yaml", *overrides, family="dvae", **options):
 # ---- finding ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_is_a_path_then_the_user_s_then_the_package_s(here):
+def test_lookup_order(here):
     assert load("base.yaml")["train"]["steps"] == 6
     packaged = load("tiny")
     write("recipes/dvae/tiny.yaml", BASE)
@@ -67,7 +67,7 @@ def test_names_of_a_family(here):
         ("_base", "no dvae recipe '_base'"),
     ],
 )
-def test_a_name_that_is_none_is_answered_with_a_remedy(here, name, message):
+def test_unknown_name_gets_a_remedy(here, name, message):
     with pytest.raises(RecipeError) as error:
         load(name)
     assert str(error.value).startswith(message)
@@ -88,7 +88,7 @@ def test_a_name_that_is_none_is_answered_with_a_remedy(here, name, message):
         ("[" * 5000, "not valid YAML"),
     ],
 )
-def test_a_file_that_is_none_is_named_in_one_line(here, text, message):
+def test_invalid_file_is_named(here, text, message):
     write("bad.yaml", text)
     with pytest.raises(RecipeError) as error:
         load("bad.yaml")
@@ -97,7 +97,7 @@ def test_a_file_that_is_none_is_named_in_one_line(here, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_bytes_that_are_no_text_are_named(here):
+def test_binary_file_is_named(here):
     Path("bad.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match=r"^bad\.yaml: not a text file"):
         load("bad.yaml")
@@ -106,7 +106,7 @@ def test_bytes_that_are_no_text_are_named(here):
 # ---- extends ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_child_is_laid_over_its_parents(here):
+def test_child_is_merged_over_parents(here):
     write("middle.yaml", "extends: base.yaml\ntrain: {steps: 7, ema_decay: 0.5}")
     write("child.yaml", "extends: middle.yaml\ntrain: {steps: 8}\noptim: {betas: [0.5, 0.5]}")
     found = load("child.yaml")
@@ -115,7 +115,7 @@ def test_a_child_is_laid_over_its_parents(here):
     assert "extends" not in found
 
 
-def test_a_part_of_another_type_inherits_nothing(here):
+def test_other_type_inherits_nothing(here):
     write("child.yaml", "extends: base.yaml\ndata: {type: scenes, size: 32}")
     assert load("child.yaml")["data"] == {"type": "scenes", "size": 32}
     write("same.yaml", "extends: base.yaml\ndata: {type: folder, size: 32}")
@@ -130,7 +130,7 @@ def test_nor_does_one_inside_another(here):
     assert model["text"] == {"type": "clip-text", "vocab_size": 9, "depth": 1}
 
 
-def test_an_argument_that_is_a_mapping_is_replaced_whole(here):
+def test_mapping_argument_is_replaced(here):
     """Weights by name that a child or an override does not give are not the parent's; a part's arguments are."""
     scenes = "data: {type: scenes, size: 16, scene_weights: {single: 4, pair: 2}}"
     write("parent.yaml", f"model: {{type: clip, image: {{type: vit, size: 16}}}}\n{scenes}")
@@ -148,7 +148,7 @@ def test_an_argument_that_is_a_mapping_is_replaced_whole(here):
     assert load("parent.yaml", "model.image={patch_size: 8}", complete=False)["model"]["image"]["size"] == 16
 
 
-def test_extends_finds_the_package_s_recipes_too(here):
+def test_extends_finds_packaged_recipes(here):
     write("mine.yaml", "extends: tiny.yaml\ntrain: {steps: 5}")
     assert load("mine.yaml")["model"] == load("tiny")["model"]
     write("recipes/dvae/tiny.yaml", "extends: tiny.yaml\ntrain: {steps: 5}")  # its namesake of the package
@@ -157,7 +157,7 @@ def test_extends_finds_the_package_s_recipes_too(here):
 
 
 @pytest.mark.parametrize("chain", ["a", "ab", "abc"])
-def test_extends_in_a_circle_is_refused(here, chain):
+def test_circular_extends_is_refused(here, chain):
     for one, next_one in zip(chain, chain[1:] + chain[0]):
         write(f"{one}.yaml", f"extends: {next_one}.yaml")
     with pytest.raises(RecipeError, match="extends goes in a circle"):
@@ -182,7 +182,7 @@ def test_overrides_are_typed_by_the_signature(here):
     assert found["data"] == {"type": "scenes", "samples": 100, "size": 16, "flip": False}
 
 
-def test_a_value_may_hold_what_the_syntax_is_made_of(here):
+def test_values_may_contain_syntax_characters(here):
     found = load("base.yaml", "data.path=a=b.c,[d] e", "tracker.project=no")
     assert found["data"]["path"] == "a=b.c,[d] e"
     assert options.check(found)["tracker"]["project"] == "no"
@@ -195,7 +195,7 @@ def test_overrides_add_sections_and_go_into_lists(here):
     assert options.options(found)[0].betas == [0.5, 0.99]
 
 
-def test_a_change_of_type_drops_what_the_new_part_does_not_take_and_says_so(here):
+def test_type_change_drops_and_logs_arguments(here):
     said = []
     found = load("base.yaml", "data.type=scenes", say=said.append)
     assert found["data"] == {"type": "scenes", "size": 16, "flip": True}
@@ -203,7 +203,7 @@ def test_a_change_of_type_drops_what_the_new_part_does_not_take_and_says_so(here
     assert load("base.yaml", "data.type=folder", say=pytest.fail)["data"] == load()["data"]
 
 
-def test_what_is_given_after_a_change_of_type_is_kept_and_checked(here):
+def test_overrides_after_type_change_are_checked(here):
     found = load("base.yaml", "data.type=scenes", "data.path=x")
     with pytest.raises(RecipeError, match=r"^data\.path: data 'scenes' takes no 'path'"):
         options.check(found)
@@ -222,7 +222,7 @@ def test_what_is_given_after_a_change_of_type_is_kept_and_checked(here):
         ("data.path=${nowhere}", "base: "),
     ],
 )
-def test_an_override_that_cannot_be_meant_is_named(here, word, message):
+def test_invalid_override_is_named(here, word, message):
     with pytest.raises(RecipeError) as error:
         load("base.yaml", word)
     assert str(error.value).startswith(message)
@@ -269,7 +269,7 @@ def test_an_override_that_cannot_be_meant_is_named(here, word, message):
         ("train.save_every=0", "train.save_every: 0 never saves"),
     ],
 )
-def test_a_typo_at_any_level_is_named_with_its_path(here, word, message):
+def test_typos_are_named_with_their_path(here, word, message):
     with pytest.raises(RecipeError) as error:
         options.check(load("base.yaml", word))
     assert str(error.value).startswith(message)
@@ -296,7 +296,7 @@ LINE = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")  # the comman
         max_size=3,
     )
 )
-def test_any_words_make_a_recipe_or_one_line(tmp_path_factory, words):
+def test_any_words_give_a_recipe_or_an_error(tmp_path_factory, words):
     path = tmp_path_factory.getbasetemp() / "base.yaml"
     path.write_text(BASE)
     try:
@@ -311,7 +311,7 @@ def test_any_words_make_a_recipe_or_one_line(tmp_path_factory, words):
 # ---- what is left open -----------------------------------------------------------------------------------------------
 
 
-def test_missing_values_are_asked_for_by_name(here):
+def test_missing_values_are_named(here):
     write("open.yaml", "model:\n  vocab_size: ???\ntrain:\n  steps: ???")
     with pytest.raises(RecipeError, match=r"^open: give model\.vocab_size=\.\.\., train\.steps=\.\.\.$"):
         load("open.yaml")
@@ -320,7 +320,7 @@ def test_missing_values_are_asked_for_by_name(here):
 
 
 @pytest.mark.parametrize("path", ["???", "${oc.env:DALLE_DATA,null}"])
-def test_data_that_is_not_given_is_asked_for_with_every_way_to_give_it(here, path, monkeypatch):
+def test_missing_data_names_all_remedies(here, path, monkeypatch):
     write("open.yaml", f"data:\n  type: folder\n  path: {path}")
     with pytest.raises(RecipeError) as error:
         load("open.yaml")
@@ -334,7 +334,7 @@ def test_data_that_is_not_given_is_asked_for_with_every_way_to_give_it(here, pat
 
 
 @pytest.mark.parametrize("family", ["dvae", "clip", "prior"])
-def test_published_recipes_take_their_data_from_the_environment(here, family, monkeypatch):
+def test_data_from_the_environment(here, family, monkeypatch):
     monkeypatch.setenv("DALLE_DATA", "/data/pairs")
     needy = []
     for name in recipe.names(family):

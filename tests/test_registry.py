@@ -40,7 +40,7 @@ def parts(monkeypatch):
 IMAGE = {"type": "tower", "width": 8}
 
 
-def test_builds_nested_parts_in_mappings_and_lists(parts):
+def test_nested_parts_are_built(parts):
     node = {"type": "pair", "image": IMAGE, "sizes": [1, 2], "towers": [IMAGE], "by_name": {"a": {**IMAGE, "width": 9}}}
     pair = parts.build(node)
     assert isinstance(pair.image, Tower)
@@ -49,7 +49,7 @@ def test_builds_nested_parts_in_mappings_and_lists(parts):
     assert pair.by_name["a"].width == 9
 
 
-def test_what_no_recipe_can_hold_is_given_to_the_part_that_takes_it(parts):
+def test_given_arguments_reach_the_part(parts):
     assert parts.build(IMAGE, run="here").run == "here"
     assert parts.build({"type": "pair", "image": IMAGE, "sizes": []}, run="here").image.run is None
 
@@ -82,7 +82,7 @@ def test_what_no_recipe_can_hold_is_given_to_the_part_that_takes_it(parts):
         ({"type": ["tower"]}, "model.type: no model '['tower']' (did you mean 'tower'?)"),
     ],
 )
-def test_an_error_names_the_place_and_the_remedy_before_anything_is_built(parts, node, message):
+def test_errors_come_before_building(parts, node, message):
     Tower.built.clear()
     with pytest.raises(RecipeError) as error:
         parts.build(node)
@@ -90,7 +90,7 @@ def test_an_error_names_the_place_and_the_remedy_before_anything_is_built(parts,
     assert not Tower.built
 
 
-def test_a_given_argument_may_not_be_in_the_recipe(parts):
+def test_given_argument_is_refused_in_recipe(parts):
     with pytest.raises(RecipeError, match=r"model\.run: model 'tower' takes no 'run'"):
         parts.bind({**IMAGE, "run": "there"}, given=["run"])
 
@@ -102,7 +102,7 @@ def test_typed_nodes_stay_nodes(parts):
     assert parts.typed(typed) == typed
 
 
-def test_parts_are_found_by_importing_their_package_once():
+def test_package_is_imported_once():
     registry = Registry("text", "dalle_cli.text")
     assert registry.names() == []  # imported, though its parts are registered elsewhere
     assert {"dalle", "dvae", "clip", "vit"} <= set(models.names())
@@ -140,7 +140,7 @@ CONVERSIONS = [
 
 
 @pytest.mark.parametrize(("value", "kind", "expected"), CONVERSIONS)
-def test_the_signature_types_what_is_written(value, kind, expected):
+def test_signature_types_values(value, kind, expected):
     converted = convert(value, kind, "x")
     assert converted == expected
     assert type(converted) is type(expected)
@@ -173,21 +173,21 @@ def test_the_signature_types_what_is_written(value, kind, expected):
         ("x", int | None, "whole number"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(value, kind, words):
+def test_invalid_values_are_refused(value, kind, words):
     with pytest.raises(RecipeError, match=words) as error:
         convert(value, kind, "optim.x")
     assert str(error.value).startswith("optim.x: ")
     assert "\n" not in str(error.value)
 
 
-def test_a_long_value_is_shortened_in_the_message():
+def test_long_values_are_shortened():
     with pytest.raises(RecipeError) as error:
         convert("x" * 10_000, int, "x")
     assert len(str(error.value)) < 200
 
 
 @given(st.integers())
-def test_whole_numbers_are_exact_at_any_size(number):
+def test_integers_are_exact(number):
     assert convert(str(number), int, "x") == number
     assert convert(number, int, "x") == number
 
@@ -198,7 +198,7 @@ def test_numbers_survive_their_text(number):
 
 
 @given(st.lists(st.text(string.ascii_letters + string.digits + "./_-", min_size=1)))
-def test_lists_of_words_survive_their_text(words):
+def test_lists_survive_text(words):
     assert convert("[" + ", ".join(words) + "]", list[str], "x") == words
 
 
@@ -209,7 +209,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from([int, float, bool, str, Path, int | None, list[int], list[list[float]], dict[str, bool]]))
-def test_any_value_is_converted_or_refused(value, kind):
+def test_any_value_converts_or_fails(value, kind):
     message = "x"
     try:
         convert(value, kind, "x")
@@ -227,7 +227,7 @@ def test_functions_have_signatures_too():
         bind(part, {"lr": 1, "stps": 2}, "optim")
 
 
-def test_a_word_near_none_is_answered_with_all_of_them():
+def test_suggest_lists_all_words():
     def part(lr: float, steps: int = 1):
         pass
 
@@ -236,7 +236,7 @@ def test_a_word_near_none_is_answered_with_all_of_them():
 
 
 @pytest.mark.parametrize("registry", [models, tasks, sources, tokenizers, systems], ids=lambda one: one.section)
-def test_every_registered_part_can_be_asked_for_its_schema(registry):
+def test_every_part_has_a_schema(registry):
     assert registry.names()
     for name in registry.names():
         with pytest.raises(RecipeError, match="takes no 'no such argument'"):

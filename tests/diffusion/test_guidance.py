@@ -25,7 +25,7 @@ def consistent(prediction, x):
     torch.testing.assert_close(prediction.alpha * prediction.x0 + prediction.sigma * prediction.eps, x)
 
 
-def test_classifier_free_goes_from_the_null_prediction_through_the_wanted_one(x):
+def test_classifier_free_extrapolates(x):
     process = Process(linear(1000), variance="learned-range")
     wanted, null = torch.randn(4, 6, 2, 2).double(), torch.randn(4, 6, 2, 2).double()
     seen = []
@@ -50,7 +50,7 @@ def test_scales_without_guidance(scale, name, x):
     torch.testing.assert_close(classifier_free(network, scale)(x, T).eps, said[name])
 
 
-def test_known_region_is_kept_and_the_rest_left(denoise, x):
+def test_keep_known(denoise, x):
     image = torch.randn_like(x)
     mask = torch.zeros(4, 1, 2, 2)
     mask[..., 0] = 1
@@ -67,7 +67,7 @@ def test_threshold_clamps(denoise, x):
     consistent(clamped, 4 * x)
 
 
-def test_dynamic_threshold_shrinks_what_goes_beyond_the_limit_and_nothing_else(process):
+def test_dynamic_threshold(process):
     row = torch.linspace(-4, 4, 101, dtype=torch.float64)
     x0 = torch.stack([row, row / 8])
     t = torch.tensor([500, 500])
@@ -79,14 +79,14 @@ def test_dynamic_threshold_shrinks_what_goes_beyond_the_limit_and_nothing_else(p
     torch.testing.assert_close(shrunk[1], row / 8)
 
 
-def test_gradient_is_that_of_the_score_and_needs_no_gradients_around(x):
+def test_score_gradient_works_without_grad(x):
     with torch.no_grad():
         got = score_gradient(lambda x, t: t * x.square().flatten(1).sum(dim=1), scale=0.5)(x, T)
     torch.testing.assert_close(got, T.view(4, 1, 1, 1) * x)
     assert not got.requires_grad
 
 
-def test_toward_a_likelihood_gives_the_posterior(process, x):
+def test_gradient_guidance_gives_the_posterior(process, x):
     """Guided by p(y | x_t), y the data seen through noise, the best denoiser becomes the one that knows y."""
     y, blur = 0.8, 0.7
 

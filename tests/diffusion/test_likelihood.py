@@ -17,7 +17,7 @@ def pictures(count):
     return ((numbers.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def test_best_denoiser_needs_the_entropy_of_the_data_and_little_more():
+def test_best_denoiser_reaches_the_entropy():
     torch.manual_seed(0)
     process = Process(linear(1000), variance="large")  # nearly that of the true step where the data is broad
     data = pictures(40)
@@ -27,7 +27,7 @@ def test_best_denoiser_needs_the_entropy_of_the_data_and_little_more():
     assert entropy - 0.25 < bits.mean().item() < entropy + 0.25
 
 
-def test_data_that_is_known_needs_no_bits_but_the_prior():
+def test_known_data_costs_only_the_prior():
     process = Process(linear(1000), prediction_type="x0")
     data = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
     data += 1 / 255  # a level
@@ -39,7 +39,7 @@ def test_data_that_is_known_needs_no_bits_but_the_prior():
     assert bits.tolist() == pytest.approx([prior - math.log2(share)] * 2, abs=1e-3)
 
 
-def test_a_worse_denoiser_needs_more_bits():
+def test_worse_denoiser_costs_more():
     process = Process(linear(1000))
     best, data = best_network(process), pictures(4)
     good, bad = (

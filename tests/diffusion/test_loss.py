@@ -12,7 +12,7 @@ T = torch.tensor([0, 3, 40, 99])
 
 
 @pytest.mark.parametrize("predict", ["eps", "x0", "v"])
-def test_error_is_that_of_what_is_predicted(predict, x):
+def test_mse_is_of_the_predicted_quantity(predict, x):
     process, eps = Process(linear(100), predict), torch.randn_like(x)
     noised = process.noise(x, T, eps)
     alpha, sigma = process.alpha_bar[T].sqrt().view(4, 1, 1, 1), (1 - process.alpha_bar[T]).sqrt().view(4, 1, 1, 1)
@@ -26,14 +26,14 @@ def test_error_is_that_of_what_is_predicted(predict, x):
     assert noised.isfinite().all()
 
 
-def test_divergence_is_that_of_normal_distributions():
+def test_normal_kl():
     mean, other = torch.randn(5).double(), torch.randn(5).double()
     log_variance, other_log_variance = torch.randn(5).double(), torch.randn(5).double()
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(other, (other_log_variance / 2).exp()))
     torch.testing.assert_close(normal_kl(mean, log_variance, other, other_log_variance), expected)
 
 
-def test_likelihood_is_the_share_of_the_normal_distribution_in_each_level():
+def test_log_likelihood_of_levels():
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
     for mean, deviation in ((0.2, 0.05), (-0.9, 0.3)):
         at = torch.full_like(levels, mean)
@@ -52,7 +52,7 @@ def learned(x0):
     return Process(cosine(100), variance="learned-range"), torch.randn(4, 6, 2, 2, dtype=x0.dtype, requires_grad=True)
 
 
-def test_bound_is_the_divergence_of_the_steps_and_at_the_first_the_likelihood(x):
+def test_variational_bound(x):
     x0 = x.clamp(-1, 1)
     process, output = learned(x0)
     noised = process.noise(x0, T, torch.randn_like(x0))
@@ -67,7 +67,7 @@ def test_bound_is_the_divergence_of_the_steps_and_at_the_first_the_likelihood(x)
     torch.testing.assert_close(got[0], nll)
 
 
-def test_learned_variance_adds_a_tenth_of_the_bound_for_a_hundred_steps(x):
+def test_bound_weight(x):
     x0 = x.clamp(-1, 1)
     process, output = learned(x0)
     result = diffusion_loss(process, output, x0, T, torch.randn_like(x0))

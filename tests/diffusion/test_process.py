@@ -38,7 +38,7 @@ def test_posterior_has_the_published_coefficients(schedule, log_variance, of_x0,
     torch.testing.assert_close(process.posterior(one, one, T)[1], rows(log_variance), rtol=1e-6, atol=0)
 
 
-def test_posterior_is_what_bayes_rule_gives():
+def test_posterior_follows_bayes():
     process, t = Process(cosine(50)), 20
     before, now = process.alpha_bar[t - 1].item(), process.alpha_bar[t].item()
     step = now / before  # x_t = sqrt(step) x_{t-1} + noise
@@ -50,7 +50,7 @@ def test_posterior_is_what_bayes_rule_gives():
     assert log_variance.item() == pytest.approx(-math.log(precision))
 
 
-def test_noise_is_added_one_step_after_another():
+def test_noise_composes_over_steps():
     process = Process(linear(30))
     alpha, variance = 1.0, 0.0
     for t, beta in enumerate(process.beta.tolist()):
@@ -68,7 +68,7 @@ def outputs(process, x0, eps, t):
 
 
 @pytest.mark.parametrize("predict", ["eps", "x0", "v"])
-def test_every_kind_of_output_tells_data_and_noise(predict, x):
+def test_prediction_types(predict, x):
     process = Process(linear(1000), predict)
     eps = torch.randn_like(x)
     noised = process.noise(x, T, eps)
@@ -81,14 +81,14 @@ def test_every_kind_of_output_tells_data_and_noise(predict, x):
     assert prediction.variance is None
 
 
-def test_new_data_brings_the_noise_that_makes_the_same_sample(x):
+def test_with_x0_keeps_the_sample(x):
     process = Process(linear(1000))
     prediction = process.read(torch.randn_like(x), x, T).with_x0(torch.zeros_like(x))
     torch.testing.assert_close(prediction.alpha * prediction.x0 + prediction.sigma * prediction.eps, x)
     torch.testing.assert_close(prediction.eps, x / prediction.sigma)
 
 
-def test_learned_range_lies_between_posterior_and_beta(x):
+def test_learned_range_is_between_bounds(x):
     process = Process(linear(1000), variance="learned-range")
     low, high = (entries_at(table, T, x) for table in (process.log_variance, process.beta.log()))
     for said, expected in ((-1.0, low), (1.0, high), (0.5, 0.25 * low + 0.75 * high)):
@@ -116,7 +116,7 @@ def test_fixed_variances(x):
 
 
 @pytest.mark.parametrize(("variance", "channels"), [("learned-range", 3), ("small", 6)])
-def test_channels_that_do_not_fit_the_variance_are_refused(variance, channels, x):
+def test_wrong_channels_are_refused(variance, channels, x):
     process = Process(linear(1000), variance=variance)
     with pytest.raises(ValueError, match=f"gives {channels} channels where variance '{variance}' needs {9 - channels}"):
         process.read(torch.zeros(4, channels, 2, 2), x, T)
@@ -132,7 +132,7 @@ def test_respaced_betas_are_the_published_ones():
     )  # fmt: skip
 
 
-def test_steps_of_like_noise_in_another_schedule():
+def test_nearest_steps_of_another_schedule():
     one, other = Process(linear(1000)), Process(cosine(1000))
     assert one.like(one).tolist() == list(range(1000))
     there = one.like(other)
@@ -141,7 +141,7 @@ def test_steps_of_like_noise_in_another_schedule():
     torch.testing.assert_close(one.alpha_bar[there[100:900]], other.alpha_bar[100:900], rtol=0.02, atol=0)
 
 
-def test_move_keeps_data_and_noise_in_both_directions(x):
+def test_move_is_reversible(x):
     process, eps = Process(linear(1000)), torch.randn(4, 3, 2, 2, dtype=torch.float64)
     at_100, at_700 = (process.noise(x, timesteps_like(t, x), eps) for t in (100, 700))
     torch.testing.assert_close(process.move(at_100, eps, 100, 700), at_700)

@@ -34,7 +34,7 @@ def test_ends_of_longer_lists():
     assert timesteps("1000") == timesteps("ddim1000") == list(range(1000))
 
 
-def test_counts_of_ddim_are_those_that_a_stride_gives():
+def test_ddim_counts():
     good = []
     for count in range(1, 1001):
         try:

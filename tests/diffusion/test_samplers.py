@@ -21,7 +21,7 @@ def wrong(process, sampler, steps, x):
 
 
 @pytest.mark.parametrize(("sampler", "order", "limit"), [(ddim, 1, 0.1), (plms, 2, 0.005), (dpm_solver, 2, 0.005)])
-def test_way_without_noise_leads_to_the_right_quantile_at_its_order(sampler, order, limit, process, x):
+def test_convergence_order(sampler, order, limit, process, x):
     """Steps of equal lengths in the logarithm of alpha / sigma are halved three times."""
     level = (process.alpha_bar / (1 - process.alpha_bar)).log() / 2
     errors = []
@@ -33,7 +33,7 @@ def test_way_without_noise_leads_to_the_right_quantile_at_its_order(sampler, ord
     assert errors[-1] < limit, errors
 
 
-def test_higher_orders_are_closer_with_few_steps(process, x):
+def test_higher_order_is_closer(process, x):
     steps = timesteps("25")
     first = wrong(process, ddim, steps, x)
     assert wrong(process, plms, steps, x) < 0.6 * first
@@ -49,7 +49,7 @@ def test_ddim_step_by_step(process, denoise, x):
     torch.testing.assert_close(ddim(process, denoise, x, [10, 300, 800]), got)
 
 
-def test_noise_of_ddim_has_the_published_deviation(process, denoise, x):
+def test_ddim_noise_deviation(process, denoise, x):
     """From 800 to 300 and, without noise, to the data: the first step's noise arrives scaled."""
     ones, eta = torch.ones_like, 0.4
     a, b = process.alpha_bar[800].item(), process.alpha_bar[300].item()
@@ -73,7 +73,7 @@ def test_ddpm_step_by_step(variance, x):
     torch.testing.assert_close(ddpm(process, denoise, x, [300, 800], noise=torch.ones_like), expected)
 
 
-def test_ddim_with_all_its_noise_is_ddpm(process, denoise, x):
+def test_ddim_with_eta_1_is_ddpm(process, denoise, x):
     def drawn():
         return noise_source(torch.arange(4))
 
@@ -82,7 +82,7 @@ def test_ddim_with_all_its_noise_is_ddpm(process, denoise, x):
     )
 
 
-def test_ddpm_with_all_steps_gives_the_distribution_of_the_data():
+def test_ddpm_samples_the_data_distribution():
     torch.manual_seed(0)
     process = Process(linear(200))
     samples = ddpm(process, process.denoiser(best_network(process)), torch.randn(20_000, 1).double(), range(200))
@@ -90,7 +90,7 @@ def test_ddpm_with_all_steps_gives_the_distribution_of_the_data():
     assert samples.std().item() == pytest.approx(DEVIATION, abs=0.02)
 
 
-def test_shift_moves_the_mean_by_the_variance_times_the_gradient(process, denoise, x):
+def test_mean_gradient_moves_the_mean(process, denoise, x):
     slope = score_gradient(lambda x, t: 2 * x.flatten(1).sum(dim=1))
     steps = [300, 800]
     kept = process.respaced(steps)
@@ -114,7 +114,7 @@ def test_inversion_comes_back(process, denoise, x):
     assert errors[0] > 4 * errors[1] > 16 * errors[2]
 
 
-def test_a_few_refinements_are_enough_up_to_pure_noise(x):
+def test_few_inversion_iters_suffice(x):
     """Where alpha nearly vanishes, the noise of x is x, whatever the data: that alone would lead nowhere."""
     process, steps = Process(cosine(1000)), timesteps("27")
     denoise, data = process.denoiser(best_network(process)), MEAN + DEVIATION * x
@@ -127,7 +127,7 @@ def test_a_few_refinements_are_enough_up_to_pure_noise(x):
     assert errors[3] < 1e-8
 
 
-def test_inversion_of_one_step_is_the_reverse_formula(process, denoise, x):
+def test_one_step_inversion(process, denoise, x):
     """From step 40 to 80, between the first, which takes the noise of step 40 for clean data, and nothing."""
     a, b = process.alpha_bar[40].item(), process.alpha_bar[80].item()
     middle = process.move(x, denoise(x, timesteps_like(40, x)).eps, -1, 40)
@@ -138,7 +138,7 @@ def test_inversion_of_one_step_is_the_reverse_formula(process, denoise, x):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_known_region_arrives_as_it_was(name, process, denoise, x):
+def test_known_region_is_kept(name, process, denoise, x):
     image, mask = torch.rand_like(x), torch.zeros(4, 1, 2, 2)
     mask[..., 0] = 1
     got = SAMPLERS[name](process, threshold(keep_known(denoise, image, mask)), x, STEPS)
@@ -147,7 +147,7 @@ def test_known_region_arrives_as_it_was(name, process, denoise, x):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_step_is_asked_for_once_and_watched(name, process, x):
+def test_on_step_sees_every_step(name, process, x):
     asked, watched = [], []
     best = best_network(process)
 
@@ -160,7 +160,7 @@ def test_every_step_is_asked_for_once_and_watched(name, process, x):
     assert watched == [999, 50, 3]
 
 
-def test_seeded_samples_are_the_same_in_any_batch(process, denoise, x):
+def test_samples_do_not_depend_on_the_batch(process, denoise, x):
     all_four = ddpm(process, denoise, x, STEPS, noise=noise_source(torch.tensor([5, 6, 7, 8])))
     one = ddpm(process, denoise, x[2:3], STEPS, noise=noise_source(torch.tensor([7])))
     torch.testing.assert_close(one, all_four[2:3])

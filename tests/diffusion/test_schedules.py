@@ -13,7 +13,7 @@ from dalle_cli.diffusion.schedules import SCHEDULES, cosine, linear
         (cosine, {0: 9.999587157752e-01, 10: 9.992789037733e-01, 500: 4.922851724488e-01, 999: 2.428766907035e-09}),
     ],
 )
-def test_thousand_steps_have_the_published_levels(schedule, values):
+def test_published_levels(schedule, values):
     alpha_bar = schedule(1000)
     assert alpha_bar.shape == (1000,)
     assert alpha_bar.dtype == torch.float64
@@ -29,7 +29,7 @@ def test_linear_betas_are_evenly_spaced():
     assert beta[-1].item() == pytest.approx(5e-3)
 
 
-def test_cosine_is_the_square_of_a_cosine_until_its_cap():
+def test_cosine_schedule():
     alpha_bar = cosine(50)
     start = math.cos(math.pi / 2 * 0.008 / 1.008) ** 2
     for t in range(49):
@@ -40,12 +40,12 @@ def test_cosine_is_the_square_of_a_cosine_until_its_cap():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("steps", [21, 100, 1000, 4000])
-def test_levels_fall_from_below_one_to_above_zero(name, steps):
+def test_levels_decrease(name, steps):
     alpha_bar = SCHEDULES[name](steps)
     assert 0 < alpha_bar[-1] < alpha_bar[0] < 1
     assert (alpha_bar.diff() < 0).all()
 
 
-def test_linear_refuses_so_few_steps_that_nothing_is_left():
+def test_linear_refuses_few_steps():
     with pytest.raises(ValueError, match="20 steps leave nothing"):
         linear(20)

@@ -9,7 +9,7 @@ from dalle_cli.hardware import capabilities
 
 
 @pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_gpus_multiply_bf16_fast_from_ampere_on(monkeypatch, capability, fast):
+def test_bf16_is_fast_from_ampere(monkeypatch, capability, fast):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert capabilities.has_fast_bf16() == fast
@@ -24,7 +24,7 @@ def test_gpus_multiply_bf16_fast_from_ampere_on(monkeypatch, capability, fast):
         (False, False, "AuthenticAMD", False),
     ],
 )
-def test_cpus_multiply_bf16_fast_with_amx_or_with_amds_units(monkeypatch, amx, avx512, vendor, fast):
+def test_bf16_is_fast_on_amx_and_amd(monkeypatch, amx, avx512, vendor, fast):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
@@ -33,7 +33,7 @@ def test_cpus_multiply_bf16_fast_with_amx_or_with_amds_units(monkeypatch, amx, a
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_freed_memory_is_kept_where_there_is_no_gpu(monkeypatch):
+def test_freed_memory_is_kept_without_gpu(monkeypatch):
     asked = []
 
     class Library:
@@ -56,7 +56,7 @@ def test_freed_memory_is_kept_where_there_is_no_gpu(monkeypatch):
     assert capabilities.MMAP_THRESHOLD in asked
 
 
-def test_a_system_without_glibc_does_without(monkeypatch):
+def test_missing_glibc_is_ignored(monkeypatch):
     def missing(name):
         raise OSError("no such library")
 
@@ -68,7 +68,7 @@ def test_a_system_without_glibc_does_without(monkeypatch):
     ("limit", "used", "free"),
     [("max\n", "5\n", 3 << 30), (f"{4 << 30}\n", f"{3 << 30}\n", 1 << 30), ("1000\n", "2000\n", 0)],
 )
-def test_free_memory_is_the_machine_s_or_less_in_a_container(monkeypatch, limit, used, free):
+def test_free_memory_in_a_container(monkeypatch, limit, used, free):
     files = {
         "/proc/meminfo": f"MemTotal: 999999999 kB\nMemAvailable:  {3 << 20} kB\n",
         "/sys/fs/cgroup/memory.max": limit,
@@ -78,7 +78,7 @@ def test_free_memory_is_the_machine_s_or_less_in_a_container(monkeypatch, limit,
     assert capabilities.free_memory("cpu") == free
 
 
-def test_where_nothing_says_what_is_free_half_the_machine_is(monkeypatch):
+def test_free_memory_falls_back_to_half(monkeypatch):
     def missing(path):
         raise FileNotFoundError(path)
 

@@ -9,7 +9,7 @@ pytestmark = [
 ]
 
 
-def test_what_is_replayed_reads_what_its_tensors_hold_now():
+def test_replay_reads_current_values():
     x, total = torch.zeros(3, device="cuda"), torch.zeros(3, device="cuda")
     replay = as_cuda_graph(lambda: total.add_(x) * 2)
     total.zero_()
@@ -19,7 +19,7 @@ def test_what_is_replayed_reads_what_its_tensors_hold_now():
     assert out.tolist() == [12.0] * 3
 
 
-def test_what_cannot_be_recorded_leaves_the_stream_as_it_was():
+def test_failed_recording_restores_the_stream():
     x = torch.ones(3, device="cuda")
     before = torch.cuda.current_stream()
     with pytest.raises(RuntimeError):

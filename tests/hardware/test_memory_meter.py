@@ -39,7 +39,7 @@ def step(kind):
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_shapes_alone_take_what_real_tensors_do(kind):
+def test_fake_tensors_are_counted_like_real_ones(kind):
     network, real = step(kind)
     with FakeTensorMode():
         _, shapes = step(kind)
@@ -52,7 +52,7 @@ def test_shapes_alone_take_what_real_tensors_do(kind):
     assert real.peak["copies"] == (copied if kind == torch.bfloat16 else 0)
 
 
-def test_operations_are_two_for_each_multiplication():
+def test_flops_count_two_per_multiplication():
     with MemoryMeter() as meter:
         F.linear(torch.zeros(5, 7), torch.zeros(11, 7))
     assert meter.flops == 2 * 5 * 7 * 11
@@ -62,7 +62,7 @@ def test_operations_are_two_for_each_multiplication():
     assert meter.flops == 2 * 2 * (2 * 3 * 64 * 64 * 16)
 
 
-def test_what_is_let_go_counts_no_more_and_views_count_once():
+def test_views_and_freed_tensors():
     given = torch.zeros(1000)
     with MemoryMeter() as meter:
         given.add_(1).view(10, 100)  # nothing is made
@@ -77,7 +77,7 @@ def test_what_is_let_go_counts_no_more_and_views_count_once():
     assert meter.peak["all"] == 4000
 
 
-def test_work_is_a_line_of_its_items():
+def test_peak_memory_is_linear():
     def work(count):
         held = [torch.zeros(250), torch.zeros(count, 500)]
         del held
@@ -87,7 +87,7 @@ def test_work_is_a_line_of_its_items():
     assert [PeakMemory(1000, 2000).within(room) for room in (0, 6999, 7000)] == [1, 2, 3]
 
 
-def test_as_many_together_as_room_holds(monkeypatch):
+def test_batch_size_fits_the_budget(monkeypatch):
     monkeypatch.setattr(module, "SMALL_BATCH", 2)
     tried = []
 
@@ -104,6 +104,6 @@ def test_as_many_together_as_room_holds(monkeypatch):
     assert max(tried) == 3
 
 
-def test_parts_are_told_with_their_total_first():
+def test_description_starts_with_the_total():
     parts = {"program": 400 << 20, "none": 0, "step": 3 << 29, "total": 2 << 30}
     assert describe_bytes(parts) == "2.00 GiB (program 400 MiB, step 1.50 GiB)"

@@ -44,7 +44,7 @@ def test_times_have_the_published_embedding():
     )
 
 
-def test_time_embedding_keeps_float32_in_mixed_precision():
+def test_time_embedding_is_float32_under_autocast():
     embed, t = TimeEmbedding(64, 128), torch.tensor([3, 998])
     with torch.autocast("cpu", torch.bfloat16):
         mixed = embed(t)
@@ -53,7 +53,7 @@ def test_time_embedding_keeps_float32_in_mixed_precision():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_group_norm_computes_in_float32_and_keeps_the_type(layout):
+def test_group_norm_keeps_the_dtype(layout):
     torch.manual_seed(0)
     x = (torch.randn(2, 64, 4, 4) + 30).bfloat16().to(memory_format=layout).requires_grad_()
     out = GroupNorm32(64).bfloat16()(x)
@@ -66,7 +66,7 @@ def test_group_norm_computes_in_float32_and_keeps_the_type(layout):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_group_norm_keeps_what_is_small_beside_the_mean(layout):
+def test_group_norm_is_precise_for_large_means(layout):
     torch.manual_seed(0)
     x = (100 + 0.1 * torch.randn(2, 64, 16, 16)).to(memory_format=layout).requires_grad_()
     out, expected = GroupNorm32(64)(x), F.group_norm(x.double(), 32)
@@ -76,7 +76,7 @@ def test_group_norm_keeps_what_is_small_beside_the_mean(layout):
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3 * wanted.abs().max().item())
 
 
-def test_channels_that_the_groups_do_not_divide_are_refused():
+def test_indivisible_channels_are_refused():
     with pytest.raises(ValueError, match="a layer of 48 channels: not a multiple of 32"):
         GroupNorm32(48)
 
@@ -132,11 +132,11 @@ def test_orders_of_the_heads_differ():
     assert split_heads(x, 2, 3, "new")[0].flatten().tolist() == [0, 1, 2, 3]
 
 
-def test_zero_makes_a_branch_that_adds_nothing():
+def test_zero_branch_adds_nothing():
     assert (zero(torch.nn.Linear(3, 2))(torch.randn(4, 3)) == 0).all()
 
 
-def test_encoder_saves_every_stage_with_its_width():
+def test_encoder_lists_saved_widths():
     stages, saved = encoder(LAYERS, 3, [32, 64], num_res_blocks=2, attention_factors=[2])
     assert saved == [32, 32, 32, 32, 64, 64]
     x, told = torch.randn(1, 3, 8, 8), torch.randn(1, 32)
@@ -148,13 +148,13 @@ def test_encoder_saves_every_stage_with_its_width():
     assert [any(isinstance(layer, Attention) for layer in stage) for stage in stages] == [False] * 4 + [True] * 2
 
 
-def test_widths_of_levels_and_factors_that_no_level_has():
+def test_unknown_attention_factor_is_refused():
     assert level_widths(128, [0.5, 1, 2], [4]) == [64, 128, 256]
     with pytest.raises(ValueError, match=r"model.attention_factors: 8 is no level's factor; they are 1, 2, 4"):
         level_widths(128, [0.5, 1, 2], [8])
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_indivisible_heads_are_refused():
     with pytest.raises(ValueError, match="an attention of 48 channels cannot be split into heads of 32"):
         LAYERS.attention(48)
     assert LAYERS.attention(96).heads == 3

@@ -33,7 +33,7 @@ def given():
     return torch.randn(2, 8), torch.randn(2, 5, 12), REAL
 
 
-def test_buckets_are_equally_full_and_give_back_the_embedding():
+def test_buckets_are_balanced_and_invertible():
     prior = ARPrior(components=8, buckets=64, **SIZES)
     x = embeddings(6400)
     prior.fit(x, texts(6400))
@@ -46,13 +46,13 @@ def test_buckets_are_equally_full_and_give_back_the_embedding():
     assert error < fewer.square().sum() < (x - x.mean(dim=0)).square().sum()
 
 
-def test_the_first_component_holds_the_most(prior):
+def test_first_component_has_most_variance(prior):
     along = (embeddings() - prior.mean) @ prior.basis.T
     assert (along.var(dim=0).diff() < 0).all()
     assert (prior.bounds.diff(dim=1) > 0).all()
 
 
-def test_a_share_of_the_variance_keeps_fewer_components():
+def test_explained_variance_limits_components():
     prior = ARPrior(components=8, buckets=16, explained_variance=0.5, **SIZES)
     prior.fit(embeddings(), texts())
     whole = ARPrior(components=8, buckets=16, **SIZES)
@@ -60,7 +60,7 @@ def test_a_share_of_the_variance_keeps_fewer_components():
     assert 1 <= int(prior.kept) < int(whole.kept) == 8
 
 
-def test_the_token_of_the_product_rises_with_the_cosine(prior):
+def test_similarity_token_rises_with_cosine(prior):
     image, text = embeddings(), texts()
     token = prior.product(image, text)
     cosine = torch.cosine_similarity(image, text, dim=1)
@@ -69,7 +69,7 @@ def test_the_token_of_the_product_rises_with_the_cosine(prior):
     assert (torch.bincount(token, minlength=16) - 600 / 16).abs().max() <= 1
 
 
-def test_drawing_with_a_cache_equals_the_whole_row(prior, given):
+def test_cached_steps_equal_forward(prior, given):
     codes = torch.randint(16, (2, 6), generator=torch.Generator().manual_seed(2))
     product = torch.tensor([3, 16])
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_drawing_with_a_cache_equals_the_whole_row(prior, given):
     torch.testing.assert_close(torch.stack(found, dim=1), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_see_what_stands_before_them_and_no_more(prior, given):
+def test_logits_are_causal(prior, given):
     codes, product = torch.zeros(2, 6, dtype=torch.int64), torch.tensor([3, 3])
     scores = prior(codes, product, *given)
     assert scores.shape == (2, 6, 16)
@@ -111,11 +111,11 @@ def test_gradients_reach_every_weight(prior, given):
         ({"explained_variance": 0.0}, r"explained_variance: 0.0 is not in \(0, 1\]"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(change, says):
+def test_invalid_sizes_are_refused(change, says):
     with pytest.raises(ValueError, match=says):
         ARPrior(**{"components": 6, "buckets": 16, **SIZES, **change})
 
 
-def test_fewer_embeddings_than_buckets_are_refused(prior):
+def test_too_few_embeddings_are_refused(prior):
     with pytest.raises(ValueError, match="5 embeddings for 16 buckets"):
         prior.fit(embeddings(5), texts(5))

@@ -19,7 +19,7 @@ def build(**changes):
     return awake(Classifier(**size | {"head_dim": 32} | changes)).eval()
 
 
-def test_scores_depend_on_the_picture_and_its_time():
+def test_logits_depend_on_image_and_timestep():
     classifier, x, t = build(), torch.randn(2, 3, 8, 8), torch.tensor([3, 700])
     scores = classifier(x, t)
     assert scores.shape == (2, 5)
@@ -41,7 +41,7 @@ def test_pool_by_hand():
     torch.testing.assert_close(pool(x), pool.c_proj(torch.cat(seen, dim=-1)))
 
 
-def test_recomputing_the_layers_gives_the_same_gradients():
+def test_gradient_checkpointing_keeps_gradients():
     gradients = []
     for checkpointing in (False, True):
         classifier = build(gradient_checkpointing=checkpointing)
@@ -52,7 +52,7 @@ def test_recomputing_the_layers_gives_the_same_gradients():
         torch.testing.assert_close(recomputed, plain)
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_invalid_sizes_are_refused():
     with pytest.raises(ValueError, match=r"model.size: 9 does not divide by 2"):
         build(size=9)
     with pytest.raises(ValueError, match="pictures of 16x8 px for a classifier of 8 px"):

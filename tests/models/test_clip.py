@@ -67,14 +67,14 @@ def test_recipe_has_the_published_numbers(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_recipe_says_what_it_reproduces_and_how_to_run_it(name):
+def test_recipe_header_is_complete(name):
     comment = [line for line in (RECIPES / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     assert any(f"dalle train-clip --recipe {name} " in line for line in comment[:4])
     assert any(line.startswith("# Cost:") for line in comment)
     assert "Expect" in (text := "\n".join(comment)) or "No accuracy was published" in text
 
 
-def test_resnets_and_transformers_differ_in_adam_s_numbers():
+def test_adam_settings_by_architecture():
     resnet, transformer = recipe("rn50x16.yaml").optim, recipe("vit-b16.yaml").optim
     assert (resnet.lr, list(resnet.betas), resnet.eps) == (4e-4, [0.9, 0.999], 1e-8)
     assert (transformer.lr, list(transformer.betas), transformer.eps) == (5e-4, [0.9, 0.98], 1e-6)
@@ -82,13 +82,13 @@ def test_resnets_and_transformers_differ_in_adam_s_numbers():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_steps_are_the_epochs_of_the_paper(name):
+def test_steps_match_the_paper(name):
     train = recipe(f"{name}.yaml").train
     epochs = 1 if name == "vit-l14-336" else 32
     assert train.steps == epochs * 400_000_000 // train.batch_size
 
 
-def test_pictures_are_normalised_with_clip_s_numbers():
+def test_images_are_normalized():
     model, (image, _) = clip(), inputs()
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
@@ -96,7 +96,7 @@ def test_pictures_are_normalised_with_clip_s_numbers():
     torch.testing.assert_close(model.encode_image(image), expected)
 
 
-def test_forward_gives_unit_features_and_the_scale():
+def test_forward_returns_unit_features():
     model, (image, ids) = clip(), inputs()
     image_unit, text_unit, scale = model(image, ids)
     torch.testing.assert_close(image_unit.norm(dim=-1), torch.ones(3))
@@ -105,7 +105,7 @@ def test_forward_gives_unit_features_and_the_scale():
     assert model.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
 
 
-def test_mixed_precision_gives_float32_features_near_those_of_float32():
+def test_features_are_float32_under_autocast():
     model, (image, ids) = clip(), inputs()
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model(image, ids)
@@ -114,7 +114,7 @@ def test_mixed_precision_gives_float32_features_near_those_of_float32():
         assert (one * other).sum(-1).min() > 0.999
 
 
-def test_a_network_in_bf16_takes_float32_pictures():
+def test_bf16_network_takes_float32_images():
     model, (image, _) = clip(), inputs()
     expected = model.encode_image(image)
     got = model.bfloat16().encode_image(image)
@@ -123,7 +123,7 @@ def test_a_network_in_bf16_takes_float32_pictures():
 
 
 @pytest.mark.parametrize(("tower", "size"), [(VIT, 16), (RESNET, 32)])
-def test_checkpointing_leaves_the_gradients_and_keeps_less(tower, size):
+def test_gradient_checkpointing_saves_memory(tower, size):
     plain = clip(tower)
     saving = clip(tower, gradient_checkpointing=True)
     saving.load_state_dict(copy.deepcopy(plain.state_dict()))
@@ -140,11 +140,11 @@ def test_checkpointing_leaves_the_gradients_and_keeps_less(tower, size):
         torch.testing.assert_close(other[1].grad, one.grad, msg=name)
 
 
-def test_a_tower_in_the_wrong_place_is_refused():
+def test_swapped_towers_are_refused():
     with pytest.raises(ValueError, match=r"model.text: VisionTransformer is no text tower"):
         models.build({"type": "clip", "embed_dim": 8, "image": VIT, "text": VIT})
 
 
-def test_a_misspelt_tower_argument_is_named():
+def test_misspelled_tower_argument_is_named():
     with pytest.raises(ValueError, match=r"model.image.widht: model 'vit' takes no 'widht' \(did you mean 'width'\?\)"):
         models.build({"type": "clip", "embed_dim": 8, "image": {**VIT, "widht": 3}, "text": TEXT})

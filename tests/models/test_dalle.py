@@ -35,7 +35,7 @@ def stream(batch=3):
     return ids, real, torch.randint(CODES, (batch, PLACES), generator=generator)
 
 
-def test_every_position_has_a_pad_token_of_its_own():
+def test_pad_tokens_are_per_position():
     model = build()
     ids, real, _ = stream()
     text = model.pad(ids, real)
@@ -53,7 +53,7 @@ def test_shapes_of_the_scores():
 
 
 @pytest.mark.parametrize("pattern", masks.PATTERNS)
-def test_one_layer_looks_exactly_where_its_mask_says(pattern, monkeypatch):
+def test_layer_follows_its_mask(pattern, monkeypatch):
     """Changing what stands at one place changes the scores of those that see it, and no others."""
     monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=1)
@@ -75,7 +75,7 @@ def test_one_layer_looks_exactly_where_its_mask_says(pattern, monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
-def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, monkeypatch):
+def test_cached_steps_equal_forward(pattern, monkeypatch):
     if pattern != "sparse":
         monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=4)
@@ -94,7 +94,7 @@ def test_drawing_place_by_place_gives_the_scores_of_the_whole_stream(pattern, mo
 
 
 @pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
-def test_a_place_in_a_tensor_is_a_place(pattern, monkeypatch):
+def test_position_may_be_a_tensor(pattern, monkeypatch):
     """So that a GPU's graph, which does the same whatever the place is, draws the same."""
     if pattern != "sparse":
         monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
@@ -111,7 +111,7 @@ def test_a_place_in_a_tensor_is_a_place(pattern, monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", [*masks.PATTERNS, "sparse"])
-def test_what_is_not_drawn_yet_is_not_seen(pattern, monkeypatch):
+def test_later_positions_are_masked(pattern, monkeypatch):
     if pattern != "sparse":
         monkeypatch.setattr(masks, "layer_patterns", lambda kind, depth: [pattern] * depth)
     model = build(depth=4)
@@ -126,7 +126,7 @@ def test_what_is_not_drawn_yet_is_not_seen(pattern, monkeypatch):
     assert torch.equal(torch.stack(found[0]), torch.stack(found[1]))
 
 
-def test_rows_are_forgotten_once_no_place_sees_them():
+def test_cache_drops_unneeded_rows():
     model = build(depth=4)
     ids, real, _ = stream(1)
     _, cache = model.prefill(model.pad(ids, real), 1)
@@ -135,7 +135,7 @@ def test_rows_are_forgotten_once_no_place_sees_them():
 
 
 @pytest.mark.parametrize("how", ["autocast", "weights"])
-def test_bfloat16_halves_the_cache_and_is_nearly_as_good(how):
+def test_bf16_halves_the_cache(how):
     model = build(depth=4)
     ids, real, codes = stream(1)
     text = model.pad(ids, real)
@@ -176,7 +176,7 @@ def test_a_fresh_model_knows_nothing():
     assert abs(code_loss - math.log(300)) < 0.1
 
 
-def test_loss_is_the_mean_cross_entropy_of_each_kind_of_token():
+def test_losses_are_mean_cross_entropies():
     text_scores, code_scores = torch.randn(2, 3, 5), torch.randn(2, 4, 6)
     text, codes = torch.randint(5, (2, 3)), torch.randint(6, (2, 4))
     for found, scores, wanted in zip(
@@ -187,7 +187,7 @@ def test_loss_is_the_mean_cross_entropy_of_each_kind_of_token():
         torch.testing.assert_close(found, torch.stack(expected).mean())
 
 
-def test_the_paper_s_size_has_twelve_billion_parameters():
+def test_paper_size_has_12b_parameters():
     node = {"type": "dalle", "vocab_size": 16384, "context_length": 256, "image_vocab_size": 8192, "grid_size": 32}
     with torch.device("meta"):
         model = models.build({**node, "width": 3968, "depth": 64, "heads": 62})
@@ -198,7 +198,7 @@ def test_the_paper_s_size_has_twelve_billion_parameters():
 
 
 @pytest.mark.parametrize("numbers", [{"heads": 3}, {"heads": 0}, {"depth": 0}, {"grid_size": 0}, {"context_length": 0}])
-def test_numbers_that_make_no_transformer_are_refused(numbers):
+def test_invalid_sizes_are_refused(numbers):
     node = {
         "type": "dalle",
         "vocab_size": 9,

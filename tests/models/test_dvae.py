@@ -16,7 +16,7 @@ def pictures(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_the_published_size_has_the_published_numbers():
+def test_published_size():
     with torch.device("meta"):
         model = models.build({"type": "dvae"})
     for half, parameters, keys in ((model.encoder, 53_786_240, 74), (model.decoder, 43_829_766, 76)):
@@ -34,7 +34,7 @@ def test_the_published_size_has_the_published_numbers():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 20)])
-def test_a_code_stands_for_a_square_of_pixels(dvae, size):
+def test_token_covers_a_square_of_pixels(dvae, size):
     height, width = size
     image = pictures(3, 3, height, width)
     assert dvae.factor == 4
@@ -45,7 +45,7 @@ def test_a_code_stands_for_a_square_of_pixels(dvae, size):
     assert dvae.decode(codes).shape == image.shape
 
 
-def test_decoding_codes_is_decoding_their_one_hot_maps(dvae):
+def test_decoding_tokens_equals_one_hot_maps(dvae):
     codes = torch.randint(16, (3, 4, 5))
     weights = F.one_hot(codes, 16).permute(0, 3, 1, 2).float()
     expected = unmap_pixels(torch.sigmoid(dvae.decode_stats(weights)[:, :3]))
@@ -53,7 +53,7 @@ def test_decoding_codes_is_decoding_their_one_hot_maps(dvae):
     assert dvae.decode(codes).abs().max() <= 1
 
 
-def test_a_block_is_its_identity_and_a_little_of_its_branch(dvae):
+def test_block_is_identity_plus_gain_times_branch(dvae):
     block = dvae.decoder.blocks.group_1.block_1
     x = torch.randn(2, 12, 4, 4)
     branch = x
@@ -66,14 +66,14 @@ def test_a_block_is_its_identity_and_a_little_of_its_branch(dvae):
     assert torch.equal(x, kept), "nothing is changed in place"
 
 
-def test_memory_layout_changes_nothing_but_rounding(dvae):
+def test_memory_format_changes_only_rounding(dvae):
     image = pictures(2, 3, 16, 16)
     logits = dvae.encode_logits(image)
     dvae.to(memory_format=torch.channels_last)
     torch.testing.assert_close(dvae.encode_logits(image), logits, rtol=1e-4, atol=1e-5)
 
 
-def test_the_pixel_map_keeps_clear_of_the_poles_and_has_an_inverse():
+def test_pixel_map_is_invertible():
     image = torch.linspace(-1, 1, 11)
     assert torch.allclose(map_pixels(image[[0, 5, 10]]), torch.tensor([0.1, 0.5, 0.9]))
     torch.testing.assert_close(unmap_pixels(map_pixels(image)), image)
@@ -81,18 +81,18 @@ def test_the_pixel_map_keeps_clear_of_the_poles_and_has_an_inverse():
 
 
 @pytest.mark.parametrize("size", [(15, 16), (16, 18)])
-def test_pictures_that_do_not_divide_are_refused_with_the_numbers(dvae, size):
+def test_indivisible_images_are_refused(dvae, size):
     with pytest.raises(ValueError, match=rf"pictures of {size[1]}x{size[0]} px do not divide by 4"):
         dvae.encode(pictures(1, 3, *size))
 
 
 @pytest.mark.parametrize("arguments", [{"groups": 0}, {"num_res_blocks": 0}])
-def test_a_stack_of_nothing_is_refused(arguments):
+def test_empty_stack_is_refused(arguments):
     with pytest.raises(ValueError, match="1 to 16 groups of at least one block"):
         DVAE(vocab_size=4, n_hid=4, n_init=4, **arguments)
 
 
-def test_it_learns_to_redraw_one_picture():
+def test_overfits_one_image():
     """Straight through both halves, relaxed: what is drawn comes near what was shown."""
     torch.manual_seed(0)
     dvae = DVAE(vocab_size=16, n_hid=16, n_init=16, groups=2, num_res_blocks=1, gain=0.7)
@@ -115,7 +115,7 @@ def patches():
     return model
 
 
-def test_codes_of_patches_start_as_their_clusters(patches):
+def test_patch_codebook_starts_as_k_means(patches):
     image = pictures(8, 3, 16, 16)
     codes = patches.encode(image)
     assert len(codes.unique()) == 16
@@ -127,7 +127,7 @@ def test_codes_of_patches_start_as_their_clusters(patches):
     torch.testing.assert_close(drawn, unmap_pixels(centres[codes.flatten()]), atol=0.15, rtol=0)
 
 
-def test_a_code_of_a_patch_depends_on_its_own_pixels_alone(patches):
+def test_patch_token_depends_only_on_its_pixels(patches):
     image = pictures(1, 3, 32, 32)
     other = image.clone()
     other[:, :, 16:20, 16:20] = -other[:, :, 16:20, 16:20]  # the place (4, 4)
@@ -135,19 +135,19 @@ def test_a_code_of_a_patch_depends_on_its_own_pixels_alone(patches):
     assert changed.nonzero().tolist() == [[4, 4]]
 
 
-def test_decoding_codes_of_patches_is_decoding_their_one_hot_maps(patches):
+def test_decoding_patch_tokens_equals_one_hot_maps(patches):
     torch.nn.init.normal_(patches.decoder.blocks.output.conv.w)  # starts at zero
     codes = torch.randint(16, (3, 4, 5))
     weights = F.one_hot(codes, 16).permute(0, 3, 1, 2).float()
     torch.testing.assert_close(patches.decode_token_stats(codes), patches.decode_stats(weights))
 
 
-def test_fewer_patches_than_codes_are_refused(patches):
+def test_too_few_patches_are_refused(patches):
     with pytest.raises(ValueError, match="1 different points make no 16 clusters"):
         patches.start(torch.zeros(4, 3, 16, 16))
 
 
-def test_codes_are_found_in_float32_whatever_the_precision(dvae):
+def test_encoding_is_float32_under_autocast(dvae):
     image = pictures(2, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         codes = dvae.encode(image)

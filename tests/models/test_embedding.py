@@ -6,7 +6,7 @@ from dalle_cli.models import embedding
 from tests.tasks.conftest import CAPTIONS, clip, clip_words, words
 
 
-def test_a_text_is_read_to_its_embedding_and_the_states_of_its_tokens():
+def test_text_embedding_and_states():
     one = clip()
     ids, real = embedding.tokenize(one, clip_words(), CAPTIONS)
     found, states, seen = embedding.read_texts(one, (ids, real))
@@ -17,7 +17,7 @@ def test_a_text_is_read_to_its_embedding_and_the_states_of_its_tokens():
     assert not found.requires_grad
 
 
-def test_pictures_of_any_size_are_embedded_at_the_tower_s():
+def test_images_are_resized_to_the_tower():
     one = clip()
     image = torch.rand(2, 3, 16, 16) * 2 - 1
     torch.testing.assert_close(embedding.embed_images(one, image), one.encode_image(image))
@@ -26,7 +26,7 @@ def test_pictures_of_any_size_are_embedded_at_the_tower_s():
     torch.testing.assert_close(embedding.embed_images(one, large), one.encode_image(small))
 
 
-def test_the_tokenizer_must_be_the_clip_s():
+def test_other_tokenizers_are_refused():
     embedding.check_tokenizer(clip(), clip_words())
     embedding.check_tokenizer(clip(), words())  # 260 entries go into 520
     with pytest.raises(ValueError, match="of 520 entries, and there is none"):

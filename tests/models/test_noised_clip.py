@@ -17,7 +17,7 @@ def build(scale=100.0):
 IDS, LENGTHS, T = torch.tensor([[1, 5, 6, 2, 0], [1, 7, 2, 0, 0]]), torch.tensor([4, 3]), torch.tensor([3, 40])
 
 
-def test_features_are_of_unit_length_and_the_scale_is_as_given():
+def test_unit_features_and_fixed_scale():
     clip = build()
     image, text, scale = clip(torch.randn(2, 3, 8, 8), T, IDS, LENGTHS)
     for features in (image, text):
@@ -26,7 +26,7 @@ def test_features_are_of_unit_length_and_the_scale_is_as_given():
     assert "logit_scale" not in clip.state_dict()
 
 
-def test_scale_is_learned_when_none_is_given():
+def test_scale_is_learned_by_default():
     clip = build(scale=None)
     assert clip.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
     assert isinstance(clip.logit_scale, torch.nn.Parameter)
@@ -42,13 +42,13 @@ def test_pixels_are_normalised_as_published():
     torch.testing.assert_close(seen[0], ((image + 1) * 127.5 - mean) / std)
 
 
-def test_time_matters_to_the_image_feature():
+def test_image_feature_depends_on_timestep():
     clip, image = build(), torch.randn(1, 3, 8, 8)
     one, other = (clip.encode_image(image, torch.tensor([t])) for t in (3, 4))
     assert (one - other).abs().max() > 1e-3
 
 
-def test_what_follows_the_end_of_the_text_does_not_matter():
+def test_padding_is_ignored():
     clip = build()
     features = clip.encode_text(IDS, LENGTHS)
     changed = IDS.clone()
@@ -69,7 +69,7 @@ def test_block_by_hand():
     assert block.k.bias is None
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_invalid_sizes_are_refused():
     clip = build()
     with pytest.raises(ValueError, match="pictures of 12x8 px for a tower of 8 px"):
         clip.encode_image(torch.zeros(1, 3, 8, 12), T[:1])

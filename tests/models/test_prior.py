@@ -33,12 +33,12 @@ def naive(prior, x, t, embedding, states, real):
     return prior.out_proj(prior.final_ln(prior.transformer(tokens, mask[:, None])[0][:, -1]))
 
 
-def test_reading_the_text_once_changes_nothing(prior, given):
+def test_encoding_once_equals_one_pass(prior, given):
     x = torch.randn(2, 8)
     torch.testing.assert_close(prior(x, T, **prior.encode(*given)), naive(prior, x, T, *given), rtol=1e-4, atol=1e-5)
 
 
-def test_padding_does_not_matter_and_all_else_does(prior, given):
+def test_only_padding_is_ignored(prior, given):
     embedding, states, real = given
     x = torch.randn(2, 8)
     out = prior(x, T, **prior.encode(*given))
@@ -56,7 +56,7 @@ def test_padding_does_not_matter_and_all_else_does(prior, given):
         assert (changed - out).abs().amax(dim=1).min() > 1e-4
 
 
-def test_text_that_is_all_padding_gives_numbers(prior, given):
+def test_all_padding_is_finite(prior, given):
     embedding, states, real = given
     assert prior(torch.randn(2, 8), T, **prior.encode(embedding, states, torch.zeros_like(real))).isfinite().all()
 
@@ -78,13 +78,13 @@ def test_gradients_reach_every_weight(prior, given):
         assert parameter.grad.isfinite().all(), name
 
 
-def test_states_of_another_length_are_refused(prior, given):
+def test_wrong_context_length_is_refused(prior, given):
     embedding, states, real = given
     with pytest.raises(ValueError, match="states of 4 tokens for a prior of 5"):
         prior.encode(embedding, states[:, :4], real[:, :4])
 
 
-def test_mean_and_deviation_are_found_from_embeddings(prior):
+def test_fit_sets_mean_and_std(prior):
     embedding = torch.randn(500, 8) * torch.linspace(0, 3, 8) + 2  # the first number never changes
     prior.fit(embedding)
     white = prior.whiten(embedding)

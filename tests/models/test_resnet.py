@@ -7,19 +7,19 @@ from torch import nn
 from dalle_cli.models.resnet import AttentionPool, Bottleneck, ModifiedResNet
 
 
-def test_a_block_starts_as_its_shortcut():
+def test_block_starts_as_shortcut():
     block, x = Bottleneck(32, 8, stride=1), torch.rand(2, 32, 4, 4)
     torch.testing.assert_close(block(x), x)
 
 
-def test_a_stride_is_an_average_pool_on_the_shortcut():
+def test_stride_is_average_pooling():
     block = Bottleneck(16, 8, stride=2).eval()
     x = torch.randn(2, 16, 4, 4)
     pooled = nn.functional.avg_pool2d(x, 2)
     torch.testing.assert_close(block(x), block.downsample(pooled).relu())
 
 
-def test_pool_is_attention_from_the_mean_to_the_map():
+def test_pool_attends_from_the_mean():
     torch.manual_seed(0)
     pool, x = AttentionPool(tokens=6, width=16, heads=4), torch.randn(2, 16, 2, 3)
     oracle = nn.MultiheadAttention(16, 4, batch_first=True)
@@ -32,7 +32,7 @@ def test_pool_is_attention_from_the_mean_to_the_map():
     torch.testing.assert_close(pool(x), oracle(tokens[:, :1], tokens, tokens)[0].squeeze(1))
 
 
-def test_checkpointing_changes_neither_gradients_nor_running_means():
+def test_gradient_checkpointing_keeps_running_means():
     torch.manual_seed(0)
     plain = ModifiedResNet(size=32, layers=[1, 2, 1, 1], width=4, heads=2).train()
     for module in plain.modules():
@@ -58,11 +58,11 @@ def test_checkpointing_changes_neither_gradients_nor_running_means():
         ({"heads": 7}, "256 is not divisible by heads 7"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_sizes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         ModifiedResNet(**{"size": 64, "layers": [1, 1, 1, 1], "width": 8, "heads": 4, **arguments})
 
 
-def test_pictures_of_another_size_are_refused():
+def test_wrong_image_size_is_refused():
     with pytest.raises(ValueError, match="tower of 64 px"):
         ModifiedResNet(size=64, layers=[1, 1, 1, 1], width=8, heads=4)(torch.zeros(1, 3, 32, 32))

@@ -12,13 +12,13 @@ def tower():
     return TextTransformer(vocab_size=50, context_length=10, width=32, depth=2, heads=4).eval()
 
 
-def test_feature_is_read_at_the_end_token(tower):
+def test_feature_is_the_end_token(tower):
     ids = torch.tensor([[48, 5, 7, END, 0, 0], [48, END, 0, 0, 0, 0]])
     states = tower.states(ids)
     torch.testing.assert_close(tower(ids), torch.stack([states[0, 3], states[1, 1]]))
 
 
-def test_what_follows_the_end_token_does_not_matter(tower):
+def test_padding_is_ignored(tower):
     feature = tower(torch.tensor([[48, 5, 7, END]]))
     torch.testing.assert_close(tower(torch.tensor([[48, 5, 7, END, 0, 0]])), feature)
     torch.testing.assert_close(tower(torch.tensor([[48, 5, 7, END, 3, 9, 2]])), feature)
@@ -34,7 +34,7 @@ def test_too_many_tokens_are_refused(tower):
         tower(torch.zeros(1, 11, dtype=torch.long))
 
 
-def test_initial_deviations_are_the_published_ones():
+def test_published_initialization():
     torch.manual_seed(0)
     width, depth = 256, 3
     tower = TextTransformer(vocab_size=500, context_length=77, width=width, depth=depth, heads=4)

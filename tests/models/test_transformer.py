@@ -24,7 +24,7 @@ def test_block_by_hand_with_each_head_together():
     torch.testing.assert_close(block(x, mask)[0], expected)
 
 
-def test_later_tokens_over_what_was_kept_of_earlier_ones_are_as_all_at_once():
+def test_past_equals_one_pass():
     transformer, x = build(), torch.randn(2, 7, 32)
     causal = torch.ones(7, 7, dtype=torch.bool).tril()
     whole, _ = transformer(x, causal)
@@ -35,7 +35,7 @@ def test_later_tokens_over_what_was_kept_of_earlier_ones_are_as_all_at_once():
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_recomputing_the_blocks_gives_the_same_gradients():
+def test_gradient_checkpointing_keeps_gradients():
     x, gradients = torch.randn(2, 3, 32), []
     for checkpointing in (False, True):
         transformer = build()
@@ -56,6 +56,6 @@ def test_initial_deviations():
             assert parameter.std().item() == pytest.approx(expected, rel=0.02), name
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_indivisible_heads_are_refused():
     with pytest.raises(ValueError, match="width 32 is not divisible by heads 5"):
         Attention(32, 5)

@@ -48,7 +48,7 @@ ALL = {
 
 @pytest.mark.parametrize("resample", ["resblock", "conv"])
 @pytest.mark.parametrize("learned", [True, False])
-def test_prediction_is_of_the_size_of_the_picture(resample, learned):
+def test_output_has_the_image_size(resample, learned):
     network = build(resample=resample, learned_variance=learned)
     for height, width in ((8, 8), (4, 12)):
         assert network(torch.randn(2, 3, height, width), T).shape == (2, 6 if learned else 3, height, width)
@@ -59,7 +59,7 @@ def test_a_fresh_network_predicts_zero():
     assert (models.build(SIZE)(x(), T) == 0).all()
 
 
-def test_picture_time_and_every_condition_matter():
+def test_output_depends_on_every_input():
     network, told = build(ALL), given()
     out = network(x(), T, **network.encode(**told))
     assert (network(x().flip(-1), T, **network.encode(**told)) - out).abs().amax(dim=(1, 2, 3)).min() > 1e-3
@@ -76,7 +76,7 @@ def test_picture_time_and_every_condition_matter():
         assert (changed - out).abs().amax(dim=(1, 2, 3)).min() > 1e-4, name
 
 
-def test_samples_of_a_batch_do_not_touch():
+def test_samples_are_independent():
     network, told = build(ALL), given()
     out = network(x(), T, **network.encode(**told))
     second = {
@@ -86,7 +86,7 @@ def test_samples_of_a_batch_do_not_touch():
     torch.testing.assert_close(network(x()[1:], T[1:], **network.encode(**second)), out[1:], rtol=1e-4, atol=1e-4)
 
 
-def test_recomputing_the_layers_gives_the_same_gradients():
+def test_gradient_checkpointing_keeps_gradients():
     gradients = []
     for checkpointing in (False, True):
         network = build({"text": TEXT}, gradient_checkpointing=checkpointing)
@@ -96,13 +96,13 @@ def test_recomputing_the_layers_gives_the_same_gradients():
         torch.testing.assert_close(recomputed, plain)
 
 
-def test_last_layer_is_not_in_mixed_precision():
+def test_last_layer_is_float32_under_autocast():
     network = build()
     with torch.autocast("cpu", torch.bfloat16):
         assert network(x(), T).dtype == torch.float32
 
 
-def test_conditions_that_are_missing_or_unknown_are_named():
+def test_wrong_conditions_are_named():
     network = build({"label": ALL["label"]})
     with pytest.raises(ValueError, match="a network with conditions label was given none"):
         network.encode()
@@ -111,7 +111,7 @@ def test_conditions_that_are_missing_or_unknown_are_named():
     assert build().encode() == {}
 
 
-def test_what_cannot_be_is_refused_with_the_numbers():
+def test_invalid_arguments_are_refused():
     network = build({"low_res": ALL["low_res"]})
     with pytest.raises(ValueError, match="3 input channels for a network of 6"):
         network(x(), T)
@@ -125,7 +125,7 @@ def test_what_cannot_be_is_refused_with_the_numbers():
         build({"other": SIZE})
 
 
-def test_patches_are_read_and_drawn_as_places():
+def test_patches_become_positions():
     network = build(ALL, patch_size=2, learned_variance=True)
     told = network.encode(**given())
     out = network(x(), T, **told)
@@ -142,7 +142,7 @@ def test_patches_are_read_and_drawn_as_places():
 
 
 @pytest.mark.parametrize("patch", [1, 2])
-def test_weights_of_a_network_that_knows_less_are_taken_over(patch):
+def test_adopts_weights_of_a_smaller_network(patch):
     """Channels of a condition in the middle, too; the new ones start at zero."""
     small = build({"text": TEXT, "low_res": ALL["low_res"]}, patch_size=patch)
     large = build({"text": TEXT, "inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}, patch_size=patch)
@@ -164,7 +164,7 @@ def last_step(**changes):
     return models.build({"type": "two-stage-unet", "first": node, "last": node})
 
 
-def test_last_step_has_a_network_of_its_own():
+def test_last_step_uses_the_second_network():
     both = last_step()
     awake(both.first)
     assert isinstance(both, TwoStageUNet)
@@ -176,7 +176,7 @@ def test_last_step_has_a_network_of_its_own():
     assert (both(x(), torch.tensor([0, 0]), **told) == 0).all()
 
 
-def test_two_networks_cannot_share_conditions_with_weights():
+def test_shared_conditions_have_no_weights():
     with pytest.raises(ValueError, match=r"model.first.conditions: only conditions without weights"):
         last_step(conditions={"text": TEXT})
     network = build()
@@ -193,7 +193,7 @@ def test_waves_tell_places_apart():
     assert torch.equal(planes[0, :6, :, 0], planes[0, :6, :, 9]), "half of them are of the height alone"
 
 
-def test_a_network_may_be_told_where_places_lie():
+def test_position_bands_encode_positions():
     network, blind = build(position_bands=2), build()
     assert torch.equal(network.input_blocks[0][0].weight, blind.input_blocks[0][0].weight)
     even = torch.zeros(2, 3, 32, 32)
@@ -201,7 +201,7 @@ def test_a_network_may_be_told_where_places_lie():
     assert inner[0] > 10 * inner[1]
 
 
-def test_a_prediction_may_begin_with_the_small_picture():
+def test_residual_adds_the_small_image():
     conditions = {"inpaint": ALL["inpaint"], "low_res": ALL["low_res"]}
     torch.manual_seed(0)
     network = models.build(SIZE | {"conditions": conditions, "residual": "low_res"})
@@ -212,6 +212,6 @@ def test_a_prediction_may_begin_with_the_small_picture():
 
 
 @pytest.mark.parametrize("name", ["text", "inpaint", "nowhere"])
-def test_only_a_picture_can_be_begun_with(name):
+def test_residual_must_be_an_image(name):
     with pytest.raises(ValueError, match=rf"model\.residual: '{name}' is no condition that is a picture"):
         build(ALL, residual=name)

@@ -4,13 +4,13 @@ import torch
 from dalle_cli.models.vit import MLP, LayerNorm, VisionTransformer
 
 
-def test_activation_is_x_times_sigmoid_of_1_702_x():
+def test_quick_gelu():
     mlp, x = MLP(4), torch.randn(3, 4)
     hidden = mlp.c_fc(x)
     torch.testing.assert_close(mlp(x), mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden)))
 
 
-def test_the_exact_gelu_reaches_every_block():
+def test_gelu_reaches_every_block():
     torch.manual_seed(0)
     towers = [VisionTransformer(16, 8, 32, 2, 4, activation) for activation in ("quick-gelu", "gelu")]
     towers[1].load_state_dict(towers[0].state_dict())
@@ -22,7 +22,7 @@ def test_the_exact_gelu_reaches_every_block():
 
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
-def test_layer_norm_computes_in_float32_and_keeps_the_type(weights):
+def test_layer_norm_keeps_the_dtype(weights):
     torch.manual_seed(0)
     norm = LayerNorm(512).to(weights)
     x = (torch.randn(4, 512) + 30).bfloat16()  # bf16 sums of numbers this far from zero would lose the deviation
@@ -32,7 +32,7 @@ def test_layer_norm_computes_in_float32_and_keeps_the_type(weights):
     torch.testing.assert_close(out.double(), expected, rtol=2**-8, atol=1e-2)
 
 
-def test_feature_depends_on_every_patch_and_its_place():
+def test_feature_depends_on_patch_positions():
     torch.manual_seed(0)
     tower = VisionTransformer(size=16, patch_size=8, width=32, depth=2, heads=4).eval()
     image = torch.randn(1, 3, 16, 16)
@@ -46,12 +46,12 @@ def test_feature_depends_on_every_patch_and_its_place():
     assert (tower(image.roll(8, dims=-1)) - feature).abs().max() > 1e-3
 
 
-def test_pictures_of_another_size_are_refused():
+def test_wrong_image_size_is_refused():
     tower = VisionTransformer(size=16, patch_size=8, width=32, depth=1, heads=4)
     with pytest.raises(ValueError, match="pictures of 24x16 px for a tower of 16 px"):
         tower(torch.zeros(1, 3, 16, 24))
 
 
-def test_patches_that_do_not_divide_the_size_are_refused():
+def test_indivisible_size_is_refused():
     with pytest.raises(ValueError, match="size 224 is not divisible by patch_size 15"):
         VisionTransformer(size=224, patch_size=15, width=32, depth=1, heads=4)

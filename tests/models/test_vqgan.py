@@ -25,7 +25,7 @@ def pictures(*shape):
 
 
 @pytest.mark.parametrize(("vocab", "total"), [(16384, 76_073_859), (1024, 72_141_699)])
-def test_published_sizes_have_the_published_counts(vocab, total):
+def test_published_parameter_counts(vocab, total):
     with torch.device("meta"):
         model = models.build({"type": "vqgan", "vocab_size": vocab})
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
@@ -57,7 +57,7 @@ def test_keys_are_the_published_ones():
     assert shapes["encoder.mid.attn_1.proj_out.weight"] == (512, 512, 1, 1)
 
 
-def test_a_code_is_that_of_the_nearest_vector(vqgan):
+def test_token_is_the_nearest_vector(vqgan):
     image = pictures(2, 3, 16, 24)
     latent = vqgan.encode_latent(image)
     codes = vqgan.encode(image)
@@ -77,14 +77,14 @@ def test_codes_become_pictures(vqgan):
     assert vqgan.decode(codes).max() == 1
 
 
-def test_codes_are_found_in_float32_whatever_the_precision(vqgan):
+def test_encoding_is_float32_under_autocast(vqgan):
     image = pictures(2, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         codes = vqgan.encode(image)
     assert torch.equal(codes, vqgan.encode(image))
 
 
-def test_an_attention_is_a_softmax_over_all_places():
+def test_attention_covers_all_positions():
     torch.manual_seed(0)
     layer, x = Attention(32), torch.randn(2, 32, 3, 4)
     seen = F.group_norm(x, 32, layer.norm.weight, layer.norm.bias, eps=1e-6)
@@ -94,7 +94,7 @@ def test_an_attention_is_a_softmax_over_all_places():
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_a_block_is_its_shortcut_and_a_branch():
+def test_block_is_shortcut_plus_branch():
     torch.manual_seed(0)
     block, x = ResBlock(32, 64), torch.randn(2, 32, 4, 4)
     branch = block.conv1(F.silu(F.group_norm(x, 32, eps=1e-6)))
@@ -102,7 +102,7 @@ def test_a_block_is_its_shortcut_and_a_branch():
     torch.testing.assert_close(block(x), F.conv2d(x, block.nin_shortcut.weight, block.nin_shortcut.bias) + branch)
 
 
-def test_the_way_down_pads_right_and_below():
+def test_downsampling_pads_right_and_bottom():
     layer = Downsample(1)
     with torch.no_grad():
         layer.conv.weight.copy_(torch.eye(3).view(1, 1, 3, 3) * torch.tensor([1.0, 10, 100]))
@@ -121,7 +121,7 @@ def test_the_way_down_pads_right_and_below():
         ({"attention_factors": [3]}, "3 is no level's factor"),
     ],
 )
-def test_what_is_no_network_is_refused(arguments, said):
+def test_empty_network_is_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         VQGAN(
             **{
@@ -135,6 +135,6 @@ def test_what_is_no_network_is_refused(arguments, said):
         )
 
 
-def test_pictures_that_do_not_divide_are_refused_with_the_numbers(vqgan):
+def test_indivisible_images_are_refused(vqgan):
     with pytest.raises(ValueError, match="pictures of 18x15 px do not divide by 2"):
         vqgan.encode(pictures(1, 3, 15, 18))

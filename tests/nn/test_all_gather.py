@@ -51,12 +51,12 @@ def of_many(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
 
 
-def test_rows_are_gathered_in_the_order_of_ranks(of_many):
+def test_rows_are_in_rank_order(of_many):
     for result in of_many:
         assert result["gathered"].tolist() == [[0, 0], [1, 1]]
 
 
-def test_processes_give_the_loss_and_gradients_of_the_whole_batch(of_many):
+def test_processes_equal_the_whole_batch(of_many):
     model = Towers()
     loss = model(*batch())
     loss.backward()
@@ -71,7 +71,7 @@ def test_a_single_process_gathers_nothing():
     assert all_gather_with_grad(x) is x
 
 
-def test_loss_is_the_mean_of_both_cross_entropies():
+def test_loss_is_symmetric_cross_entropy():
     image, text = F.normalize(torch.randn(2, 4, 8), dim=-1)
     cosines = image @ text.T
     expected = 0.0
@@ -80,7 +80,7 @@ def test_loss_is_the_mean_of_both_cross_entropies():
     torch.testing.assert_close(contrastive_loss(image, text, torch.tensor(5.0)), expected)
 
 
-def test_mixed_precision_leaves_the_logits_in_float32():
+def test_logits_are_float32_under_autocast():
     torch.manual_seed(0)
     image, text = F.normalize(torch.randn(2, 4, 8), dim=-1)
     scale = torch.tensor(100.0)

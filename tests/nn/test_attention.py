@@ -18,25 +18,25 @@ def qkv():
     return torch.randn(3, 2, 4, 6, 8)
 
 
-def test_attend_is_softmax_over_the_places_of_the_mask(qkv):
+def test_attend_is_masked_softmax(qkv):
     mask = torch.rand(2, 1, 6, 6) < 0.5
     mask |= torch.eye(6, dtype=torch.bool)
     torch.testing.assert_close(attend(*qkv, mask=mask), naive(*qkv, mask))
 
 
-def test_causal_flag_is_the_lower_triangle(qkv):
+def test_causal_flag(qkv):
     mask = torch.ones(6, 6, dtype=torch.bool).tril()
     torch.testing.assert_close(attend(*qkv, causal=True), naive(*qkv, mask))
 
 
-def test_queries_and_keys_may_differ_in_number(qkv):
+def test_different_query_and_key_lengths(qkv):
     q, k, v = qkv
     mask = torch.ones(1, 6, dtype=torch.bool)
     torch.testing.assert_close(attend(q[:, :, :1], k, v), naive(q[:, :, :1], k, v, mask))
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_in_parts_it_is_what_the_fused_kernel_gives(qkv, hidden):
+def test_unfused_equals_fused(qkv, hidden):
     mask = torch.rand(2, 1, 6, 6) < 0.5
     mask |= torch.eye(6, dtype=torch.bool)
     mask = mask if hidden else None
@@ -59,7 +59,7 @@ def test_in_parts_it_is_what_the_fused_kernel_gives(qkv, hidden):
         (16, False, torch.float32, True),
     ],
 )
-def test_on_a_cpu_scores_are_held_in_bfloat16_and_unless_they_are_many(monkeypatch, side, grad, kind, fused):
+def test_cpu_bf16_is_unfused_up_to_a_size(monkeypatch, side, grad, kind, fused):
     calls = []
     real = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k))
@@ -74,7 +74,7 @@ def test_on_a_cpu_scores_are_held_in_bfloat16_and_unless_they_are_many(monkeypat
 
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("shape", [None, (6, 6), (4, 6, 6), (1, 1, 6, 6), (3, 1, 1, 6), (3, 4, 6, 6)])
-def test_rows_of_a_batch_may_follow_one_another(monkeypatch, rows, shape):
+def test_large_batches_are_split(monkeypatch, rows, shape):
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 3, 4, 6, 8).bfloat16()
     mask = None if shape is None else torch.rand(shape) < 0.5
@@ -85,7 +85,7 @@ def test_rows_of_a_batch_may_follow_one_another(monkeypatch, rows, shape):
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_in_parts_bfloat16_is_not_much_less_exact_than_in_the_fused_kernel(hidden):
+def test_unfused_bf16_error_is_bounded(hidden):
     """Whose scores stay in float32; sharp ones, 4 times as far apart as at a network's start."""
     torch.manual_seed(0)
     mask = torch.ones(50, 50, dtype=torch.bool).tril() if hidden else None
@@ -107,7 +107,7 @@ def test_in_parts_bfloat16_is_not_much_less_exact_than_in_the_fused_kernel(hidde
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_self_attention_is_torch_s_with_the_same_weights(causal):
+def test_self_attention_equals_torch(causal):
     torch.manual_seed(0)
     ours, torchs = SelfAttention(32, 4), nn.MultiheadAttention(32, 4, batch_first=True)
     torchs.load_state_dict(ours.state_dict())
@@ -117,14 +117,14 @@ def test_self_attention_is_torch_s_with_the_same_weights(causal):
     torch.testing.assert_close(ours(x, causal=causal), expected)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_indivisible_heads_are_refused():
     with pytest.raises(ValueError, match="width 30 is not divisible by heads 4"):
         SelfAttention(30, 4)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("pattern", ["row", "convolution", "full"])
-def test_attention_by_lines_equals_attention_under_the_whole_mask(pattern, transposed):
+def test_attention_by_line_equals_full_mask(pattern, transposed):
     side, text = 6, 4
     image = masks.PATTERNS[pattern](side, side)
     q, k, v = torch.randn(3, 2, 3, text + side**2, 8, dtype=torch.float64).requires_grad_()

@@ -17,12 +17,12 @@ def slow(height, width, sees):
 
 
 @pytest.mark.parametrize(("height", "width"), GRIDS)
-def test_full_sees_all_that_came_before(height, width):
+def test_full_pattern(height, width):
     assert torch.equal(full(height, width), slow(height, width, lambda *places: True))
 
 
 @pytest.mark.parametrize(("height", "width"), GRIDS)
-def test_row_reaches_back_to_the_same_column_of_the_row_above(height, width):
+def test_row_pattern(height, width):
     def sees(r, c, other_r, other_c):
         return other_r == r or (other_r == r - 1 and other_c >= c)
 
@@ -30,7 +30,7 @@ def test_row_reaches_back_to_the_same_column_of_the_row_above(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), GRIDS)
-def test_column_sees_the_places_above_and_the_left_neighbour(height, width):
+def test_column_pattern(height, width):
     def sees(r, c, other_r, other_c):
         return other_c == c or (other_c == c - 1 and other_r == r)
 
@@ -39,7 +39,7 @@ def test_column_sees_the_places_above_and_the_left_neighbour(height, width):
 
 @pytest.mark.parametrize(("height", "width"), GRIDS)
 @pytest.mark.parametrize("kernel", [3, 5, 11])
-def test_convolution_sees_the_kernel_s_earlier_half_wrapped_at_row_ends(height, width, kernel):
+def test_convolution_pattern(height, width, kernel):
     reach = kernel // 2
 
     def sees(r, c, other_r, other_c):
@@ -57,7 +57,7 @@ def test_the_paper_s_illustrations():
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_every_pattern_is_causal_and_sees_itself(name):
+def test_patterns_are_causal(name):
     mask = PATTERNS[name](6, 6)
     assert mask.dtype == torch.bool
     assert mask.diagonal().all()
@@ -65,13 +65,13 @@ def test_every_pattern_is_causal_and_sees_itself(name):
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_through_the_layers_the_last_place_sees_every_other(name):
+def test_layers_together_see_everything(name):
     """What one sparse layer does not see, a stack of them does."""
     mask = PATTERNS[name](6, 6).float()
     assert (torch.matrix_power(mask, 12)[-1] > 0).all()
 
 
-def test_sparse_layers_repeat_row_column_row_row_and_end_with_a_convolution():
+def test_sparse_layer_order():
     kinds = layer_patterns("sparse", 64)
     assert kinds[-1] == "convolution"
     assert [i for i, kind in enumerate(kinds, 1) if kind == "column"] == list(range(2, 64, 4))
@@ -82,7 +82,7 @@ def test_sparse_layers_repeat_row_column_row_row_and_end_with_a_convolution():
 
 
 @pytest.mark.parametrize(("pattern", "before"), [(row, 1), (convolution, 5), (full, 5)])
-def test_a_band_holds_every_place_that_its_line_may_look_at(pattern, before):
+def test_band_loses_nothing(pattern, before):
     height, width = 6, 12
     image = pattern(height, width)
     found = band(image, height)
@@ -98,7 +98,7 @@ def test_a_band_holds_every_place_that_its_line_may_look_at(pattern, before):
 
 @pytest.mark.parametrize("grid", [1, 2, 5, 12])
 @pytest.mark.parametrize("name", PATTERNS)
-def test_a_window_shows_each_place_what_its_mask_shows(name, grid):
+def test_window_equals_mask(name, grid):
     """Places are written into their slots one after the other; each then finds in those it reads what it may see."""
     image, raster = PATTERNS[name](grid, grid), torch.arange(grid**2)
     found = window(image, raster.view(grid, grid).T.flatten() if name == "column" else raster)
@@ -111,7 +111,7 @@ def test_a_window_shows_each_place_what_its_mask_shows(name, grid):
         assert read[~unseen].sort().values.tolist() == image[place].nonzero().flatten().tolist()
 
 
-def test_windows_of_the_paper_s_grid_keep_little_and_read_little():
+def test_windows_of_the_paper_are_small():
     raster = torch.arange(1024)
     by_column = raster.view(32, 32).T.flatten()
     orders = {name: by_column if name == "column" else raster for name in PATTERNS}

@@ -15,7 +15,7 @@ def on_gpu(gaussian):
 
 
 @pytest.mark.parametrize("draw", [uniform, normal, on_gpu(False), on_gpu(True)])
-def test_numbers_belong_to_their_seed_at_any_batch_size_and_place(draw):
+def test_numbers_depend_only_on_the_seed(draw):
     together = draw(SEEDS, 3, 20)
     assert together.shape == (5, 3, 20)
     for i in range(len(SEEDS)):
@@ -25,7 +25,7 @@ def test_numbers_belong_to_their_seed_at_any_batch_size_and_place(draw):
 
 
 @pytest.mark.parametrize("draw", [uniform, normal])
-def test_the_process_s_own_generator_is_left_alone(draw):
+def test_global_generator_is_untouched(draw):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     draw(SEEDS, 4)
@@ -47,7 +47,7 @@ def test_the_numbers_have_their_distribution(uniform, normal):
     assert all(abs(one.mean()) < 0.01 for one in near)
 
 
-def test_a_gpu_s_numbers_are_splitmix():
+def test_gpu_numbers_are_splitmix():
     first = torch.tensor([0xE220A8 / 2**24])  # the upper bits of its first number from the state 0
     assert torch.equal(hashed_noise(torch.tensor([0]), 1, False)[0], first)
 
@@ -56,13 +56,13 @@ def test_no_sample_is_no_number():
     assert uniform(SEEDS[:0], 4).shape == (0, 4)
 
 
-def test_where_tensors_are_shapes_alone_so_are_the_numbers():
+def test_noise_under_fake_tensor_mode():
     with FakeTensorMode(allow_non_fake_inputs=True):
         found = normal(SEEDS, 3, 2)
     assert (found.shape, found.dtype, found.device.type) == ((5, 3, 2), torch.float32, "cpu")
 
 
-def test_a_stream_goes_on_for_each_seed_by_itself():
+def test_noise_source_continues_per_seed():
     def drawn(seeds):
         more = noise_source(seeds)
         return torch.stack([more(torch.zeros(len(seeds), 3, 4)) for _ in range(2)])

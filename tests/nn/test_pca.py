@@ -19,14 +19,14 @@ def test_directions_come_by_falling_variance():
     torch.testing.assert_close(found.mean.float(), vectors.mean(dim=0))
 
 
-def test_the_basis_is_orthonormal_and_its_signs_are_fixed():
+def test_basis_is_orthonormal_with_fixed_signs():
     vectors, _ = stretched()
     basis = principal_components(vectors).basis
     torch.testing.assert_close(basis @ basis.T, torch.eye(3, dtype=torch.float64))
     assert (basis.gather(1, basis.abs().argmax(dim=1, keepdim=True)) > 0).all()
 
 
-def test_enough_is_the_fewest_that_have_the_share():
+def test_components_for_explained_variance():
     found = principal_components(stretched()[0])  # variances about 9, 4 and 1/4
     assert [found.enough(share) for share in (0.1, 0.6, 0.9, 0.99, 1.0)] == [1, 1, 2, 3, 3]
     still = principal_components(torch.ones(5, 3))

@@ -23,14 +23,14 @@ def through(model, x):
 @here
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1,), (2, 3), (64,), (2, 2, 100)])
-def test_the_products_are_those_of_the_layers_as_they_are(bias, shape):
+def test_linear_is_unchanged(bias, shape):
     model, x = network(bias=bias), torch.randn(*shape, 512)
     with torch.no_grad():
         torch.testing.assert_close(through(model, x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @here
-def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it():
+def test_rows_are_bit_identical_at_any_batch_size():
     model, x = network(), torch.randn(300, 512)
     with prepacked(model), torch.no_grad():
         alone = torch.cat([model(row[None]) for row in x[:8]])
@@ -41,7 +41,7 @@ def test_a_row_is_the_same_to_the_bit_whatever_stands_beside_it():
 @here
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"bias": False}, {"padding": 1, "dilation": 2}, {"groups": 2}])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_convolutions_are_those_of_the_layers_as_they_are(options, layout):
+def test_convolution_is_unchanged(options, layout):
     """Pictures of one size after those of another, too."""
     torch.manual_seed(0)
     layer = nn.Conv2d(256, 256, 3, **options)
@@ -56,7 +56,7 @@ def test_convolutions_are_those_of_the_layers_as_they_are(options, layout):
 
 
 @here
-def test_convolutions_have_the_type_that_is_multiplied_in():
+def test_convolution_dtype():
     torch.manual_seed(0)
     layer, x = nn.Conv2d(256, 256, 3, padding=1), torch.randn(2, 256, 9, 9)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -67,7 +67,7 @@ def test_convolutions_have_the_type_that_is_multiplied_in():
 
 @here
 @pytest.mark.parametrize("causal", [False, True])
-def test_self_attention_packs_the_product_that_gives_q_k_and_v(causal):
+def test_self_attention_projection_is_prepacked(causal):
     torch.manual_seed(0)
     layer, x = SelfAttention(512, 8), torch.randn(2, 9, 512)
     with torch.no_grad(), prepacked(layer):
@@ -78,7 +78,7 @@ def test_self_attention_packs_the_product_that_gives_q_k_and_v(causal):
 
 
 @here
-def test_where_there_are_gradients_layers_work_as_ever():
+def test_gradients_bypass_prepacking():
     model, x = network(), torch.randn(2, 512, requires_grad=True)
     with prepacked(model):
         model(x).sum().backward()
@@ -99,7 +99,7 @@ def test_several_models_count_together(monkeypatch):
 @here
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("wide", "out"), [(512, 1024), (1280, 1536), (2048, 512), (4096, 1536)])
-def test_a_row_alone_is_the_same_to_the_bit(kind, wide, out):
+def test_single_row_is_bit_identical(kind, wide, out):
     torch.manual_seed(0)
     layer, x = nn.Linear(wide, out).to(kind), torch.randn(5, wide).to(kind)
     with torch.no_grad(), prepacked(layer):
@@ -110,7 +110,7 @@ def test_a_row_alone_is_the_same_to_the_bit(kind, wide, out):
 
 
 @here
-def test_processes_of_a_machine_share_its_memory(monkeypatch):
+def test_memory_is_shared_by_processes(monkeypatch):
     model = network()
     room = 4 * 2 * 512 * 1024 * 4
     monkeypatch.setattr(module, "total_memory", lambda: room)
@@ -119,7 +119,7 @@ def test_processes_of_a_machine_share_its_memory(monkeypatch):
     assert prepacked_bytes(model) == 0
 
 
-def test_nothing_is_packed_where_memory_is_short():
+def test_without_prepacking():
     model = network()
     with without_prepacking():
         assert prepacked_bytes(model) == 0
@@ -138,7 +138,7 @@ def fails_inside(model):
 
 
 @here
-def test_layers_are_packed_inside_alone_even_when_it_fails():
+def test_prepacking_ends_with_the_context():
     model = network()
     with pytest.raises(RuntimeError, match="stop"):
         fails_inside(model)
@@ -147,7 +147,7 @@ def test_layers_are_packed_inside_alone_even_when_it_fails():
 
 
 @here
-def test_copies_have_the_type_that_is_multiplied_in():
+def test_copies_have_autocast_dtype():
     model = network()
     weights = 2 * 512 * 1024
     assert prepacked_bytes(model) == 4 * weights
@@ -162,7 +162,7 @@ def test_copies_have_the_type_that_is_multiplied_in():
 
 
 @here
-def test_a_part_that_is_left_out_of_mixed_precision_stays_out(monkeypatch):
+def test_disabled_autocast_is_respected(monkeypatch):
     """Where the machine packs bfloat16 or not: what is packed in one type is not used for another."""
     model, x = network(), torch.randn(4, 512)
     with torch.no_grad(), prepacked(model), torch.autocast("cpu", torch.bfloat16):
@@ -175,7 +175,7 @@ def test_a_part_that_is_left_out_of_mixed_precision_stays_out(monkeypatch):
         torch.testing.assert_close(outside, model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_small_layers_large_models_and_other_devices_are_left_alone(monkeypatch):
+def test_unsuitable_layers_are_skipped(monkeypatch):
     assert (
         prepacked_bytes(nn.Linear(64, 64), min_weights=64**2 + 1)
         == prepacked_bytes(nn.Conv2d(64, 64, 3, padding_mode="reflect"))

@@ -40,13 +40,13 @@ SCORES = st.lists(st.integers(-40, 40), min_size=1, max_size=12, unique=True)
     st.sampled_from([None, 1, 3, 100]),
     st.sampled_from([None, 0.1, 0.501, 0.9, 1.0]),
 )
-def test_choice_is_that_of_a_slow_loop(scores, chance, temperature, top_k, top_p):
+def test_equals_slow_loop(scores, chance, temperature, top_k, top_p):
     scores, chance = torch.tensor(scores) / 10, (chance + 0.417) / 997  # clear of the borders between tokens
     fast = sample_token(scores, torch.tensor(chance), temperature, top_k, top_p)
     assert int(fast) == slow(scores, chance, temperature, top_k, top_p)
 
 
-def test_shares_of_chance_are_the_probabilities():
+def test_frequencies_are_probabilities():
     probabilities = torch.tensor([0.5, 0.0, 0.125, 0.375])
     chances = torch.arange(0, 1, 1 / 64)
     tokens = sample_token(probabilities.log().expand(64, -1), chances)
@@ -75,7 +75,7 @@ def test_only_the_likeliest_are_chosen(options, allowed):
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}])
 @pytest.mark.parametrize("chance", [0.0, 1 - 2**-24])
-def test_what_is_impossible_is_never_chosen(options, chance):
+def test_impossible_tokens_are_never_sampled(options, chance):
     scores = torch.tensor([-torch.inf, 1.0, 2.0, 0.5, -torch.inf]).expand(7, -1)
     assert set(sample_token(scores, torch.full((7,), chance), **options).tolist()) <= {1, 2, 3}
 

@@ -10,11 +10,11 @@ def task():
     return prior(AR)
 
 
-def test_drawing_with_a_cache_equals_the_naive_loop(task):
+def test_cached_sampling_equals_naive_loop(task):
     torch.testing.assert_close(task.sample(CAPTIONS, [1, 2]), task.sample_without_cache(CAPTIONS, [1, 2]))
 
 
-def test_a_good_fit_is_asked_for_when_drawing(task):
+def test_sampling_asks_for_high_similarity(task):
     _, upper = task._chances(range(400), 1, 6, 0.5)
     assert (upper.min(), upper.max()) == (4, 7)
     assert (torch.bincount(upper)[4:] > 70).all()
@@ -27,18 +27,18 @@ def test_a_good_fit_is_asked_for_when_drawing(task):
         task.sample(CAPTIONS, [1, 2], min_fit_quantile=1)
 
 
-def test_guidance_begins_at_no_text_and_passes_the_text_s_own(task):
+def test_guidance_extrapolates(task):
     drawn = {scale: task.sample(CAPTIONS[:1], [3], scale, temperature=0.0) for scale in (1.0, 1.0001, 8.0)}
     assert torch.equal(drawn[1.0], drawn[1.0001])
     assert not torch.equal(drawn[8.0], drawn[1.0])
 
 
-def test_without_temperature_the_likeliest_buckets_are_taken(task):
+def test_zero_temperature_is_greedy(task):
     same = [task.sample(CAPTIONS[:1], [seed], temperature=0.0, min_fit_quantile=0.9) for seed in (1, 2)]
     assert torch.equal(*same)
 
 
-def test_components_out_of_use_are_neither_trained_nor_drawn():
+def test_unused_components_are_ignored():
     one = prior(AR | {"explained_variance": 0.6})
     kept = int(one.model.kept)
     assert 1 <= kept < 6
@@ -52,7 +52,7 @@ def test_components_out_of_use_are_neither_trained_nor_drawn():
     torch.testing.assert_close(one(batch, 0)[0], before)
 
 
-def test_texts_left_out_ask_for_no_fit():
+def test_dropped_texts_have_no_similarity_token():
     one = prior(AR)
     one.drop_text = 1.0
     batch = one.collate(samples())
@@ -65,7 +65,7 @@ def test_texts_left_out_ask_for_no_fit():
     assert not torch.equal(one(batch, 0)[0], before)
 
 
-def test_texts_left_out_say_nothing_about_how_well_captions_fit():
+def test_dropped_texts_do_not_affect_fit():
     """Products with the empty text are smaller, and would fill the lower buckets."""
     one = prior(AR, text_drop_prob=0.5)
     batch = one.collate(samples(640))

@@ -9,7 +9,7 @@ class Plain(Task):
         self.companion = nn.Dropout(0.5).eval()
 
 
-def test_switching_to_training_leaves_companions_alone():
+def test_train_mode_leaves_frozen_models_in_eval():
     task = Plain()
     task.train()
     assert (task.training, task.model.training, task.companion.training) == (True, True, False)
@@ -17,7 +17,7 @@ def test_switching_to_training_leaves_companions_alone():
     assert (task.training, task.model.training) == (False, False)
 
 
-def test_a_task_needs_neither_preparation_nor_pictures():
+def test_task_defaults():
     task = Plain()
     task.prepare(iter(()))
     task.after_step()

@@ -18,7 +18,7 @@ def task(names=NAMES, **options):
     return ClassifierTask(model, classes=names, **options).eval()
 
 
-def test_the_loss_is_the_cross_entropy_of_noisy_pictures():
+def test_loss_is_cross_entropy_of_noisy_images():
     one = task(schedule="linear", steps=100)
     batch = one.collate(samples())
     assert batch["label"].tolist() == [2, 0, 2, 0]
@@ -30,7 +30,7 @@ def test_the_loss_is_the_cross_entropy_of_noisy_pictures():
     assert len(one.process) == 100
 
 
-def test_a_score_is_the_log_probability_of_the_text_s_class():
+def test_score_is_log_probability():
     one = task()
     x, t = torch.randn(3, 3, SIZE, SIZE), torch.tensor([0, 400, 999])
     scores = torch.stack([one.score([name] * 3, x, t) for name in NAMES])

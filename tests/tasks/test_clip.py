@@ -26,7 +26,7 @@ def batch(one):
     )
 
 
-def test_the_loss_is_the_mean_of_both_directions():
+def test_loss_is_symmetric():
     one = task()
     given = batch(one)
     loss, logs = one(given, 0)
@@ -38,14 +38,14 @@ def test_the_loss_is_the_mean_of_both_directions():
     assert logs["scale"].item() == pytest.approx(1 / 0.07, rel=1e-4)
 
 
-def test_features_are_unit_vectors_and_do_not_depend_on_their_neighbours():
+def test_unit_features_are_independent():
     one = task().eval()
     features = one.embed_texts(CAPTIONS)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(one.embed_texts(CAPTIONS[:1]), features[:1], rtol=1e-5, atol=1e-6)
 
 
-def test_a_batch_is_as_wide_as_its_longest_caption():
+def test_batch_is_cut_to_longest_caption():
     one = task()
     assert batch(one)["ids"].shape[1] == 12  # the context, to which longer ones are cut
     short = one.collate(
@@ -54,7 +54,7 @@ def test_a_batch_is_as_wide_as_its_longest_caption():
     assert short["ids"].shape[1] == max(len(one.tokenizer.encode(text)) for text in ("a", "star")) + 2 < 12
 
 
-def test_the_scale_stays_below_its_ceiling_and_can_come_down_again():
+def test_scale_is_clamped_and_can_fall():
     one = task(max_logit_scale=50.0)
     with torch.no_grad():
         one.model.logit_scale.fill_(9.0)
@@ -64,6 +64,6 @@ def test_the_scale_stays_below_its_ceiling_and_can_come_down_again():
     assert one.model.logit_scale.grad.abs() > 0
 
 
-def test_a_vocabulary_that_is_too_large_is_refused():
+def test_too_large_vocabulary_is_refused():
     with pytest.raises(ValueError, match=r"model\.text\.vocab_size: 521 is less than the tokenizer's 522"):
         task(vocab_size=521)

@@ -33,7 +33,7 @@ def samples(count=3):
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.8}, {"temperature": 0}])
-def test_drawing_with_a_cache_equals_the_naive_loop(options):
+def test_cached_sampling_equals_naive_loop(options):
     one = task()
     seeds = [[1, 2, 3], [4, 5, 6]]
     assert torch.equal(one.sample(CAPTIONS, seeds, **options), one.sample_without_cache(CAPTIONS, seeds, **options))
@@ -42,14 +42,14 @@ def test_drawing_with_a_cache_equals_the_naive_loop(options):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_a_recorded_step_draws_as_one_that_is_not(scale, monkeypatch):
+def test_cuda_graph_changes_nothing(scale, monkeypatch):
     one, seeds = task().cuda(), [[1, 2, 3], [4, 5, 6]]
     found = one.sample(CAPTIONS, seeds, guidance_scale=scale)
     monkeypatch.setattr(module, "as_cuda_graph", lambda work: work)
     assert torch.equal(one.sample(CAPTIONS, seeds, guidance_scale=scale), found)
 
 
-def test_where_nothing_can_be_recorded_it_is_said_and_drawn_all_the_same(monkeypatch):
+def test_failed_cuda_graph_falls_back(monkeypatch):
     def fails(work):
         raise RuntimeError("no graph here")
 
@@ -63,7 +63,7 @@ def test_where_nothing_can_be_recorded_it_is_said_and_drawn_all_the_same(monkeyp
     assert torch.equal(one.sample(CAPTIONS[:1], seeds), expected)
 
 
-def test_a_candidate_depends_on_its_own_seed_and_prompt_alone():
+def test_candidates_are_independent():
     one = task()
     together = one.sample(CAPTIONS, [[1, 2], [3, 4]])
     assert together.shape == (2, 2, GRID, GRID)
@@ -72,7 +72,7 @@ def test_a_candidate_depends_on_its_own_seed_and_prompt_alone():
     assert not torch.equal(one.sample([CAPTIONS[0]], [[4]])[0, 0], together[1, 1])
 
 
-def test_guidance_moves_from_no_caption_through_the_caption_s_scores():
+def test_guidance_extrapolates_logits():
     one = task()
     with_text, without = (one.sample([text], [[7]], temperature=0) for text in (CAPTIONS[0], ""))
     assert torch.equal(one.sample([CAPTIONS[0]], [[7]], temperature=0, guidance_scale=0.0), without)
@@ -80,7 +80,7 @@ def test_guidance_moves_from_no_caption_through_the_caption_s_scores():
     assert not torch.equal(one.sample([CAPTIONS[0]], [[7]], temperature=0, guidance_scale=8.0), with_text)
 
 
-def test_given_codes_are_kept_and_gone_on_from():
+def test_prefix_is_continued():
     one = task()
     whole = one.sample(CAPTIONS, [[1], [2]])
     first = whole[:, 0].flatten(1)[:, : 2 * GRID]
@@ -91,7 +91,7 @@ def test_given_codes_are_kept_and_gone_on_from():
     assert not torch.equal(drawn, whole[:, 0].flatten(1))
 
 
-def test_the_loss_is_an_eighth_text_and_seven_eighths_image():
+def test_loss_weights_text_one_eighth():
     one = task()
     batch = one.collate(samples())
     total, logs = one(batch, 0)
@@ -102,7 +102,7 @@ def test_the_loss_is_an_eighth_text_and_seven_eighths_image():
     torch.testing.assert_close(total, expected[0] / 8 + expected[1] * 7 / 8)
 
 
-def test_codes_made_beforehand_stand_in_for_the_picture():
+def test_cached_tokens_replace_images():
     one = task()
     batch = one.collate(samples())
     cached = {key: value for key, value in batch.items() if key != "image"}
@@ -110,7 +110,7 @@ def test_codes_made_beforehand_stand_in_for_the_picture():
     assert torch.equal(one(cached, 0)[0], one(batch, 0)[0])
 
 
-def test_captions_are_left_out_as_their_samples_seeds_say():
+def test_captions_are_dropped_by_sample_seed():
     one = task(text_drop_prob=0.5, bpe_dropout=0.3)
     many = samples(64)
     batch = one.collate(many)
@@ -124,12 +124,12 @@ def test_captions_are_left_out_as_their_samples_seeds_say():
     assert torch.equal(task(bpe_dropout=0.3).collator(held_out=True)(many)["ids"], whole)
 
 
-def test_a_picture_of_another_size_is_refused_with_the_right_one():
+def test_wrong_image_size_names_the_right_one():
     with pytest.raises(ValueError, match=r"draws 16 px pictures, not 24: set data\.size=16"):
         task().encode(torch.zeros(1, 3, 24, 24))
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_mismatched_parts_are_refused():
     good = task()
     with pytest.raises(ValueError, match=r"model\.image_vocab_size: 16 is not the dVAE's 8"):
         DALLETask(good.model, DVAE(8, n_hid=8, n_init=8, groups=3, num_res_blocks=1), good.tokenizer)

@@ -35,7 +35,7 @@ ALL = {"inpaint": INPAINT, "low_res": LOW_RES}
 
 @pytest.mark.parametrize("predict", ["eps", "x0", "v"])
 @pytest.mark.parametrize("variance", ["small", "learned-range"])
-def test_the_loss_is_that_of_the_process_on_pictures_with_their_own_noise(predict, variance):
+def test_loss_is_diffusion_loss_with_own_noise(predict, variance):
     one = decoder({"prediction_type": predict, "variance": variance})
     batch = one.collate(samples())
     total, logs = one(batch, 0)
@@ -55,7 +55,7 @@ def test_every_parameter_learns():
     assert without == []
 
 
-def test_captions_are_left_out_and_pictures_erased_as_their_samples_seeds_say():
+def test_drops_and_masks_follow_sample_seeds():
     one = decoder({"text_drop_prob": 0.5}, **ALL)
     many = samples(64)
     batch = one.collate(many)
@@ -71,7 +71,7 @@ def test_captions_are_left_out_and_pictures_erased_as_their_samples_seeds_say():
     assert decoder().collate(many)["real"].any(dim=1).all()
 
 
-def test_a_network_of_labels_learns_the_class_in_the_caption():
+def test_labels_come_from_captions():
     one = decoder({"classes": ["square", "star", "circle"]}, text=None, label=LABEL)
     batch = one.collate(samples())
     assert batch["label"].tolist() == [2, 0, 2, 0]
@@ -83,7 +83,7 @@ def test_a_network_of_labels_learns_the_class_in_the_caption():
         one.denoiser(["a star"], guidance_scale=2)
 
 
-def test_guidance_goes_from_no_text_through_the_text():
+def test_guidance_extrapolates_from_no_text():
     one = decoder()
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     t = timesteps_like(300, x)
@@ -96,7 +96,7 @@ def test_guidance_goes_from_no_text_through_the_text():
         torch.testing.assert_close(part.eps, same.eps, rtol=1e-4, atol=1e-4)
 
 
-def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
+def test_each_text_is_encoded_once(monkeypatch):
     read = []
     whole = TextCondition.forward
     monkeypatch.setattr(
@@ -112,7 +112,7 @@ def test_a_text_is_read_once_whatever_the_number_of_its_pictures(monkeypatch):
     torch.testing.assert_close(alone.eps[0], together.eps[2], rtol=1e-4, atol=1e-4)
 
 
-def test_the_decoder_learns_from_clip_s_embedding_of_the_picture_or_from_that_of_the_data():
+def test_embedding_comes_from_clip_or_data():
     companion = clip()
     one = decoder({"image_drop_prob": 0.0}, companion, image=IMAGE)
     batch = one.collate(samples())
@@ -134,7 +134,7 @@ def test_the_decoder_learns_from_clip_s_embedding_of_the_picture_or_from_that_of
         stored(batch, 0)
 
 
-def test_clip_reads_larger_pictures_than_are_drawn():
+def test_clip_may_read_larger_images():
     one = decoder({}, clip(), image=IMAGE)
     batch = one.collate(samples(size=16))
     assert one(batch, 0)[0].isfinite()
@@ -145,7 +145,7 @@ def test_clip_reads_larger_pictures_than_are_drawn():
     assert one(one.example(2, 16), 0)[0].isfinite()
 
 
-def test_a_share_of_the_embeddings_is_left_out_as_their_samples_seeds_say():
+def test_embeddings_are_dropped_by_sample_seed():
     one = decoder({"image_drop_prob": 0.3, "text_drop_prob": 0.5}, clip(), image=IMAGE)
     many = samples(200)
     batch = one.collate(many)
@@ -155,7 +155,7 @@ def test_a_share_of_the_embeddings_is_left_out_as_their_samples_seeds_say():
     assert 10 < both.sum() < 50  # one does not follow the other
 
 
-def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
+def test_dropped_embeddings_are_not_computed(monkeypatch):
     companion = clip()
     one = decoder({"image_drop_prob": 0.3}, companion, image=IMAGE)
     batch = one.collate(samples(20))
@@ -173,7 +173,7 @@ def test_embeddings_that_are_left_out_are_not_computed(monkeypatch):
     assert len(seen) == 1
 
 
-def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
+def test_clip_text_condition():
     companion = clip()
     one = decoder({"text_drop_prob": 0.5}, companion, text=STATES, image=IMAGE)
     batch = one.collate(samples())
@@ -201,7 +201,7 @@ def test_clip_s_states_of_the_text_are_read_once_with_its_own_embedding():
         DecoderTask(one.model, SIZE, None, companion, variance="small")
 
 
-def test_guidance_goes_from_no_text_and_no_embedding():
+def test_guidance_drops_text_and_embedding():
     one = decoder({}, clip(), image=IMAGE)
     told = torch.randn(2, 8)
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -213,7 +213,7 @@ def test_guidance_goes_from_no_text_and_no_embedding():
     assert (one.denoiser(["", ""], image_embedding=told)(x, t).eps - null.eps).abs().max() > 1e-3  # the embedding alone
 
 
-def test_an_upsampler_of_crops_draws_whole_pictures():
+def test_upsampler_trains_on_crops():
     torch.manual_seed(0)
     model = awake(
         models.build(UNET | {"learned_variance": False, "attention_factors": [], "conditions": {"low_res": LOW_RES}})
@@ -239,7 +239,7 @@ def test_an_upsampler_of_crops_draws_whole_pictures():
         DecoderTask(model, 32, variance="small", crop_fraction=1.5)
 
 
-def test_what_is_known_is_told_and_kept():
+def test_known_region_is_input_and_kept():
     one, plain = decoder(inpaint=INPAINT), decoder()
     x, image = torch.randn(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
     mask = torch.zeros(1, 1, SIZE, SIZE)
@@ -255,7 +255,7 @@ def test_what_is_known_is_told_and_kept():
     torch.testing.assert_close(nothing, unknown)
 
 
-def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
+def test_upsampler_needs_a_small_image():
     one = decoder({"max_noise": 0.5, "max_blur": 1.0}, low_res=LOW_RES)
     with pytest.raises(ValueError, match="upsamples: give it a low-resolution image"):
         one.denoiser(["a star"])
@@ -270,7 +270,7 @@ def test_an_upsampler_needs_a_small_picture_which_is_worse_in_training():
 
 
 @pytest.mark.parametrize("conditions", [{}, {"low_res": LOW_RES}, {"inpaint": INPAINT}, ALL])
-def test_the_preview_shows_what_was_given_drawn_and_true(conditions):
+def test_preview_shows_input_output_and_truth(conditions):
     one = decoder({"text_drop_prob": 0.1}, **conditions)
     batch = one.collate(samples(2))
     with torch.no_grad():
@@ -285,7 +285,7 @@ def test_the_preview_shows_what_was_given_drawn_and_true(conditions):
         assert (torch.stack(pictures[:2])[~kept] == 0).all()
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_mismatched_parts_are_refused():
     good = decoder()
     with pytest.raises(ValueError, match=r"task\.size: 9 does not divide by 2"):
         DecoderTask(good.model, 9, words(), variance="small")
@@ -319,7 +319,7 @@ def test_capabilities_are_those_of_the_conditions():
     assert decoder({}, clip(), text=STATES).reads_text
 
 
-def test_a_base_learns_to_inpaint_from_where_it_is():
+def test_base_becomes_inpainting_model():
     base = decoder().model
     wider = models.build(UNET | {"learned_variance": False, "conditions": {"text": TEXT, "inpaint": INPAINT}})
     wider.load_state_dict(wider.adopt(base.state_dict(), base))

@@ -24,7 +24,7 @@ def batch(count=4, size=8, seed=1):
     }
 
 
-def test_the_density_is_that_of_a_laplace_variable_s_sigmoid():
+def test_logit_laplace_density():
     """It integrates to 1 over pixels, and is the Laplace density of the logit times the logit's slope."""
     pixels = torch.linspace(1e-4, 1 - 1e-4, 20_001, dtype=torch.float64)
     mean, log_scale = torch.tensor(0.3, dtype=torch.float64), torch.tensor(-0.5, dtype=torch.float64)
@@ -34,14 +34,14 @@ def test_the_density_is_that_of_a_laplace_variable_s_sigmoid():
     torch.testing.assert_close(density.log(), laplace - torch.log(pixels * (1 - pixels)))
 
 
-def test_the_scale_has_a_floor_where_one_is_given():
+def test_min_log_scale_is_a_floor():
     pixels, mean = torch.tensor([0.5]), torch.tensor([0.0])
     low = torch.tensor([-9.0])
     assert logit_laplace(pixels, mean, low) > logit_laplace(pixels, mean, low, floor=-0.7)
     assert logit_laplace(pixels, mean, low, -0.7) == logit_laplace(pixels, mean, torch.tensor([-0.7]))
 
 
-def test_the_loss_is_the_bound_of_a_pixel_value():
+def test_loss_is_the_bound_per_pixel_value():
     """At a vanishing temperature the relaxed codes are hard; the divergence is that of the codes from even ones."""
     one = task(kl_weight=6.6, kl_anneal_steps=0, temperature=1e-4, temperature_steps=0)
     given = batch()
@@ -53,7 +53,7 @@ def test_the_loss_is_the_bound_of_a_pixel_value():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_sample_s_noise_is_its_own():
+def test_noise_depends_only_on_the_sample():
     one = task(temperature=1.0)
     given = batch(4)
     losses = [one({key: value[i : i + 1] for key, value in given.items()}, 0)[0] for i in range(4)]
@@ -61,7 +61,7 @@ def test_a_sample_s_noise_is_its_own():
     assert one(given | {"seed": given["seed"] + 1}, 0)[0] != one(given, 0)[0]
 
 
-def test_schedules_move_along_half_a_cosine():
+def test_schedules_follow_a_cosine():
     one = task(kl_weight=6.0, kl_anneal_steps=100, temperature=0.5, temperature_steps=100)
     temperatures = [one(batch(), step)[1]["temperature"].item() for step in (0, 50, 100, 900)]
     assert temperatures == pytest.approx([1, 0.75, 0.5, 0.5])
@@ -70,7 +70,7 @@ def test_schedules_move_along_half_a_cosine():
     assert losses[1][0] > losses[1][1]["likelihood"]
 
 
-def test_codes_of_patches_start_from_the_data():
+def test_patch_codebook_starts_from_data():
     torch.manual_seed(0)
     one = DVAETask(DVAE(VOCAB, n_hid=8, n_init=8, groups=2, num_res_blocks=1, patches=True), train_encoder=False)
     given = batch(16)
@@ -81,7 +81,7 @@ def test_codes_of_patches_start_from_the_data():
     assert after["perplexity"] > before["perplexity"]
 
 
-def test_data_with_too_few_patches_are_refused():
+def test_too_few_patches_are_refused():
     one = DVAETask(DVAE(VOCAB, n_hid=8, n_init=8, groups=2, num_res_blocks=1, patches=True))
     with pytest.raises(
         ValueError, match=r"model\.patches: 1 different points make no 8 clusters; set model\.vocab_size lower"
@@ -89,7 +89,7 @@ def test_data_with_too_few_patches_are_refused():
         one.prepare(repeat({"image": torch.zeros(64, 3, 8, 8)}))
 
 
-def test_without_the_encoder_the_decoder_learns_from_hard_codes():
+def test_frozen_encoder_uses_hard_tokens():
     one = task(train_encoder=False)
     given = batch()
     loss, logs = one(given, 0)
@@ -102,7 +102,7 @@ def test_without_the_encoder_the_decoder_learns_from_hard_codes():
     assert logs["perplexity"] <= VOCAB
 
 
-def test_codes_that_nobody_uses_cost_something():
+def test_usage_penalty():
     one = task(usage_penalty=1.0)
     with torch.no_grad():
         one.model.encoder.blocks.output.conv.b[0] = 50.0  # all places take code 0
@@ -112,7 +112,7 @@ def test_codes_that_nobody_uses_cost_something():
     assert extra.item() == pytest.approx((VOCAB - 1) / VOCAB, abs=1e-3)
 
 
-def test_psnr_and_perplexity_are_those_of_the_pictures_and_codes():
+def test_logged_psnr_and_perplexity():
     one = task(temperature=1e-4, temperature_steps=0)
     given = batch()
     logs = one(given, 5)[1]
@@ -121,7 +121,7 @@ def test_psnr_and_perplexity_are_those_of_the_pictures_and_codes():
     assert logs["perplexity"].item() == pytest.approx(torch.special.entr(share).sum().exp().item(), rel=1e-5)
 
 
-def test_the_preview_shows_originals_above_reconstructions():
+def test_preview_layout():
     one = task().eval()
     given = batch(3)
     with torch.no_grad():
@@ -131,6 +131,6 @@ def test_the_preview_shows_originals_above_reconstructions():
     torch.testing.assert_close(pictures[4], one.model.decode(one.model.encode(given["image"]))[1])
 
 
-def test_a_temperature_of_zero_is_refused():
+def test_zero_temperature_is_refused():
     with pytest.raises(ValueError, match=r"task\.temperature: 0 is not positive"):
         task(temperature=0)

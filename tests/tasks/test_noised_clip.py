@@ -25,7 +25,7 @@ def task(node=NODE, **options):
 
 
 @pytest.mark.parametrize("shift", [1.0, 0.2])
-def test_the_loss_is_clip_s_on_noisy_pictures(shift):
+def test_loss_is_clip_loss_on_noisy_images(shift):
     one = task(timestep_shift=shift)
     batch = one.collate(samples(2))
     loss, logs = one(batch, 0)
@@ -39,7 +39,7 @@ def test_the_loss_is_clip_s_on_noisy_pictures(shift):
     torch.testing.assert_close(one.score(one.embed_texts(CAPTIONS), x, t), scores.diagonal())
 
 
-def test_only_a_learned_scale_has_a_ceiling():
+def test_only_learned_scale_is_clamped():
     one = task(max_logit_scale=20.0)
     with torch.no_grad():
         one.model.logit_scale.fill_(9.0)
@@ -50,13 +50,13 @@ def test_only_a_learned_scale_has_a_ceiling():
     assert given.model.logit_scale.item() == pytest.approx(math.log(100))
 
 
-def test_a_vocabulary_that_is_too_large_is_refused():
+def test_too_large_vocabulary_is_refused():
     node = NODE | {"text": NODE["text"] | {"vocab_size": 521}}
     with pytest.raises(ValueError, match=r"model\.text\.vocab_size: 521 is less than the tokenizer's 522"):
         task(node)
 
 
-def test_a_share_of_the_pictures_comes_through_the_dvae():
+def test_reconstruction_prob():
     dvae = DVAE(16, n_hid=8, n_init=8, groups=3, num_res_blocks=1).eval()
     batch = task().collate(samples(64))
 
@@ -71,7 +71,7 @@ def test_a_share_of_the_pictures_comes_through_the_dvae():
     assert task(reconstruction_prob=1.0, dvae=dvae)(batch, 0)[0] != task()(batch, 0)[0]
 
 
-def test_what_cannot_be_trained_is_refused():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match=r"task\.timestep_shift: 0 is not over 0"):
         task(timestep_shift=0)
     with pytest.raises(ValueError, match=r"task\.reconstruction_prob: 2 is not in \[0, 1\]"):

@@ -6,7 +6,7 @@ from dalle_cli.tasks.noising import add_noise, make_process
 SEEDS = torch.arange(400) * 1000
 
 
-def test_every_sample_has_its_own_step_and_noise():
+def test_timestep_and_noise_are_per_sample():
     image = torch.zeros(400, 3, 4, 4)
     one = make_process("cosine", 50)
     x, t, eps = add_noise(one, image, SEEDS)
@@ -19,7 +19,7 @@ def test_every_sample_has_its_own_step_and_noise():
     assert abs(torch.corrcoef(torch.stack([t.float(), eps[:, 0, 0, 0]]))[0, 1]) < 0.2
 
 
-def test_a_shift_shows_more_of_the_steps_that_hide_most():
+def test_timestep_shift_favors_noisy_steps():
     one, image = make_process("linear", 1000), torch.zeros(400, 1, 1, 1)
     plain, shifted = (add_noise(one, image, SEEDS, shift)[1] for shift in (1.0, 3.0))
     share = (plain.float() + 0.5) / 1000
@@ -28,12 +28,12 @@ def test_a_shift_shows_more_of_the_steps_that_hide_most():
     assert add_noise(one, image, SEEDS, 1e9)[1].unique().tolist() == [999]
 
 
-def test_tables_are_numbers_even_where_models_have_no_weights():
+def test_tables_exist_on_meta_device():
     with torch.device("meta"):
         assert make_process("linear", 100, "v", "large").alpha_bar.device.type == "cpu"
 
 
-def test_a_process_of_no_steps_is_refused():
+def test_zero_steps_are_refused():
     with pytest.raises(ValueError, match=r"task\.steps: 0 is not between"):
         make_process("cosine", 0)
     with pytest.raises(ValueError, match="20 steps leave nothing of the data"):

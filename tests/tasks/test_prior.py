@@ -14,7 +14,7 @@ def task(request):
     return prior(NODES[request.param])
 
 
-def test_the_loss_is_a_number_with_gradients_for_all_of_the_model_and_none_of_the_clip(task):
+def test_only_the_model_gets_gradients(task):
     loss, logs = task(task.collate(samples()), 0)
     loss.backward()
     assert loss.isfinite()
@@ -23,7 +23,7 @@ def test_the_loss_is_a_number_with_gradients_for_all_of_the_model_and_none_of_th
     assert all(parameter.grad is None for parameter in task.clip.parameters())
 
 
-def test_embeddings_of_the_data_stand_in_for_pictures(task):
+def test_stored_embeddings_replace_images(task):
     batch = task.collate(samples())
     with torch.no_grad():
         whole, _ = task(batch, 0)
@@ -35,7 +35,7 @@ def test_embeddings_of_the_data_stand_in_for_pictures(task):
             task(batch, 0)
 
 
-def test_a_share_of_the_texts_is_left_out_by_the_sample_s_seed():
+def test_texts_are_dropped_by_sample_seed():
     one = prior(DIFFUSION, text_drop_prob=0.5)
     batch = one.collate(samples(200))
     assert 70 < batch["dropped"].sum() < 130
@@ -53,7 +53,7 @@ def test_preparing_whitens_the_embeddings():
     assert (white.std(dim=0, correction=0) - 1).abs().max() < 1e-3
 
 
-def test_drawn_embeddings_depend_on_their_own_text_and_seed_alone(task):
+def test_sampled_embeddings_are_independent(task):
     drawn = task.sample(CAPTIONS, [5, 2**64 - 1], steps="4")
     assert drawn.shape == (2, 8)
     assert drawn.isfinite().all()
@@ -62,7 +62,7 @@ def test_drawn_embeddings_depend_on_their_own_text_and_seed_alone(task):
     assert not torch.allclose(task.sample(CAPTIONS[:1], [2**64 - 1], steps="4"), drawn[1:], atol=1e-3)
 
 
-def test_of_more_candidates_the_one_that_fits_the_text_best_stays(task):
+def test_best_candidate_is_kept(task):
     text, _ = task.read(CAPTIONS)
     fits = [torch.cosine_similarity(task.sample(CAPTIONS, [1, 2], steps="3", num_samples=n), text) for n in (1, 2, 8)]
     assert (fits[1] >= fits[0] - 1e-4).all()
@@ -72,7 +72,7 @@ def test_of_more_candidates_the_one_that_fits_the_text_best_stays(task):
         task.sample(CAPTIONS, [1, 2], num_samples=-1)
 
 
-def test_guidance_begins_at_no_text_and_passes_the_text_s_own():
+def test_guidance_extrapolates():
     one = prior(DIFFUSION)
     drawn = {scale: one.sample(CAPTIONS[:1], [3], scale, "5", 1) for scale in (0.0, 1.0, 3.0)}
     torch.testing.assert_close(drawn[0.0], one.sample([""], [3], 1.0, "5", 1), rtol=1e-3, atol=1e-3)
@@ -86,13 +86,13 @@ def test_drawing_is_watched(task):
     assert len(seen) in (3, 6)  # steps, or components
 
 
-def test_the_first_candidates_are_the_same_for_any_number_of_them():
+def test_first_candidates_do_not_depend_on_count():
     few, many = candidate_seeds([7, 8], 1), candidate_seeds([7, 8], 3).view(2, 3)
     assert torch.equal(few, many[:, 0])
     assert len(np.unique(many)) == 6
 
 
-def test_best_takes_the_row_with_the_greatest_cosine():
+def test_pick_best_takes_the_largest_cosine():
     drawn = torch.tensor([[1.0, 0], [0, 9], [5, 5], [1, 0]])
     text = torch.tensor([[0.0, 1], [0, 1], [1, 0], [1, 0]])
     assert pick_best(drawn, text, 2).tolist() == [[0, 9], [1, 0]]
@@ -106,18 +106,18 @@ def test_best_takes_the_row_with_the_greatest_cosine():
         ({"text_width": 5}, r"model\.text_width: 5, and frozen\.clip has 12"),
     ],
 )
-def test_a_prior_of_another_clip_is_refused(change, says):
+def test_prior_of_another_clip_is_refused(change, says):
     with pytest.raises(ValueError, match=says):
         DiffusionPriorTask(models.build(DIFFUSION | change), models.build(CLIP), words())
 
 
-def test_without_a_clip_it_loads_and_says_what_is_missing():
+def test_missing_clip_is_named():
     alone = DiffusionPriorTask(models.build(DIFFUSION))
     with pytest.raises(ValueError, match=r"frozen\.clip: name the CLIP"):
         alone.sample(CAPTIONS, [1, 2])
 
 
-def test_the_example_has_the_shapes_of_a_batch(task):
+def test_example_has_batch_shapes(task):
     batch, example = task.collate(samples(3)), task.example(3, 8)
     assert {name: value.shape for name, value in batch.items() if isinstance(value, torch.Tensor)} == {
         name: value.shape for name, value in example.items() if isinstance(value, torch.Tensor)
