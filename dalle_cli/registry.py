@@ -37,7 +37,7 @@ class RecipeError(ValueError):
 
 
 class Registry:
-    """The parts of one recipe section. `package` is imported, all of its modules, on the first look-up."""
+    """The parts of one recipe section; the first look-up imports all modules of `package`."""
 
     def __init__(self, section: str, package: str):
         self.section = section
@@ -83,18 +83,18 @@ class Registry:
         return {"type": node["type"], **arguments}
 
     def build(self, node: Any, path: str | None = None, **given: Any) -> Any:
-        """Construct the part of a node; `given` holds what no recipe can (a built model, the run folder)."""
+        """Construct the part of a node; `given` are arguments that no recipe can hold, such as a built model."""
         part, arguments = self.bind(node, path, given)
         path = path or self.section
         built = {key: self._build_nested(value, f"{path}.{key}") for key, value in arguments.items()}
         accepted = set(inspect.signature(part).parameters)
         try:
             return part(**built, **{key: value for key, value in given.items() if key in accepted})
-        except _UNFIT as error:
-            if isinstance(error, ValueError) and type(error) is not ValueError:  # says by itself what is wrong
+        except _VALUE_ERRORS as error:
+            if isinstance(error, ValueError) and type(error) is not ValueError:  # its message is complete
                 raise
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise RecipeError(first if _PLACE.match(first) else f"{path}: {first}") from error
+            raise RecipeError(first if _KEY.match(first) else f"{path}: {first}") from error
 
     def _check_nested(self, value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
@@ -126,7 +126,7 @@ class Registry:
 def bind(
     part: Callable, values: Mapping[str, Any], path: str, given: Iterable[str] = (), label: str | None = None
 ) -> dict[str, Any]:
-    """Check a mapping against the signature of `part` and convert its values to the annotated types.
+    """Check a mapping against the signature of `part`, and return its values converted to the annotated types.
 
     Raises RecipeError for unknown keys (with a suggestion), missing ones, and values of the wrong type.
     """
@@ -145,7 +145,7 @@ def bind(
 
 
 def convert(value: Any, kind: Any, path: str) -> Any:
-    """`value` as the annotated type `kind`; text is parsed by that type: `010` is ten and `no` can be a name."""
+    """Return `value` as the annotated type `kind`, which decides how text is read: `010` is ten, `no` can be a name."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, options, path)
@@ -231,7 +231,7 @@ def check_choice(value: Any, choices: Iterable[str], path: str) -> None:
 
 
 def suggest(word: Any, words: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the nearest of `words`, or a list of them when none is near."""
+    """Return ` (did you mean 'x'?)` for the nearest of `words`, or a list of all if none is near."""
     words = sorted(words)
     near = difflib.get_close_matches(str(word), words, n=1)
     if near:
@@ -298,9 +298,9 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# What parts, and torch inside of them, raise for arguments of the right type and impossible values.
-_PLACE = re.compile(r"\w+(\.\w+)+: ")  # of a recipe, which the message then names by itself
-_UNFIT = (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError)
+# What parts, and torch within them, raise for values of the right type that are impossible.
+_KEY = re.compile(r"\w+(\.\w+)+: ")  # a key of the recipe, which the message then names already
+_VALUE_ERRORS = (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError)
 
 _SCALARS: dict[Any, Callable[[Any, str], Any]] = {
     bool: _boolean,
