@@ -1,8 +1,9 @@
-"""Byte-pair encoding over UTF-8 bytes, as GPT-2 and CLIP write it down.
+"""Byte-pair encoding over UTF-8 bytes, in the formats of GPT-2 and CLIP.
 
-A vocabulary is a list of merges, one `left right` a line, in the order in which they are applied. Ids follow from the
-list alone: 256 byte symbols; in CLIP's manner the same 256 again, marked as the end of a word; one id a merge; the
-special tokens. So the id of a merge is also its rank, and nothing but the list needs to be stored.
+A vocabulary is a list of merges, one `left right` per line, in the order in which they are applied. The list determines
+all ids: 256 byte symbols; for CLIP the same 256 again, marked as the end of a word; one id per merge; the special
+tokens. So the id of a merge gives its rank, and only the list needs to be stored. The encoding is our own because it
+has to learn vocabularies and to apply BPE dropout with an explicit generator, which no tokenizer library offers.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from . import TextError
 
 END_OF_WORD = "</w>"
 
-# Published files write a byte as one visible character: itself where it has a glyph in Latin-1, else U+0100 onwards.
+# Published files write a byte as one visible character: itself if it is printable in Latin-1, else U+0100 onwards.
 _VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _HIDDEN = sorted(set(range(256)) - set(_VISIBLE))
 _BYTES = bytes(_VISIBLE + _HIDDEN)  # the byte of each of the first 256 ids
@@ -26,18 +27,18 @@ _CACHED_LENGTH = 64
 
 
 class Random(Protocol):
-    """What dropout draws from: random.Random and numpy's Generator both fit."""
+    """A generator for dropout: random.Random and numpy's Generator both fit."""
 
     def random(self) -> float: ...
 
 
 def base_symbols(suffix: str) -> list[str]:
-    """The symbols before any merge, in the order of their ids: 256 bytes, and again with `suffix` if there is one."""
+    """Return the symbols before any merge, in id order: 256 bytes, and again with `suffix` if there is one."""
     return _CHARACTERS + [character + suffix for character in _CHARACTERS if suffix]
 
 
 def byte_ids(word: str, suffix: str) -> list[int]:
-    """Ids of a word before any merge: one a byte of UTF-8, the last one marked as the end where there is a suffix."""
+    """Return the ids of a word before any merge: one per UTF-8 byte; with a suffix, the last is marked as the end."""
     ids = list(word.encode().translate(_BYTE_TO_ID))
     if suffix:
         ids[-1] += 256
@@ -45,11 +46,11 @@ def byte_ids(word: str, suffix: str) -> list[int]:
 
 
 class BytePairs:
-    """Words to ids and back.
+    """Conversion of words to ids and back.
 
-    merges: lines `left right`. suffix: END_OF_WORD where the last symbol of a word is marked, "" where words are not.
-    specials: words that are one token and never split; they take the last ids.
-    Raises TextError for a line that does not make a new symbol from two known ones.
+    merges: lines `left right`. suffix: END_OF_WORD if the last symbol of a word is marked, else "". specials: words
+    that are one token and never split; they have the last ids. Raises TextError for a line that does not make a new
+    symbol from two known ones.
     """
 
     def __init__(self, merges: Iterable[str], suffix: str, specials: Iterable[str] = ()):
@@ -73,14 +74,14 @@ class BytePairs:
         self._cache: dict[str, tuple[int, ...]] = {}
 
     def encode(self, words: Iterable[str], dropout: float = 0.0, random: Random | None = None) -> list[int]:
-        """Ids of words, in order.
+        """Return the ids of words, in order.
 
-        dropout: every possible merge is passed over with this probability at every step, and a word is left as it is
-        once all are (Provilkov et al. 2020, algorithm 1); draws from `random`, and remembers nothing.
+        dropout: probability of skipping a possible merge, at every step; a word is done once all of its merges are
+        skipped in one step (Provilkov et al. 2020, algorithm 1). Uses `random` and no cache.
         """
         ids: list[int] = []
         if dropout:
-            assert random is not None, "dropout draws from an explicit generator"
+            assert random is not None, "dropout needs an explicit generator"
             for word in words:
                 ids += self._encode_word(word, dropout, random)
             return ids
@@ -88,7 +89,7 @@ class BytePairs:
             known = self._cache.get(word)
             if known is None:
                 known = self._encode_word(word)
-                if len(self._cache) >= _CACHED_WORDS:  # captions without end bring new words without end
+                if len(self._cache) >= _CACHED_WORDS:  # endless captions bring endless new words
                     self._cache.clear()
                 if len(word) <= _CACHED_LENGTH:
                     self._cache[word] = known
@@ -96,7 +97,10 @@ class BytePairs:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special tokens give nothing, bytes that are no UTF-8 give U+FFFD. TextError for unknown ids."""
+        """Return the text of ids: special tokens give nothing, invalid UTF-8 gives U+FFFD.
+
+        Raises TextError for unknown ids.
+        """
         ids = [int(i) for i in ids]
         unknown = next((i for i in ids if not 0 <= i < len(self.tokens)), None)
         if unknown is not None:
@@ -109,24 +113,24 @@ class BytePairs:
         return self._merge(byte_ids(word, self.suffix), dropout, random)
 
     def _merge(self, symbols: list[int], dropout: float, random: Random | None) -> tuple[int, ...]:
-        """Merge the pair of the lowest rank, the leftmost first, until none is left; n log n in the length.
+        """Merge the pair of the lowest rank, the leftmost first, until none is left; O(n log n) in the length.
 
-        A pair that a merge makes ranks above it, for a merge's symbols come earlier; so all occurrences of a pair are
-        merged before anything new, which is how the published encoders put it.
+        A pair that a merge creates has a higher rank than the merge, because the symbols of a merge come before it. So
+        all occurrences of a pair are merged before anything new, as in the published encoders.
         """
         merges, length = self.merges, len(symbols)
-        before, after = list(range(-1, length - 1)), list(range(1, length + 1))  # nearest places not merged away
+        before, after = list(range(-1, length - 1)), list(range(1, length + 1))  # nearest positions not merged away
         queue = [(merges[pair], i) for i, pair in enumerate(pairwise(symbols)) if pair in merges]
         heapify(queue)
-        passed_over: list[tuple[int, int]] = []
+        skipped: list[tuple[int, int]] = []
         while queue:
             entry = heappop(queue)
             merged, left = entry
             right = after[left]
             if right == length or merges.get((symbols[left], symbols[right])) != merged:
-                continue  # a neighbour has been merged since this pair was queued
+                continue  # a neighbor has been merged since this pair was queued
             if random is not None and random.random() < dropout:
-                passed_over.append(entry)
+                skipped.append(entry)
                 continue
             symbols[left], symbols[right], after[left] = merged, -1, after[right]
             if after[left] < length:
@@ -138,6 +142,6 @@ class BytePairs:
                 rank = merges.get((symbols[before[left]], merged))
                 if rank is not None:
                     heappush(queue, (rank, before[left]))
-            while passed_over:  # a new step: what was passed over gets another chance
-                heappush(queue, passed_over.pop())
+            while skipped:  # a new step: skipped merges get another chance
+                heappush(queue, skipped.pop())
         return tuple(symbol for symbol in symbols if symbol >= 0)

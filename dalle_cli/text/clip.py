@@ -8,7 +8,7 @@ from .words import clip_words
 
 @tokenizers.register("clip")
 class ClipTokenizer(Tokenizer):
-    """512 byte symbols, the merges, start and end; 49,408 entries as published. A caption may spell the specials."""
+    """512 byte symbols, the merges, start and end; 49,408 entries as published. A caption can contain the specials."""
 
     kind = "clip"
     suffix = END_OF_WORD

@@ -1,4 +1,4 @@
-"""DALL-E 1's tokenizer: the text alone; the transformer has a pad token of its own for every place (section 2.2)."""
+"""DALL-E 1's tokenizer: only the text; the transformer has its own pad token for every position (section 2.2)."""
 
 from . import tokenizers
 from .bpe import END_OF_WORD

@@ -1,7 +1,7 @@
-"""Learning a vocabulary from captions: the most frequent adjacent pair becomes a symbol, again and again.
+"""Learning a vocabulary from captions: the most frequent adjacent pair becomes a symbol, repeatedly.
 
-Sennrich et al. 2016. Counts are kept up to date rather than taken anew: a merge touches only the words that an index
-names for its pair, and the next best pair comes from a heap whose outdated entries are corrected when they surface.
+Sennrich et al. 2016. Counts are updated, not recomputed: a merge touches only the words that an index lists for its
+pair, and the next best pair comes from a heap whose outdated entries are corrected when they reach the top.
 """
 
 from collections import Counter, defaultdict
@@ -22,26 +22,26 @@ def learn(
     kind: str = "clip",
     progress: Callable[[int, int], None] | None = None,
 ) -> Tokenizer:
-    """A tokenizer of this kind whose vocabulary is learned from captions; their order does not matter.
+    """Return a tokenizer of this kind with a vocabulary learned from captions; their order does not matter.
 
-    vocab_size: entries, bytes and special tokens included; fewer come out where no pair occurs twice any more.
-    progress: called with the number of merges learned and wanted, a hundred times or so.
-    Raises TextError when vocab_size has no room for the bytes and special tokens.
+    vocab_size: entries, including bytes and special tokens; the result has fewer if no pair occurs twice any more.
+    progress: called about a hundred times with the number of merges learned and wanted.
+    Raises TextError if vocab_size is less than the bytes and special tokens.
     """
     part = tokenizers.get(kind)
-    least = smallest(kind)
-    if vocab_size < least:
-        raise TextError(f"vocab_size {vocab_size}: '{kind}' needs {least} for the bytes and special tokens alone")
+    minimum = smallest(kind)
+    if vocab_size < minimum:
+        raise TextError(f"vocab_size {vocab_size}: '{kind}' needs at least {minimum}, the bytes and special tokens")
     words: Counter[str] = Counter()
     for caption in captions:
         words.update(part.split(caption))
     for special in part.specials:
         del words[special]
-    return part(merges=learn_merges(words, vocab_size - least, part.suffix, progress))
+    return part(merges=learn_merges(words, vocab_size - minimum, part.suffix, progress))
 
 
 def smallest(kind: str) -> int:
-    """Entries of a vocabulary of this kind that has learned nothing: the bytes and special tokens."""
+    """Return the size of a vocabulary of this kind without merges: the bytes and special tokens."""
     part = tokenizers.get(kind)
     return len(base_symbols(part.suffix)) + len(part.specials)
 
@@ -49,9 +49,9 @@ def smallest(kind: str) -> int:
 def learn_merges(
     words: Counter[str], count: int, suffix: str, progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
-    """Up to `count` merges, one `left right` a line, from words and how often each occurs.
+    """Return up to `count` merges, `left right`, from words and the frequency of each.
 
-    Of equally frequent pairs, the one of the earlier symbols is taken, so that the result depends on the counts alone.
+    Of equally frequent pairs the one of earlier symbols is chosen, so that the result depends on the counts only.
     """
     symbols = base_symbols(suffix)
     spelled = [byte_ids(word, suffix) for word in words]
@@ -67,7 +67,7 @@ def learn_merges(
     merges: list[str] = []
     while queue and len(merges) < count:
         frequency, pair = heappop(queue)
-        if -frequency != counts[pair]:  # merges since have taken some of its occurrences
+        if -frequency != counts[pair]:  # later merges have taken some of its occurrences
             heappush(queue, (-counts[pair], pair))
             continue
         if -frequency < 2:
@@ -90,7 +90,7 @@ def _merge(
     counts: dict[Pair, int],
     where: dict[Pair, set[int]],
 ) -> set[Pair]:
-    """Put `symbol` for `pair` in all words and bring the counts up to date; returns the pairs that are new."""
+    """Replace `pair` by `symbol` in all words and update the counts; return the new pairs."""
     new: set[Pair] = set()
     for index in where.pop(pair):
         word = spelled[index]

@@ -1,7 +1,7 @@
-"""Vocabulary files: reading merges in the layouts they are published in, and finding those that a user already has.
+"""Vocabulary files: reading merges in the published layouts, and finding published files on this machine.
 
-Layouts: OpenAI CLIP's `bpe_simple_vocab_16e6.txt`; GPT-2's `vocab.bpe` beside `encoder.json`; Hugging Face's
-`merges.txt` beside `vocab.json`, or `tokenizer.json`; our own JSON. Each may be gzipped. Nothing is downloaded.
+Layouts: OpenAI CLIP's `bpe_simple_vocab_16e6.txt`; GPT-2's `vocab.bpe` next to `encoder.json`; Hugging Face's
+`merges.txt` next to `vocab.json`, or `tokenizer.json`; our own JSON. Each can be gzipped. Nothing is downloaded.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from . import TextError, tokenizers
 from .bpe import END_OF_WORD, base_symbols
 
 _LARGEST_FILE = 64 << 20  # bytes, unzipped
-_CLIP_MERGES = 49_152 - 256 - 2  # how many lines of CLIP's file are used; it holds 262,144
+_CLIP_MERGES = 49_152 - 256 - 2  # lines of CLIP's file that are used; it has 262,144
 _MERGE_FILES = ("vocab.bpe", "merges.txt", "bpe_simple_vocab_16e6.txt", "tokenizer.json")
 _ID_FILES = ("encoder.json", "vocab.json")
 _STARTER = Path(__file__).parents[1] / "starter" / "tokenizer.json"
@@ -46,10 +46,10 @@ _PUBLISHED = {
 
 
 def read_merges(path: str, kind: str, suffix: str) -> list[str]:
-    """The merges, one `left right` a line, of a vocabulary for tokenizers of this kind.
+    """Return the merges, `left right`, of a vocabulary for tokenizers of this kind.
 
-    path: a file, a folder that holds one, `published`, or `starter`. suffix: what these tokenizers mark a word's end
-    with ("" for nothing). Raises TextError when the file is missing, malformed, or of the other manner.
+    path: a file, a folder that contains one, `published`, or `starter`. suffix: these tokenizers' mark of a word's end,
+    or "". Raises TextError if the file is missing, malformed, or of the other format.
     """
     if path == "published":
         file = find_published(kind)
@@ -60,19 +60,19 @@ def read_merges(path: str, kind: str, suffix: str) -> list[str]:
     content = _read(file)
     merges, found = _json_merges(_parse(content, file), file) if content[:1] == "{" else _text_merges(content)
     if found != suffix:
-        manner = "CLIP" if found else "GPT-2"
-        raise TextError(f"{file}: a vocabulary in the manner of {manner}, which a '{kind}' tokenizer does not read")
+        other = "CLIP" if found else "GPT-2"
+        raise TextError(f"{file}: a vocabulary in {other}'s format, which a '{kind}' tokenizer does not read")
     _check_ids(file, merges, suffix)
     return merges
 
 
 def read_json(file: Path) -> Any:
-    """The JSON value in a file of ours. Raises TextError when it cannot be read."""
+    """Return the JSON value in one of our own files. Raises TextError if it cannot be read."""
     return _parse(_read(file), file)
 
 
 def find_published(kind: str) -> Path:
-    """The published vocabulary of `clip` or `glide` where this machine has it. Raises TextError when it has not."""
+    """Return the published vocabulary of `clip` or `glide` on this machine. Raises TextError if there is none."""
     if kind not in _PUBLISHED:
         raise TextError(f"no vocabulary for '{kind}' was ever published: learn one with dalle train-tokenizer")
     known = _PUBLISHED[kind]
@@ -95,7 +95,7 @@ def find_published(kind: str) -> Path:
 
 
 def hub_cache() -> Path:
-    """Where Hugging Face's libraries keep what they fetched."""
+    """Return the folder in which Hugging Face's libraries keep downloads."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
@@ -112,7 +112,7 @@ def _merge_file(path: Path) -> Path:
 
 
 def in_folder(folder: Path, names: tuple[str, ...] = _MERGE_FILES) -> Path | None:
-    """The vocabulary in a folder, if there is one."""
+    """Return the vocabulary in a folder, or None."""
     files = (folder / (name + ending) for name in names for ending in ("", ".gz"))
     return next((file for file in files if file.is_file()), None)
 
@@ -161,7 +161,7 @@ def _json_merges(content: Any, file: Path) -> tuple[list[str], str]:
 
 
 def _check_ids(file: Path, merges: list[str], suffix: str) -> None:
-    """Where the ids are written down beside the merges, they must be those that follow from the merges."""
+    """If a file next to the merges lists the ids, check that they are those that follow from the merges."""
     beside = in_folder(file.parent, _ID_FILES)
     if beside is None or file.name.removesuffix(".gz") not in _MERGE_FILES[:2]:
         return

@@ -1,8 +1,8 @@
-"""Captions to words: CLIP's cleaning and splitting, and GPT-2's splitting.
+"""Splitting of captions into words: CLIP's cleaning and splitting, and GPT-2's splitting.
 
-Most captions are plain ASCII, for which the standard library's `re` gives the same words at many times the speed of
-ftfy and regex; those two are imported by the first caption that needs them. Any string is accepted: control
-characters and lone surrogates included.
+Most captions are plain ASCII, for which the standard library's `re` gives the same words many times faster than ftfy
+and regex; those two are imported by the first caption that needs them. Any string is accepted, including control
+characters and lone surrogates.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ _GPT2_PLAIN = re.compile(
 
 
 def clip_words(text: str) -> list[str]:
-    """Words of a caption as CLIP's tokenizer splits it: repaired, in lower case; every digit is a word."""
+    """Return the words of a caption as CLIP's tokenizer splits it: repaired, in lower case; every digit is a word."""
     if _PLAIN(text):
         return _CLIP_PLAIN(text.lower())
     return _clip_words_of_any(text)
 
 
 def gpt2_words(text: str) -> list[str]:
-    """Words of a caption as GLIDE's tokenizer splits it: in lower case, otherwise as it is; words keep their space."""
+    """Return the words of a caption as GLIDE's tokenizer splits it: in lower case; words keep their leading space."""
     if text.isascii():
         return _GPT2_PLAIN(text.lower())
     return _gpt2_words_of_any(text)

@@ -57,7 +57,7 @@ def test_the_order_of_captions_does_not_matter(captions):
 def test_the_vocabulary_has_the_size_asked_for(captions, kind, smallest):
     for size in (smallest, smallest + 1, smallest + 40):
         assert learn(captions * 2, size, kind).vocab_size == size
-    with pytest.raises(TextError, match=f"needs {smallest}"):
+    with pytest.raises(TextError, match=f"needs at least {smallest}"):
         learn(captions, smallest - 1, kind)
 
 

@@ -92,8 +92,8 @@ def test_any_text_can_be_packed(learned, kind):
     assert "🥑" in tokenizer.decode(ids[4][mask[4]])
 
 
-def test_a_context_without_room_is_refused(learned):
-    with pytest.raises(TextError, match="context of 1 "):
+def test_too_short_context_is_refused(learned):
+    with pytest.raises(TextError, match="context length of 1 "):
         learned["clip"].pack(["a"], 1)
 
 

@@ -90,21 +90,21 @@ def test_hugging_face_tokenizer_json(tmp_path, as_pairs):
     assert read("clip", tmp_path) == CLIP_LINES
 
 
-def test_our_own_files_serve_every_tokenizer_of_their_manner(tmp_path, learned):
+def test_own_files_are_read_by_every_tokenizer_of_their_format(tmp_path, learned):
     for kind, tokenizer in learned.items():
         tokenizer.save(tmp_path / f"{kind}.json")
     assert read("dalle", tmp_path / "clip.json") == learned["clip"].merges
     assert read("clip", tmp_path / "dalle.json") == learned["dalle"].merges
-    with pytest.raises(TextError, match=r"glide\.json: .* manner of GPT-2"):
+    with pytest.raises(TextError, match=r"glide\.json: .* GPT-2.s format"):
         read("clip", tmp_path / "glide.json")
-    with pytest.raises(TextError, match=r"clip\.json: .* manner of CLIP"):
+    with pytest.raises(TextError, match=r"clip\.json: .* CLIP.s format"):
         read("glide", tmp_path / "clip.json")
 
 
-def test_text_files_of_the_other_manner_are_refused(tmp_path):
-    with pytest.raises(TextError, match="manner of GPT-2"):
+def test_text_files_of_the_other_format_are_refused(tmp_path):
+    with pytest.raises(TextError, match="GPT-2's format"):
         read("clip", write(tmp_path / "gpt2.txt", GPT2_LINES))
-    with pytest.raises(TextError, match="manner of CLIP"):
+    with pytest.raises(TextError, match="CLIP's format"):
         read("glide", write(tmp_path / "clip.txt", CLIP_LINES))
 
 
