@@ -10,6 +10,7 @@ from dalle_cli.data.scenes.objects import MissingFont, load_object_set
 from dalle_cli.evaluate import samples, suite
 from dalle_cli.evaluate.checker import SceneChecker
 from dalle_cli.evaluate.protocols import upscale
+from dalle_cli.generate.options import GenerationOptions
 from dalle_cli.generate.outputs import Collected
 from dalle_cli.generate.sample import SampleOptions, sample
 from dalle_cli.generate.upscale import upscale as enlarge
@@ -110,9 +111,8 @@ def test_the_upsampler_is_above_bicubic(emoji, kind, gain, tmp_path):
     pairs = list(upscale.pairs(samples.unseen(8, 256, "everyday"), 4, kind))
     for number, pair in enumerate(pairs):
         images.save_png(pair.small, tmp_path / f"{number}.png")
-    given, results = [str(tmp_path / f"{number}.png") for number in range(8)], Collected()
-    files = {"out": str(tmp_path / "out"), "sheet": None, "overwrite": False, "skip_existing": False}
-    rest = {"as_json": False, "quiet": True, "precision": "auto", "results": results}
-    assert enlarge(given, None, "glide", {}, 0, **files, **rest) == 0
-    drawn = [images.decode(result["path"]) for result in results.reported]
-    assert upscale.compare(kind, pairs, drawn).gain.value > gain
+    paths, results = [str(tmp_path / f"{number}.png") for number in range(8)], Collected()
+    options = GenerationOptions(recipe="glide", seed=0, out=str(tmp_path / "out"), quiet=True)
+    assert enlarge(paths, options=options, results=results) == 0
+    upscaled = [images.decode(result["path"]) for result in results.reported]
+    assert upscale.compare(kind, pairs, upscaled).gain.value > gain

@@ -27,7 +27,7 @@ def test_scene_caption_and_image_belong_together():
 
 def test_fixed_positions_are_centered():
     for sample in unseen(8, 32, "shapes", scene_weights={"single": 1.0}, random_positions=False):
-        placed = place(sample.scene, random.Random(0), scatter=False)
+        placed = place(sample.scene, random.Random(0), random_positions=False)
         assert (placed[0].x, placed[0].y) == (0.5, 0.5)
         assert np.array_equal(sample.image, render(sample.scene, placed, 32, SHAPES.drawn))
 
