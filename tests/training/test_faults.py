@@ -72,7 +72,7 @@ def test_kill_9_at_any_moment_changes_no_bit_of_the_weights(tmp_path, families, 
     length = time.monotonic() - began
     expected = checkpoint.read_tensors(state.saved(tmp_path / "undisturbed")[0])
     model = weights(tmp_path / "undisturbed")
-    kills, while_writing, attempts, goings_on = 0, 0, 0, 0
+    kills, while_writing, attempts, resumed = 0, 0, 0, 0
     while kills < KILLS:
         run = tmp_path / f"run-{attempts}"
         attempts += 1
@@ -87,10 +87,10 @@ def test_kill_9_at_any_moment_changes_no_bit_of_the_weights(tmp_path, families, 
                 kills += 1
             child.join()
             while_writing += being_written(run)
-            if before and "continuing" in said.read_text():
-                goings_on += 1
+            if before and "resuming" in said.read_text():
+                resumed += 1
                 step = int(before[0].stem.removeprefix("step-"))
-                assert f"continuing {run} from step {step}, {8 * step} samples" in said.read_text()
+                assert f"resuming {run} from step {step}, {8 * step} samples" in said.read_text()
             if child.exitcode == 0:
                 break
             assert child.exitcode == -signal.SIGKILL, said.read_text()
@@ -100,7 +100,7 @@ def test_kill_9_at_any_moment_changes_no_bit_of_the_weights(tmp_path, families, 
         assert all(torch.equal(weights(run)[key], value) for key, value in model.items())
         assert not being_written(run)
     assert while_writing > 0
-    assert goings_on > 0
+    assert resumed > 0
     print(f"{name}: {kills} kills of {attempts} runs of {length:.1f} s, {while_writing} in the middle of writing")
 
 
