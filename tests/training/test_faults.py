@@ -238,7 +238,7 @@ def test_without_a_launcher_to_see_it_a_dead_process_is_an_error_of_the_others(e
     other.wait()
     said = ended(child, within=60)
     assert child.returncode == 1
-    assert "dalle: another process of the run has ended or is not to be reached; the same command goes on" in said
+    assert "dalle: another process of the run ended or cannot be reached; the same command resumes" in said
     assert "Traceback" not in said
 
 

@@ -109,7 +109,7 @@ def test_ctrl_c_twice_while_training(start, tmp_path):
     again = start(*words, "--max-time", "1s")
     _, output = again.communicate(timeout=120)
     assert again.returncode == 75, output
-    assert re.search(r"continuing checkpoints/dvae-train from step \d+,", output)
+    assert re.search(r"resuming checkpoints/dvae-train from step \d+,", output)
     assert not [name for name in tree(tmp_path) if name.endswith(".tmp")]
 
 
