@@ -66,7 +66,18 @@ def test_the_tiny_decoder_draws_shapes_and_paints_over_them(folder, train):
         assert right(folder, drawn, prompt) >= 6, prompt
     circle = "a red circle/000000-0-a-red-circle.png"
     painted, _ = dalle(
-        folder, "inpaint", circle, "a green heart", "--box", "0,0,32,32", "--recipe", "glide-tiny", "-n", "4"
+        folder,
+        "inpaint",
+        circle,
+        "a green heart",
+        "--box",
+        "0,0,32,32",
+        "--recipe",
+        "glide-tiny",
+        "-n",
+        "4",
+        "--out",
+        "hearts",
     )
     assert right(folder, painted, "a green heart", 4) >= 3
 
